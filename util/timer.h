@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Clocks and timers. Times are nanoseconds in int64_t.
+ *
+ * A timer belongs to one AioContext and its callback runs in that context's thread. All timer functions are
+ * called in that thread.
+ */
+#ifndef FERRY_UTIL_TIMER_H
+#define FERRY_UTIL_TIMER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "util/coroutine.h"
+
+#define NANOSECONDS_PER_SECOND 1000000000LL
+#define SCALE_MS               1000000LL
+#define SCALE_US               1000LL
+
+typedef enum QEMUClockType {
+    QEMU_CLOCK_REALTIME, /* CLOCK_MONOTONIC: runs always */
+    QEMU_CLOCK_VIRTUAL,  /* guest time: stands still while the guest does, stepped by qtest */
+    QEMU_CLOCK_HOST,     /* wall-clock time since the epoch; may jump */
+    QEMU_CLOCK_MAX,
+} QEMUClockType;
+
+int64_t qemu_clock_get_ns(QEMUClockType type);
+
+typedef struct AioContext AioContext;
+typedef struct QEMUTimer QEMUTimer;
+typedef void QEMUTimerCB(void *opaque);
+
+/* Makes a timer that is not armed. */
+QEMUTimer *aio_timer_new(AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb, void *opaque);
+/* Disarms and frees; NULL is allowed. */
+void timer_free(QEMUTimer *timer);
+/* Arms (or re-arms) for the time expire_ns of its clock; past times fire at the next turn of the loop. */
+void timer_mod_ns(QEMUTimer *timer, int64_t expire_ns);
+void timer_del(QEMUTimer *timer);
+bool timer_pending(const QEMUTimer *timer);
+/* When it fires, in ns of its clock; -1 when not armed. */
+int64_t timer_expire_ns(const QEMUTimer *timer);
+
+/* Sleeps for ns of the clock, in the running coroutine's AioContext. */
+void coroutine_fn qemu_co_sleep_ns(QEMUClockType type, int64_t ns);
+
+/* A sleep that may be cut short. Zero-initialise; one sleeper at a time. */
+typedef struct QemuCoSleep {
+    Coroutine *to_wake;
+} QemuCoSleep;
+
+void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, int64_t ns);
+/* Ends the sleep, if there is one, from the sleeper's thread. The sleeper runs from the event loop. */
+void qemu_co_sleep_wake(QemuCoSleep *w);
+
+#endif
