@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * BlockBackend: where a device, an export or a job meets the graph. It holds one root edge, queues requests while drained, keeps
+ * accounting and error policy, and reports events to its user through BlockDevOps.
+ *
+ * Configuration in the main thread; requests in the graph's thread. Requests return 0 or -errno and check that the range lies inside
+ * the image (-EIO), that there is a medium (-ENOMEDIUM), and that writing was asked for.
+ */
+#ifndef FERRY_BLOCK_BLOCK_BACKEND_H
+#define FERRY_BLOCK_BLOCK_BACKEND_H
+
+#include "block/block.h"
+#include "block/block-io.h"
+#include "block/accounting.h"
+
+typedef struct BlockBackend BlockBackend;
+
+/* What its user wants to hear; all optional; graph thread unless said otherwise. */
+typedef struct BlockDevOps {
+    void (*resize_cb)(void *opaque);
+    void (*drained_begin)(void *opaque);
+    bool (*drained_poll)(void *opaque); /* true: still busy */
+    void (*drained_end)(void *opaque);
+    char *(*get_desc)(void *opaque);    /* "export 'e0'"; for conflicts. The caller frees. Main thread. */
+    bool (*can_set_aio_context)(void *opaque, AioContext *ctx, GError **errp); /* main thread */
+    void (*set_aio_context)(void *opaque, AioContext *ctx);                   /* main thread, drained */
+} BlockDevOps;
+
+/* One reference, no medium. perm/shared are taken on insertion. */
+BlockBackend *blk_new(uint64_t perm, uint64_t shared);
+void blk_ref(BlockBackend *blk);
+/* The last reference removes the medium (its node is unreferenced by the main loop soon after). */
+void blk_unref(BlockBackend *blk);
+/* Gives it the name under which users address the device (-drive id=). */
+bool blk_set_name(BlockBackend *blk, const char *name, GError **errp);
+const char *blk_name(const BlockBackend *blk);
+BlockBackend *blk_by_name(const char *name);
+/* Named backends in creation order; NULL starts and ends. */
+BlockBackend *blk_next(BlockBackend *blk);
+/* Every backend, the unnamed ones of exports and jobs included. */
+BlockBackend *blk_all_next(BlockBackend *blk);
+
+void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque);
+bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+void blk_remove_bs(BlockBackend *blk);
+/* The node below, or NULL. */
+BlockDriverState *blk_bs(const BlockBackend *blk);
+BdrvChild *blk_root(const BlockBackend *blk);
+bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+AioContext *blk_get_aio_context(const BlockBackend *blk);
+/* The edge stays at its node when nodes are replaced above it (jobs' targets). */
+void blk_set_stay_at_node(BlockBackend *blk, bool stay);
+/* Requests issued inside a drained section are not held back (jobs that drain their own nodes). */
+void blk_set_disable_request_queuing(BlockBackend *blk, bool disable);
+/* Requests may lie beyond the end (a growing raw file). */
+void blk_set_allow_write_beyond_eof(BlockBackend *blk, bool allow);
+void blk_set_enable_write_cache(BlockBackend *blk, bool wce); /* false: every write is FUA */
+bool blk_enable_write_cache(const BlockBackend *blk);
+
+int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                               BdrvRequestFlags flags);
+int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                                BdrvRequestFlags flags);
+int coroutine_fn blk_co_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags);
+int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
+                               BdrvRequestFlags flags);
+int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+int coroutine_fn blk_co_flush(BlockBackend *blk);
+int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, int64_t dst_offset,
+                                   int64_t bytes, BdrvRequestFlags write_flags);
+bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact, PreallocMode prealloc, GError **errp);
+int64_t blk_getlength(BlockBackend *blk);
+/* Counts the user itself as busy (a device working on a request between block requests). */
+void blk_inc_in_flight(BlockBackend *blk);
+void blk_dec_in_flight(BlockBackend *blk);
+bool blk_in_drain(const BlockBackend *blk);
+
+/* --- error policy of devices --- */
+void blk_set_on_error(BlockBackend *blk, BlockdevOnError on_read, BlockdevOnError on_write);
+BlockdevOnError blk_get_on_error(const BlockBackend *blk, bool is_read);
+void blk_iostatus_enable(BlockBackend *blk);
+bool blk_iostatus_is_enabled(const BlockBackend *blk);
+BlockDeviceIoStatus blk_iostatus(const BlockBackend *blk);
+void blk_iostatus_reset(BlockBackend *blk);
+void blk_iostatus_set_err(BlockBackend *blk, int error); /* positive errno; the first one sticks */
+
+BlockAcctStats *blk_get_stats(BlockBackend *blk);
+
+#endif
