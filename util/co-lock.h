@@ -46,17 +46,16 @@ bool qemu_co_queue_next(CoQueue *queue);
 void qemu_co_queue_restart_all(CoQueue *queue);
 
 typedef struct CoRwlock {
-    CoMutex mutex;
-    CoQueue queue;
+    pthread_mutex_t guard; /* protects the members; held for a few instructions, never across a yield */
+    struct CoWaiterList waiters;
     unsigned readers;
     bool writer;
-    unsigned pending_writers;
 } CoRwlock;
 
 void qemu_co_rwlock_init(CoRwlock *lock);
 void qemu_co_rwlock_destroy(CoRwlock *lock);
 void coroutine_fn qemu_co_rwlock_rdlock(CoRwlock *lock);
-/* A waiting writer keeps new readers out. */
+/* A waiting writer keeps new readers out, so a reader must not take the lock a second time. */
 void coroutine_fn qemu_co_rwlock_wrlock(CoRwlock *lock);
 void coroutine_fn qemu_co_rwlock_unlock(CoRwlock *lock);
 

@@ -23,7 +23,7 @@ typedef enum QEMUClockType {
     QEMU_CLOCK_MAX,
 } QEMUClockType;
 
-int64_t qemu_clock_get_ns(QEMUClockType type);
+int64_t qemu_clock_get_ns(QEMUClockType type); /* any thread */
 
 typedef struct AioContext AioContext;
 typedef struct QEMUTimer QEMUTimer;
@@ -39,6 +39,20 @@ void timer_del(QEMUTimer *timer);
 bool timer_pending(const QEMUTimer *timer);
 /* When it fires, in ns of its clock; -1 when not armed. */
 int64_t timer_expire_ns(const QEMUTimer *timer);
+
+/*
+ * Who runs the virtual clock: the accelerator, once there is one. Without it the virtual clock is the real-time
+ * clock. Both members are called in any thread.
+ */
+typedef struct QEMUVirtualClock {
+    int64_t (*get_ns)(void);
+    bool (*running)(void); /* false: it stands still, nobody need wait for a time in its future */
+} QEMUVirtualClock;
+
+/* Set before any virtual timer exists, in the main thread; `clock` lives on. NULL: the real-time clock. */
+void qemu_clock_set_virtual(const QEMUVirtualClock *clock);
+/* To be called after the virtual clock was started, stopped or stepped: ctx looks at its timers. Any thread. */
+void qemu_clock_notify(AioContext *ctx);
 
 /* Sleeps for ns of the clock, in the running coroutine's AioContext. */
 void coroutine_fn qemu_co_sleep_ns(QEMUClockType type, int64_t ns);

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Errors: the GError domain, its QMP classes, and reports on stderr. */
+#include "util/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+G_DEFINE_QUARK(ferry - error - quark, ferry_error)
+
+static const char *const class_names[] = {
+    [FERRY_ERROR_GENERIC] = "GenericError",
+    [FERRY_ERROR_COMMAND_NOT_FOUND] = "CommandNotFound",
+    [FERRY_ERROR_DEVICE_NOT_ACTIVE] = "DeviceNotActive",
+    [FERRY_ERROR_DEVICE_NOT_FOUND] = "DeviceNotFound",
+    [FERRY_ERROR_KVM_MISSING_CAP] = "KVMMissingCap",
+};
+
+const char *ferry_error_class(const GError *err)
+{
+    if (err->domain == FERRY_ERROR && err->code >= 0 &&
+        err->code < (int)G_N_ELEMENTS(class_names)) {
+        return class_names[err->code];
+    }
+    return class_names[FERRY_ERROR_GENERIC];
+}
+
+static void G_GNUC_PRINTF(3, 0)
+    error_set_valist(GError **errp, FerryError code, const char *fmt, va_list ap)
+{
+    if (errp) {
+        g_propagate_error(errp, g_error_new_valist(FERRY_ERROR, code, fmt, ap));
+    }
+}
+
+void error_setg(GError **errp, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    error_set_valist(errp, FERRY_ERROR_GENERIC, fmt, ap);
+    va_end(ap);
+}
+
+void error_set_class(GError **errp, FerryError code, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    error_set_valist(errp, code, fmt, ap);
+    va_end(ap);
+}
+
+void error_setg_errno(GError **errp, int os_errno, const char *fmt, ...)
+{
+    g_autofree char *message = NULL;
+    va_list ap;
+
+    if (!errp) {
+        return;
+    }
+    va_start(ap, fmt);
+    message = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    error_setg(errp, "%s: %s", message, g_strerror(os_errno));
+}
+
+/* One write for a line, so that reports of several threads do not mix. */
+static void G_GNUC_PRINTF(2, 0) report_valist(const char *kind, const char *fmt, va_list ap)
+{
+    g_autofree char *message = g_strdup_vprintf(fmt, ap);
+    const char *program = g_get_prgname();
+
+    fprintf(stderr, "%s: %s%s\n", program ? program : "qemu-system-x86_64", kind, message);
+}
+
+void error_report(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report_valist("", fmt, ap);
+    va_end(ap);
+}
+
+void warn_report(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report_valist("warning: ", fmt, ap);
+    va_end(ap);
+}
+
+void error_report_err(GError *err)
+{
+    error_report("%s", err->message);
+    g_error_free(err);
+}

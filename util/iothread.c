@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* IOThread: a named thread that runs an AioContext. */
+#include "util/iothread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+#include "util/error.h"
+
+struct IOThread {
+    char *id;
+    AioContext *ctx;
+    pthread_t thread;
+    bool stopping; /* atomic: set by the main thread, read by the iothread */
+
+    /* Filled by the iothread before iothread_new() returns. */
+    pthread_mutex_t lock;
+    pthread_cond_t started;
+    int thread_id; /* protected by lock until started */
+};
+
+static void *iothread_run(void *opaque)
+{
+    IOThread *iothread = opaque;
+    g_autofree char *name = g_strdup_printf("IO %.12s", iothread->id);
+
+    pthread_setname_np(pthread_self(), name);
+    aio_context_attach_thread(iothread->ctx);
+    pthread_mutex_lock(&iothread->lock);
+    iothread->thread_id = gettid();
+    pthread_cond_signal(&iothread->started);
+    pthread_mutex_unlock(&iothread->lock);
+
+    while (!__atomic_load_n(&iothread->stopping, __ATOMIC_ACQUIRE)) {
+        aio_poll(iothread->ctx, true);
+    }
+    return NULL;
+}
+
+static void iothread_destroy(IOThread *iothread)
+{
+    pthread_cond_destroy(&iothread->started);
+    pthread_mutex_destroy(&iothread->lock);
+    if (iothread->ctx) {
+        aio_context_unref(iothread->ctx);
+    }
+    g_free(iothread->id);
+    g_free(iothread);
+}
+
+/* Signals are the main thread's business. */
+static int thread_create_without_signals(pthread_t *thread, void *(*run)(void *), void *opaque)
+{
+    sigset_t all, old;
+    int ret;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    ret = pthread_create(thread, NULL, run, opaque);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return ret;
+}
+
+IOThread *iothread_new(const char *id, GError **errp)
+{
+    IOThread *iothread = g_new0(IOThread, 1);
+    int ret;
+
+    iothread->id = g_strdup(id);
+    pthread_mutex_init(&iothread->lock, NULL);
+    pthread_cond_init(&iothread->started, NULL);
+    iothread->ctx = aio_context_new(AIO_BACKEND_AUTO, errp);
+    if (!iothread->ctx) {
+        iothread_destroy(iothread);
+        return NULL;
+    }
+    ret = thread_create_without_signals(&iothread->thread, iothread_run, iothread);
+    if (ret) {
+        error_setg_errno(errp, ret, "Could not start the thread of iothread '%s'", id);
+        iothread_destroy(iothread);
+        return NULL;
+    }
+    pthread_mutex_lock(&iothread->lock);
+    while (!iothread->thread_id) {
+        pthread_cond_wait(&iothread->started, &iothread->lock);
+    }
+    pthread_mutex_unlock(&iothread->lock);
+    return iothread;
+}
+
+void iothread_free(IOThread *iothread)
+{
+    __atomic_store_n(&iothread->stopping, true, __ATOMIC_RELEASE);
+    aio_notify(iothread->ctx);
+    pthread_join(iothread->thread, NULL);
+    iothread_destroy(iothread);
+}
+
+const char *iothread_get_id(const IOThread *iothread)
+{
+    return iothread->id;
+}
+
+AioContext *iothread_get_aio_context(IOThread *iothread)
+{
+    return iothread->ctx;
+}
+
+int iothread_get_thread_id(const IOThread *iothread)
+{
+    return iothread->thread_id;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Clocks and timers: a heap for each clock of an AioContext, and coroutines that sleep. */
+#include "util/timer.h"
+
+#include <glib.h>
+#include <time.h>
+#include "util/aio-int.h"
+
+enum {
+    TIMER_IDLE = -1,   /* not armed */
+    TIMER_FIRING = -2, /* in TimerList.firing */
+};
+
+struct QEMUTimer {
+    AioContext *ctx;
+    QEMUClockType type;
+    QEMUTimerCB *cb;
+    void *opaque;
+    int64_t expire_ns;
+    uint64_t sequence;
+    int index; /* in the heap, or TIMER_* */
+    TAILQ_ENTRY(QEMUTimer) link;
+};
+
+static const QEMUVirtualClock *virtual_clock;
+
+void qemu_clock_set_virtual(const QEMUVirtualClock *clock)
+{
+    __atomic_store_n(&virtual_clock, clock, __ATOMIC_RELEASE);
+}
+
+void qemu_clock_notify(AioContext *ctx)
+{
+    aio_notify(ctx);
+}
+
+static int64_t clock_read_ns(clockid_t id)
+{
+    struct timespec ts;
+
+    clock_gettime(id, &ts);
+    return ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
+}
+
+int64_t qemu_clock_get_ns(QEMUClockType type)
+{
+    const QEMUVirtualClock *v;
+
+    if (type == QEMU_CLOCK_HOST) {
+        return clock_read_ns(CLOCK_REALTIME);
+    }
+    v = type == QEMU_CLOCK_VIRTUAL ? __atomic_load_n(&virtual_clock, __ATOMIC_ACQUIRE) : NULL;
+    return v ? v->get_ns() : clock_read_ns(CLOCK_MONOTONIC);
+}
+
+static bool clock_running(QEMUClockType type)
+{
+    const QEMUVirtualClock *v = __atomic_load_n(&virtual_clock, __ATOMIC_ACQUIRE);
+
+    return type != QEMU_CLOCK_VIRTUAL || !v || v->running();
+}
+
+static bool timer_before(const QEMUTimer *a, const QEMUTimer *b)
+{
+    return a->expire_ns != b->expire_ns ? a->expire_ns < b->expire_ns : a->sequence < b->sequence;
+}
+
+static void heap_set(TimerHeap *heap, unsigned index, QEMUTimer *timer)
+{
+    heap->timers[index] = timer;
+    timer->index = index;
+}
+
+/* Places timer at index or above, moving later ones down. */
+static void heap_rise(TimerHeap *heap, unsigned index, QEMUTimer *timer)
+{
+    while (index > 0) {
+        unsigned parent = (index - 1) / 2;
+
+        if (!timer_before(timer, heap->timers[parent])) {
+            break;
+        }
+        heap_set(heap, index, heap->timers[parent]);
+        index = parent;
+    }
+    heap_set(heap, index, timer);
+}
+
+/* Places timer at index or below, moving sooner ones up. */
+static void heap_sink(TimerHeap *heap, unsigned index, QEMUTimer *timer)
+{
+    for (;;) {
+        unsigned child = 2 * index + 1;
+
+        if (child >= heap->size) {
+            break;
+        }
+        if (child + 1 < heap->size && timer_before(heap->timers[child + 1], heap->timers[child])) {
+            child++;
+        }
+        if (!timer_before(heap->timers[child], timer)) {
+            break;
+        }
+        heap_set(heap, index, heap->timers[child]);
+        index = child;
+    }
+    heap_set(heap, index, timer);
+}
+
+static void heap_insert(TimerHeap *heap, QEMUTimer *timer)
+{
+    if (heap->size == heap->capacity) {
+        heap->capacity = MAX(8, heap->capacity * 2);
+        heap->timers = g_renew(QEMUTimer *, heap->timers, heap->capacity);
+    }
+    heap_rise(heap, heap->size++, timer);
+}
+
+static void heap_remove(TimerHeap *heap, QEMUTimer *timer)
+{
+    unsigned index = timer->index;
+    QEMUTimer *last = heap->timers[--heap->size];
+
+    if (last != timer) {
+        if (timer_before(last, timer)) {
+            heap_rise(heap, index, last);
+        } else {
+            heap_sink(heap, index, last);
+        }
+    }
+    timer->index = TIMER_IDLE;
+}
+
+void timer_list_init(TimerList *list)
+{
+    TAILQ_INIT(&list->firing);
+}
+
+void timer_list_destroy(TimerList *list)
+{
+    for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
+        g_assert(!list->heaps[type].size);
+        g_free(list->heaps[type].timers);
+    }
+}
+
+int64_t timer_list_timeout_ns(const TimerList *list)
+{
+    int64_t timeout_ns = -1;
+
+    for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
+        const TimerHeap *heap = &list->heaps[type];
+        int64_t expire_ns, now_ns, left_ns;
+
+        if (!heap->size) {
+            continue;
+        }
+        expire_ns = heap->timers[0]->expire_ns;
+        now_ns = qemu_clock_get_ns(type);
+        left_ns = expire_ns > now_ns ? expire_ns - now_ns : 0;
+        if (left_ns && !clock_running(type)) {
+            continue;
+        }
+        timeout_ns = timeout_ns < 0 ? left_ns : MIN(timeout_ns, left_ns);
+    }
+    return timeout_ns;
+}
+
+bool timer_list_run(TimerList *list)
+{
+    QEMUTimer *timer;
+    bool progress = false;
+
+    for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
+        TimerHeap *heap = &list->heaps[type];
+        int64_t now_ns;
+
+        if (!heap->size) {
+            continue;
+        }
+        now_ns = qemu_clock_get_ns(type);
+        while (heap->size && heap->timers[0]->expire_ns <= now_ns) {
+            timer = heap->timers[0];
+            heap_remove(heap, timer);
+            timer->index = TIMER_FIRING;
+            TAILQ_INSERT_TAIL(&list->firing, timer, link);
+        }
+    }
+    while ((timer = TAILQ_FIRST(&list->firing))) {
+        timer_del(timer);
+        progress = true;
+        timer->cb(timer->opaque); /* which may free the timer */
+    }
+    return progress;
+}
+
+static void timer_init(QEMUTimer *timer, AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb,
+                       void *opaque)
+{
+    *timer = (QEMUTimer){
+        .ctx = ctx,
+        .type = type,
+        .cb = cb,
+        .opaque = opaque,
+        .index = TIMER_IDLE,
+    };
+}
+
+QEMUTimer *aio_timer_new(AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb, void *opaque)
+{
+    QEMUTimer *timer = g_new(QEMUTimer, 1);
+
+    timer_init(timer, ctx, type, cb, opaque);
+    return timer;
+}
+
+void timer_free(QEMUTimer *timer)
+{
+    if (timer) {
+        timer_del(timer);
+        g_free(timer);
+    }
+}
+
+void timer_mod_ns(QEMUTimer *timer, int64_t expire_ns)
+{
+    TimerList *list = &timer->ctx->timers;
+
+    timer_del(timer);
+    g_assert(aio_context_in_own_thread(timer->ctx));
+    timer->expire_ns = MAX(expire_ns, 0);
+    timer->sequence = list->next_sequence++;
+    heap_insert(&list->heaps[timer->type], timer);
+}
+
+void timer_del(QEMUTimer *timer)
+{
+    TimerList *list = &timer->ctx->timers;
+
+    if (timer->index == TIMER_IDLE) {
+        return;
+    }
+    g_assert(aio_context_in_own_thread(timer->ctx));
+    if (timer->index == TIMER_FIRING) {
+        TAILQ_REMOVE(&list->firing, timer, link);
+        timer->index = TIMER_IDLE;
+    } else {
+        heap_remove(&list->heaps[timer->type], timer);
+    }
+}
+
+bool timer_pending(const QEMUTimer *timer)
+{
+    return timer->index != TIMER_IDLE;
+}
+
+int64_t timer_expire_ns(const QEMUTimer *timer)
+{
+    return timer_pending(timer) ? timer->expire_ns : -1;
+}
+
+static void co_sleep_expired(void *opaque)
+{
+    qemu_co_sleep_wake(opaque);
+}
+
+void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, int64_t ns)
+{
+    int64_t expire_ns;
+    QEMUTimer timer;
+
+    g_assert(!w->to_wake);
+    if (__builtin_add_overflow(qemu_clock_get_ns(type), ns, &expire_ns)) {
+        expire_ns = ns > 0 ? INT64_MAX : 0;
+    }
+    timer_init(&timer, qemu_get_current_aio_context(), type, co_sleep_expired, w);
+    timer_mod_ns(&timer, expire_ns);
+    w->to_wake = qemu_coroutine_self();
+    qemu_coroutine_yield();
+    g_assert(!w->to_wake);
+    timer_del(&timer);
+}
+
+void coroutine_fn qemu_co_sleep_ns(QEMUClockType type, int64_t ns)
+{
+    QemuCoSleep w = {0};
+
+    qemu_co_sleep_ns_wakeable(&w, type, ns);
+}
+
+void qemu_co_sleep_wake(QemuCoSleep *w)
+{
+    Coroutine *co = w->to_wake;
+
+    if (co) {
+        w->to_wake = NULL;
+        aio_co_wake(co);
+    }
+}
