@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Worker threads: results, the limit, callers in several contexts. */
+#include <errno.h>
+#include <glib.h>
+#include <pthread.h>
+#include "util/aio.h"
+#include "util/iothread.h"
+
+/* A door that workers wait at, so that a test decides how many of them run together. */
+typedef struct Door {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool open;
+    int inside;
+    int most_inside;
+    int started;
+} Door;
+
+typedef struct Call {
+    Door *door;
+    AioContext *ctx;
+    int index;
+    int start_order; /* set by the worker */
+    int *done;       /* atomic */
+} Call;
+
+static void door_init(Door *d)
+{
+    *d = (Door){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+}
+
+static void door_open(Door *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->open = true;
+    pthread_cond_broadcast(&d->changed);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static int door_worker(void *opaque)
+{
+    Call *call = opaque;
+    Door *d = call->door;
+
+    pthread_mutex_lock(&d->lock);
+    call->start_order = d->started++;
+    d->inside++;
+    d->most_inside = MAX(d->most_inside, d->inside);
+    pthread_cond_broadcast(&d->changed);
+    while (!d->open) {
+        pthread_cond_wait(&d->changed, &d->lock);
+    }
+    d->inside--;
+    pthread_mutex_unlock(&d->lock);
+    return call->index;
+}
+
+static void coroutine_fn door_co_entry(void *opaque)
+{
+    Call *call = opaque;
+
+    g_assert_cmpint(thread_pool_submit_co(door_worker, call), ==, call->index);
+    g_assert_true(qemu_get_current_aio_context() == call->ctx);
+    __atomic_fetch_add(call->done, 1, __ATOMIC_RELEASE);
+    aio_notify(qemu_get_aio_context());
+}
+
+static int return_minus_eio(void *arg)
+{
+    *(GThread **)arg = g_thread_self();
+    return -EIO;
+}
+
+static void coroutine_fn result_co_entry(void *opaque)
+{
+    GThread *worker = NULL;
+
+    g_assert_cmpint(thread_pool_submit_co(return_minus_eio, &worker), ==, -EIO);
+    g_assert_nonnull(worker);
+    g_assert_true(worker != g_thread_self());
+    *(bool *)opaque = true;
+}
+
+static void test_result_comes_back(void)
+{
+    bool done = false;
+
+    aio_run_coroutine(result_co_entry, &done);
+    g_assert_true(done);
+}
+
+/* AIO_THREAD_POOL_MAX run together; none of those that came later starts before one of the first is done. */
+static void test_limit(void)
+{
+    enum {
+        N = AIO_THREAD_POOL_MAX + 40,
+    };
+    Call calls[N];
+    Door door;
+    int done = 0;
+
+    door_init(&door);
+    for (int i = 0; i < N; i++) {
+        calls[i] = (Call){&door, qemu_get_aio_context(), i, -1, &done};
+        qemu_coroutine_enter(qemu_coroutine_create(door_co_entry, &calls[i]));
+    }
+    pthread_mutex_lock(&door.lock);
+    while (door.inside < AIO_THREAD_POOL_MAX) {
+        pthread_cond_wait(&door.changed, &door.lock);
+    }
+    for (int i = AIO_THREAD_POOL_MAX; i < N; i++) {
+        g_assert_cmpint(calls[i].start_order, ==, -1);
+    }
+    pthread_mutex_unlock(&door.lock);
+    g_assert_cmpint(done, ==, 0);
+    door_open(&door);
+    while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) < N) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_cmpint(door.most_inside, ==, AIO_THREAD_POOL_MAX);
+    for (int i = 0; i < N; i++) {
+        g_assert_cmpint(calls[i].start_order, >=, 0);
+        if (i < AIO_THREAD_POOL_MAX) {
+            g_assert_cmpint(calls[i].start_order, <, AIO_THREAD_POOL_MAX);
+        }
+    }
+}
+
+static int increment(void *arg)
+{
+    return ++*(int *)arg;
+}
+
+static void coroutine_fn increment_co_entry(void *opaque)
+{
+    Call *call = opaque;
+    int n = 0;
+
+    for (int i = 1; i <= 200; i++) {
+        g_assert_cmpint(thread_pool_submit_co(increment, &n), ==, i);
+        g_assert_true(qemu_get_current_aio_context() == call->ctx);
+    }
+    __atomic_fetch_add(call->done, 1, __ATOMIC_RELEASE);
+    aio_notify(qemu_get_aio_context());
+}
+
+static void test_callers_in_several_threads(void)
+{
+    enum {
+        N = 30,
+    };
+    IOThread *threads[2];
+    AioContext *ctx[3] = {qemu_get_aio_context()};
+    Call calls[N];
+    int done = 0;
+
+    for (int i = 0; i < 2; i++) {
+        threads[i] = iothread_new("caller", NULL);
+        g_assert_nonnull(threads[i]);
+        ctx[i + 1] = iothread_get_aio_context(threads[i]);
+    }
+    for (int i = 0; i < N; i++) {
+        calls[i] = (Call){.ctx = ctx[i % 3], .done = &done};
+        aio_co_schedule(ctx[i % 3], qemu_coroutine_create(increment_co_entry, &calls[i]));
+    }
+    while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) < N) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    iothread_free(threads[0]);
+    iothread_free(threads[1]);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    if (!qemu_init_main_loop(NULL)) {
+        return 1;
+    }
+    g_test_add_func("/thread-pool/result-comes-back", test_result_comes_back);
+    g_test_add_func("/thread-pool/limit", test_limit);
+    g_test_add_func("/thread-pool/callers-in-several-threads", test_callers_in_several_threads);
+    return g_test_run();
+}
