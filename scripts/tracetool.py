@@ -1,0 +1,209 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Generate trace points from a folder's trace-events file (the format is explained in util/trace.h).
+
+usage: tracetool.py --folder FOLDER EVENTS OUT.h OUT.c     one folder's trace points
+       tracetool.py --groups OUT.c FOLDER...               the table of all folders
+"""
+import os
+import re
+import sys
+
+# What SystemTap's <sys/sdt.h> takes in one probe.
+MAX_ARGS = 12
+IDENTIFIER = r'[A-Za-z_][A-Za-z0-9_]*'
+EVENT = re.compile(r'(?P<props>(?:(?:disable|vcpu)\s+)*)(?P<name>' + IDENTIFIER + r')\s*'
+                   r'\((?P<args>[^()]*)\)\s*(?P<fmt>".*)$')
+# A format: string literals, and the PRI macros of <inttypes.h> between them.
+FORMAT = re.compile(r'(?:"(?:[^"\\]|\\.)*"|PRI[diouxX](?:8|16|32|64|PTR|MAX)|\s+)+$')
+ARGUMENT = re.compile(r'(?P<type>.*?[\s*])(?P<name>' + IDENTIFIER + r')$')
+CONVERSION = re.compile(r'%(?!%)')
+
+
+class EventError(Exception):
+    """A line that is not a trace event, and why."""
+
+
+class Event:
+    """One trace point: name, arguments as (type, name), format, and whether it is compiled in."""
+
+    def __init__(self, line):
+        match = EVENT.match(line)
+        if not match:
+            raise EventError('expected: name(type arg, ...) "format"')
+        self.name = match['name']
+        self.disabled = 'disable' in match['props'].split()
+        self.args = self.parse_args(match['args'].strip())
+        self.fmt = match['fmt'].strip()
+        if not FORMAT.match(self.fmt):
+            raise EventError('the format is made of string literals and PRI macros only')
+        if r'\n' in self.fmt:
+            raise EventError('the format must not contain a newline')
+        if len(CONVERSION.findall(self.fmt.replace('%%', ''))) + self.fmt.count('PRI') == 0 and self.args:
+            raise EventError('the format shows none of the arguments')
+
+    @staticmethod
+    def parse_args(text):
+        if text in ('', 'void'):
+            return []
+        args = []
+        for part in text.split(','):
+            match = ARGUMENT.match(part.strip())
+            if not match:
+                raise EventError(f"argument '{part.strip()}' needs a type and a name")
+            args.append((match['type'].strip(), match['name']))
+        if len(args) > MAX_ARGS:
+            raise EventError(f'more than {MAX_ARGS} arguments')
+        if len({name for _, name in args}) < len(args):
+            raise EventError('two arguments of the same name')
+        return args
+
+    @property
+    def symbol(self):
+        return f'trace_event_{self.name}'
+
+    def parameters(self):
+        return ', '.join(t + ('' if t.endswith('*') else ' ') + n for t, n in self.args) or 'void'
+
+    def values(self, first=''):
+        return ', '.join(([first] if first else []) + [n for _, n in self.args])
+
+
+def parse(path):
+    """All events of a file; exits with a compiler-style message at the first bad line."""
+    events, seen = [], {}
+    with open(path, encoding='utf-8') as f:
+        for number, line in enumerate(f, 1):
+            line = line.strip()
+            if not line or line.startswith('#'):
+                continue
+            try:
+                event = Event(line)
+                if event.name in seen:
+                    raise EventError(f"'{event.name}' was defined in line {seen[event.name]}")
+            except EventError as e:
+                sys.exit(f'{path}:{number}: error: {e}')
+            seen[event.name] = number
+            events.append(event)
+    return events
+
+
+def mangle(folder, separator):
+    return re.sub(r'[^A-Za-z0-9]', separator, folder)
+
+
+def header_of_event(event):
+    yield ''
+    if event.disabled:
+        yield f'static inline bool trace_{event.name}_enabled(void)'
+        yield '{'
+        yield '    return false;'
+        yield '}'
+        yield ''
+        yield f'static inline void trace_{event.name}({event.parameters()})'
+        yield '{'
+        yield from (f'    (void){name};' for _, name in event.args)
+        yield '}'
+        return
+    yield f'extern TraceEvent {event.symbol};'
+    yield f'void trace_log_{event.name}({event.parameters()});'
+    yield ''
+    yield f'static inline bool trace_{event.name}_enabled(void)'
+    yield '{'
+    yield f'    return trace_event_enabled(&{event.symbol});'
+    yield '}'
+    yield ''
+    yield f'static inline void trace_{event.name}({event.parameters()})'
+    yield '{'
+    yield '#ifdef CONFIG_USDT'
+    count = len(event.args) or ''
+    yield f'    DTRACE_PROBE{count}(qemu, {event.values(event.name)});'
+    yield '#endif'
+    yield f'    if (trace_{event.name}_enabled()) {{'
+    yield f'        trace_log_{event.name}({event.values()});'
+    yield '    }'
+    yield '}'
+
+
+def generate_header(folder, events):
+    guard = f'FERRY_TRACE_{mangle(folder, "_").upper()}_H'
+    yield '/* SPDX-License-Identifier: GPL-2.0-or-later */'
+    yield f'/* Trace points of {folder}/. Generated by scripts/tracetool.py. */'
+    yield f'#ifndef {guard}'
+    yield f'#define {guard}'
+    yield ''
+    yield '#include <inttypes.h>'
+    yield '#include <stdbool.h>'
+    yield '#include <stddef.h>'
+    yield '#include <sys/types.h>'
+    yield '#include "config-host.h"'
+    yield '#include "util/trace.h"'
+    yield ''
+    yield '#ifdef CONFIG_USDT'
+    yield '#include <sys/sdt.h>'
+    yield '#endif'
+    for event in events:
+        yield from header_of_event(event)
+    yield ''
+    yield '#endif'
+
+
+def generate_source(folder, events, header):
+    yield '/* SPDX-License-Identifier: GPL-2.0-or-later */'
+    yield f'/* Trace points of {folder}/. Generated by scripts/tracetool.py. */'
+    yield f'#include "{header}"'
+    for event in events:
+        state = 'false' if event.disabled else 'true'
+        storage = 'static ' if event.disabled else ''
+        yield ''
+        yield (f'{storage}TraceEvent {event.symbol} = '
+               f'{{.name = "{event.name}", .available = {state}}};')
+        if event.disabled:
+            continue
+        yield ''
+        yield f'void trace_log_{event.name}({event.parameters()})'
+        yield '{'
+        yield f'    trace_log({event.values("&" + event.symbol + ", " + event.fmt)});'
+        yield '}'
+    table = f'trace_events_{mangle(folder, "_")}'
+    yield ''
+    yield f'extern TraceEvent *const {table}[];'
+    yield f'TraceEvent *const {table}[] = {{'
+    yield from (f'    &{event.symbol},' for event in events)
+    yield '    NULL,'
+    yield '};'
+
+
+def generate_groups(folders):
+    yield '/* SPDX-License-Identifier: GPL-2.0-or-later */'
+    yield '/* All trace points. Generated by scripts/tracetool.py. */'
+    yield '#include "util/trace.h"'
+    yield ''
+    for folder in folders:
+        yield f'extern TraceEvent *const trace_events_{mangle(folder, "_")}[];'
+    yield ''
+    yield 'const TraceGroup trace_groups[] = {'
+    for folder in folders:
+        yield f'    {{"{folder}", trace_events_{mangle(folder, "_")}}},'
+    yield '    {NULL, NULL},'
+    yield '};'
+
+
+def write(path, lines):
+    with open(path, 'w', encoding='utf-8') as f:
+        f.writelines(line + '\n' for line in lines)
+
+
+def main(argv):
+    if len(argv) == 6 and argv[1] == '--folder':
+        events = parse(argv[3])
+        write(argv[4], generate_header(argv[2], events))
+        write(argv[5], generate_source(argv[2], events, os.path.basename(argv[4])))
+    elif len(argv) >= 3 and argv[1] == '--groups':
+        write(argv[2], generate_groups(argv[3:]))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == '__main__':
+    main(sys.argv)
