@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include "qapi/qapi-types.h"
 #include "util/aio.h"
+#include "util/queue.h"
 
 typedef struct BlockDriver BlockDriver;
 typedef struct BlockDriverState BlockDriverState;
@@ -240,7 +241,7 @@ bool bdrv_op_is_blocked(BlockDriverState *bs, BlockOpType op, GError **errp);
 /* --- drained sections --- */
 
 /*
- * A drained section of the whole graph of bs: on return no request is in flight on any of its nodes, and none starts until
+ * A drained section of bs and of all that is above it: on return no request is in flight there, and none starts until
  * the matching end: parents hold new requests back. Sections nest and may be held by several coroutines. The caller may be in the main
  * context or in the graph's; it returns in the context it was called in. A job that calls this for its own nodes does not wait for itself.
  * After BDRV_DRAIN_WARN_NS it reports on stderr what it still waits for, and goes on waiting.
@@ -260,6 +261,8 @@ void coroutine_fn bdrv_co_close_all(void);
 /* The driver of a format or protocol name, NULL when there is none ("qcow2", "file", "nbd"). */
 const BlockDriver *bdrv_find_format(const char *format_name);
 const BlockDriver *bdrv_driver_of(BlockdevDriver driver);
+/* The protocol driver whose prefix the name starts with; NULL for plain paths and "json:". */
+const BlockDriver *bdrv_find_protocol(const char *filename);
 /* Calls fn(name, opaque) for every driver that users can open, sorted by name (format=help). */
 void bdrv_iterate_format(void (*fn)(const char *name, void *opaque), void *opaque);
 

@@ -37,6 +37,13 @@ struct BlockDriver {
     bool supports_backing;
     bool has_variable_length; /* the size may change behind our back: ask bdrv_co_getlength each time */
 
+    /*
+     * Protocols: what file names of theirs start with ("nbd:", "nbd+unix:"; NULL-terminated), and how such a name becomes options:
+     * fills o->driver and o->u.
+     */
+    const char *const *filename_prefixes;
+    bool (*bdrv_parse_filename)(const char *filename, BlockdevOptions *o, GError **errp);
+
     /* 0..100: how sure buf (the first `bytes` bytes, at most 2048) is this format. */
     int (*bdrv_probe)(const uint8_t *buf, size_t bytes, const char *filename);
 
@@ -185,6 +192,8 @@ struct BlockDriverState {
     BlockLimits bl;
     BdrvRequestFlags supported_read_flags, supported_write_flags, supported_zero_flags, supported_truncate_flags;
     BlockdevDetectZeroesOptions detect_zeroes;
+    bool force_share; /* the image may be in use elsewhere: read without locking it */
+    bool monitor_owned; /* blockdev-add holds a reference for its user */
     bool probed_raw; /* format was guessed as raw: writes that would make it look like another format fail */
 
     /* Graph thread. */
@@ -224,6 +233,9 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
 bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *errmsg, GError **errp);
 /* Merges the children's limits into bs->bl and asks the driver. */
 void bdrv_refresh_limits(BlockDriverState *bs);
+
+/* The size changed: dirty bitmaps and parents follow. Graph thread. */
+void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes);
 
 /* Counts bs as busy from outside the request path (background work that a drain must wait for). */
 void bdrv_inc_in_flight(BlockDriverState *bs);

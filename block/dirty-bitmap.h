@@ -46,11 +46,26 @@ bool bdrv_dirty_bitmap_inconsistent(const BdrvDirtyBitmap *bitmap);
 #define BDRV_BITMAP_DEFAULT      (BDRV_BITMAP_BUSY | BDRV_BITMAP_RO | BDRV_BITMAP_INCONSISTENT)
 bool bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, uint32_t flags, GError **errp);
 
+/*
+ * Calls fn(opaque) in the graph's thread whenever a request of the node makes the clean bitmap dirty. One listener a bitmap; fn NULL
+ * ends it.
+ */
+void bdrv_dirty_bitmap_set_notify(BdrvDirtyBitmap *bitmap, void (*fn)(void *opaque), void *opaque);
+/*
+ * For a user that sees to a request itself: the next mark of exactly [offset, offset + bytes) by the request path is left out. Each
+ * call is good for one mark, and must be undone by bdrv_dirty_bitmap_unexpect() when the request has ended, which is true if
+ * the mark had come. Graph thread.
+ */
+void bdrv_dirty_bitmap_expect(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
+bool bdrv_dirty_bitmap_unexpect(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
+
 void bdrv_set_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_reset_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap);
 /* query-block's list of the named bitmaps of bs. The caller frees. */
 BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs);
+/* The node is being closed: frees every bitmap it still has. */
+void bdrv_release_all_dirty_bitmaps(BlockDriverState *bs);
 /* The node's size changed. */
 void bdrv_dirty_bitmap_truncate(BlockDriverState *bs, int64_t bytes);
 

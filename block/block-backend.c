@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * BlockBackend: the root edge of a device, export or job.
+ *
+ * While its node is in a drained section (quiesce > 0) new requests wait in `queued`; in_flight counts those that passed the gate. A request
+ * is counted before it looks at the gate and uncounted while it waits, so that a drain never misses one.
+ */
+#include "block/block-backend.h"
+
+#include <errno.h>
+#include <string.h>
+#include "block/graph.h"
+#include "util/error.h"
+
+struct BlockBackend {
+    /* Main thread. */
+    char *name; /* NULL: internal */
+    int refcnt;
+    BdrvChild *root;
+    uint64_t perm, shared_perm;
+    const BlockDevOps *dev_ops;
+    void *dev_opaque;
+    BlockdevOnError on_read_error, on_write_error;
+    bool iostatus_enabled;
+    BlockDeviceIoStatus iostatus;
+    bool stay_at_node;
+    TAILQ_ENTRY(BlockBackend) all;
+    TAILQ_ENTRY(BlockBackend) named;
+
+    /* Graph thread. */
+    int in_flight; /* atomic */
+    int quiesce;
+    bool disable_request_queuing;
+    bool allow_write_beyond_eof;
+    bool enable_write_cache;
+    CoQueue queued;
+    BlockAcctStats stats;
+};
+
+static TAILQ_HEAD(, BlockBackend) all_backends = TAILQ_HEAD_INITIALIZER(all_backends);
+static TAILQ_HEAD(, BlockBackend) named_backends = TAILQ_HEAD_INITIALIZER(named_backends);
+
+/* --- life --- */
+
+BlockBackend *blk_new(uint64_t perm, uint64_t shared)
+{
+    BlockBackend *blk = g_new0(BlockBackend, 1);
+
+    blk->refcnt = 1;
+    blk->perm = perm;
+    blk->shared_perm = shared;
+    blk->on_read_error = BLOCKDEV_ON_ERROR_REPORT;
+    blk->on_write_error = BLOCKDEV_ON_ERROR_ENOSPC;
+    blk->enable_write_cache = true;
+    qemu_co_queue_init(&blk->queued);
+    block_acct_init(&blk->stats);
+    TAILQ_INSERT_TAIL(&all_backends, blk, all);
+    return blk;
+}
+
+void blk_ref(BlockBackend *blk)
+{
+    blk->refcnt++;
+}
+
+void blk_unref(BlockBackend *blk)
+{
+    if (!blk || --blk->refcnt > 0) {
+        return;
+    }
+    blk_remove_bs(blk);
+    g_assert(blk->in_flight == 0);
+    if (blk->name) {
+        TAILQ_REMOVE(&named_backends, blk, named);
+        g_free(blk->name);
+    }
+    TAILQ_REMOVE(&all_backends, blk, all);
+    block_acct_cleanup(&blk->stats);
+    g_free(blk);
+}
+
+bool blk_set_name(BlockBackend *blk, const char *name, GError **errp)
+{
+    g_assert(!blk->name);
+    if (blk_by_name(name)) {
+        error_setg(errp, "Device with id '%s' already exists", name);
+        return false;
+    }
+    if (bdrv_find_node(name)) {
+        error_setg(errp, "Device name '%s' conflicts with an existing node name", name);
+        return false;
+    }
+    blk->name = g_strdup(name);
+    TAILQ_INSERT_TAIL(&named_backends, blk, named);
+    return true;
+}
+
+const char *blk_name(const BlockBackend *blk)
+{
+    return blk->name ? blk->name : "";
+}
+
+BlockBackend *blk_by_name(const char *name)
+{
+    BlockBackend *blk;
+
+    TAILQ_FOREACH(blk, &named_backends, named) {
+        if (!strcmp(blk->name, name)) {
+            return blk;
+        }
+    }
+    return NULL;
+}
+
+bool blk_name_in_use(const char *name)
+{
+    return blk_by_name(name) != NULL;
+}
+
+BlockBackend *blk_next(BlockBackend *blk)
+{
+    return blk ? TAILQ_NEXT(blk, named) : TAILQ_FIRST(&named_backends);
+}
+
+BlockBackend *blk_all_next(BlockBackend *blk)
+{
+    return blk ? TAILQ_NEXT(blk, all) : TAILQ_FIRST(&all_backends);
+}
+
+void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque)
+{
+    blk->dev_ops = ops;
+    blk->dev_opaque = opaque;
+    if (ops && ops->drained_begin && blk->quiesce) {
+        ops->drained_begin(opaque);
+    }
+}
+
+/* --- the root edge --- */
+
+static char *root_get_parent_desc(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    if (blk->dev_ops && blk->dev_ops->get_desc) {
+        return blk->dev_ops->get_desc(blk->dev_opaque);
+    }
+    return blk->name ? g_strdup_printf("block device '%s'", blk->name)
+                     : g_strdup("an unnamed block device");
+}
+
+static const char *root_get_name(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    return blk->name;
+}
+
+static void root_drained_begin(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    blk->quiesce++;
+    if (blk->quiesce == 1 && blk->dev_ops && blk->dev_ops->drained_begin) {
+        blk->dev_ops->drained_begin(blk->dev_opaque);
+    }
+}
+
+static bool root_drained_poll(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    if (blk->dev_ops && blk->dev_ops->drained_poll && blk->dev_ops->drained_poll(blk->dev_opaque)) {
+        return true;
+    }
+    return __atomic_load_n(&blk->in_flight, __ATOMIC_SEQ_CST) > 0;
+}
+
+static void root_drained_end(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    g_assert(blk->quiesce > 0);
+    if (--blk->quiesce > 0) {
+        return;
+    }
+    if (blk->dev_ops && blk->dev_ops->drained_end) {
+        blk->dev_ops->drained_end(blk->dev_opaque);
+    }
+    qemu_co_queue_restart_all(&blk->queued);
+}
+
+static void root_resize(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    if (blk->dev_ops && blk->dev_ops->resize_cb) {
+        blk->dev_ops->resize_cb(blk->dev_opaque);
+    }
+}
+
+static bool root_can_set_aio_context(BdrvChild *child, AioContext *ctx, GError **errp)
+{
+    BlockBackend *blk = child->opaque;
+
+    if (blk->dev_ops && blk->dev_ops->can_set_aio_context) {
+        return blk->dev_ops->can_set_aio_context(blk->dev_opaque, ctx, errp);
+    }
+    return true;
+}
+
+static void root_set_aio_context(BdrvChild *child, AioContext *ctx)
+{
+    BlockBackend *blk = child->opaque;
+
+    if (blk->dev_ops && blk->dev_ops->set_aio_context) {
+        blk->dev_ops->set_aio_context(blk->dev_opaque, ctx);
+    }
+}
+
+static const BdrvChildClass child_root = {
+    .get_parent_desc = root_get_parent_desc,
+    .get_name = root_get_name,
+    .drained_begin = root_drained_begin,
+    .drained_poll = root_drained_poll,
+    .drained_end = root_drained_end,
+    .resize = root_resize,
+    .can_set_aio_context = root_can_set_aio_context,
+    .set_aio_context = root_set_aio_context,
+};
+
+/* The same, but the edge is not moved when nodes are replaced. */
+static const BdrvChildClass child_root_staying = {
+    .stay_at_node = true,
+    .get_parent_desc = root_get_parent_desc,
+    .get_name = root_get_name,
+    .drained_begin = root_drained_begin,
+    .drained_poll = root_drained_poll,
+    .drained_end = root_drained_end,
+    .resize = root_resize,
+    .can_set_aio_context = root_can_set_aio_context,
+    .set_aio_context = root_set_aio_context,
+};
+
+bool bdrv_child_is_blk_root(const BdrvChild *child)
+{
+    return child->klass == &child_root || child->klass == &child_root_staying;
+}
+
+bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
+{
+    g_assert(!blk->root);
+    bdrv_ref(bs);
+    blk->root = bdrv_root_attach_child(bs, "root", blk->stay_at_node ? &child_root_staying : &child_root,
+                                       BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, blk->perm,
+                                       blk->shared_perm, blk, errp);
+    return blk->root != NULL;
+}
+
+void blk_remove_bs(BlockBackend *blk)
+{
+    BdrvChild *root = blk->root;
+
+    if (root) {
+        blk->root = NULL;
+        bdrv_root_unref_child(root);
+    }
+}
+
+BlockDriverState *blk_bs(const BlockBackend *blk)
+{
+    return blk->root ? blk->root->bs : NULL;
+}
+
+BdrvChild *blk_root(const BlockBackend *blk)
+{
+    return blk->root;
+}
+
+bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **errp)
+{
+    if (blk->root && !bdrv_child_try_set_perm(blk->root, perm, shared, errp)) {
+        return false;
+    }
+    blk->perm = perm;
+    blk->shared_perm = shared;
+    return true;
+}
+
+AioContext *blk_get_aio_context(const BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    return bs ? bdrv_get_aio_context(bs) : qemu_get_aio_context();
+}
+
+void blk_set_stay_at_node(BlockBackend *blk, bool stay)
+{
+    blk->stay_at_node = stay;
+    if (blk->root) {
+        blk->root->klass = stay ? &child_root_staying : &child_root;
+    }
+}
+
+void blk_set_disable_request_queuing(BlockBackend *blk, bool disable)
+{
+    blk->disable_request_queuing = disable;
+}
+
+void blk_set_allow_write_beyond_eof(BlockBackend *blk, bool allow)
+{
+    blk->allow_write_beyond_eof = allow;
+}
+
+void blk_set_enable_write_cache(BlockBackend *blk, bool wce)
+{
+    blk->enable_write_cache = wce;
+}
+
+bool blk_enable_write_cache(const BlockBackend *blk)
+{
+    return blk->enable_write_cache;
+}
+
+/* --- requests --- */
+
+void blk_inc_in_flight(BlockBackend *blk)
+{
+    __atomic_fetch_add(&blk->in_flight, 1, __ATOMIC_SEQ_CST);
+}
+
+void blk_dec_in_flight(BlockBackend *blk)
+{
+    if (__atomic_sub_fetch(&blk->in_flight, 1, __ATOMIC_SEQ_CST) == 0) {
+        bdrv_drain_kick();
+    }
+}
+
+bool blk_in_drain(const BlockBackend *blk)
+{
+    return blk->quiesce > 0;
+}
+
+/* Passes the gate: counted as in flight on return. */
+static void coroutine_fn request_begin(BlockBackend *blk)
+{
+    blk_inc_in_flight(blk);
+    while (blk->quiesce && !blk->disable_request_queuing) {
+        blk_dec_in_flight(blk);
+        qemu_co_queue_wait(&blk->queued, NULL);
+        blk_inc_in_flight(blk);
+    }
+}
+
+static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool may_grow)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    if (!bs || !bdrv_is_inserted(bs)) {
+        return -ENOMEDIUM;
+    }
+    if (offset < 0 || bytes < 0 || bytes > BDRV_MAX_LENGTH) {
+        return -EIO;
+    }
+    if (may_grow && blk->allow_write_beyond_eof) {
+        return 0;
+    }
+    if (offset > bs->total_bytes || bs->total_bytes - offset < bytes) {
+        return -EIO;
+    }
+    return 0;
+}
+
+static int check_write(BlockBackend *blk)
+{
+    if (!(blk->root->perm & BLK_PERM_WRITE)) {
+        return (blk->root->perm & BLK_PERM_WRITE_UNCHANGED) ? 0 : -EACCES;
+    }
+    return 0;
+}
+
+static BdrvRequestFlags write_flags(BlockBackend *blk, BdrvRequestFlags flags)
+{
+    if (!blk->enable_write_cache) {
+        flags |= BDRV_REQ_FUA;
+    }
+    if (!(blk->root->perm & BLK_PERM_WRITE)) {
+        flags |= BDRV_REQ_WRITE_UNCHANGED;
+    }
+    return flags;
+}
+
+int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                               BdrvRequestFlags flags)
+{
+    int ret;
+
+    request_begin(blk);
+    ret = check_range(blk, offset, bytes, false);
+    if (ret == 0) {
+        ret = bdrv_co_preadv(blk->root, offset, bytes, qiov, flags);
+    }
+    blk_dec_in_flight(blk);
+    return ret;
+}
+
+int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                                BdrvRequestFlags flags)
+{
+    int ret;
+
+    request_begin(blk);
+    ret = check_range(blk, offset, bytes, true);
+    ret = ret ? ret : check_write(blk);
+    if (ret == 0) {
+        ret = bdrv_co_pwritev(blk->root, offset, bytes, qiov, write_flags(blk, flags));
+    }
+    blk_dec_in_flight(blk);
+    return ret;
+}
+
+int coroutine_fn blk_co_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf,
+                              BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov;
+
+    qemu_iovec_init_buf(&qiov, buf, bytes);
+    return blk_co_preadv(blk, offset, bytes, &qiov, flags);
+}
+
+int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
+                               BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov;
+
+    qemu_iovec_init_buf(&qiov, (void *)buf, bytes);
+    return blk_co_pwritev(blk, offset, bytes, &qiov, flags);
+}
+
+int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                      BdrvRequestFlags flags)
+{
+    int ret;
+
+    request_begin(blk);
+    ret = check_range(blk, offset, bytes, true);
+    ret = ret ? ret : check_write(blk);
+    if (ret == 0) {
+        ret = bdrv_co_pwrite_zeroes(blk->root, offset, bytes, write_flags(blk, flags));
+    }
+    blk_dec_in_flight(blk);
+    return ret;
+}
+
+int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes)
+{
+    int ret;
+
+    request_begin(blk);
+    ret = check_range(blk, offset, bytes, false);
+    ret = ret ? ret : check_write(blk);
+    if (ret == 0) {
+        ret = bdrv_co_pdiscard(blk->root, offset, bytes);
+    }
+    blk_dec_in_flight(blk);
+    return ret;
+}
+
+int coroutine_fn blk_co_flush(BlockBackend *blk)
+{
+    BlockDriverState *bs;
+    int ret = -ENOMEDIUM;
+
+    request_begin(blk);
+    bs = blk_bs(blk);
+    if (bs && bdrv_is_inserted(bs)) {
+        ret = bdrv_co_flush(bs);
+    }
+    blk_dec_in_flight(blk);
+    return ret;
+}
+
+int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
+                                   int64_t dst_offset, int64_t bytes, BdrvRequestFlags flags)
+{
+    int ret;
+
+    request_begin(src);
+    request_begin(dst);
+    ret = check_range(src, src_offset, bytes, false);
+    ret = ret ? ret : check_range(dst, dst_offset, bytes, true);
+    ret = ret ? ret : check_write(dst);
+    if (ret == 0) {
+        ret = bdrv_co_copy_range(src->root, src_offset, dst->root, dst_offset, bytes,
+                                 write_flags(dst, flags));
+    }
+    blk_dec_in_flight(dst);
+    blk_dec_in_flight(src);
+    return ret;
+}
+
+bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact, PreallocMode prealloc,
+                                  GError **errp)
+{
+    if (!blk_bs(blk)) {
+        error_setg(errp, "No medium inserted");
+        return false;
+    }
+    return bdrv_co_truncate(blk->root, size, exact, prealloc, 0, errp);
+}
+
+int64_t blk_getlength(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    return bs && bdrv_is_inserted(bs) ? bs->total_bytes : -ENOMEDIUM;
+}
+
+/* --- error policy --- */
+
+void blk_set_on_error(BlockBackend *blk, BlockdevOnError on_read, BlockdevOnError on_write)
+{
+    blk->on_read_error = on_read;
+    blk->on_write_error = on_write;
+}
+
+BlockdevOnError blk_get_on_error(const BlockBackend *blk, bool is_read)
+{
+    return is_read ? blk->on_read_error : blk->on_write_error;
+}
+
+void blk_iostatus_enable(BlockBackend *blk)
+{
+    blk->iostatus_enabled = true;
+    blk->iostatus = BLOCK_DEVICE_IO_STATUS_OK;
+}
+
+bool blk_iostatus_is_enabled(const BlockBackend *blk)
+{
+    return blk->iostatus_enabled;
+}
+
+BlockDeviceIoStatus blk_iostatus(const BlockBackend *blk)
+{
+    return blk->iostatus;
+}
+
+void blk_iostatus_reset(BlockBackend *blk)
+{
+    blk->iostatus = BLOCK_DEVICE_IO_STATUS_OK;
+}
+
+void blk_iostatus_set_err(BlockBackend *blk, int error)
+{
+    if (blk->iostatus_enabled && blk->iostatus == BLOCK_DEVICE_IO_STATUS_OK) {
+        blk->iostatus = error == ENOSPC ? BLOCK_DEVICE_IO_STATUS_NOSPACE
+                                        : BLOCK_DEVICE_IO_STATUS_FAILED;
+    }
+}
+
+BlockAcctStats *blk_get_stats(BlockBackend *blk)
+{
+    return &blk->stats;
+}

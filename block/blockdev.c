@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* QMP commands that make, change and remove nodes. Handlers run in coroutines of the main thread. */
+#include "block/blockdev.h"
+
+#include "block/block-backend.h"
+#include "block/graph.h"
+#include "qapi/qapi-commands.h"
+#include "util/error.h"
+
+bool coroutine_fn qmp_blockdev_add(const BlockdevOptions *arg, GError **errp)
+{
+    BlockDriverState *bs;
+
+    if (!arg->node_name) {
+        error_setg(errp, "'node-name' must be specified for the root node");
+        return false;
+    }
+    bs = bdrv_co_open(arg, BDRV_O_RDWR, errp);
+    if (!bs) {
+        return false;
+    }
+    bs->monitor_owned = true;
+    return true;
+}
+
+bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
+{
+    BlockDriverState *bs = bdrv_find_node(arg->node_name);
+    BdrvChild *parent;
+
+    if (!bs) {
+        error_setg(errp, "Failed to find node with node-name='%s'", arg->node_name);
+        return false;
+    }
+    LIST_FOREACH(parent, &bs->parents, next_parent) {
+        if (!parent->klass->parent_is_bds) {
+            g_autofree char *desc =
+                parent->klass->get_parent_desc ? parent->klass->get_parent_desc(parent) : NULL;
+
+            error_setg(errp, "Node %s is in use by %s", arg->node_name, desc ? desc : "another user");
+            return false;
+        }
+    }
+    if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_DRIVE_DEL, errp)) {
+        return false;
+    }
+    if (!bs->monitor_owned) {
+        error_setg(errp, "Node %s is not owned by the monitor", arg->node_name);
+        return false;
+    }
+    if (bs->refcnt > 1) {
+        error_setg(errp, "Block device %s is in use", arg->node_name);
+        return false;
+    }
+    bs->monitor_owned = false;
+    bdrv_co_unref(bs);
+    return true;
+}
+
+void coroutine_fn bdrv_co_unref_monitor_nodes(void)
+{
+    BlockDriverState *bs;
+
+    do {
+        TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
+            if (bs->monitor_owned) {
+                bs->monitor_owned = false;
+                bdrv_co_unref(bs);
+                break; /* the list has changed */
+            }
+        }
+    } while (bs);
+}
+
+bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
+{
+    BlockDriverState *bs = bdrv_lookup_bs(arg->device, arg->node_name, errp);
+    BlockBackend *blk;
+    AioContext *ctx;
+    bool ok;
+
+    if (!bs) {
+        return false;
+    }
+    if (arg->size < 0) {
+        error_setg(errp, "Parameter 'size' expects a size of at least 0 bytes");
+        return false;
+    }
+    if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_RESIZE, errp)) {
+        return false;
+    }
+    blk = blk_new(BLK_PERM_RESIZE, BLK_PERM_ALL);
+    if (!blk_insert_bs(blk, bs, errp)) {
+        blk_unref(blk);
+        return false;
+    }
+    bdrv_ref(bs);
+    ctx = bdrv_get_aio_context(bs);
+    bdrv_co_drained_begin(bs);
+    if (ctx != qemu_get_aio_context()) {
+        aio_co_reschedule_self(ctx);
+    }
+    ok = blk_co_truncate(blk, arg->size, false, PREALLOC_MODE_OFF, errp);
+    if (ctx != qemu_get_aio_context()) {
+        aio_co_reschedule_self(qemu_get_aio_context());
+    }
+    bdrv_drained_end(bs);
+    blk_unref(blk);
+    bdrv_co_unref(bs);
+    return ok;
+}
+
+bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GError **errp)
+{
+    BlockDriverState *bs = bdrv_lookup_bs(arg->device, NULL, NULL);
+    BlockDriverState *image;
+    int ret;
+
+    if (!bs) {
+        bs = bdrv_lookup_bs(NULL, arg->device, errp);
+    }
+    if (!bs) {
+        return false;
+    }
+    image = bdrv_lookup_bs(NULL, arg->image_node_name, errp);
+    if (!image) {
+        return false;
+    }
+    if (!bdrv_chain_contains(bs, image)) {
+        error_setg(errp, "'%s' and image file are not in the same chain", arg->device);
+        return false;
+    }
+    if (!image->backing) {
+        error_setg(errp, "not allowing backing file change on an image without a backing file");
+        return false;
+    }
+    if (!image->drv->bdrv_co_change_backing_file) {
+        error_setg(errp, "Driver '%s' of node '%s' cannot record a backing file",
+                   image->drv->format_name, arg->image_node_name);
+        return false;
+    }
+    if (bdrv_is_read_only(image)) {
+        error_setg(errp, "Node '%s' is read-only: reopen it for writing first", arg->image_node_name);
+        return false;
+    }
+    bdrv_co_drained_begin(image);
+    ret = image->drv->bdrv_co_change_backing_file(image, arg->backing_file,
+                                                  image->backing->bs->drv->format_name);
+    bdrv_drained_end(image);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not change backing file to '%s'", arg->backing_file);
+        return false;
+    }
+    return true;
+}
+
+bool coroutine_fn qmp_block_set_write_threshold(const BlockSetWriteThresholdArg *arg, GError **errp)
+{
+    BlockDriverState *bs = bdrv_find_node(arg->node_name);
+
+    if (!bs) {
+        error_setg(errp, "Device '%s' not found", arg->node_name);
+        return false;
+    }
+    __atomic_store_n(&bs->write_threshold_offset, arg->write_threshold, __ATOMIC_RELAXED);
+    return true;
+}

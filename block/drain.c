@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Drained sections: a fence that yields until a node and everything above it is quiet.
+ *
+ * Quiescence travels upwards along edges: each parent is told once, stops sending, and says through drained_poll when what it had
+ * sent has ended. Whoever becomes idle calls bdrv_drain_kick(); every drain in progress then looks again. Nothing polls.
+ */
+#include "block/graph.h"
+
+#include <stdio.h>
+#include "util/error.h"
+
+/* One drain in progress; lives on its coroutine's stack. */
+typedef struct DrainWaiter {
+    Coroutine *co;
+    bool woken;
+    TAILQ_ENTRY(DrainWaiter) next;
+} DrainWaiter;
+
+static pthread_mutex_t waiters_lock = PTHREAD_MUTEX_INITIALIZER;
+static TAILQ_HEAD(, DrainWaiter) waiters = TAILQ_HEAD_INITIALIZER(waiters);
+static int nr_waiters; /* atomic copy of the list's length: the request path only looks at this */
+
+void bdrv_drain_kick(void)
+{
+    DrainWaiter *w;
+
+    if (__atomic_load_n(&nr_waiters, __ATOMIC_SEQ_CST) == 0) {
+        return;
+    }
+    pthread_mutex_lock(&waiters_lock);
+    TAILQ_FOREACH(w, &waiters, next) {
+        if (!w->woken) {
+            w->woken = true;
+            aio_co_wake(w->co);
+        }
+    }
+    pthread_mutex_unlock(&waiters_lock);
+}
+
+void bdrv_inc_in_flight(BlockDriverState *bs)
+{
+    __atomic_fetch_add(&bs->in_flight, 1, __ATOMIC_SEQ_CST);
+}
+
+void bdrv_dec_in_flight(BlockDriverState *bs)
+{
+    if (__atomic_sub_fetch(&bs->in_flight, 1, __ATOMIC_SEQ_CST) == 0) {
+        bdrv_drain_kick();
+    }
+}
+
+void bdrv_quiesce_begin(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    if (__atomic_fetch_add(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        return;
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (!child->quiesced_parent) {
+            child->quiesced_parent = true;
+            if (child->klass->drained_begin) {
+                child->klass->drained_begin(child);
+            }
+        }
+    }
+    if (bs->drv && bs->drv->bdrv_drain_begin) {
+        bs->drv->bdrv_drain_begin(bs);
+    }
+}
+
+void bdrv_quiesce_end(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    g_assert(bs->quiesce_counter > 0);
+    if (__atomic_sub_fetch(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        return;
+    }
+    if (bs->drv && bs->drv->bdrv_drain_end) {
+        bs->drv->bdrv_drain_end(bs);
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (child->quiesced_parent) {
+            child->quiesced_parent = false;
+            if (child->klass->drained_end) {
+                child->klass->drained_end(child);
+            }
+        }
+    }
+}
+
+bool bdrv_drain_busy(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    if (__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST) > 0) {
+        return true;
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (child->klass->drained_poll && child->klass->drained_poll(child)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const char *request_type_name(BdrvTrackedRequestType type)
+{
+    static const char *const names[] = {
+        [BDRV_TRACKED_READ] = "read",         [BDRV_TRACKED_WRITE] = "write",
+        [BDRV_TRACKED_DISCARD] = "discard",   [BDRV_TRACKED_TRUNCATE] = "truncate",
+        [BDRV_TRACKED_FLUSH] = "flush",
+    };
+
+    return names[type];
+}
+
+static void describe_node(GString *s, BlockDriverState *bs)
+{
+    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    BdrvTrackedRequest *req;
+    BdrvChild *child;
+    int listed = 0;
+
+    LIST_FOREACH(req, &bs->tracked_requests, list) {
+        g_string_append_printf(
+            s, "%snode '%s': %s of %" PRId64 " bytes at %" PRId64 " for %" PRId64 " ms",
+            s->len ? "; " : "", bs->node_name, request_type_name(req->type), req->bytes, req->offset,
+            (int64_t)((now - req->start_ns) / SCALE_MS));
+        listed++;
+    }
+    if (bs->in_flight > listed) {
+        g_string_append_printf(s, "%snode '%s': %d internal operations", s->len ? "; " : "",
+                               bs->node_name, bs->in_flight - listed);
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (child->klass->parent_is_bds) {
+            describe_node(s, child->opaque);
+        } else if (child->klass->drained_poll && child->klass->drained_poll(child)) {
+            g_autofree char *desc =
+                child->klass->get_parent_desc ? child->klass->get_parent_desc(child) : NULL;
+
+            g_string_append_printf(s, "%s%s is busy", s->len ? "; " : "", desc ? desc : "a user");
+        }
+    }
+}
+
+char *bdrv_describe_in_flight(BlockDriverState *bs)
+{
+    GString *s = g_string_new(NULL);
+
+    describe_node(s, bs);
+    return g_string_free(s, false);
+}
+
+static void drain_warn(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    g_autofree char *what = bdrv_describe_in_flight(bs);
+
+    warn_report("draining node '%s' takes long; still waiting for: %s", bs->node_name,
+                what[0] ? what : "nothing known");
+}
+
+static void coroutine_fn drain_wait(BlockDriverState *bs)
+{
+    DrainWaiter w = {.co = qemu_coroutine_self()};
+    QEMUTimer *timer;
+
+    pthread_mutex_lock(&waiters_lock);
+    TAILQ_INSERT_TAIL(&waiters, &w, next);
+    pthread_mutex_unlock(&waiters_lock);
+    __atomic_fetch_add(&nr_waiters, 1, __ATOMIC_SEQ_CST);
+
+    timer = NULL;
+    while (bdrv_drain_busy(bs)) {
+        if (!timer) {
+            timer = aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME, drain_warn, bs);
+            timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BDRV_DRAIN_WARN_NS);
+        }
+        qemu_coroutine_yield(); /* a kick since the look has sent a wake-up: it ends this wait */
+        pthread_mutex_lock(&waiters_lock);
+        w.woken = false;
+        pthread_mutex_unlock(&waiters_lock);
+    }
+
+    __atomic_fetch_sub(&nr_waiters, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_lock(&waiters_lock);
+    TAILQ_REMOVE(&waiters, &w, next);
+    pthread_mutex_unlock(&waiters_lock);
+    if (w.woken) {
+        qemu_coroutine_yield(); /* a wake-up that was already sent must not hit a later yield */
+    }
+    timer_free(timer);
+}
+
+void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
+{
+    AioContext *self = qemu_get_current_aio_context();
+    AioContext *ctx = bs->aio_context;
+
+    if (self != ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_quiesce_begin(bs);
+    drain_wait(bs);
+    if (self != ctx) {
+        aio_co_reschedule_self(self);
+    }
+}
+
+static void drained_end_bh(void *opaque)
+{
+    bdrv_quiesce_end(opaque);
+}
+
+void bdrv_drained_end(BlockDriverState *bs)
+{
+    if (aio_context_in_own_thread(bs->aio_context)) {
+        bdrv_quiesce_end(bs);
+    } else {
+        aio_bh_schedule_oneshot(bs->aio_context, drained_end_bh, bs);
+    }
+}
+
+void coroutine_fn bdrv_co_drain_all(void)
+{
+    BlockDriverState *bs;
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
+
+    TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
+        bdrv_ref(bs);
+        g_ptr_array_add(all, bs);
+    }
+    for (guint i = 0; i < all->len; i++) {
+        bs = g_ptr_array_index(all, i);
+        bdrv_co_drained_begin(bs);
+        if (LIST_EMPTY(&bs->parents)) {
+            /* A failed flush at shutdown was reported by the driver; there is no caller left to return it to. */
+            (void)bdrv_co_flush(bs);
+        }
+    }
+    for (guint i = 0; i < all->len; i++) {
+        bs = g_ptr_array_index(all, i);
+        bdrv_drained_end(bs);
+        bdrv_co_unref(bs);
+    }
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The block drivers that users can open. */
+#include "block/block_int.h"
+#include "block/file.h"
+#include "block/null.h"
+#include "block/raw.h"
+
+const BlockDriver *const bdrv_drivers[] = {
+    &bdrv_file,
+    &bdrv_host_device,
+    &bdrv_null_co,
+    &bdrv_null_aio,
+    &bdrv_raw,
+    NULL,
+};

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Copying between two host files in worker threads.
+ *
+ * Where the file system shares blocks or copies by itself, copy_file_range(2) does it. Elsewhere a worker reads and writes through a buffer
+ * that stays in its core's cache: two memory copies of which one misses the cache, and no wait for the event loop between them.
+ */
+#include "block/file.h"
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* Half of a typical second-level cache: the bytes just read are still there when they are written. */
+#define COPY_BUFFER_BYTES (256 * 1024)
+
+typedef struct CopyJob {
+    int in_fd, out_fd;
+    int64_t in_offset, out_offset, bytes;
+    bool offload; /* try copy_file_range first */
+} CopyJob;
+
+static int copy_by_kernel(CopyJob *job)
+{
+    while (job->bytes > 0) {
+        loff_t in = job->in_offset, out = job->out_offset;
+        ssize_t n = copy_file_range(job->in_fd, &in, job->out_fd, &out, job->bytes, 0);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return n < 0 ? -errno : -ENOTSUP;
+        }
+        job->in_offset += n;
+        job->out_offset += n;
+        job->bytes -= n;
+    }
+    return 0;
+}
+
+static int write_whole(int fd, const uint8_t *buf, size_t bytes, int64_t offset)
+{
+    while (bytes > 0) {
+        ssize_t n = pwrite(fd, buf, bytes, offset);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return n < 0 ? -errno : -ENOSPC;
+        }
+        buf += n;
+        offset += n;
+        bytes -= n;
+    }
+    return 0;
+}
+
+static void free_buffer(void *buf)
+{
+    free(buf);
+}
+
+/* A worker keeps its buffer for its life. */
+static uint8_t *thread_buffer(void)
+{
+    static GPrivate key = G_PRIVATE_INIT(free_buffer);
+    void *buf = g_private_get(&key);
+
+    if (!buf) {
+        if (posix_memalign(&buf, 4096, COPY_BUFFER_BYTES)) {
+            return NULL;
+        }
+        g_private_set(&key, buf);
+    }
+    return buf;
+}
+
+static int copy_by_hand(CopyJob *job)
+{
+    uint8_t *buf = thread_buffer();
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    while (job->bytes > 0) {
+        size_t want = MIN(job->bytes, COPY_BUFFER_BYTES);
+        ssize_t n = pread(job->in_fd, buf, want, job->in_offset);
+        int ret;
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return -errno;
+        }
+        if (n == 0) {
+            /* Past the end of the source, which reads as zeroes. */
+            memset(buf, 0, want);
+            n = want;
+        }
+        ret = write_whole(job->out_fd, buf, n, job->out_offset);
+        if (ret < 0) {
+            return ret;
+        }
+        job->in_offset += n;
+        job->out_offset += n;
+        job->bytes -= n;
+    }
+    return 0;
+}
+
+static int copy_worker(void *opaque)
+{
+    CopyJob *job = opaque;
+
+    if (job->offload && copy_by_kernel(job) == 0) {
+        return 0;
+    }
+    return copy_by_hand(job); /* takes up where the kernel stopped, whatever its reason */
+}
+
+/* File systems that copy by sharing or on the server: there the kernel beats any copy of ours. */
+static bool file_system_copies(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0) {
+        return false;
+    }
+    switch ((unsigned long)fs.f_type) {
+    case BTRFS_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case NFS_SUPER_MAGIC:
+        return true;
+    default:
+        return false;
+    }
+}
+
+int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
+                                         int64_t dst_offset, int64_t bytes,
+                                         BdrvRequestFlags write_flags)
+{
+    BdrvChild self = {.bs = bs};
+
+    return bdrv_co_copy_range_to(&self, offset, dst, dst_offset, bytes, write_flags);
+}
+
+int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
+                                       int64_t offset, int64_t bytes, BdrvRequestFlags write_flags)
+{
+    BDRVFileState *s = bs->opaque;
+    BDRVFileState *from;
+    CopyJob job;
+    int ret;
+
+    if (src->bs->drv->bdrv_co_copy_range_from != file_co_copy_range_from ||
+        (write_flags & BDRV_REQ_FUA)) {
+        return -ENOTSUP;
+    }
+    from = src->bs->opaque;
+    if ((src->bs->open_flags | bs->open_flags) & BDRV_O_NOCACHE) {
+        /* Direct I/O is bound by the disk: many requests in flight beat a thread that waits for each. */
+        return -ENOTSUP;
+    }
+    job = (CopyJob){
+        .in_fd = from->fd,
+        .out_fd = s->fd,
+        .in_offset = src_offset,
+        .out_offset = offset,
+        .bytes = bytes,
+        .offload = s->fs_copies && from->fs_copies,
+    };
+    ret = thread_pool_submit_co(copy_worker, &job);
+    file_extent_forget(s, offset, bytes);
+    return ret;
+}
+
+void file_copy_probe(BDRVFileState *s)
+{
+    s->fs_copies = !s->is_device && file_system_copies(s->fd);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The file and host_device drivers: a regular file or block device of the host. Shared by file.c (open, requests), file-lock.c, file-extent.c,
+ * file-copy.c and file-create.c.
+ */
+#ifndef FERRY_BLOCK_FILE_H
+#define FERRY_BLOCK_FILE_H
+
+#include "block/block_int.h"
+
+/* The extent around the last looked-up offset: SEEK_DATA answers are worth keeping while nothing is written there. */
+typedef struct FileExtent {
+    int64_t start, end; /* start == end: nothing known */
+    bool is_data;
+} FileExtent;
+
+typedef struct BDRVFileState {
+    int fd;
+    char *filename;
+    bool is_device;
+    bool use_locks;
+    AioDiskEngine engine;
+    bool has_write_zeroes; /* fallocate(ZERO_RANGE) not refused so far */
+    bool has_discard;      /* fallocate(PUNCH_HOLE) not refused so far */
+    bool has_seek_data;
+    bool has_fua;          /* RWF_DSYNC not refused so far */
+    int flush_error;       /* -errno of a failed flush: the page cache can no longer be trusted to hold what is not on disk */
+    size_t buf_align;
+    uint32_t request_align;
+    uint64_t locked_perm, locked_shared;
+    bool fs_copies; /* the file system has its own way to copy ranges */
+    FileExtent extent;
+    uint64_t extent_generation; /* counts changes: an answer that raced with one is not remembered */
+
+} BDRVFileState;
+
+extern const BlockDriver bdrv_file;
+extern const BlockDriver bdrv_host_device;
+
+/* --- file-lock.c: byte-range locks (F_OFD_SETLK) that tell other processes what we do and tolerate --- */
+
+/*
+ * Takes the locks for perm and the unshared part of ~shared on fd, besides those held already, and checks that nobody holds a
+ * contrary one. On failure the locks are as before and errp says which permission is missing.
+ */
+bool file_lock_apply(BDRVFileState *s, int fd, uint64_t perm, uint64_t shared, GError **errp);
+/* Drops what is not needed for perm and shared. */
+void file_lock_trim(BDRVFileState *s, uint64_t perm, uint64_t shared);
+/* Takes on fd, another open of the same file, the locks that s->fd holds; s->fd may then be closed. */
+void file_lock_move(BDRVFileState *s, int fd);
+/* Whether the host file system has such locks for fd. */
+bool file_lock_supported(int fd);
+
+/* --- file-extent.c --- */
+
+int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      BdrvBlockStatus *status);
+/* Contents or allocation of the range changed. */
+void file_extent_forget(BDRVFileState *s, int64_t offset, int64_t bytes);
+
+/* --- file-copy.c --- */
+
+int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
+                                         int64_t dst_offset, int64_t bytes,
+                                         BdrvRequestFlags write_flags);
+int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
+                                       int64_t offset, int64_t bytes, BdrvRequestFlags write_flags);
+
+/* Finds out how the file system copies. */
+void file_copy_probe(BDRVFileState *s);
+
+/* --- file-create.c --- */
+
+bool coroutine_fn file_co_create(const BlockdevCreateOptions *opts, GError **errp);
+/* Sets the size of fd with the preallocation asked for; worker thread. */
+bool file_resize_fd(int fd, const char *filename, int64_t old_size, int64_t size, PreallocMode prealloc,
+                    GError **errp);
+bool coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
+                                   PreallocMode prealloc, BdrvRequestFlags flags, GError **errp);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Inside of the block graph: what graph.c, perm.c, drain.c, open.c and reopen.c share. Main thread unless said otherwise. */
+#ifndef FERRY_BLOCK_GRAPH_H
+#define FERRY_BLOCK_GRAPH_H
+
+#include "block/block_int.h"
+
+/* The graph's globals: one object, made on first use. */
+typedef struct BlockGraph {
+    TAILQ_HEAD(BlockNodeList, BlockDriverState) nodes; /* in order of creation */
+    GHashTable *by_name;                               /* node_name -> BlockDriverState */
+    unsigned auto_names;                               /* counter of made-up names */
+    unsigned closing;                                  /* nodes given to bdrv_unref_later() and not closed yet */
+    CoQueue closing_queue;                             /* waits for closing == 0 */
+} BlockGraph;
+
+BlockGraph *block_graph(void);
+
+/* A node without driver data, one reference, not registered by name. */
+BlockDriverState *bdrv_new(void);
+/* Registers the name; NULL or "" makes one up. Refuses ill-formed and taken names. */
+bool bdrv_assign_node_name(BlockDriverState *bs, const char *node_name, GError **errp);
+/* Unlinks and frees an edge; its reference to the node goes to the caller. No permission update. */
+void bdrv_detach_child_edge(BdrvChild *child);
+/* Opens with a parent's force-share on top of bdrv_co_open(). */
+BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *options, int flags, bool force_share,
+                                                    GError **errp);
+/* Where the image's backing file is: relative names start at the image's own folder. The caller frees. */
+char *bdrv_backing_path(BlockDriverState *bs, GError **errp);
+/* Asks the driver for the names of bs anew. */
+void bdrv_refresh_filename(BlockDriverState *bs);
+/* The edge belongs to a BlockBackend (opaque). */
+bool bdrv_child_is_blk_root(const BdrvChild *child);
+/* Drops the references that blockdev-add took for its user. */
+void coroutine_fn bdrv_co_unref_monitor_nodes(void);
+/* A BlockBackend has this name. */
+bool blk_name_in_use(const char *name);
+/* Frees a node that has neither parents nor children nor driver data. */
+void bdrv_free(BlockDriverState *bs);
+
+/* The edge class of node parents. */
+extern const BdrvChildClass child_of_bds;
+
+/* Repoints an edge without asking for permissions; drains are carried over. Keeps references unchanged. */
+void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs);
+
+/* --- permissions --- */
+
+/* One change of permissions, to be committed or rolled back as a whole. */
+typedef struct BdrvPermTxn BdrvPermTxn;
+BdrvPermTxn *bdrv_perm_txn_new(void);
+/* bs and all below it are to be recomputed. */
+void bdrv_perm_txn_add(BdrvPermTxn *txn, BlockDriverState *bs);
+/* Sets a root edge's own wishes within the transaction. */
+void bdrv_perm_txn_set(BdrvPermTxn *txn, BdrvChild *child, uint64_t perm, uint64_t shared);
+/* Gives the change up before it ran. */
+void bdrv_perm_txn_free(BdrvPermTxn *txn);
+/* Recomputes and checks; then commits or, on failure, restores every edge. Frees txn either way. */
+bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp);
+
+/* --- drain --- */
+
+/* Delivers or takes back one level of quiescence at bs and above. Graph thread, or main thread while drained. */
+void bdrv_quiesce_begin(BlockDriverState *bs);
+void bdrv_quiesce_end(BlockDriverState *bs);
+/* True while bs or a parent above it is busy. */
+bool bdrv_drain_busy(BlockDriverState *bs);
+/* Something became idle: drains in progress look again. Any thread. */
+void bdrv_drain_kick(void);
+
+#endif

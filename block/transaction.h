@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * transaction: several actions that happen all or not at all.
+ *
+ * A kind of action is a row in the table of transaction.c: prepare does everything that may fail, then all actions commit, or all that were
+ * prepared abort; clean ends both. All in the main thread's coroutine of the command.
+ */
+#ifndef FERRY_BLOCK_TRANSACTION_H
+#define FERRY_BLOCK_TRANSACTION_H
+
+#include <glib.h>
+#include "qapi/qapi-types.h"
+#include "util/coroutine.h"
+
+typedef struct TransactionStep {
+    const TransactionAction *action;
+    void *opaque; /* the action's own, from prepare to clean */
+} TransactionStep;
+
+typedef struct TransactionActionOps {
+    bool coroutine_fn (*prepare)(TransactionStep *step, GError **errp);
+    void coroutine_fn (*commit)(TransactionStep *step); /* may be NULL */
+    void coroutine_fn (*abort)(TransactionStep *step);  /* also when its own prepare failed; may be NULL */
+    void coroutine_fn (*clean)(TransactionStep *step);  /* may be NULL */
+} TransactionActionOps;
+
+extern const TransactionActionOps transaction_blockdev_snapshot;
+extern const TransactionActionOps transaction_blockdev_snapshot_sync;
+
+/* Runs one action as a transaction of its own. */
+bool coroutine_fn transaction_co_run_one(const TransactionAction *action, GError **errp);
+
+#endif
