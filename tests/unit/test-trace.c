@@ -202,7 +202,10 @@ static void test_log_filename(void)
 
 static void test_generator_refuses_bad_lines(void)
 {
-    static const char *const bad[] = {
+    static const char thirteen_arguments[] =
+        "many(int a, int b, int c, int d, int e, int f, int g, int h, int i, int j, int k, int l, "
+        "int m) \"%d\"";
+    const char *const bad[] = {
         "no_format(int a)",
         "no_parenthesis \"x\"",
         "1digit(int a) \"%d\"",
@@ -211,8 +214,7 @@ static void test_generator_refuses_bad_lines(void)
         "newline(int a) \"%d\\n\"",
         "shows_nothing(int a) \"text\"",
         "code(int a) \"%d\"); system(\"x\"",
-        "many(int a, int b, int c, int d, int e, int f, int g, int h, int i, int j, int k, int l, "
-        "int m) \"%d\"",
+        thirteen_arguments,
         "twice(void) \"x\"\ntwice(void) \"y\"",
     };
     const char *tool = g_getenv("TRACETOOL");
