@@ -16,6 +16,10 @@
 #include "util/coroutine-int.h"
 #include "util/error.h"
 
+/* A loop without anything to do for this long gives all but a few coroutine stacks back to the system. */
+#define IDLE_TRIM_NS (250 * SCALE_MS)
+#define IDLE_STACKS  8
+
 static bool backend_from_environment(AioBackend *backend, GError **errp)
 {
     const char *name = g_getenv("FERRY_AIO");
@@ -166,12 +170,16 @@ static bool run_posts(AioContext *ctx)
     return progress;
 }
 
-static void aio_wait(AioContext *ctx, bool blocking)
+/* Waits if blocking is true, no longer than limit_ns unless that is negative. */
+static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
 {
     int64_t timeout_ns = 0;
 
     if (blocking) {
         timeout_ns = timer_list_timeout_ns(&ctx->timers);
+        if (limit_ns >= 0 && (timeout_ns < 0 || timeout_ns > limit_ns)) {
+            timeout_ns = limit_ns;
+        }
     }
     if (timeout_ns != 0) {
         __atomic_store_n(&ctx->sleeping, true, __ATOMIC_SEQ_CST);
@@ -180,22 +188,31 @@ static void aio_wait(AioContext *ctx, bool blocking)
         }
     }
     ctx->ops->wait(ctx, timeout_ns);
-    __atomic_store_n(&ctx->sleeping, false, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&ctx->notified, false, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&ctx->sleeping, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&ctx->sleeping, false, __ATOMIC_RELAXED);
+    }
+    /* The exchange reads what was notified about; a notification that comes later ends the next wait. */
+    if (__atomic_load_n(&ctx->notified, __ATOMIC_RELAXED)) {
+        (void)__atomic_exchange_n(&ctx->notified, false, __ATOMIC_ACQ_REL);
+    }
 }
 
 bool aio_poll(AioContext *ctx, bool blocking)
 {
+    bool many_stacks = blocking && coroutine_pool_size() > IDLE_STACKS;
     bool progress;
 
     g_assert(aio_context_in_own_thread(ctx));
     g_assert(!ctx->polling); /* a nested loop */
     ctx->polling = true;
-    aio_wait(ctx, blocking);
+    aio_wait(ctx, blocking, many_stacks ? IDLE_TRIM_NS : -1);
     progress = ctx->ops->dispatch(ctx);
     progress |= timer_list_run(&ctx->timers);
     progress |= run_posts(ctx);
     ctx->polling = false;
+    if (many_stacks && !progress) {
+        coroutine_pool_trim(IDLE_STACKS);
+    }
     return progress;
 }
 

@@ -35,16 +35,19 @@ const char *aio_context_backend_name(AioContext *ctx);
 bool qemu_init_main_loop(GError **errp);
 /* The main thread's context. Any thread. */
 AioContext *qemu_get_aio_context(void);
-/* The context the calling thread runs; the main context in the main thread. */
+/* The context the calling thread runs; the main context in the main thread; NULL in a thread that runs none. */
 AioContext *qemu_get_current_aio_context(void);
 /* True when the calling thread is the one that runs ctx. Any thread. */
 bool aio_context_in_own_thread(AioContext *ctx);
-/* Declares the calling thread to be the one that runs ctx (used by iothreads and tests). */
+/*
+ * Declares the calling thread to be the one that runs ctx (used by iothreads and tests), now and for ever: a
+ * ring takes requests of one thread only, and a process that forks does so before its first context is made.
+ */
 void aio_context_attach_thread(AioContext *ctx);
 
 /*
  * One turn of the loop: waits for something to happen (if blocking), dispatches it. True when anything was
- * dispatched. Only the thread's outermost loop calls this, start-up code and tools apart: never from a
+ * dispatched; a blocking turn may also end without that. Only the thread's outermost loop calls this, start-up code and tools apart: never from a
  * callback or a coroutine.
  */
 bool aio_poll(AioContext *ctx, bool blocking);

@@ -40,4 +40,8 @@ static inline bool coroutine_running(const Coroutine *co)
 void coroutine_set_thread_context(AioContext *ctx);
 AioContext *coroutine_get_thread_context(void);
 
+/* Ended coroutines that wait in the calling thread's pool; the pool gives stacks back until `keep` are left. */
+unsigned coroutine_pool_size(void);
+void coroutine_pool_trim(unsigned keep);
+
 #endif

@@ -176,7 +176,7 @@ static void pool_key_create(void)
 /* False when the pool is full. */
 static bool pool_put(CoroutineThread *t, Coroutine *co)
 {
-    if (t->pool_size >= COROUTINE_POOL_MAX) {
+    if (t->pool_size == COROUTINE_POOL_MAX) {
         return false;
     }
     if (G_UNLIKELY(!t->pool_has_destructor)) {
@@ -188,6 +188,24 @@ static bool pool_put(CoroutineThread *t, Coroutine *co)
     t->pool = co;
     t->pool_size++;
     return true;
+}
+
+void coroutine_pool_trim(unsigned keep)
+{
+    CoroutineThread *t = &thread_state;
+
+    while (t->pool_size > keep) {
+        Coroutine *co = t->pool;
+
+        t->pool = co->pool_next;
+        t->pool_size--;
+        coroutine_free(co);
+    }
+}
+
+unsigned coroutine_pool_size(void)
+{
+    return thread_state.pool_size;
 }
 
 static Coroutine *coroutine_new(void)

@@ -2,10 +2,13 @@
 /*
  * The process's worker threads.
  *
- * A call goes to the worker that became idle last (its caches are warm, and the others get to age and exit),
- * else to a new thread, else, when AIO_THREAD_POOL_MAX run, to the end of a queue that workers serve before
- * they become idle. Results return as posts to the caller's context: however many of them wait there, the
- * loop is woken once.
+ * Calls stand in one queue. At most one worker at a time is on its way to the queue from sleep or birth; when
+ * it arrives and finds more than it takes, it sends for the next one before it starts to work. So a burst of
+ * short calls is served by few workers that need no waking, a burst of long ones soon by all, and the caller
+ * pays for one wake-up at most. The worker that became idle last is woken first: its caches are warm, and the
+ * others get to age and exit.
+ *
+ * Results return as posts to the caller's context: however many of them wait there, the loop is woken once.
  */
 #include <errno.h>
 #include <glib.h>
@@ -28,79 +31,84 @@ typedef struct ThreadPoolRequest {
     TAILQ_ENTRY(ThreadPoolRequest) link;
 } ThreadPoolRequest;
 
-/* On the worker's stack. */
+typedef enum WorkerState {
+    WORKER_NONE, /* no thread */
+    WORKER_BUSY, /* or on its way to the queue */
+    WORKER_IDLE, /* in pool.idle */
+} WorkerState;
+
+/* A place for a worker. Outlives its thread, so that it may be signalled without the lock. */
 typedef struct Worker {
     pthread_cond_t wake;
-    ThreadPoolRequest *req; /* handed over by who took it off `idle` */
-    LIST_ENTRY(Worker) link;
+    WorkerState state;
+    LIST_ENTRY(Worker) link; /* idle */
 } Worker;
 
 static struct {
-    pthread_mutex_t lock; /* protects everything here and Worker.req */
-    LIST_HEAD(, Worker) idle;
+    pthread_mutex_t lock; /* protects everything here */
     TAILQ_HEAD(, ThreadPoolRequest) queue;
+    LIST_HEAD(, Worker) idle; /* the last to become idle first */
+    Worker workers[AIO_THREAD_POOL_MAX];
     unsigned n_threads;
+    bool coming; /* a worker was woken or started and has not seen the queue yet */
+    bool conditions_made;
 } pool = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .queue = TAILQ_HEAD_INITIALIZER(pool.queue),
 };
+
+static void *worker_run(void *opaque);
 
 static void request_done(AioPost *post)
 {
     qemu_coroutine_enter(((ThreadPoolRequest *)post)->co);
 }
 
-/* With the lock held: waits for a request; NULL when none came for a long time. */
-static ThreadPoolRequest *worker_wait(Worker *self)
+static void request_run(ThreadPoolRequest *req)
 {
-    struct timespec until;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += WORKER_IDLE_SECONDS;
-    self->req = NULL;
-    LIST_INSERT_HEAD(&pool.idle, self, link);
-    while (!self->req) {
-        if (pthread_cond_timedwait(&self->wake, &pool.lock, &until) == ETIMEDOUT && !self->req) {
-            LIST_REMOVE(self, link);
-            break;
-        }
-    }
-    return self->req;
+    req->ret = req->func(req->arg);
+    aio_context_post(req->ctx, &req->post);
 }
 
-static void *worker_run(void *opaque)
+/* With the lock held. */
+static ThreadPoolRequest *queue_take(void)
 {
-    ThreadPoolRequest *req = opaque;
-    pthread_condattr_t attr;
-    Worker self;
+    ThreadPoolRequest *req = TAILQ_FIRST(&pool.queue);
 
-    pthread_setname_np(pthread_self(), "worker");
+    if (req) {
+        TAILQ_REMOVE(&pool.queue, req, link);
+    }
+    return req;
+}
+
+static void pool_make_conditions(void)
+{
+    pthread_condattr_t attr;
+
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&self.wake, &attr);
-    pthread_condattr_destroy(&attr);
-
-    while (req) {
-        req->ret = req->func(req->arg);
-        aio_context_post(req->ctx, &req->post);
-
-        pthread_mutex_lock(&pool.lock);
-        req = TAILQ_FIRST(&pool.queue);
-        if (req) {
-            TAILQ_REMOVE(&pool.queue, req, link);
-        } else {
-            req = worker_wait(&self);
-        }
-        if (!req) {
-            pool.n_threads--;
-        }
-        pthread_mutex_unlock(&pool.lock);
+    for (int i = 0; i < AIO_THREAD_POOL_MAX; i++) {
+        pthread_cond_init(&pool.workers[i].wake, &attr);
     }
-    pthread_cond_destroy(&self.wake);
-    return NULL;
+    pthread_condattr_destroy(&attr);
+    pool.conditions_made = true;
 }
 
-static bool worker_start(ThreadPoolRequest *req)
+/* With the lock held: a place without a thread. There is one. */
+static Worker *worker_place(void)
+{
+    Worker *worker = pool.workers;
+
+    if (!pool.conditions_made) {
+        pool_make_conditions();
+    }
+    while (worker->state != WORKER_NONE) {
+        worker++;
+    }
+    return worker;
+}
+
+static bool worker_start(Worker *worker)
 {
     pthread_attr_t attr;
     sigset_t all, old;
@@ -111,51 +119,111 @@ static bool worker_start(ThreadPoolRequest *req)
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    ret = pthread_create(&thread, &attr, worker_run, req);
+    ret = pthread_create(&thread, &attr, worker_run, worker);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return ret == 0;
 }
 
-/* The system refuses threads. Others may serve the queue; if there are none, req is done here and now. */
-static void request_without_new_thread(ThreadPoolRequest *req)
+/* With the lock held: who is to be signalled after it is released, if the queue needs a worker and none comes. */
+static Worker *pool_call_idle(void)
 {
-    bool others;
+    Worker *worker = LIST_FIRST(&pool.idle);
+
+    if (!worker || pool.coming || TAILQ_EMPTY(&pool.queue)) {
+        return NULL;
+    }
+    LIST_REMOVE(worker, link);
+    worker->state = WORKER_BUSY;
+    pool.coming = true;
+    return worker;
+}
+
+/*
+ * The system refuses threads. The others serve the queue, one of which may have become idle because this one
+ * was said to be coming; if there are none, it is served here and now.
+ */
+static void worker_start_failed(Worker *worker)
+{
+    ThreadPoolRequest *req;
+    Worker *idle;
 
     pthread_mutex_lock(&pool.lock);
+    worker->state = WORKER_NONE;
+    pool.coming = false;
     pool.n_threads--;
-    others = pool.n_threads > 0;
-    if (others) {
-        TAILQ_INSERT_TAIL(&pool.queue, req, link);
+    while (!pool.n_threads && (req = queue_take())) {
+        pthread_mutex_unlock(&pool.lock);
+        request_run(req);
+        pthread_mutex_lock(&pool.lock);
     }
+    idle = pool_call_idle();
     pthread_mutex_unlock(&pool.lock);
-    if (!others) {
-        req->ret = req->func(req->arg);
-        aio_context_post(req->ctx, &req->post);
+    if (idle) {
+        pthread_cond_signal(&idle->wake);
     }
 }
 
-static void request_submit(ThreadPoolRequest *req)
+/* With the lock held, which it releases: sends for a worker, old or new, if the queue needs one. */
+static void pool_call_worker_and_unlock(void)
 {
-    Worker *worker;
-    bool start = false;
+    Worker *idle = pool_call_idle();
+    Worker *fresh = NULL;
 
-    pthread_mutex_lock(&pool.lock);
-    worker = LIST_FIRST(&pool.idle);
-    if (worker) {
-        LIST_REMOVE(worker, link);
-        worker->req = req;
-        pthread_cond_signal(&worker->wake);
-    } else if (pool.n_threads < AIO_THREAD_POOL_MAX) {
+    if (!TAILQ_EMPTY(&pool.queue) && !pool.coming && pool.n_threads < AIO_THREAD_POOL_MAX) {
+        fresh = worker_place();
+        fresh->state = WORKER_BUSY;
         pool.n_threads++;
-        start = true;
-    } else {
-        TAILQ_INSERT_TAIL(&pool.queue, req, link);
+        pool.coming = true;
     }
     pthread_mutex_unlock(&pool.lock);
-    if (start && !worker_start(req)) {
-        request_without_new_thread(req);
+    if (idle) {
+        pthread_cond_signal(&idle->wake);
+    } else if (fresh && !worker_start(fresh)) {
+        worker_start_failed(fresh);
     }
+}
+
+/* With the lock held: sleeps until called; false when nobody called for a long time. */
+static bool worker_wait(Worker *self)
+{
+    struct timespec until;
+    int ret = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WORKER_IDLE_SECONDS;
+    self->state = WORKER_IDLE;
+    LIST_INSERT_HEAD(&pool.idle, self, link);
+    while (self->state == WORKER_IDLE && ret != ETIMEDOUT) {
+        ret = pthread_cond_timedwait(&self->wake, &pool.lock, &until);
+    }
+    if (self->state == WORKER_BUSY) {
+        return true;
+    }
+    LIST_REMOVE(self, link);
+    return false;
+}
+
+static void *worker_run(void *opaque)
+{
+    Worker *self = opaque;
+
+    pthread_setname_np(pthread_self(), "worker");
+    pthread_mutex_lock(&pool.lock);
+    do {
+        ThreadPoolRequest *req;
+
+        pool.coming = false; /* it was this one */
+        while ((req = queue_take())) {
+            pool_call_worker_and_unlock();
+            request_run(req);
+            pthread_mutex_lock(&pool.lock);
+        }
+    } while (worker_wait(self));
+    self->state = WORKER_NONE;
+    pool.n_threads--;
+    pthread_mutex_unlock(&pool.lock);
+    return NULL;
 }
 
 int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg)
@@ -168,7 +236,9 @@ int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg)
         .co = qemu_coroutine_self(),
     };
 
-    request_submit(&req);
+    pthread_mutex_lock(&pool.lock);
+    TAILQ_INSERT_TAIL(&pool.queue, &req, link);
+    pool_call_worker_and_unlock();
     qemu_coroutine_yield();
     return req.ret;
 }

@@ -9,6 +9,14 @@
 #include <unistd.h>
 #include "util/aio.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZER 1
+#endif
+#endif
+
 typedef struct Fixture {
     AioContext *ctx;
 } Fixture;
@@ -727,6 +735,40 @@ static void test_co_wake_from_other_thread(Fixture *f, gconstpointer data)
     }
 }
 
+/* Counts the mapped stacks by their guard pages: mappings without any access right. */
+static int count_guard_pages(void)
+{
+    g_autofree char *maps = NULL;
+    int n = 0;
+
+    g_assert_true(g_file_get_contents("/proc/self/maps", &maps, NULL, NULL));
+    for (const char *at = maps; (at = strstr(at, " ---p ")); at++) {
+        n++;
+    }
+    return n;
+}
+
+static void test_idle_loop_gives_stacks_back(Fixture *f, gconstpointer data)
+{
+    enum {
+        N = 100,
+    };
+    Coroutine *co[N];
+    bool done;
+    int before;
+
+    for (int i = 0; i < N; i++) {
+        co[i] = qemu_coroutine_create(wait_co_entry, &done);
+        qemu_coroutine_enter(co[i]);
+    }
+    before = count_guard_pages();
+    for (int i = 0; i < N; i++) {
+        qemu_coroutine_enter(co[i]);
+    }
+    g_assert_false(aio_poll(f->ctx, true)); /* would be for ever, were there nothing to give back */
+    g_assert_cmpint(count_guard_pages(), <=, before - N / 2);
+}
+
 /* --- disk I/O --- */
 
 typedef struct Disk {
@@ -887,6 +929,9 @@ static void add_tests(AioBackend backend, const char *name)
     ADD("co/schedule-twice-aborts", test_co_schedule_twice_aborts);
     ADD("co/yield-to-loop", test_co_yield_to_loop);
     ADD("co/wake-from-other-thread", test_co_wake_from_other_thread);
+#ifndef SANITIZER /* which has no pool */
+    ADD("co/idle-loop-gives-stacks-back", test_idle_loop_gives_stacks_back);
+#endif
     ADD("disk/one", test_disk);
     ADD("disk/many-at-once", test_disk_many_at_once);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include "util/aio.h"
 #include "util/iothread.h"
 
@@ -170,6 +171,50 @@ static void test_callers_in_several_threads(void)
     iothread_free(threads[1]);
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZER 1
+#endif
+#endif
+
+static int count_in_caller(void *arg)
+{
+    ++*(int *)arg;
+    return 7;
+}
+
+static void coroutine_fn no_threads_co_entry(void *opaque)
+{
+    const struct rlimit nothing = {.rlim_cur = 1, .rlim_max = RLIM_INFINITY};
+    const struct rlimit everything = {RLIM_INFINITY, RLIM_INFINITY};
+
+    g_assert_cmpint(setrlimit(RLIMIT_AS, &nothing), ==, 0); /* no stack of a thread can be mapped */
+    for (int i = 0; i < 3; i++) {
+        g_assert_cmpint(thread_pool_submit_co(count_in_caller, opaque), ==, 7);
+    }
+    g_assert_cmpint(setrlimit(RLIMIT_AS, &everything), ==, 0);
+}
+
+/* A system that grants no thread makes the calls slow, not stuck. */
+static void test_works_without_threads(void)
+{
+    int n = 0;
+
+#ifdef SANITIZER
+    g_test_skip("a sanitizer needs address space");
+    return;
+#endif
+    if (g_test_subprocess()) {
+        aio_run_coroutine(no_threads_co_entry, &n);
+        g_assert_cmpint(n, ==, 3);
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
+    g_test_trap_assert_passed();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -179,5 +224,6 @@ int main(int argc, char **argv)
     g_test_add_func("/thread-pool/result-comes-back", test_result_comes_back);
     g_test_add_func("/thread-pool/limit", test_limit);
     g_test_add_func("/thread-pool/callers-in-several-threads", test_callers_in_several_threads);
+    g_test_add_func("/thread-pool/works-without-threads", test_works_without_threads);
     return g_test_run();
 }
