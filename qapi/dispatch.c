@@ -7,7 +7,7 @@
 
 #include "util/error.h"
 
-static bool refuse_arguments(json_object *args, GError **errp)
+bool qmp_refuse_arguments(json_object *args, GError **errp)
 {
     if (args) {
         json_object_object_foreach(args, key, value)
@@ -52,7 +52,7 @@ bool coroutine_fn qmp_command_co_run(const QmpCommand *cmd, json_object *args, j
         return cmd->call_json(args, ret, errp);
     }
     if (!cmd->arg) {
-        return refuse_arguments(args, errp) && co_run_decoded(cmd, NULL, ret, errp);
+        return qmp_refuse_arguments(args, errp) && co_run_decoded(cmd, NULL, ret, errp);
     }
     if (!args) {
         args = none = json_object_new_object();

@@ -61,6 +61,9 @@ const QmpCommand *qmp_find_command(const char *name);
 bool coroutine_fn qmp_command_co_run(const QmpCommand *cmd, json_object *args, json_object **ret,
                                      GError **errp);
 
+/* For a command with 'gen': false that takes none: false, with an error, when there are arguments. */
+bool qmp_refuse_arguments(json_object *args, GError **errp);
+
 /*
  * The reply to query-qmp-schema: a JSON array, made anew at each call from a constant text that costs no
  * memory until then. It can be written out and freed, not looked into.
