@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The block drivers that users can open. */
+#include "block/blkdebug.h"
 #include "block/block_int.h"
 #include "block/file.h"
 #include "block/null.h"
@@ -11,5 +12,6 @@ const BlockDriver *const bdrv_drivers[] = {
     &bdrv_null_co,
     &bdrv_null_aio,
     &bdrv_raw,
+    &bdrv_blkdebug,
     NULL,
 };
