@@ -14,6 +14,7 @@
  */
 #include "qapi/json.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "util/error.h"
@@ -32,6 +33,7 @@ struct JsonStream {
     GString *text;                /* the value so far, with single quotes rewritten */
     size_t depth;                 /* of open brackets */
     char closers[JSON_MAX_DEPTH]; /* the brackets that are to come, innermost last */
+    size_t number;                /* 1 + where in text a number has begun, or 0 */
     ScanState state;
     char quote;    /* that ends the string */
     bool skipping; /* the value was reported and is only followed to its end */
@@ -74,6 +76,7 @@ static void stream_reset(JsonStream *stream)
         g_string_truncate(stream->text, 0);
     }
     stream->depth = 0;
+    stream->number = 0;
     stream->state = SCAN_BETWEEN;
     stream->skipping = false;
 }
@@ -95,8 +98,35 @@ static void stream_abandon(JsonStream *stream, const char *message)
     stream_reset(stream);
 }
 
+/*
+ * A number has ended. json-c would cut an integer that is too large down to the nearest one that fits; with a
+ * fraction it becomes a double, which is then refused wherever an integer is needed.
+ */
+static void end_number(JsonStream *stream)
+{
+    const char *digits = stream->text->str + stream->number - 1;
+    bool negative = *digits == '-';
+
+    stream->number = 0;
+    if (stream->skipping || digits[negative + strspn(digits + negative, "0123456789")] != '\0') {
+        return;
+    }
+    errno = 0;
+    if (negative) {
+        g_ascii_strtoll(digits, NULL, 10);
+    } else {
+        g_ascii_strtoull(digits, NULL, 10);
+    }
+    if (errno == ERANGE) {
+        g_string_append(stream->text, ".0");
+    }
+}
+
 static void stream_finish(JsonStream *stream)
 {
+    if (stream->number > 0) {
+        end_number(stream);
+    }
     if (!stream->skipping) {
         g_autoptr(GError) err = NULL;
         json_object *value = NULL;
@@ -114,6 +144,7 @@ static void stream_skip(JsonStream *stream, const char *message)
 {
     stream_report(stream, message);
     stream->skipping = true;
+    stream->number = 0;
     g_string_free(stream->text, TRUE);
     stream->text = g_string_new(NULL);
 }
@@ -206,7 +237,13 @@ static void scan_string(JsonStream *stream, char c)
 static void scan_outside(JsonStream *stream, char c)
 {
     bool top = stream->depth == 0;
+    bool in_number = g_ascii_isdigit(c) || (c && strchr("+-.eE", c));
 
+    if (stream->number > 0 && !in_number) {
+        end_number(stream);
+    } else if (stream->number == 0 && (g_ascii_isdigit(c) || c == '-') && !stream->skipping) {
+        stream->number = stream->text->len + 1;
+    }
     /* A word at the top ends at whatever can't be part of it, which then starts the next value. */
     if (stream->state == SCAN_WORD && (g_ascii_isspace(c) || strchr("{}[]\"',:", c))) {
         stream_finish(stream);

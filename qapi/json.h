@@ -3,8 +3,8 @@
  * JSON text to json-c values.
  *
  * The grammar is RFC 8259 in UTF-8, with one extension that QMP's users know: strings may stand in single
- * quotes, where \' is one and " needs no escape. Integers fit int64 or uint64; a larger one is an error, because it
- * could only be rounded. Duplicate keys: the last one counts.
+ * quotes, where \' is one and " needs no escape. An integer that fits neither int64 nor uint64 becomes a
+ * double. Duplicate keys: the last one counts.
  */
 #ifndef FERRY_QAPI_JSON_H
 #define FERRY_QAPI_JSON_H
