@@ -91,6 +91,8 @@ static int uring_setup(struct io_uring *ring)
     return ret;
 }
 
+static void uring_poll_done(AioContext *ctx, UringOp *op, int res);
+
 static void uring_wake_done(AioContext *ctx, UringOp *op, int res)
 {
     UringState *s = ctx->state;
@@ -127,9 +129,20 @@ static bool uring_init(AioContext *ctx, GError **errp)
 static void uring_cleanup(AioContext *ctx)
 {
     UringState *s = ctx->state;
+    struct io_uring_cqe *cqe;
+    unsigned head;
     UringPoll *poll;
 
     g_assert(!s->disk_in_flight);
+    /* Polls that were cancelled hold their watches until somebody sees that they ended. */
+    io_uring_for_each_cqe(&s->ring, head, cqe)
+    {
+        UringOp *op = io_uring_cqe_get_data(cqe);
+
+        if (op && op->done == uring_poll_done) {
+            aio_watch_unref(((UringPoll *)op)->watch);
+        }
+    }
     while ((poll = TAILQ_FIRST(&s->polls))) {
         TAILQ_REMOVE(&s->polls, poll, link);
         aio_watch_unref(poll->watch);

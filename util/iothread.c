@@ -35,6 +35,7 @@ static void *iothread_run(void *opaque)
     while (!__atomic_load_n(&iothread->stopping, __ATOMIC_ACQUIRE)) {
         aio_poll(iothread->ctx, true);
     }
+    aio_poll(iothread->ctx, false); /* what was deleted or cancelled last is freed */
     return NULL;
 }
 
