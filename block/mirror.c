@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The mirror job: start, main loop, READY, finish and pivot. block/mirror-int.h maps its parts and states what keeps the copy right.
+ *
+ *   start     under a drained section: filter above the source, dirty bitmap on it; then the job runs
+ *   phase 1   the scan feeds the copy engine; what guests write behind it gets dirty
+ *   READY     nothing left to copy, nothing in flight, and the target flushed
+ *   phase 2   dirty extents are copied as they appear
+ *   finish    under a drained section nothing is left to copy: complete forwards every write from there on until the pivot, cancel
+ *             forwards none
+ *   pivot     (prepare, complete only) drained, last writes copied, target flushed, parents moved to the target
+ *   clean     drained, filter removed, everything released
+ */
+#include "block/mirror-int.h"
+
+#include <errno.h>
+#include "util/error.h"
+
+/* Once ready, small changes wait this long for company. */
+#define READY_BATCH_NS    (20 * SCALE_MS)
+#define READY_BATCH_BYTES (1 << 20)
+/* What may be left to copy when guests are held up to copy it, bytes, and for how long they are. */
+#define FINAL_BYTES       (4 << 20)
+#define FINAL_DEADLINE_NS (500 * SCALE_MS)
+/* After a final attempt that took too long. */
+#define FINAL_RETRY_NS (1000 * SCALE_MS)
+/* One buffer. */
+#define PIECE_BYTES     (1 << 20)
+#define MIN_PIECE_BYTES (64 << 10)
+
+static MirrorBlockJob *mirror_of(Job *job)
+{
+    return (MirrorBlockJob *)job;
+}
+
+static MirrorFinish finish_asked(const MirrorBlockJob *s)
+{
+    return __atomic_load_n(&s->finish, __ATOMIC_SEQ_CST);
+}
+
+int64_t mirror_bytes_left(const MirrorBlockJob *s)
+{
+    return s->size - s->scan.issued + bdrv_get_dirty_count(s->dirty) + s->bytes_in_flight;
+}
+
+void mirror_update_progress(MirrorBlockJob *s)
+{
+    job_progress_set_remaining(&s->common.job, mirror_bytes_left(s));
+}
+
+/* --- main loop --- */
+
+/* Applies the policy to a failed flush. False: the job is to end. */
+static bool coroutine_fn flush_co_failed(MirrorBlockJob *s, int ret)
+{
+    switch (block_job_co_error_action(&s->common, s->on_target_error, false, -ret)) {
+    case BLOCK_ERROR_ACTION_STOP:
+        return true;
+    case BLOCK_ERROR_ACTION_IGNORE:
+        job_co_sleep_ns(&s->common.job, FINAL_RETRY_NS);
+        return true;
+    default:
+        s->ret = ret;
+        return false;
+    }
+}
+
+/* Holds the guests up and copies what is left, if that is quick. True: source and target are equal, and guests still held. */
+static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
+{
+    Job *job = &s->common.job;
+    int64_t deadline;
+
+    bdrv_co_drained_begin(s->source);
+    deadline = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + FINAL_DEADLINE_NS;
+    while (!mirror_is_clean(s)) {
+        int64_t left = deadline - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        int64_t wait;
+
+        if (s->ret < 0 || left <= 0 || job_is_cancelled(job) || job->user_paused) {
+            bdrv_drained_end(s->source);
+            return false;
+        }
+        wait = mirror_pump(s, true);
+        job_co_sleep_ns(job, wait ? MIN(wait, left) : left);
+    }
+    return true;
+}
+
+/* Source and target have met for the first time. */
+static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
+{
+    int ret = mirror_co_flush_target(s);
+
+    if (ret < 0) {
+        (void)flush_co_failed(s, ret);
+        return;
+    }
+    if (job_is_cancelled(&s->common.job)) {
+        return;
+    }
+    mirror_update_progress(s);
+    s->ready = true;
+    job_co_transition_to_ready(&s->common.job);
+}
+
+/* The user wants it to end, and little is left. True: the copy is final. */
+static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
+{
+    int ret = mirror_co_flush_target(s); /* most of it while guests go on */
+    bool keep;
+
+    if (ret == 0 && !mirror_co_meet(s)) {
+        s->not_before_final_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + FINAL_RETRY_NS;
+        return false;
+    }
+    if (ret < 0) {
+        return !flush_co_failed(s, ret);
+    }
+    keep = finish_asked(s) == MIRROR_FINISH_KEEP;
+    s->forward = keep ? MIRROR_FORWARD_NEVER : MIRROR_FORWARD_ALWAYS;
+    bdrv_drained_end(s->source);
+    if (keep) {
+        s->ret = mirror_co_flush_target(s);
+    }
+    return true;
+}
+
+/* How long small changes wait for more, ns. */
+static int64_t batch_delay_ns(const MirrorBlockJob *s)
+{
+    if (!s->ready || finish_asked(s) != MIRROR_FINISH_NONE || s->in_flight ||
+        bdrv_get_dirty_count(s->dirty) >= READY_BATCH_BYTES) {
+        return 0;
+    }
+    return READY_BATCH_NS;
+}
+
+/* One look at what there is to do. True: the work is done. */
+static bool coroutine_fn mirror_co_step(MirrorBlockJob *s)
+{
+    Job *job = &s->common.job;
+    int64_t wait;
+
+    if (s->ready && finish_asked(s) != MIRROR_FINISH_NONE && mirror_scan_done(s) &&
+        mirror_bytes_left(s) <= FINAL_BYTES &&
+        qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->not_before_final_ns) {
+        return mirror_co_try_finish(s);
+    }
+    if (mirror_is_clean(s)) {
+        if (!s->ready) {
+            mirror_co_become_ready(s);
+            return false;
+        }
+        job_co_yield(job, true);
+        wait = batch_delay_ns(s);
+        if (wait && !mirror_is_clean(s)) {
+            job_co_sleep_ns(job, wait);
+        }
+        return false;
+    }
+    wait = mirror_pump(s, false);
+    if (s->ret == 0 && !job_should_pause(job) && !mirror_is_clean(s)) {
+        if (wait) {
+            job_co_sleep_ns(job, wait);
+        } else {
+            job_co_yield(job, false);
+        }
+    }
+    return false;
+}
+
+static void dirty_notify(void *opaque)
+{
+    MirrorBlockJob *s = opaque;
+
+    job_enter(&s->common.job);
+}
+
+static int coroutine_fn mirror_run(Job *job, GError **errp)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    bdrv_dirty_bitmap_set_notify(s->dirty, dirty_notify, s);
+    mirror_update_progress(s);
+    while (s->ret == 0 && !job_is_cancelled(job)) {
+        job_co_pause_point(job);
+        if (job_is_cancelled(job) || mirror_co_step(s)) {
+            break;
+        }
+    }
+    mirror_co_wait_idle(s);
+    bdrv_dirty_bitmap_set_notify(s->dirty, NULL, NULL);
+    return job_is_cancelled(job) ? -ECANCELED : s->ret;
+}
+
+static void coroutine_fn mirror_pause(Job *job)
+{
+    mirror_co_wait_idle(mirror_of(job));
+}
+
+static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    return s->in_flight > 0;
+}
+
+/* --- pivot --- */
+
+/* Drained: copies what was left over by writes that could not be forwarded, and makes all of it durable. */
+static int coroutine_fn settle_co_target(MirrorBlockJob *s)
+{
+    while (s->ret == 0 && !mirror_is_clean(s)) {
+        int64_t wait = mirror_pump(s, true);
+
+        if (s->in_flight) {
+            qemu_co_queue_wait(&s->op_ended, NULL);
+        } else if (wait) {
+            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, wait);
+        }
+    }
+    return s->ret < 0 ? s->ret : mirror_co_flush_target(s);
+}
+
+/* Gives the target the backing file that the user asked for. */
+static bool attach_backing(MirrorBlockJob *s, GError **errp)
+{
+    BlockDriverState *backing = NULL;
+
+    if (s->backing_mode != MIRROR_SOURCE_BACKING) {
+        return true;
+    }
+    if (s->sync == MIRROR_SYNC_MODE_TOP) {
+        backing = bdrv_cow_bs(s->source);
+    } else if (s->sync == MIRROR_SYNC_MODE_NONE) {
+        backing = s->source;
+    }
+    return bdrv_cow_bs(s->target_bs) == backing || bdrv_set_backing_hd(s->target_bs, backing, errp);
+}
+
+/* Parents that stay with the source although the target takes its place. */
+static bool stays_with_source(BdrvChild *child, void *opaque)
+{
+    MirrorBlockJob *s = opaque;
+
+    return child->klass->parent_is_bds &&
+           (child->opaque == s->filter || bdrv_graph_contains(s->target_bs, child->opaque));
+}
+
+static bool pivot(MirrorBlockJob *s, GError **errp)
+{
+    BlockDriverState *to_replace = s->replaces ? bdrv_find_node(s->replaces) : s->source;
+
+    if (!to_replace) {
+        error_setg(errp, "Node '%s', which the copy was to replace, has disappeared", s->replaces);
+        return false;
+    }
+    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp) || !attach_backing(s, errp)) {
+        return false;
+    }
+    if (to_replace != s->source) {
+        return bdrv_replace_node(to_replace, s->target_bs, errp);
+    }
+    /* Users above the filter, and those that joined below it while the job ran. */
+    if (!bdrv_replace_node(s->filter, s->target_bs, errp)) {
+        return false;
+    }
+    if (!bdrv_replace_node_if(s->source, s->target_bs, stays_with_source, s, errp)) {
+        return false;
+    }
+    s->pivoted = true;
+    return true;
+}
+
+static int coroutine_fn mirror_prepare(Job *job, GError **errp)
+{
+    MirrorBlockJob *s = mirror_of(job);
+    AioContext *ctx = job->aio_context;
+    bool hop = ctx != qemu_get_aio_context();
+    int ret;
+
+    if (finish_asked(s) != MIRROR_FINISH_PIVOT) {
+        return 0;
+    }
+    if (hop) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_co_drained_begin(s->source);
+    ret = settle_co_target(s);
+    bdrv_co_drained_begin(s->target_bs);
+    if (hop) {
+        aio_co_reschedule_self(qemu_get_aio_context());
+    }
+    s->forward = MIRROR_FORWARD_NEVER;
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not make the copy on node '%s' complete",
+                         bdrv_get_node_name(s->target_bs));
+    } else if (!pivot(s, errp)) {
+        ret = -EPERM;
+    }
+    bdrv_drained_end(s->target_bs);
+    bdrv_drained_end(s->source);
+    return ret;
+}
+
+/* --- end --- */
+
+/* Takes the filter out of the graph, where the pivot has not done so. */
+static void coroutine_fn remove_filter(MirrorBlockJob *s)
+{
+    g_autoptr(GError) err = NULL;
+
+    bdrv_co_drained_begin(s->source);
+    s->forward = MIRROR_FORWARD_NEVER;
+    mirror_filter_set_job(s->filter, NULL);
+    bdrv_co_drained_begin(s->filter);
+    if (!LIST_EMPTY(&s->filter->parents) && !bdrv_replace_node(s->filter, s->source, &err)) {
+        /* It only passes requests through now: users of the disk notice nothing. */
+        warn_report("mirror job '%s' leaves its filter '%s' in place: %s", s->common.job.id,
+                    bdrv_get_node_name(s->filter), err->message);
+    }
+    bdrv_release_dirty_bitmap(s->dirty);
+    s->dirty = NULL;
+    bdrv_drained_end(s->filter);
+    bdrv_drained_end(s->source);
+}
+
+static void coroutine_fn mirror_clean(Job *job)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    remove_filter(s);
+    block_job_remove_all_bdrv(&s->common);
+    blk_unref(s->target);
+    s->target = NULL;
+    bdrv_co_unref(s->filter);
+    bdrv_co_unref(s->target_bs);
+    bdrv_co_unref(s->source);
+    mirror_free_buffers(s);
+    mirror_map_destroy(&s->map);
+}
+
+static void mirror_free(Job *job)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    g_free(s->replaces);
+    g_free(s->common.blocker);
+}
+
+/* --- verbs; main thread --- */
+
+static bool mirror_complete(Job *job, GError **errp)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    if (s->replaces) {
+        BlockDriverState *bs = bdrv_find_node(s->replaces);
+
+        if (!bs) {
+            error_setg(errp, "Node '%s', which the copy is to replace, does not exist any more",
+                       s->replaces);
+            return false;
+        }
+        if (bdrv_getlength(bs) != s->size) {
+            error_setg(errp, "Node '%s' has another size than the copy that is to replace it",
+                       s->replaces);
+            return false;
+        }
+    }
+    __atomic_store_n(&s->finish, MIRROR_FINISH_PIVOT, __ATOMIC_SEQ_CST);
+    job_enter(job);
+    return true;
+}
+
+/* Gives up connections of the target, so that requests that hang there end. */
+static void cancel_in_flight(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    if (bs->drv->bdrv_cancel_in_flight) {
+        bs->drv->bdrv_cancel_in_flight(bs);
+    }
+    LIST_FOREACH (child, &bs->children, next) {
+        if (child->role != BDRV_CHILD_COW) {
+            cancel_in_flight(child->bs);
+        }
+    }
+}
+
+static void cancel_bh(void *opaque)
+{
+    MirrorBlockJob *s = opaque;
+
+    if (s->target) {
+        cancel_in_flight(s->target_bs);
+    }
+    job_unref(&s->common.job);
+}
+
+static bool mirror_cancel(Job *job, bool force)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    if (!force && job_is_ready(job)) {
+        __atomic_store_n(&s->finish, MIRROR_FINISH_KEEP, __ATOMIC_SEQ_CST);
+        return false;
+    }
+    job_ref(job);
+    aio_bh_schedule_oneshot(job->aio_context, cancel_bh, s);
+    return true;
+}
+
+static bool mirror_change(Job *job, const BlockJobChangeOptions *opts, GError **errp)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    if (opts->type != JOB_TYPE_MIRROR) {
+        error_setg(errp, "Job '%s' is a mirror job: its type cannot be changed to '%s'", job->id,
+                   JobType_str(opts->type));
+        return false;
+    }
+    __atomic_store_n(&s->copy_mode, opts->u.mirror.copy_mode, __ATOMIC_SEQ_CST);
+    job_enter(job);
+    return true;
+}
+
+static void mirror_query(Job *job, BlockJobInfo *info)
+{
+    MirrorBlockJob *s = mirror_of(job);
+
+    info->u.mirror.actively_synced =
+        job_is_ready(job) &&
+        __atomic_load_n(&s->copy_mode, __ATOMIC_SEQ_CST) == MIRROR_COPY_MODE_WRITE_BLOCKING &&
+        s->dirty && mirror_is_clean(s);
+}
+
+static const JobDriver mirror_job_driver = {
+    .instance_size = sizeof(MirrorBlockJob),
+    .job_type = JOB_TYPE_MIRROR,
+    .run = mirror_run,
+    .prepare = mirror_prepare,
+    .clean = mirror_clean,
+    .pause = mirror_pause,
+    .complete = mirror_complete,
+    .cancel = mirror_cancel,
+    .change = mirror_change,
+    .query = mirror_query,
+    .drained_poll = mirror_drained_poll,
+    .free = mirror_free,
+};
+
+/* --- start --- */
+
+static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t granularity)
+{
+    s->source = opts->source;
+    s->target_bs = opts->target;
+    s->base = opts->sync == MIRROR_SYNC_MODE_TOP ? bdrv_cow_bs(opts->source) : NULL;
+    s->replaces = g_strdup(opts->replaces);
+    s->sync = opts->sync;
+    s->copy_mode = opts->copy_mode;
+    s->on_source_error = opts->on_source_error;
+    s->on_target_error = opts->on_target_error;
+    s->unmap = opts->unmap;
+    s->backing_mode = opts->backing_mode;
+    s->size = bdrv_getlength(opts->source);
+    s->granularity = granularity;
+    s->buf_size = opts->buf_size ? opts->buf_size : MIRROR_DEFAULT_BUF_SIZE;
+    s->piece_bytes = PIECE_BYTES;
+    while (s->piece_bytes > MIN_PIECE_BYTES && (int64_t)s->piece_bytes * 2 > s->buf_size) {
+        s->piece_bytes /= 2;
+    }
+    LIST_INIT(&s->ops);
+    qemu_co_queue_init(&s->op_ended);
+    qemu_co_queue_init(&s->buffer_freed);
+    qemu_co_queue_init(&s->active_ended);
+    mirror_map_init(&s->map, s->size, granularity,
+                    opts->target_is_zero && opts->sync == MIRROR_SYNC_MODE_FULL);
+    if (opts->sync == MIRROR_SYNC_MODE_NONE) {
+        s->scan.pos = s->scan.issued = s->size;
+    }
+}
+
+/*
+ * With sync=top and none the target is completed by a backing file that may come later: a write must not leave the rest of one of its
+ * clusters to be filled with zeroes, so whole clusters are copied.
+ */
+static uint32_t coroutine_fn effective_granularity(const MirrorOptions *opts)
+{
+    uint32_t granularity = opts->granularity ? opts->granularity : MIRROR_DEFAULT_GRANULARITY;
+    BlockDriverState *bs = bdrv_skip_filters(opts->target);
+    int64_t cluster = 0;
+    bool is_dirty;
+
+    if (opts->sync != MIRROR_SYNC_MODE_FULL && bs->drv->bdrv_co_get_info &&
+        bs->drv->bdrv_co_get_info(bs, &cluster, &is_dirty)) {
+        while (granularity < cluster && granularity < MIRROR_MAX_GRANULARITY) {
+            granularity *= 2;
+        }
+    }
+    return granularity;
+}
+
+/* The target's own edge: it writes, and nobody else may. */
+static bool attach_target(MirrorBlockJob *s, GError **errp)
+{
+    s->target = blk_new(BLK_PERM_WRITE, BLK_PERM_WRITE_UNCHANGED);
+    blk_set_stay_at_node(s->target, true);
+    blk_set_disable_request_queuing(s->target, true);
+    return blk_insert_bs(s->target, s->target_bs, errp) &&
+           block_job_add_bdrv(&s->common, "target", s->target_bs, 0, BLK_PERM_ALL, errp);
+}
+
+/* Within drained sections of both ends. On failure the caller removes what was made. */
+static bool wire_up(MirrorBlockJob *s, GError **errp)
+{
+    if (!attach_target(s, errp)) {
+        return false;
+    }
+    s->dirty = bdrv_create_dirty_bitmap(s->source, s->granularity, NULL, errp);
+    if (!s->dirty) {
+        return false;
+    }
+    mirror_filter_set_job(s->filter, s);
+    if (!bdrv_append_filter(s->filter, s->source, errp)) {
+        bdrv_release_dirty_bitmap(s->dirty);
+        s->dirty = NULL;
+        return false;
+    }
+    return true;
+}
+
+static BlockDriverState *new_filter(const MirrorOptions *opts, GError **errp)
+{
+    int flags = bdrv_is_read_only(opts->source) ? 0 : BDRV_O_RDWR;
+    BlockDriverState *filter =
+        bdrv_new_filter(&bdrv_mirror_top, opts->filter_node_name, flags, errp);
+
+    if (filter) {
+        filter->implicit = !opts->filter_node_name;
+        filter->supported_write_flags =
+            BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & opts->source->supported_write_flags);
+        filter->supported_zero_flags =
+            BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
+                                        opts->source->supported_zero_flags);
+    }
+    return filter;
+}
+
+bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
+{
+    BlockJobOptions job_opts = {.job_id = opts->job_id,
+                                .bs = opts->source,
+                                .shared_perm = BLK_PERM_ALL,
+                                .speed = opts->speed,
+                                .flags = opts->flags};
+    uint32_t granularity = effective_granularity(opts);
+    BlockDriverState *filter = new_filter(opts, errp);
+    MirrorBlockJob *s;
+    bool ok;
+
+    if (!filter) {
+        return false;
+    }
+    bdrv_co_drained_begin(opts->source);
+    bdrv_co_drained_begin(opts->target);
+    s = block_job_create(&job_opts, &mirror_job_driver, errp);
+    ok = s != NULL;
+    if (ok) {
+        init_state(s, opts, granularity);
+        s->filter = filter;
+        bdrv_ref(opts->source);
+        bdrv_ref(opts->target);
+        ok = wire_up(s, errp);
+    }
+    bdrv_drained_end(opts->target);
+    bdrv_drained_end(opts->source);
+    if (ok) {
+        job_start(&s->common.job);
+        return true;
+    }
+    if (s) {
+        block_job_remove_all_bdrv(&s->common);
+        blk_unref(s->target);
+        mirror_map_destroy(&s->map);
+        bdrv_unref_later(s->target_bs);
+        bdrv_unref_later(s->source);
+        job_early_fail(&s->common.job);
+    }
+    bdrv_co_unref(filter);
+    return false;
+}
