@@ -16,8 +16,7 @@ typedef struct BdrvDirtyBitmap BdrvDirtyBitmap;
 #define BDRV_BITMAP_NAME_MAX 1023
 
 /* granularity in bytes (power of two, 512..2 GiB; 0: default, 64 KiB). name NULL: internal, invisible to users. */
-BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
-                                          const char *name, GError **errp);
+BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity, const char *name, GError **errp);
 void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap);
 BdrvDirtyBitmap *bdrv_find_dirty_bitmap(BlockDriverState *bs, const char *name);
 /* The next bitmap of bs; NULL starts and ends. */

@@ -119,7 +119,7 @@ bool job_apply_verb(Job *job, JobVerb verb, GError **errp)
                    JobStatus_str(job->status), JobVerb_str(verb));
         return false;
     }
-    if (job->txn->finalizing) {
+    if (job->txn && job->txn->finalizing) {
         error_setg(errp, "Job '%s' is being finalized and cannot accept command verb '%s' any more",
                    job->id, JobVerb_str(verb));
         return false;
@@ -617,9 +617,8 @@ bool coroutine_fn job_co_finalize(Job *job, GError **errp)
 
 bool job_dismiss(Job *job, GError **errp)
 {
-    /* A concluded job has left its transaction: the table alone decides. */
-    if (!job_status_takes_verb(job->status, JOB_VERB_DISMISS)) {
-        return job_apply_verb(job, JOB_VERB_DISMISS, errp);
+    if (!job_apply_verb(job, JOB_VERB_DISMISS, errp)) {
+        return false;
     }
     job_forget(job);
     return true;

@@ -284,6 +284,9 @@ static TestJob *job_in(JobStatus status)
     if (status != JOB_STATUS_CREATED) {
         job_start(&t->job);
     }
+    if (status == JOB_STATUS_STANDBY) {
+        run_until(t, JOB_STATUS_READY);
+    }
     if (status == JOB_STATUS_PAUSED || status == JOB_STATUS_STANDBY) {
         g_assert_true(job_user_pause(&t->job, NULL));
     }
