@@ -52,7 +52,7 @@ static bool txn_any_has_coroutine(JobTxn *txn)
 {
     Job *job;
 
-    TAILQ_FOREACH (job, &txn->jobs, txn_jobs) {
+    TAILQ_FOREACH(job, &txn->jobs, txn_jobs) {
         if (job_has_coroutine(job)) {
             return true;
         }
@@ -101,7 +101,7 @@ static void txn_fail_members(JobTxn *txn)
     Job *job;
 
     txn->aborting = true;
-    TAILQ_FOREACH (job, &txn->jobs, txn_jobs) {
+    TAILQ_FOREACH(job, &txn->jobs, txn_jobs) {
         if (job_has_coroutine(job)) {
             if (!job_is_cancelled(job)) {
                 job_request_cancel(job, true);
@@ -149,7 +149,7 @@ void coroutine_fn job_txn_co_finalize(JobTxn *txn)
 
     txn->refcnt++;
     txn->finalizing = true;
-    TAILQ_FOREACH (job, &txn->jobs, txn_jobs) {
+    TAILQ_FOREACH(job, &txn->jobs, txn_jobs) {
         GError *err = NULL;
 
         if (job->driver->prepare) {
@@ -185,12 +185,12 @@ void coroutine_fn job_txn_co_run_ended(Job *job)
         return;
     }
     job_event(job, JOB_EVENT_RUN_ENDED);
-    TAILQ_FOREACH (job, &txn->jobs, txn_jobs) {
+    TAILQ_FOREACH(job, &txn->jobs, txn_jobs) {
         if (job->status != JOB_STATUS_WAITING) {
             return;
         }
     }
-    TAILQ_FOREACH (job, &txn->jobs, txn_jobs) {
+    TAILQ_FOREACH(job, &txn->jobs, txn_jobs) {
         job_event(job, JOB_EVENT_ALL_RAN);
         if (!job->auto_finalize) {
             manual = true;

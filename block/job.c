@@ -232,7 +232,7 @@ Job *job_get(const char *id)
 {
     Job *job;
 
-    TAILQ_FOREACH (job, all_jobs(), all_jobs) {
+    TAILQ_FOREACH(job, all_jobs(), all_jobs) {
         if (job->id && strcmp(job->id, id) == 0) {
             return job;
         }
@@ -642,7 +642,7 @@ static Job *next_to_cancel(void)
 {
     Job *job;
 
-    TAILQ_FOREACH (job, all_jobs(), all_jobs) {
+    TAILQ_FOREACH(job, all_jobs(), all_jobs) {
         if (job_status_takes_verb(job->status, JOB_VERB_CANCEL) && !job_is_cancelled(job) &&
             !job->txn->finalizing) {
             return job;
@@ -663,7 +663,7 @@ void coroutine_fn job_co_cancel_sync_all(void)
     for (;;) {
         bool left = false;
 
-        TAILQ_FOREACH (job, all_jobs(), all_jobs) {
+        TAILQ_FOREACH(job, all_jobs(), all_jobs) {
             left |= job->status != JOB_STATUS_CONCLUDED;
         }
         if (!left) {

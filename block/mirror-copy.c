@@ -33,7 +33,7 @@ MirrorOp *mirror_find_overlap(MirrorBlockJob *s, int64_t offset, int64_t bytes)
 {
     MirrorOp *op;
 
-    LIST_FOREACH (op, &s->ops, next) {
+    LIST_FOREACH(op, &s->ops, next) {
         if (offset < op->offset + op->bytes && op->offset < offset + bytes) {
             return op;
         }

@@ -382,7 +382,7 @@ static void cancel_in_flight(BlockDriverState *bs)
     if (bs->drv->bdrv_cancel_in_flight) {
         bs->drv->bdrv_cancel_in_flight(bs);
     }
-    LIST_FOREACH (child, &bs->children, next) {
+    LIST_FOREACH(child, &bs->children, next) {
         if (child->role != BDRV_CHILD_COW) {
             cancel_in_flight(child->bs);
         }

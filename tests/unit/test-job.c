@@ -13,10 +13,10 @@
 typedef struct TestJob {
     Job job;
     bool become_ready;
-    bool hold;       /* stay in run() until released, completed or cancelled */
-    bool finish;     /* complete or soft cancel was asked for */
+    bool hold;   /* stay in run() until released, completed or cancelled */
+    bool finish; /* complete or soft cancel was asked for */
     int run_ret, prepare_ret;
-    GString *log;    /* "P" prepare, "C" commit, "A" abort, "X" clean */
+    GString *log; /* "P" prepare, "C" commit, "A" abort, "X" clean */
 } TestJob;
 
 static int coroutine_fn test_run(Job *job, GError **errp)
@@ -256,13 +256,15 @@ static void test_ids(void)
     GError *err = NULL;
     TestJob *t = new_job("a-b.c_9", NULL, JOB_DEFAULT);
 
-    g_assert_null(job_create("a-b.c_9", &test_driver, NULL, qemu_get_aio_context(), JOB_DEFAULT, &err));
+    g_assert_null(
+        job_create("a-b.c_9", &test_driver, NULL, qemu_get_aio_context(), JOB_DEFAULT, &err));
     g_assert_cmpstr(err->message, ==, "Job ID 'a-b.c_9' already in use");
     g_clear_error(&err);
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autofree char *text = g_strdup_printf("Invalid job ID '%s'", bad[i]);
 
-        g_assert_null(job_create(bad[i], &test_driver, NULL, qemu_get_aio_context(), JOB_DEFAULT, &err));
+        g_assert_null(
+            job_create(bad[i], &test_driver, NULL, qemu_get_aio_context(), JOB_DEFAULT, &err));
         g_assert_cmpstr(err->message, ==, text);
         g_clear_error(&err);
     }
@@ -306,8 +308,8 @@ static void end_job(TestJob *t)
     drop_job(t);
 }
 
-static const JobStatus reachable[] = {JOB_STATUS_CREATED, JOB_STATUS_RUNNING, JOB_STATUS_PAUSED,
-                                      JOB_STATUS_READY,   JOB_STATUS_STANDBY, JOB_STATUS_PENDING,
+static const JobStatus reachable[] = {JOB_STATUS_CREATED,  JOB_STATUS_RUNNING, JOB_STATUS_PAUSED,
+                                      JOB_STATUS_READY,    JOB_STATUS_STANDBY, JOB_STATUS_PENDING,
                                       JOB_STATUS_CONCLUDED};
 
 static void test_refusals(void)
@@ -360,8 +362,9 @@ static void test_pause_resume(void)
 
 static void test_cancel_everywhere(void)
 {
-    static const JobStatus cancellable[] = {JOB_STATUS_CREATED, JOB_STATUS_RUNNING, JOB_STATUS_PAUSED,
-                                            JOB_STATUS_READY,   JOB_STATUS_STANDBY, JOB_STATUS_PENDING};
+    static const JobStatus cancellable[] = {JOB_STATUS_CREATED, JOB_STATUS_RUNNING,
+                                            JOB_STATUS_PAUSED,  JOB_STATUS_READY,
+                                            JOB_STATUS_STANDBY, JOB_STATUS_PENDING};
 
     for (size_t i = 0; i < G_N_ELEMENTS(cancellable); i++) {
         TestJob *t = job_in(cancellable[i]);
@@ -384,7 +387,8 @@ static void test_soft_cancel(void)
     GError *err = NULL;
 
     g_assert_false(job_user_cancel(&t->job, false, &err));
-    g_assert_true(g_str_has_prefix(err->message, "The block job for device 'j' is currently paused"));
+    g_assert_true(
+        g_str_has_prefix(err->message, "The block job for device 'j' is currently paused"));
     g_clear_error(&err);
     g_assert_true(job_user_resume(&t->job, NULL));
     run_until(t, JOB_STATUS_READY);
