@@ -2,9 +2,11 @@
 /* The block drivers that users can open. */
 #include "block/blkdebug.h"
 #include "block/block_int.h"
+#include "block/copy-on-read.h"
 #include "block/file.h"
 #include "block/null.h"
 #include "block/raw.h"
+#include "block/throttle.h"
 
 const BlockDriver *const bdrv_drivers[] = {
     &bdrv_file,
@@ -13,5 +15,7 @@ const BlockDriver *const bdrv_drivers[] = {
     &bdrv_null_aio,
     &bdrv_raw,
     &bdrv_blkdebug,
+    &bdrv_copy_on_read,
+    &bdrv_throttle,
     NULL,
 };

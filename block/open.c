@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "block/block-backend.h"
+#include "qapi/json.h"
 #include "util/error.h"
 
 /* What formats look at to recognise themselves. */
@@ -356,15 +357,13 @@ static json_object *protocol_options(const char *filename, GError **errp)
 /* The "json:" form, or the protocol's options, with the driver of the upper node known or not. */
 static json_object *name_to_json(const char *filename, GError **errp)
 {
-    enum json_tokener_error parse_error;
     json_object *obj;
 
     if (!g_str_has_prefix(filename, "json:")) {
         return protocol_options(filename, errp);
     }
-    obj = json_tokener_parse_verbose(filename + strlen("json:"), &parse_error);
-    if (!obj) {
-        error_setg(errp, "Could not parse the JSON options: %s", json_tokener_error_desc(parse_error));
+    if (!json_parse_text(filename + strlen("json:"), strlen(filename + strlen("json:")), &obj, errp)) {
+        g_prefix_error(errp, "Could not parse the JSON options: ");
         return NULL;
     }
     if (!json_object_is_type(obj, json_type_object)) {

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * -drive: the short form of a node and a device in one.
+ *
+ * Members that belong to the device or are shorthands are taken out of the option string here; everything left (driver, node-name, file.*,
+ * cache.*, qcow2's own options, ...) goes to the node as with -blockdev.
+ */
+#include "block/blockdev.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "block/block-backend.h"
+#include "block/graph.h"
+#include "qapi/keyval.h"
+#include "util/error.h"
+
+/* What a -drive says besides the node's own options. Strings belong to the parsed JSON. */
+typedef struct DriveOptions {
+    json_object *rest; /* owned: the node's options */
+    char *file, *format, *id, *interface, *aio;
+    bool snapshot, writethrough;
+    int flags; /* BDRV_O_* */
+    BlockdevDetectZeroesOptions detect_zeroes;
+    BlockdevOnError rerror, werror;
+} DriveOptions;
+
+/* Drives in order of creation, for names and shutdown. */
+static GPtrArray *drives;
+static unsigned drive_count;
+
+static void drive_options_clear(DriveOptions *d)
+{
+    json_object_put(d->rest);
+    g_free(d->file);
+    g_free(d->format);
+    g_free(d->id);
+    g_free(d->interface);
+    g_free(d->aio);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DriveOptions, drive_options_clear)
+
+/* Takes a string member out of the options; NULL when absent. The caller frees. */
+static char *take_string(json_object *obj, const char *key)
+{
+    json_object *value;
+    char *s;
+
+    if (!json_object_object_get_ex(obj, key, &value) ||
+        !json_object_is_type(value, json_type_string)) {
+        return NULL;
+    }
+    s = g_strdup(json_object_get_string(value));
+    json_object_object_del(obj, key);
+    return s;
+}
+
+static bool parse_on_off(const char *key, const char *text, bool *value, GError **errp)
+{
+    if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") || !strcmp(text, "y")) {
+        *value = true;
+    } else if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") ||
+               !strcmp(text, "n")) {
+        *value = false;
+    } else {
+        error_setg(errp, "Parameter '%s' expects 'on' or 'off'", key);
+        return false;
+    }
+    return true;
+}
+
+static bool take_bool(json_object *obj, const char *key, bool *value, GError **errp)
+{
+    g_autofree char *text = take_string(obj, key);
+
+    return !text || parse_on_off(key, text, value, errp);
+}
+
+static const struct {
+    const char *name;
+    int flags;
+    bool writethrough;
+} cache_modes[] = {
+    {"none", BDRV_O_NOCACHE, false},
+    {"off", BDRV_O_NOCACHE, false},
+    {"writeback", 0, false},
+    {"writethrough", 0, true},
+    {"directsync", BDRV_O_NOCACHE, true},
+    {"unsafe", BDRV_O_NO_FLUSH, false},
+};
+
+static bool take_cache(DriveOptions *d, GError **errp)
+{
+    g_autofree char *mode = take_string(d->rest, "cache");
+
+    if (!mode) {
+        return true;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(cache_modes); i++) {
+        if (!strcmp(mode, cache_modes[i].name)) {
+            d->flags |= cache_modes[i].flags;
+            d->writethrough = cache_modes[i].writethrough;
+            return true;
+        }
+    }
+    error_setg(errp, "invalid cache option '%s'", mode);
+    return false;
+}
+
+static bool take_discard(DriveOptions *d, GError **errp)
+{
+    g_autofree char *mode = take_string(d->rest, "discard");
+
+    if (!mode) {
+        return true;
+    }
+    if (!strcmp(mode, "unmap") || !strcmp(mode, "on")) {
+        d->flags |= BDRV_O_UNMAP;
+    } else if (strcmp(mode, "ignore") && strcmp(mode, "off")) {
+        error_setg(errp, "invalid discard option '%s'", mode);
+        return false;
+    }
+    return true;
+}
+
+static bool take_on_error(DriveOptions *d, const char *key, bool is_read, BlockdevOnError *value,
+                          GError **errp)
+{
+    g_autofree char *text = take_string(d->rest, key);
+
+    if (!text) {
+        return true;
+    }
+    if (!BlockdevOnError_parse(text, value, NULL) || *value == BLOCKDEV_ON_ERROR_AUTO ||
+        (is_read && *value == BLOCKDEV_ON_ERROR_ENOSPC)) {
+        error_setg(errp, "'%s' invalid %s error action", text, is_read ? "read" : "write");
+        return false;
+    }
+    return true;
+}
+
+static bool take_detect_zeroes(DriveOptions *d, GError **errp)
+{
+    g_autofree char *text = take_string(d->rest, "detect-zeroes");
+
+    if (text && !BlockdevDetectZeroesOptions_parse(text, &d->detect_zeroes, errp)) {
+        return false;
+    }
+    if (d->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP && !(d->flags & BDRV_O_UNMAP)) {
+        error_setg(errp, "setting detect-zeroes to unmap is not allowed without setting discard "
+                         "operation to unmap");
+        return false;
+    }
+    return true;
+}
+
+static bool take_interface(DriveOptions *d, GError **errp)
+{
+    d->interface = take_string(d->rest, "if");
+    if (d->interface && strcmp(d->interface, "none")) {
+        error_setg(errp, "Machine type does not support if=%s: use if=none", d->interface);
+        return false;
+    }
+    return true;
+}
+
+static bool take_options(DriveOptions *d, GError **errp)
+{
+    bool read_only = false;
+
+    d->flags = BDRV_O_RDWR;
+    d->rerror = BLOCKDEV_ON_ERROR_REPORT;
+    d->werror = BLOCKDEV_ON_ERROR_ENOSPC;
+    d->file = take_string(d->rest, "file");
+    d->format = take_string(d->rest, "format");
+    d->id = take_string(d->rest, "id");
+    d->aio = take_string(d->rest, "aio");
+    if (!take_interface(d, errp) || !take_cache(d, errp) || !take_discard(d, errp) ||
+        !take_detect_zeroes(d, errp) || !take_bool(d->rest, "readonly", &read_only, errp) ||
+        !take_bool(d->rest, "read-only", &read_only, errp) ||
+        !take_bool(d->rest, "snapshot", &d->snapshot, errp) ||
+        !take_on_error(d, "rerror", true, &d->rerror, errp) ||
+        !take_on_error(d, "werror", false, &d->werror, errp)) {
+        return false;
+    }
+    if (read_only) {
+        d->flags &= ~BDRV_O_RDWR;
+    }
+    return true;
+}
+
+/* Puts the aio engine into the options of the file, which a plain name does not mention. */
+static char *name_with_aio(const char *file, const char *aio, GError **errp)
+{
+    g_autoptr(BlockdevOptions) o = bdrv_filename_to_options(file, NULL, errp);
+    json_object *obj;
+    char *name;
+
+    if (!o) {
+        return NULL;
+    }
+    if (o->driver != BLOCKDEV_DRIVER_FILE && o->driver != BLOCKDEV_DRIVER_HOST_DEVICE) {
+        error_setg(errp, "aio=%s needs a file of this host", aio);
+        return NULL;
+    }
+    obj = BlockdevOptions_to_json(o);
+    json_object_object_add(obj, "aio", json_object_new_string(aio));
+    name = g_strdup_printf("json:%s", json_object_to_json_string_ext(obj, JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(obj);
+    return name;
+}
+
+static BlockDriverState *coroutine_fn open_by_name(DriveOptions *d, GError **errp)
+{
+    g_autofree char *node_name = take_string(d->rest, "node-name");
+    g_autofree char *driver = take_string(d->rest, "driver");
+    g_autofree char *name = NULL;
+
+    if (d->format && driver) {
+        error_setg(errp, "Cannot specify both 'driver' and 'format'");
+        return NULL;
+    }
+    if (json_object_object_length(d->rest) > 0) {
+        json_object_object_foreach(d->rest, key, value)
+        {
+            (void)value;
+            error_setg(errp, "Block format '%s' does not support the option '%s'",
+                       d->format ? d->format : driver ? driver : "raw", key);
+            return NULL;
+        }
+    }
+    name = d->aio ? name_with_aio(d->file, d->aio, errp) : g_strdup(d->file);
+    if (!name) {
+        return NULL;
+    }
+    return bdrv_co_open_filename(name, d->format ? d->format : driver, node_name, d->flags, errp);
+}
+
+static BlockDriverState *coroutine_fn open_by_options(DriveOptions *d, GError **errp)
+{
+    g_autoptr(BlockdevOptions) o = NULL;
+
+    if (d->format) {
+        json_object_object_add(d->rest, "driver", json_object_new_string(d->format));
+    }
+    o = BlockdevOptions_from_json(d->rest, QAPI_DECODE_KEYVAL, errp);
+    return o ? bdrv_co_open(o, d->flags, errp) : NULL;
+}
+
+/* snapshot=on: writes go to a temporary overlay that vanishes with the process. */
+static BlockDriverState *coroutine_fn add_temporary_overlay(BlockDriverState *bs, GError **errp)
+{
+    const char *dir = g_getenv("TMPDIR");
+    g_autofree char *path = g_strdup_printf("%s/ferry-overlay.XXXXXX", dir ? dir : "/var/tmp");
+    BlockDriverState *overlay = NULL;
+    int fd = mkstemp(path);
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "Could not create a temporary file in '%s'",
+                         dir ? dir : "/var/tmp");
+        return NULL;
+    }
+    close(fd);
+    if (bdrv_co_img_create(path, "qcow2", bs->total_bytes, NULL, NULL, errp)) {
+        overlay = bdrv_co_open_filename(path, "qcow2", NULL,
+                                        BDRV_O_RDWR | BDRV_O_NO_FLUSH | BDRV_O_UNMAP, errp);
+    }
+    unlink(path);
+    if (overlay && !bdrv_set_backing_hd(overlay, bs, errp)) {
+        bdrv_co_unref(overlay);
+        overlay = NULL;
+    }
+    return overlay;
+}
+
+static bool make_device(DriveOptions *d, BlockDriverState *bs, GError **errp)
+{
+    uint64_t perm = BLK_PERM_CONSISTENT_READ;
+    BlockBackend *blk;
+    g_autofree char *name = NULL;
+
+    if (bs && !bdrv_is_read_only(bs)) {
+        perm |= BLK_PERM_WRITE;
+    }
+    blk = blk_new(perm, BLK_PERM_ALL);
+    name = d->id ? g_strdup(d->id) : g_strdup_printf("none%u", drive_count);
+    drive_count++;
+    if (!blk_set_name(blk, name, errp) || (bs && !blk_insert_bs(blk, bs, errp))) {
+        blk_unref(blk);
+        return false;
+    }
+    blk_set_enable_write_cache(blk, !d->writethrough);
+    blk_set_on_error(blk, d->rerror, d->werror);
+    if (!drives) {
+        drives = g_ptr_array_new();
+    }
+    g_ptr_array_add(drives, blk);
+    return true;
+}
+
+static void print_name(const char *name, void *opaque)
+{
+    (void)opaque;
+    printf(" %s", name);
+}
+
+bool coroutine_fn drive_co_new(const char *text, GError **errp)
+{
+    g_auto(DriveOptions) d = {0};
+    BlockDriverState *bs = NULL;
+    bool ok;
+
+    d.rest = keyval_parse(text, NULL, NULL, errp);
+    if (!d.rest || !take_options(&d, errp)) {
+        return false;
+    }
+    if (d.format && (!strcmp(d.format, "help") || !strcmp(d.format, "?"))) {
+        printf("Supported formats:");
+        bdrv_iterate_format(print_name, NULL);
+        printf("\n");
+        exit(0);
+    }
+    if (d.file || json_object_object_length(d.rest) > 0) {
+        bs = d.file ? open_by_name(&d, errp) : open_by_options(&d, errp);
+        if (!bs) {
+            return false;
+        }
+        bs->detect_zeroes = d.detect_zeroes;
+    }
+    if (bs && d.snapshot) {
+        BlockDriverState *overlay = add_temporary_overlay(bs, errp);
+
+        bdrv_co_unref(bs);
+        bs = overlay;
+        if (!bs) {
+            return false;
+        }
+    }
+    ok = make_device(&d, bs, errp);
+    bdrv_co_unref(bs);
+    return ok;
+}
+
+void coroutine_fn drive_co_close_all(void)
+{
+    for (guint i = 0; drives && i < drives->len; i++) {
+        blk_unref(g_ptr_array_index(drives, i));
+    }
+    g_clear_pointer(&drives, g_ptr_array_unref);
+}
