@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fixtures of all tests that drive the binary; docs/testing.md shows how to use them."""
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / 'lib'))
+
+import ferry        # noqa: E402  the path is set just above
+
+
+@pytest.fixture
+def lab(request):
+    """Everything a test starts; ended and checked afterwards. @pytest.mark.limit(seconds) moves its hang guard."""
+    mark = request.node.get_closest_marker('limit')
+    one = ferry.Lab(request.node.name, *(mark.args if mark else ()))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def work(lab):
+    """A folder of the test's own, on tmpfs where there is one."""
+    return lab.work
+
+
+@pytest.fixture
+def disk_work(lab):
+    """A folder on a disk's file system."""
+    return lab.disk_folder()
+
+
+@pytest.fixture
+def vmm(lab):
+    """Starts a binary: vmm('-blockdev', ..., name='source')."""
+    return lab.vmm
+
+
+@pytest.fixture
+def vm(lab):
+    """A binary without any device."""
+    return lab.vmm()
+
+
+@pytest.fixture
+def qemu_nbd(lab):
+    """Starts stock qemu-nbd: qemu_nbd(image, 'qcow2')."""
+    return lab.qemu_nbd
+
+
+@pytest.fixture
+def nbdkit(lab):
+    """Starts nbdkit: nbdkit('memory', '1G')."""
+    return lab.nbdkit
+
+
+@pytest.fixture
+def need():
+    """Skips with a reason: need.tool('nbdkit'), need.root(), need.that(condition, 'reason')."""
+    class Need:
+        @staticmethod
+        def that(condition, reason):
+            if not condition:
+                pytest.skip(reason)
+
+        @classmethod
+        def tool(cls, *names):
+            for name in names:
+                cls.that(shutil.which(name), f'{name} is not installed')
+
+        @classmethod
+        def root(cls):
+            cls.that(os.geteuid() == 0, 'needs root')
+    return Need
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'limit(seconds): hang guard of this test')
+
+
+def pytest_collection_modifyitems(items):
+    if not os.environ.get('FERRY_SLOW'):
+        for item in items:
+            if item.get_closest_marker('slow'):
+                item.add_marker(pytest.mark.skip(reason='long: set FERRY_SLOW=1 (make check-slow)'))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    one = getattr(item, 'funcargs', {}).get('lab')
+    if report.when == 'call' and report.failed and one:
+        report.sections.append(('processes', one.describe()))
