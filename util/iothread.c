@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 #include "util/error.h"
+#include "util/queue.h"
 
 struct IOThread {
+    LIST_ENTRY(IOThread) next; /* main thread */
     char *id;
     AioContext *ctx;
     pthread_t thread;
@@ -19,6 +22,9 @@ struct IOThread {
     pthread_cond_t started;
     int thread_id; /* protected by lock until started */
 };
+
+/* Main thread: all that run. */
+static LIST_HEAD(, IOThread) iothreads = LIST_HEAD_INITIALIZER(iothreads);
 
 static void *iothread_run(void *opaque)
 {
@@ -87,11 +93,25 @@ IOThread *iothread_new(const char *id, GError **errp)
         pthread_cond_wait(&iothread->started, &iothread->lock);
     }
     pthread_mutex_unlock(&iothread->lock);
+    LIST_INSERT_HEAD(&iothreads, iothread, next);
     return iothread;
+}
+
+IOThread *iothread_by_id(const char *id)
+{
+    IOThread *iothread;
+
+    LIST_FOREACH(iothread, &iothreads, next) {
+        if (!strcmp(iothread->id, id)) {
+            return iothread;
+        }
+    }
+    return NULL;
 }
 
 void iothread_free(IOThread *iothread)
 {
+    LIST_REMOVE(iothread, next);
     __atomic_store_n(&iothread->stopping, true, __ATOMIC_RELEASE);
     aio_notify(iothread->ctx);
     pthread_join(iothread->thread, NULL);

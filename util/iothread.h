@@ -11,6 +11,8 @@ typedef struct IOThread IOThread;
 IOThread *iothread_new(const char *id, GError **errp);
 /* Stops the thread and frees it; the caller has made sure that nothing uses its context any more. */
 void iothread_free(IOThread *iothread);
+/* The iothread of that id, or NULL. */
+IOThread *iothread_by_id(const char *id);
 const char *iothread_get_id(const IOThread *iothread);
 AioContext *iothread_get_aio_context(IOThread *iothread);
 /* Kernel thread id, for query-iothreads. */
