@@ -4,6 +4,7 @@
 #include "block/block_int.h"
 #include "block/copy-on-read.h"
 #include "block/file.h"
+#include "block/nbd/client.h"
 #include "block/null.h"
 #include "block/raw.h"
 #include "block/throttle.h"
@@ -11,6 +12,7 @@
 const BlockDriver *const bdrv_drivers[] = {
     &bdrv_file,
     &bdrv_host_device,
+    &bdrv_nbd,
     &bdrv_null_co,
     &bdrv_null_aio,
     &bdrv_raw,

@@ -7,6 +7,7 @@
 #define FERRY_BLOCK_EXPORT_H
 
 #include "block/block-backend.h"
+#include "util/queue.h"
 
 typedef struct BlockExport BlockExport;
 

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Exports: the generic life cycle. A driver's references keep an export alive after its user has let go of it. */
+#include "block/export.h"
+#include <string.h>
+#include "block/nbd/server-int.h"
+#include "qapi/qapi-events.h"
+#include "util/co-lock.h"
+#include "util/error.h"
+#include "util/iothread.h"
+
+/* Main thread: every export that is not deleted yet. */
+static TAILQ_HEAD(BlockExportList,
+                  BlockExport) block_exports = TAILQ_HEAD_INITIALIZER(block_exports);
+/* Woken whenever an export is deleted. */
+static CoQueue export_deleted = {TAILQ_HEAD_INITIALIZER(export_deleted.waiters)};
+
+static const BlockExportDriver *const export_drivers[] = {
+    &blk_exp_nbd,
+};
+
+static const BlockExportDriver *blk_exp_find_driver(BlockExportType type)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(export_drivers); i++) {
+        if (export_drivers[i]->type == type) {
+            return export_drivers[i];
+        }
+    }
+    return NULL;
+}
+
+BlockExport *blk_exp_find(const char *id)
+{
+    BlockExport *exp;
+
+    TAILQ_FOREACH (exp, &block_exports, next) {
+        if (!strcmp(exp->id, id)) {
+            return exp;
+        }
+    }
+    return NULL;
+}
+
+BlockExport *blk_exp_next(BlockExport *exp)
+{
+    return exp ? TAILQ_NEXT(exp, next) : TAILQ_FIRST(&block_exports);
+}
+
+/* --- creation --- */
+
+/* The iothread an export asks for. True with *ctx NULL: none. */
+static bool blk_exp_iothread(const BlockExportOptions *opts, AioContext **ctx, GError **errp)
+{
+    IOThread *iothread;
+
+    *ctx = NULL;
+    if (!opts->iothread) {
+        return true;
+    }
+    iothread = iothread_by_id(opts->iothread);
+    if (!iothread) {
+        error_setg(errp, "iothread \"%s\" not found", opts->iothread);
+        return false;
+    }
+    *ctx = iothread_get_aio_context(iothread);
+    return true;
+}
+
+/* A BlockBackend on the node, in the wished context where that is possible. */
+static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptions *opts,
+                                                          BlockDriverState *bs, GError **errp)
+{
+    bool writable = opts->has_writable && opts->writable;
+    bool fixed = opts->has_fixed_iothread && opts->fixed_iothread;
+    AioContext *ctx;
+    BlockBackend *blk;
+
+    if (!blk_exp_iothread(opts, &ctx, errp)) {
+        return NULL;
+    }
+    if (ctx) {
+        g_autoptr(GError) move_err = NULL;
+
+        if (!bdrv_co_set_aio_context(bs, ctx, &move_err) && fixed) {
+            g_propagate_error(errp, g_steal_pointer(&move_err));
+            return NULL;
+        }
+    }
+    if (writable && bdrv_is_read_only(bs)) {
+        error_setg(errp, "Cannot export read-only node '%s' as writable",
+                   bdrv_get_device_or_node_name(bs));
+        return NULL;
+    }
+    blk = blk_new(BLK_PERM_CONSISTENT_READ | (writable ? BLK_PERM_WRITE : 0), BLK_PERM_ALL);
+    if (!blk_insert_bs(blk, bs, errp)) {
+        blk_unref(blk);
+        return NULL;
+    }
+    blk_set_enable_write_cache(blk, !(opts->has_writethrough && opts->writethrough));
+    return blk;
+}
+
+/* Letters, digits, '-', '.', '_'; a letter first. */
+static bool blk_exp_id_wellformed(const char *id)
+{
+    if (!g_ascii_isalpha(*id)) {
+        return false;
+    }
+    for (const char *p = id; *p; p++) {
+        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError **errp)
+{
+    const BlockExportDriver *drv = blk_exp_find_driver(opts->type);
+    BlockDriverState *bs;
+    BlockExport *exp;
+    BlockBackend *blk;
+
+    if (!blk_exp_id_wellformed(opts->id)) {
+        error_setg(errp, "Invalid block export id '%s'", opts->id);
+        return NULL;
+    }
+    if (blk_exp_find(opts->id)) {
+        error_setg(errp, "Block export id '%s' is already in use", opts->id);
+        return NULL;
+    }
+    if (!drv) {
+        error_setg(errp, "No driver found for the requested export type");
+        return NULL;
+    }
+    bs = bdrv_lookup_bs(NULL, opts->node_name, errp);
+    if (!bs) {
+        return NULL;
+    }
+    bdrv_ref(bs);
+    blk = blk_exp_co_open_backend(opts, bs, errp);
+    bdrv_co_unref(bs);
+    if (!blk) {
+        return NULL;
+    }
+    exp = g_malloc0(drv->instance_size);
+    exp->drv = drv;
+    exp->refcount = 1;
+    exp->user_owned = true;
+    exp->id = g_strdup(opts->id);
+    exp->blk = blk;
+    exp->ctx = blk_get_aio_context(blk);
+    if (!drv->create(exp, opts, errp)) {
+        blk_unref(blk);
+        g_free(exp->id);
+        g_free(exp);
+        return NULL;
+    }
+    TAILQ_INSERT_TAIL(&block_exports, exp, next);
+    return exp;
+}
+
+/* --- the end --- */
+
+static void blk_exp_delete(void *opaque)
+{
+    BlockExport *exp = opaque;
+    g_autofree char *id = exp->id;
+
+    TAILQ_REMOVE(&block_exports, exp, next);
+    exp->drv->delete (exp);
+    blk_unref(exp->blk);
+    g_free(exp);
+    qapi_event_send_block_export_deleted(id);
+    qemu_co_queue_restart_all(&export_deleted);
+}
+
+void blk_exp_ref(BlockExport *exp)
+{
+    g_atomic_int_inc(&exp->refcount);
+}
+
+void blk_exp_unref(BlockExport *exp)
+{
+    if (g_atomic_int_dec_and_test(&exp->refcount)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), blk_exp_delete, exp);
+    }
+}
+
+void blk_exp_request_shutdown(BlockExport *exp)
+{
+    if (exp->shutting_down) {
+        return;
+    }
+    exp->shutting_down = true;
+    exp->drv->request_shutdown(exp);
+    g_assert(exp->user_owned);
+    exp->user_owned = false;
+    blk_exp_unref(exp);
+}
+
+static bool blk_exp_any_left(BlockExportType type)
+{
+    BlockExport *exp;
+
+    TAILQ_FOREACH (exp, &block_exports, next) {
+        if (type == BLOCK_EXPORT_TYPE__MAX || exp->drv->type == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void coroutine_fn blk_exp_co_close_all(BlockExportType type)
+{
+    BlockExport *exp;
+
+    TAILQ_FOREACH (exp, &block_exports, next) {
+        if (type == BLOCK_EXPORT_TYPE__MAX || exp->drv->type == type) {
+            blk_exp_request_shutdown(exp); /* leaves the list later, in a bottom half */
+        }
+    }
+    while (blk_exp_any_left(type)) {
+        qemu_co_queue_wait(&export_deleted, NULL);
+    }
+}

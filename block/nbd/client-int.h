@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside the NBD client.
+ *
+ * A client (one per node) has one connection, or several where the server says that they see each other's writes. Requests go to
+ * the connection with the fewest in flight. All of it runs in the node's AioContext.
+ *
+ * A connection's states (NbdLinkState):
+ *
+ *   state     event                        next     who                      requests
+ *   DOWN      a request or a retry timer   DIALLING nbd_link_dial()          wait (reconnect-delay) or fail
+ *   DIALLING  handshake done               UP       nbd_link_dialled()       those that wait go out
+ *   DIALLING  refused, timed out           DOWN     nbd_link_dialled()       go on waiting; next try after the back-off
+ *   UP        peer gone, protocol error,   BROKEN   nbd_link_break()         nothing more is sent or believed
+ *             cancelled
+ *   BROKEN    the reader has ended         DOWN     nbd_link_end_broken()    those in flight are tried again, or fail
+ *   any       node closed                  CLOSED   nbd_client_close()       fail
+ *
+ * A dial (NbdDial) owns what it needs and may be abandoned at any moment, also while a name server keeps it waiting: it then ends by
+ * itself and nobody waits for it.
+ *
+ * A reader coroutine exists while requests are in flight; without any, a watch on the socket notices when the server leaves. So
+ * an idle connection has no coroutine, and the node can move to another thread.
+ */
+#ifndef FERRY_BLOCK_NBD_CLIENT_INT_H
+#define FERRY_BLOCK_NBD_CLIENT_INT_H
+
+#include "block/block_int.h"
+#include "block/nbd/client.h"
+#include "block/nbd/proto.h"
+#include "io/channel-socket.h"
+#include "io/channel.h"
+#include "util/co-lock.h"
+
+#define NBD_LINK_MAX_REQUESTS 64
+#define NBD_LINK_READ_BYTES   (64u << 10)
+#define NBD_MAX_LINKS         16
+/* Links opened by default where the server's multi-conn flag allows it. */
+#define NBD_DEFAULT_LINKS 4
+/* Largest reply chunk other than data; error texts and extents fit easily. */
+#define NBD_MAX_CHUNK_PAYLOAD (64u << 10)
+
+/* --- what the handshake found out --- */
+
+typedef struct NbdExportInfo {
+    uint64_t size;
+    uint16_t flags; /* NBD_FLAG_* */
+    bool structured;
+    uint32_t min_block, pref_block, max_block; /* bytes; powers of two (max: any multiple of min) */
+    bool has_context;                          /* block status can be asked */
+    uint32_t context_id;
+} NbdExportInfo;
+
+/* Where to connect and what to ask for. Immutable, shared by dials; atomic reference count. */
+typedef struct NbdTarget {
+    int refcount;
+    SocketAddress *addr;
+    char *export;
+    char *context; /* metadata context for block status */
+    bool context_required;
+    char *tls_creds, *tls_hostname;
+} NbdTarget;
+
+NbdTarget *nbd_target_ref(NbdTarget *target);
+void nbd_target_unref(NbdTarget *target);
+
+/*
+ * Takes a fresh connection through the handshake; on success *ioc may have become a TLS channel. 0 or -errno.
+ * Reads nothing ahead.
+ */
+int coroutine_fn nbd_client_co_handshake(QIOChannel **ioc, const NbdTarget *target,
+                                         NbdExportInfo *info, GError **errp);
+
+/* --- requests --- */
+
+typedef struct NbdExtent {
+    uint32_t bytes;
+    uint32_t flags;
+} NbdExtent;
+
+/* A request in flight; lives on its coroutine's stack. */
+typedef struct NbdPending {
+    NbdRequest wire;
+    QEMUIOVector *qiov; /* READ, WRITE */
+    size_t qiov_offset;
+    /* the reply */
+    Coroutine *co; /* waits for it; NULL while the request is still being sent */
+    bool done;
+    bool lost;        /* the connection went before the reply came */
+    int ret;          /* 0 or -errno as the server says */
+    uint32_t covered; /* READ: bytes from the start that have come, in order */
+    GArray *islands;  /* READ: ReadIsland, what has come out of order; NULL: nothing */
+    NbdExtent extent; /* BLOCK_STATUS: the first one */
+    bool have_extent;
+} NbdPending;
+
+/* --- connections --- */
+
+typedef struct NbdClient NbdClient;
+typedef struct NbdDial NbdDial;
+
+typedef enum NbdLinkState {
+    NBD_LINK_DOWN,
+    NBD_LINK_DIALLING,
+    NBD_LINK_UP,
+    NBD_LINK_BROKEN,
+    NBD_LINK_CLOSED,
+} NbdLinkState;
+
+typedef struct NbdLink {
+    NbdClient *client;
+    unsigned index;
+    NbdLinkState state;
+    bool wanted;       /* is to be kept up; the first always is */
+    bool useless;      /* the server does not want another connection: leave it */
+    unsigned failures; /* dials in a row */
+
+    NbdDial *dial;
+    QIOChannel *ioc; /* changed under client->ioc_lock */
+    CoMutex send_lock;
+    NbdPending *slots[NBD_LINK_MAX_REQUESTS];
+    uint64_t next_seq;
+    unsigned in_flight;
+    bool reading; /* the reader exists */
+    uint8_t *rbuf;
+    size_t rpos, rlen;
+    unsigned senders;   /* requests not yet sent to their end */
+    NbdExportInfo info; /* as of this connection */
+} NbdLink;
+
+struct NbdClient {
+    BlockDriverState *bs;
+    AioContext *ctx;
+    NbdTarget *target;
+    NbdExportInfo info;       /* as of the first connection; later ones have to be compatible */
+    uint32_t reconnect_delay; /* seconds */
+    unsigned max_links;
+    NbdLink *links[NBD_MAX_LINKS];
+    unsigned n_links;   /* made */
+    unsigned next_link; /* round robin among equals */
+    GMutex ioc_lock;
+
+    CoQueue waiting;     /* requests that wait for a connection or a slot */
+    unsigned n_waiting;  /* those that wait for a connection */
+    QEMUTimer *patience; /* armed: requests may wait until it fires */
+    bool drained;
+    char *last_error;  /* why the connection is down */
+    QEMUBH *cancel_bh; /* in ctx; scheduled by nbd_client_cancel() */
+};
+
+/* client-link.c */
+NbdLink *nbd_link_new(NbdClient *client, unsigned index);
+void nbd_link_free(NbdLink *link);
+/* Starts to connect, after a back-off that grows with the failures. */
+void nbd_link_dial(NbdLink *link);
+/* Lets go of the dial, if there is one. */
+void nbd_link_abandon_dial(NbdLink *link);
+/* Makes an established connection the link's; it is UP afterwards. Takes over the reference to ioc. */
+void nbd_link_set_up(NbdLink *link, QIOChannel *ioc, const NbdExportInfo *info);
+/* Gives up the connection: nothing it says counts any more. Reason for messages. */
+void nbd_link_break(NbdLink *link, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/*
+ * Sends the request on a link that is UP and has a free slot, waits for its reply. 0 or -errno from the server; p->lost when the
+ * connection went.
+ */
+int coroutine_fn nbd_link_co_request(NbdLink *link, NbdPending *p);
+/* An idle link forgets the event loop; and takes notice of its socket again. */
+void nbd_link_rest(NbdLink *link);
+void nbd_link_watch(NbdLink *link);
+
+/* client-reply.c: the reader. Coroutine entry; opaque is the link. */
+void coroutine_fn nbd_link_co_read(void *opaque);
+/* Frees what the checks of a reply needed. */
+void nbd_pending_clear(NbdPending *p);
+/* The request has its answer. */
+void nbd_pending_finish(NbdLink *link, NbdPending *p);
+
+/* client-pool.c: which connection, and waiting for one. */
+/* A link that is UP with a free slot; NULL: there is none and waiting is not allowed (any longer). */
+NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client);
+void nbd_client_link_up(NbdClient *client); /* one has come up */
+void nbd_client_slot_freed(NbdClient *client);
+void nbd_client_link_lost(NbdClient *client); /* one has gone down */
+/* Requests that wait for a connection fail now. Client's thread. */
+void nbd_client_stop_waiting(NbdClient *client);
+/* The node has moved to ctx, or is new; drained. */
+void nbd_client_enter_context(NbdClient *client, AioContext *ctx);
+void nbd_client_leave_context(NbdClient *client);
+/* Ends all requests at once with an error. Any thread. */
+void nbd_client_cancel(NbdClient *client);
+void nbd_client_drain_begin(NbdClient *client);
+void nbd_client_drain_end(NbdClient *client);
+void nbd_client_close(NbdClient *client);
+
+#endif

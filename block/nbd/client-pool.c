@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Which connection a request takes, how long it waits for one, and what a drained section means for all of them. */
+#include "block/nbd/client-int.h"
+
+/* The link that is up with the fewest requests, if it has room; *any: some link is up. */
+static NbdLink *client_best_link(NbdClient *client, bool *any)
+{
+    NbdLink *best = NULL;
+
+    *any = false;
+    for (unsigned i = 0; i < client->n_links; i++) {
+        NbdLink *link = client->links[(client->next_link + i) % client->n_links];
+
+        if (link->state != NBD_LINK_UP) {
+            continue;
+        }
+        *any = true;
+        if (link->in_flight < NBD_LINK_MAX_REQUESTS &&
+            (!best || link->in_flight < best->in_flight)) {
+            best = link;
+        }
+    }
+    return best;
+}
+
+/* All links are at work: another one may help. */
+static void client_grow(NbdClient *client)
+{
+    for (unsigned i = 0; i < client->n_links; i++) {
+        if (client->links[i]->state == NBD_LINK_DIALLING) {
+            return; /* one at a time */
+        }
+    }
+    for (unsigned i = 0; i < client->n_links; i++) {
+        if (client->links[i]->state == NBD_LINK_DOWN && !client->links[i]->useless) {
+            nbd_link_dial(client->links[i]);
+            return;
+        }
+    }
+    if (client->n_links < client->max_links && !client->drained) {
+        NbdLink *link = nbd_link_new(client, client->n_links);
+
+        client->links[client->n_links++] = link;
+        nbd_link_dial(link);
+    }
+}
+
+static void client_abandon_dials(NbdClient *client)
+{
+    for (unsigned i = 0; i < client->n_links; i++) {
+        nbd_link_abandon_dial(client->links[i]);
+    }
+}
+
+NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
+{
+    for (;;) {
+        bool any;
+        NbdLink *link = client_best_link(client, &any);
+
+        if (link) {
+            if (link->in_flight && client->max_links > 1) {
+                client_grow(client);
+            }
+            client->next_link = (link->index + 1) % client->n_links;
+            return link;
+        }
+        if (!any && !timer_pending(client->patience)) {
+            return NULL;
+        }
+        client->n_waiting += !any;
+        qemu_co_queue_wait(&client->waiting, NULL);
+        client->n_waiting -= !any;
+        if (client->drained && !client->n_waiting) {
+            client_abandon_dials(client);
+        }
+    }
+}
+
+void nbd_client_link_up(NbdClient *client)
+{
+    timer_del(client->patience);
+    qemu_co_queue_restart_all(&client->waiting);
+}
+
+void nbd_client_slot_freed(NbdClient *client)
+{
+    (void)qemu_co_queue_next(&client->waiting);
+}
+
+void nbd_client_stop_waiting(NbdClient *client)
+{
+    timer_del(client->patience);
+    qemu_co_queue_restart_all(&client->waiting);
+}
+
+void nbd_client_link_lost(NbdClient *client)
+{
+    bool any;
+
+    (void)client_best_link(client, &any);
+    if (!any && client->reconnect_delay) {
+        timer_mod_ns(client->patience, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                                           client->reconnect_delay * NANOSECONDS_PER_SECOND);
+    }
+}
+
+static void client_stop_waiting_cb(void *opaque)
+{
+    nbd_client_stop_waiting(opaque);
+}
+
+void nbd_client_enter_context(NbdClient *client, AioContext *ctx)
+{
+    client->ctx = ctx;
+    client->patience = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, client_stop_waiting_cb, client);
+    client->cancel_bh = aio_bh_new(ctx, client_stop_waiting_cb, client);
+}
+
+void nbd_client_leave_context(NbdClient *client)
+{
+    g_clear_pointer(&client->patience, timer_free);
+    g_clear_pointer(&client->cancel_bh, qemu_bh_delete);
+}
+
+void nbd_client_cancel(NbdClient *client)
+{
+    g_mutex_lock(&client->ioc_lock);
+    for (unsigned i = 0; i < client->n_links; i++) {
+        if (client->links[i]->ioc) {
+            qio_channel_shutdown(client->links[i]->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
+        }
+    }
+    g_mutex_unlock(&client->ioc_lock);
+    qemu_bh_schedule(client->cancel_bh);
+}
+
+void nbd_client_drain_begin(NbdClient *client)
+{
+    client->drained = true;
+    for (unsigned i = 0; i < client->n_links; i++) {
+        if (!client->n_waiting) { /* those who wait for it are bounded by reconnect-delay */
+            nbd_link_abandon_dial(client->links[i]);
+        }
+        nbd_link_rest(client->links[i]);
+    }
+}
+
+void nbd_client_drain_end(NbdClient *client)
+{
+    client->drained = false;
+    for (unsigned i = 0; i < client->n_links; i++) {
+        NbdLink *link = client->links[i];
+
+        if (link->state == NBD_LINK_DOWN && link->wanted) {
+            nbd_link_dial(link);
+        }
+        nbd_link_watch(link);
+    }
+}
+
+/* Says good-bye; nobody waits for an answer, and a full socket is no reason to stay. */
+static void link_say_goodbye(NbdLink *link)
+{
+    NbdRequest wire = {.command = NBD_CMD_DISC};
+    uint8_t head[NBD_REQUEST_BYTES];
+    struct iovec iov = {head, sizeof(head)};
+
+    nbd_request_encode(head, &wire);
+    (void)qio_channel_writev(link->ioc, &iov, 1, NULL);
+}
+
+void nbd_client_close(NbdClient *client)
+{
+    for (unsigned i = 0; i < client->n_links; i++) {
+        NbdLink *link = client->links[i];
+
+        nbd_link_abandon_dial(link);
+        if (link->state == NBD_LINK_UP) {
+            qio_channel_set_idle_watch(link->ioc, NULL, NULL, NULL);
+            link_say_goodbye(link);
+        }
+        link->state = NBD_LINK_CLOSED;
+        nbd_link_free(link);
+        client->links[i] = NULL;
+    }
+    client->n_links = 0;
+}

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The block driver "nbd": a node whose bytes an NBD server holds. */
+#include "block/nbd/client-int.h"
+#include <inttypes.h>
+#include "util/error.h"
+
+/* A request that took its connection down this often will not be sent again. */
+#define NBD_MAX_TRIES 5
+/* Between attempts to open within open-timeout. */
+#define NBD_OPEN_RETRY_NS (200 * SCALE_MS)
+
+/* --- requests --- */
+
+static int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
+{
+    for (unsigned tries = 0; tries < NBD_MAX_TRIES; tries++) {
+        NbdLink *link = nbd_client_co_get_link(client);
+        int ret;
+
+        if (!link) {
+            break;
+        }
+        ret = nbd_link_co_request(link, p);
+        if (!p->lost) {
+            return ret;
+        }
+    }
+    return -EIO;
+}
+
+static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    NbdClient *client = bs->opaque;
+    NbdPending p = {.wire = {.command = NBD_CMD_READ, .offset = offset, .length = bytes},
+                    .qiov = qiov,
+                    .qiov_offset = qiov_offset};
+
+    if (offset >= (int64_t)client->info.size) {
+        qemu_iovec_memset(qiov, qiov_offset, 0, bytes);
+        return 0;
+    }
+    if (offset + bytes > (int64_t)client->info.size) {
+        /* an export that ends inside a block: what lies behind reads as zeroes */
+        p.wire.length = client->info.size - offset;
+        qemu_iovec_memset(qiov, qiov_offset + p.wire.length, 0, bytes - p.wire.length);
+    }
+    return nbd_client_co_request(client, &p);
+}
+
+static uint16_t nbd_fua(const NbdClient *client, BdrvRequestFlags flags)
+{
+    return (flags & BDRV_REQ_FUA) && (client->info.flags & NBD_FLAG_SEND_FUA) ? NBD_CMD_FLAG_FUA
+                                                                              : 0;
+}
+
+static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
+{
+    NbdClient *client = bs->opaque;
+    NbdPending p = {
+        .wire = {.command = NBD_CMD_WRITE,
+                 .flags = nbd_fua(client, flags),
+                 .offset = offset,
+                 .length = bytes},
+        .qiov = qiov,
+        .qiov_offset = qiov_offset,
+    };
+
+    return nbd_client_co_request(client, &p);
+}
+
+static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                             BdrvRequestFlags flags)
+{
+    NbdClient *client = bs->opaque;
+    NbdPending p = {.wire = {.command = NBD_CMD_WRITE_ZEROES, .offset = offset, .length = bytes}};
+
+    if (!(client->info.flags & NBD_FLAG_SEND_WRITE_ZEROES)) {
+        return -ENOTSUP;
+    }
+    p.wire.flags = nbd_fua(client, flags) | (flags & BDRV_REQ_MAY_UNMAP ? 0 : NBD_CMD_FLAG_NO_HOLE);
+    if (flags & BDRV_REQ_NO_FALLBACK) {
+        if (!(client->info.flags & NBD_FLAG_SEND_FAST_ZERO)) {
+            return -ENOTSUP;
+        }
+        p.wire.flags |= NBD_CMD_FLAG_FAST_ZERO;
+    }
+    return nbd_client_co_request(client, &p);
+}
+
+static int coroutine_fn nbd_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    NbdClient *client = bs->opaque;
+    NbdPending p = {.wire = {.command = NBD_CMD_TRIM, .offset = offset, .length = bytes}};
+
+    if (!(client->info.flags & NBD_FLAG_SEND_TRIM) || !bytes) {
+        return 0;
+    }
+    return nbd_client_co_request(client, &p);
+}
+
+static int coroutine_fn nbd_co_flush(BlockDriverState *bs)
+{
+    NbdClient *client = bs->opaque;
+    NbdPending p = {.wire = {.command = NBD_CMD_FLUSH}};
+
+    if (!(client->info.flags & NBD_FLAG_SEND_FLUSH)) {
+        return 0;
+    }
+    /* one connection's flush covers what was acknowledged on any: the server said so when it allowed several */
+    return nbd_client_co_request(client, &p);
+}
+
+/* Fits an extent to the request and the alignment the block layer relies on. */
+static void nbd_fit_extent(const NbdClient *client, NbdExtent *e, int64_t bytes)
+{
+    uint32_t align = client->info.min_block;
+
+    e->bytes = MIN(e->bytes, bytes);
+    if (e->bytes < bytes && e->bytes % align) {
+        if (e->bytes > align) {
+            e->bytes -= e->bytes % align;
+        } else {
+            e->bytes = MIN(align, bytes);
+            e->flags = 0; /* not the same throughout: data, to be safe */
+        }
+    }
+}
+
+static int coroutine_fn nbd_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            BdrvBlockStatus *status)
+{
+    NbdClient *client = bs->opaque;
+    int64_t ask = MIN(bytes, (int64_t)client->info.size - offset);
+    NbdPending p = {
+        .wire = {.command = NBD_CMD_BLOCK_STATUS, .flags = NBD_CMD_FLAG_REQ_ONE, .offset = offset},
+    };
+    int ret;
+
+    status->map = offset;
+    status->file = bs;
+    if (offset >= (int64_t)client->info.size) {
+        status->pnum = bytes;
+        status->flags = BDRV_BLOCK_ZERO;
+        return 0;
+    }
+    if (!client->info.has_context) {
+        status->pnum = bytes;
+        status->flags = BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID;
+        return 0;
+    }
+    p.wire.length = MIN(ask, (int64_t)UINT32_MAX / client->info.min_block * client->info.min_block);
+    ret = nbd_client_co_request(client, &p);
+    if (ret < 0) {
+        return ret;
+    }
+    nbd_fit_extent(client, &p.extent, p.wire.length);
+    status->pnum = p.extent.bytes;
+    status->flags = (p.extent.flags & NBD_STATE_HOLE ? 0 : BDRV_BLOCK_DATA) |
+                    (p.extent.flags & NBD_STATE_ZERO ? BDRV_BLOCK_ZERO : 0) |
+                    BDRV_BLOCK_OFFSET_VALID;
+    return 0;
+}
+
+/* --- size and limits --- */
+
+static int64_t coroutine_fn nbd_co_getlength(BlockDriverState *bs)
+{
+    NbdClient *client = bs->opaque;
+
+    return client->info.size;
+}
+
+static bool coroutine_fn nbd_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
+                                         PreallocMode prealloc, BdrvRequestFlags flags,
+                                         GError **errp)
+{
+    NbdClient *client = bs->opaque;
+
+    if (size > (int64_t)client->info.size) {
+        error_setg(errp, "Cannot grow NBD nodes");
+        return false;
+    }
+    if (exact && size != (int64_t)client->info.size) {
+        error_setg(errp, "Cannot resize NBD nodes");
+        return false;
+    }
+    return true;
+}
+
+static void nbd_refresh_limits(BlockDriverState *bs)
+{
+    const NbdExportInfo *info = &((NbdClient *)bs->opaque)->info;
+    int64_t largest =
+        (int64_t)INT32_MAX / info->min_block * info->min_block; /* lengths have 32 bits */
+
+    bs->bl.request_alignment = info->min_block;
+    bs->bl.max_transfer = info->max_block;
+    bs->bl.max_pdiscard = largest;
+    bs->bl.max_pwrite_zeroes = largest;
+    if (info->pref_block > info->min_block) {
+        bs->bl.opt_transfer = MIN(info->pref_block, info->max_block);
+    }
+}
+
+/* --- open and close --- */
+
+static NbdTarget *nbd_target_new(const BlockdevOptionsNbd *opts, GError **errp)
+{
+    NbdTarget *target;
+
+    if (opts->export && strlen(opts->export) > NBD_MAX_STRING) {
+        error_setg(errp, "export name too long to send to server");
+        return NULL;
+    }
+    if (opts->x_dirty_bitmap && strlen(opts->x_dirty_bitmap) > NBD_MAX_STRING) {
+        error_setg(errp, "x-dirty-bitmap query too long to send to server");
+        return NULL;
+    }
+    if (opts->tls_hostname && !opts->tls_creds) {
+        error_setg(errp, "tls-hostname only supported with tls-creds");
+        return NULL;
+    }
+    target = g_new0(NbdTarget, 1);
+    target->refcount = 1;
+    target->addr = QAPI_CLONE(SocketAddress, opts->server);
+    target->export = g_strdup(opts->export ? opts->export : "");
+    target->context =
+        g_strdup(opts->x_dirty_bitmap ? opts->x_dirty_bitmap : NBD_CONTEXT_ALLOCATION);
+    target->context_required = opts->x_dirty_bitmap != NULL;
+    target->tls_creds = g_strdup(opts->tls_creds);
+    target->tls_hostname = g_strdup(opts->tls_hostname);
+    return target;
+}
+
+/* Connects, again and again until open-timeout (seconds; 0: once). */
+static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_t timeout,
+                                                      GError **errp)
+{
+    int64_t until = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout * NANOSECONDS_PER_SECOND;
+
+    for (;;) {
+        QIOChannelSocket *sioc = qio_channel_socket_new();
+        QIOChannel *ioc = QIO_CHANNEL(sioc);
+        g_autoptr(GError) err = NULL;
+        int ret = qio_channel_socket_co_connect(sioc, client->target->addr, &err);
+
+        if (ret == 0) {
+            ret = nbd_client_co_handshake(&ioc, client->target, &client->info, &err);
+            qio_channel_detach_aio_context(ioc);
+        }
+        if (ret == 0) {
+            return ioc;
+        }
+        qio_channel_unref(ioc);
+        if (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= until) {
+            g_propagate_error(errp, g_steal_pointer(&err));
+            return NULL;
+        }
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, NBD_OPEN_RETRY_NS);
+    }
+}
+
+static bool nbd_check_writable(BlockDriverState *bs, const NbdExportInfo *info, GError **errp)
+{
+    if ((info->flags & NBD_FLAG_READ_ONLY) && (bs->open_flags & BDRV_O_RDWR)) {
+        return bdrv_apply_auto_read_only(bs, "request on write denied without write permission",
+                                         errp);
+    }
+    return true;
+}
+
+static void nbd_set_supported_flags(BlockDriverState *bs, const NbdExportInfo *info)
+{
+    if (info->flags & NBD_FLAG_SEND_FUA) {
+        bs->supported_write_flags = BDRV_REQ_FUA;
+        bs->supported_zero_flags |= BDRV_REQ_FUA;
+    }
+    if (info->flags & NBD_FLAG_SEND_WRITE_ZEROES) {
+        bs->supported_zero_flags |= BDRV_REQ_MAY_UNMAP;
+        if (info->flags & NBD_FLAG_SEND_FAST_ZERO) {
+            bs->supported_zero_flags |= BDRV_REQ_NO_FALLBACK;
+        }
+    }
+}
+
+static void nbd_client_free(NbdClient *client)
+{
+    nbd_client_close(client);
+    nbd_client_leave_context(client);
+    nbd_target_unref(client->target);
+    g_clear_pointer(&client->last_error, g_free);
+    g_mutex_clear(&client->ioc_lock);
+}
+
+static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions *options,
+                                     int flags, GError **errp)
+{
+    const BlockdevOptionsNbd *opts = &options->u.nbd;
+    NbdClient *client = bs->opaque;
+    QIOChannel *ioc;
+
+    client->bs = bs;
+    client->target = nbd_target_new(opts, errp);
+    if (!client->target) {
+        return false;
+    }
+    client->reconnect_delay = opts->has_reconnect_delay ? opts->reconnect_delay : 0;
+    g_mutex_init(&client->ioc_lock);
+    qemu_co_queue_init(&client->waiting);
+    nbd_client_enter_context(client, bdrv_get_aio_context(bs));
+
+    ioc = nbd_client_co_connect(client, opts->has_open_timeout ? opts->open_timeout : 0, errp);
+    if (!ioc || !nbd_check_writable(bs, &client->info, errp)) {
+        qio_channel_unref(ioc);
+        nbd_client_free(client);
+        return false;
+    }
+    client->max_links = 1;
+    if (client->info.flags & NBD_FLAG_CAN_MULTI_CONN) {
+        client->max_links =
+            opts->has_connections ? CLAMP(opts->connections, 1, NBD_MAX_LINKS) : NBD_DEFAULT_LINKS;
+    }
+    client->links[0] = nbd_link_new(client, 0);
+    client->n_links = 1;
+    client->drained = bs->quiesce_counter > 0;
+    nbd_link_set_up(client->links[0], ioc, &client->info);
+    bs->total_bytes = client->info.size;
+    nbd_set_supported_flags(bs, &client->info);
+    return true;
+}
+
+static void coroutine_fn nbd_co_close(BlockDriverState *bs)
+{
+    NbdClient *client = bs->opaque;
+
+    for (unsigned i = 0; i < client->n_links; i++) {
+        /* the caller's last request may have been answered inside the reader, which has to end first */
+        while (client->links[i]->reading || client->links[i]->senders) {
+            qemu_co_yield_to_loop();
+        }
+    }
+    nbd_client_free(client);
+}
+
+/* --- threads and drained sections --- */
+
+static void nbd_drain_begin(BlockDriverState *bs)
+{
+    nbd_client_drain_begin(bs->opaque);
+}
+
+static void nbd_drain_end(BlockDriverState *bs)
+{
+    nbd_client_drain_end(bs->opaque);
+}
+
+static void nbd_detach_aio_context(BlockDriverState *bs)
+{
+    nbd_client_leave_context(bs->opaque);
+}
+
+static void nbd_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
+{
+    nbd_client_enter_context(bs->opaque, ctx);
+}
+
+static void nbd_cancel_in_flight(BlockDriverState *bs)
+{
+    nbd_client_cancel(bs->opaque);
+}
+
+/* --- reopen, names --- */
+
+/* Only what the block layer itself changes may differ. */
+static bool coroutine_fn nbd_co_reopen_prepare(BDRVReopenState *state, GError **errp)
+{
+    NbdClient *client = state->bs->opaque;
+
+    if ((state->flags & BDRV_O_RDWR) && (client->info.flags & NBD_FLAG_READ_ONLY)) {
+        error_setg(errp, "Can't reopen read-only NBD mount as read/write");
+        return false;
+    }
+    return true;
+}
+
+static void nbd_refresh_filename(BlockDriverState *bs)
+{
+    char *name = bs->options ? nbd_make_filename(&bs->options->u.nbd) : NULL;
+
+    if (name) {
+        g_free(bs->exact_filename);
+        bs->exact_filename = name;
+        g_free(bs->filename);
+        bs->filename = g_strdup(name);
+    }
+}
+
+static bool nbd_parse_options(const char *filename, BlockdevOptions *o, GError **errp)
+{
+    o->driver = BLOCKDEV_DRIVER_NBD;
+    return nbd_parse_filename(filename, &o->u.nbd, errp);
+}
+
+static const char *const nbd_prefixes[] = {"nbd:", "nbd+tcp:", "nbd+unix:", NULL};
+
+const BlockDriver bdrv_nbd = {
+    .format_name = "nbd",
+    .protocol_name = "nbd",
+    .driver = BLOCKDEV_DRIVER_NBD,
+    .instance_size = sizeof(NbdClient),
+    .is_protocol = true,
+    .filename_prefixes = nbd_prefixes,
+    .bdrv_parse_filename = nbd_parse_options,
+    .bdrv_co_open = nbd_co_open,
+    .bdrv_co_close = nbd_co_close,
+    .bdrv_co_reopen_prepare = nbd_co_reopen_prepare,
+    .bdrv_co_preadv = nbd_co_preadv,
+    .bdrv_co_pwritev = nbd_co_pwritev,
+    .bdrv_co_pwrite_zeroes = nbd_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = nbd_co_pdiscard,
+    .bdrv_co_flush_to_disk = nbd_co_flush,
+    .bdrv_co_block_status = nbd_co_block_status,
+    .bdrv_co_getlength = nbd_co_getlength,
+    .bdrv_co_truncate = nbd_co_truncate,
+    .bdrv_refresh_limits = nbd_refresh_limits,
+    .bdrv_cancel_in_flight = nbd_cancel_in_flight,
+    .bdrv_detach_aio_context = nbd_detach_aio_context,
+    .bdrv_attach_aio_context = nbd_attach_aio_context,
+    .bdrv_drain_begin = nbd_drain_begin,
+    .bdrv_drain_end = nbd_drain_end,
+    .bdrv_refresh_filename = nbd_refresh_filename,
+};

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The NBD server: listening, admission, and the life of a connection around its handshake and service. */
+#include "block/nbd/server.h"
+#include "block/nbd/server-int.h"
+#include "io/net-listener.h"
+#include "util/co-lock.h"
+#include "util/error.h"
+#include "util/timer.h"
+
+/* Connections that the kernel holds for us when max-connections is reached, and before they are accepted. */
+#define NBD_BACKLOG 128
+
+struct NbdServer {
+    bool running;
+    bool stopping;
+    NbdServerConfig config; /* addr is not kept */
+    char *tls_creds, *tls_authz;
+    QIONetListener *listener;
+    unsigned n_conns;
+    TAILQ_HEAD(, NbdConn) conns; /* still in their handshake, or served */
+    CoQueue conn_ended;          /* nbd_server_co_stop() waits here */
+    bool initialised;
+};
+
+static NbdServer nbd_server;
+
+static NbdServer *server(void)
+{
+    if (!nbd_server.initialised) {
+        nbd_server.initialised = true;
+        TAILQ_INIT(&nbd_server.conns);
+        qemu_co_queue_init(&nbd_server.conn_ended);
+    }
+    return &nbd_server;
+}
+
+const NbdServerConfig *nbd_server_config(void)
+{
+    return &server()->config;
+}
+
+bool nbd_server_is_running(void)
+{
+    return server()->running;
+}
+
+/* --- connections --- */
+
+static void nbd_server_accept(QIONetListener *listener, QIOChannelSocket *sioc, void *opaque);
+
+/* Accepts while there is room; the others wait in the backlog. */
+static void nbd_server_update_admission(void)
+{
+    NbdServer *s = server();
+    bool room = !s->config.max_connections || s->n_conns < s->config.max_connections;
+
+    if (s->listener) {
+        qio_net_listener_set_client_func(s->listener, room ? nbd_server_accept : NULL, s);
+    }
+}
+
+static void nbd_conn_deadline(void *opaque)
+{
+    NbdConn *conn = opaque;
+
+    qio_channel_shutdown(conn->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
+}
+
+static void nbd_conn_free(NbdConn *conn)
+{
+    NbdServer *s = server();
+
+    TAILQ_REMOVE(&s->conns, conn, next_in_server);
+    s->n_conns--;
+    if (conn->exp) {
+        blk_exp_unref(&conn->exp->common);
+    }
+    timer_free(conn->deadline);
+    qio_channel_unref(conn->ioc);
+    qio_channel_unref(QIO_CHANNEL(conn->sioc));
+    g_free(conn->contexts.export_name);
+    g_free(conn->peer);
+    g_free(conn);
+    nbd_server_update_admission();
+    qemu_co_queue_restart_all(&s->conn_ended);
+}
+
+static void coroutine_fn nbd_conn_co_run(void *opaque)
+{
+    NbdConn *conn = opaque;
+    g_autoptr(GError) err = NULL;
+    int ret = nbd_conn_co_handshake(conn, &err);
+
+    timer_del(conn->deadline);
+    qio_channel_detach_aio_context(conn->ioc);
+    if (ret == 0) {
+        nbd_conn_co_serve(conn);
+    }
+    nbd_conn_free(conn);
+}
+
+static void nbd_server_accept(QIONetListener *listener, QIOChannelSocket *sioc, void *opaque)
+{
+    NbdServer *s = opaque;
+    NbdConn *conn = g_new0(NbdConn, 1);
+
+    conn->sioc = sioc;
+    conn->ioc = qio_channel_ref(QIO_CHANNEL(sioc));
+    conn->peer = qio_channel_socket_peer_name(sioc);
+    TAILQ_INIT(&conn->replies);
+    qio_channel_set_delay(conn->ioc, false);
+    conn->deadline =
+        aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, nbd_conn_deadline, conn);
+    if (s->config.handshake_max_seconds) {
+        timer_mod_ns(conn->deadline, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                                         s->config.handshake_max_seconds * NANOSECONDS_PER_SECOND);
+    }
+    TAILQ_INSERT_TAIL(&s->conns, conn, next_in_server);
+    s->n_conns++;
+    nbd_server_update_admission();
+    qemu_coroutine_enter(qemu_coroutine_create(nbd_conn_co_run, conn));
+}
+
+/* --- start and stop --- */
+
+bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **errp)
+{
+    NbdServer *s = server();
+    g_autoptr(QIONetListener) listener = NULL;
+
+    if (s->running) {
+        error_setg(errp, "NBD server already running");
+        return false;
+    }
+    s->running = true; /* nobody else starts it while names are resolved */
+    listener = qio_net_listener_new();
+    if (!qio_net_listener_co_open(listener, config->addr, NBD_BACKLOG, errp)) {
+        s->running = false;
+        return false;
+    }
+    s->config = *config;
+    s->config.addr = NULL;
+    s->config.tls_creds = s->tls_creds = g_strdup(config->tls_creds);
+    s->config.tls_authz = s->tls_authz = g_strdup(config->tls_authz);
+    s->listener = g_steal_pointer(&listener);
+    nbd_server_update_admission();
+    return true;
+}
+
+void coroutine_fn nbd_server_co_stop(void)
+{
+    NbdServer *s = server();
+    NbdConn *conn;
+
+    if (!s->running || s->stopping) {
+        return;
+    }
+    s->stopping = true;
+    g_clear_pointer(&s->listener, qio_net_listener_free);
+    blk_exp_co_close_all(BLOCK_EXPORT_TYPE_NBD);
+    TAILQ_FOREACH (conn, &s->conns, next_in_server) {
+        qio_channel_shutdown(conn->ioc, QIO_CHANNEL_SHUTDOWN_BOTH); /* those in their handshake */
+    }
+    while (!TAILQ_EMPTY(&s->conns)) {
+        qemu_co_queue_wait(&s->conn_ended, NULL);
+    }
+    g_clear_pointer(&s->tls_creds, g_free);
+    g_clear_pointer(&s->tls_authz, g_free);
+    memset(&s->config, 0, sizeof(s->config));
+    s->stopping = false;
+    s->running = false;
+}
