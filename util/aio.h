@@ -80,7 +80,8 @@ typedef void IOHandler(void *opaque);
 /*
  * Calls io_read(opaque) when fd is readable (or at end of file, or in error), io_write(opaque) when it is
  * writable (or in error); level triggered. NULL drops that side; both NULL forgets fd, which must be done
- * before it is closed. After this returns the old handlers are not called again.
+ * before it is closed. After this returns the old handlers are not called again. A handler may find that
+ * somebody else has taken what was ready, so fd should not block.
  */
 void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write, void *opaque);
 

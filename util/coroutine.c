@@ -225,7 +225,7 @@ static Coroutine *coroutine_new(void)
 
     frame = (SwitchFrame *)((char *)co->stack + co->stack_bytes - 128);
     memset(frame, 0, sizeof(*frame));
-    /* Rounding modes and exception masks start as those of the creator. */
+    /* Rounding modes and exception masks are the creator's, then what the coroutine before left. */
     __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(frame->mxcsr), "=m"(frame->x87_cw));
     frame->rip = coroutine_start;
     co->sp = frame;
