@@ -17,6 +17,8 @@
 #define ZERO_STEP (64 << 10)
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
+/* How long the rate is measured before it counts. */
+#define RATE_WINDOW_NS (20 * SCALE_MS)
 /* A job with a speed limit is served in requests of this time's worth. */
 #define SPEED_REQUEST_NS (50 * SCALE_MS)
 
@@ -280,6 +282,21 @@ static void coroutine_fn copy_co_failed(MirrorCopy *c, int ret)
     }
 }
 
+/* Times the copying in windows that begin when it begins. */
+static void measure_rate(MirrorBlockJob *s, int64_t bytes)
+{
+    int64_t elapsed = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->rate_start_ns;
+
+    s->rate_bytes += bytes;
+    if (elapsed >= RATE_WINDOW_NS || !s->rate) {
+        int64_t rate = (int64_t)((double)s->rate_bytes * NANOSECONDS_PER_SECOND / MAX(elapsed, 1));
+
+        s->rate = s->rate ? (s->rate + rate) / 2 : rate;
+        s->rate_bytes = 0;
+        s->rate_start_ns += elapsed;
+    }
+}
+
 static void coroutine_fn copy_co_entry(void *opaque)
 {
     MirrorCopy *c = opaque;
@@ -302,6 +319,7 @@ static void coroutine_fn copy_co_entry(void *opaque)
         copy_co_failed(c, ret);
     } else {
         job_progress_update(&s->common.job, bytes);
+        measure_rate(s, c->extent.kind == MIRROR_EXTENT_ZERO ? 0 : bytes);
     }
     mirror_op_end(s, &c->op);
     s->bytes_in_flight -= bytes;
@@ -319,6 +337,10 @@ static void start_copy(MirrorBlockJob *s, const MirrorExtent *extent)
 
     c->s = s;
     c->extent = *extent;
+    if (s->bytes_in_flight == 0) {
+        s->rate_start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        s->rate_bytes = 0;
+    }
     s->in_flight++;
     s->bytes_in_flight += extent->bytes;
     mirror_op_begin(s, &c->op, extent->offset, extent->bytes);

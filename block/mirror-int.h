@@ -141,6 +141,8 @@ struct MirrorBlockJob {
     LIST_HEAD(, MirrorOp) ops;
     int in_flight; /* copying operations; guest writes not counted */
     int64_t bytes_in_flight;
+    int64_t rate;             /* bytes/s copied of late; 0: not known yet */
+    int64_t rate_start_ns, rate_bytes; /* the measurement under way */
     int64_t dirty_cursor;        /* where the search for dirty extents goes on */
     int64_t not_before_ns;       /* no new operation before this time: after an ignored error */
     int ret;                     /* first fatal error */

@@ -19,9 +19,13 @@
 /* Once ready, small changes wait this long for company. */
 #define READY_BATCH_NS    (20 * SCALE_MS)
 #define READY_BATCH_BYTES (1 << 20)
-/* What may be left to copy when guests are held up to copy it, bytes, and for how long they are. */
-#define FINAL_BYTES       (4 << 20)
+/*
+ * Guests are held up while the rest is copied when that is expected to take no longer than this, by the rate seen so far, and not longer
+ * than the deadline if it does.
+ */
+#define FINAL_EXPECTED_NS (50 * SCALE_MS)
 #define FINAL_DEADLINE_NS (500 * SCALE_MS)
+#define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
 /* One buffer. */
@@ -87,6 +91,14 @@ static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
     return true;
 }
 
+/* Little enough is left that guests may be held up to copy it. */
+static bool little_left(const MirrorBlockJob *s)
+{
+    int64_t bytes = s->rate / (NANOSECONDS_PER_SECOND / FINAL_EXPECTED_NS);
+
+    return mirror_scan_done(s) && mirror_bytes_left(s) <= MIN(bytes, FINAL_MAX_BYTES);
+}
+
 /* Source and target have met for the first time. */
 static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
 {
@@ -136,26 +148,54 @@ static int64_t batch_delay_ns(const MirrorBlockJob *s)
     return READY_BATCH_NS;
 }
 
-/* One look at what there is to do. True: the work is done. */
-static bool coroutine_fn mirror_co_step(MirrorBlockJob *s)
+/* Nothing to copy: waits until there is. */
+static void coroutine_fn mirror_co_idle(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
     int64_t wait;
 
-    if (s->ready && finish_asked(s) != MIRROR_FINISH_NONE && mirror_scan_done(s) &&
-        mirror_bytes_left(s) <= FINAL_BYTES &&
-        qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->not_before_final_ns) {
+    if (finish_asked(s) != MIRROR_FINISH_NONE) {
+        job_co_sleep_ns(job, s->not_before_final_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+        return;
+    }
+    job_co_yield(job, true);
+    wait = batch_delay_ns(s);
+    if (wait && !mirror_is_clean(s)) {
+        job_co_sleep_ns(job, wait);
+    }
+}
+
+/* Makes source and target meet although guests go on writing. True: the copy is final. */
+static bool coroutine_fn mirror_co_force_meeting(MirrorBlockJob *s)
+{
+    if (s->ready) {
         return mirror_co_try_finish(s);
     }
+    if (mirror_co_meet(s)) {
+        bdrv_drained_end(s->source);
+        mirror_co_become_ready(s);
+    } else {
+        s->not_before_final_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + FINAL_RETRY_NS;
+    }
+    return false;
+}
+
+/* One look at what there is to do. True: the work is done. */
+static bool coroutine_fn mirror_co_step(MirrorBlockJob *s)
+{
+    Job *job = &s->common.job;
+    bool wants_meeting = s->ready ? finish_asked(s) != MIRROR_FINISH_NONE : !mirror_is_clean(s);
+    int64_t wait;
+
+    if (wants_meeting && (little_left(s) || mirror_is_clean(s)) &&
+        qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->not_before_final_ns) {
+        return mirror_co_force_meeting(s);
+    }
     if (mirror_is_clean(s)) {
-        if (!s->ready) {
+        if (s->ready) {
+            mirror_co_idle(s);
+        } else {
             mirror_co_become_ready(s);
-            return false;
-        }
-        job_co_yield(job, true);
-        wait = batch_delay_ns(s);
-        if (wait && !mirror_is_clean(s)) {
-            job_co_sleep_ns(job, wait);
         }
         return false;
     }
