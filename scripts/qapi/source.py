@@ -58,7 +58,7 @@ class Expr:
 
 
 _TOKEN = re.compile(r"""(?P<space>[ \t\r\n]+)|(?P<doc>\#\#[ \t]*\n(?:\#(?!\#).*\n)*?\#\#[ \t]*(?:\n|$))
-                        |(?P<comment>\#.*)|(?P<punct>[{}\[\]:,])|'(?P<string>[^'\n]*)'
+                        |(?P<comment>\#(?!\#[ \t]*(?:\n|$)).*)|(?P<punct>[{}\[\]:,])|'(?P<string>[^'\n]*)'
                         |(?P<word>true|false|null)""", re.X)
 
 
