@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "util/aio.h"
 #include "util/coroutine-int.h"
 #include "util/coroutine-sanitizer.h"
 
@@ -309,14 +308,8 @@ void qemu_coroutine_enter(Coroutine *co)
             coroutine_free(co);
         }
     } else {
-        AioContext *move_to = co->move_to;
-
-        co->move_to = NULL;
-        /* From here on another thread may run co, or have freed it, unless it is to be moved by us. */
+        /* From here on another thread may run co, or have freed it. */
         __atomic_store_n(&co->caller, NULL, __ATOMIC_RELEASE);
-        if (move_to) {
-            aio_co_schedule(move_to, co);
-        }
     }
 }
 
