@@ -115,7 +115,7 @@ def stage_style(result, options):
     shell = [n for n in everything if not n.endswith(('.c', '.h', '.py')) and is_shell(n)]
     python = [n for n in everything if n.endswith('.py')]
     step(result, 'floors', ['scripts/check-floors'], LOGS / 'floors.log')
-    step(result, 'codespell', ['codespell', '--ignore-words', '.codespell-ignore', *everything, 'README.md', 'docs'],
+    step(result, 'codespell', ['codespell', '--ignore-words', '.codespell-ignore', *everything, 'README.md', 'CONTRIBUTING.md', 'docs'],
          LOGS / 'codespell.log')
     step(result, 'shellcheck', ['shellcheck', *shell], LOGS / 'shellcheck.log')
     step(result, 'clang-format', ['clang-format', '--dry-run', '-Werror', *c_files], LOGS / 'clang-format.log')

@@ -37,7 +37,8 @@ void aio_co_wake(Coroutine *co)
 void coroutine_fn aio_co_reschedule_self(AioContext *ctx)
 {
     if (ctx != qemu_get_current_aio_context()) {
-        aio_co_schedule(ctx, qemu_coroutine_self());
+        /* Not scheduled from here: ctx's thread could only spin until this one has yielded. */
+        qemu_coroutine_self()->move_to = ctx;
         qemu_coroutine_yield();
     }
 }

@@ -20,6 +20,7 @@ struct Coroutine {
     bool scheduled;  /* `post` is in the list of a context */
     AioPost post;
 
+    AioContext *move_to; /* where to schedule it once it has yielded; NULL: nowhere */
     Coroutine *pool_next;
     void *stack; /* lowest usable byte, above the guard page; NULL for a thread's leader */
     size_t stack_bytes;

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "util/aio.h"
 #include "util/coroutine-int.h"
 #include "util/coroutine-sanitizer.h"
 
@@ -308,8 +309,14 @@ void qemu_coroutine_enter(Coroutine *co)
             coroutine_free(co);
         }
     } else {
-        /* From here on another thread may run co, or have freed it. */
+        AioContext *move_to = co->move_to;
+
+        co->move_to = NULL;
+        /* From here on another thread may run co, or have freed it, unless it is to be moved by us. */
         __atomic_store_n(&co->caller, NULL, __ATOMIC_RELEASE);
+        if (move_to) {
+            aio_co_schedule(move_to, co);
+        }
     }
 }
 

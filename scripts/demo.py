@@ -1,0 +1,214 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mirror a live disk under write load, pivot to the copy, and prove that nothing was lost.
+
+Called by scripts/demo, which installs and builds first. Works with any QEMU-compatible binary (--binary).
+"""
+import argparse
+import contextlib
+import io
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
+
+import ferry        # noqa: E402  the path is set just above
+from ferry.images import MIB, qemu_img        # noqa: E402
+
+WRITERS = 3
+WRITER_RATE = 8 * MIB       # bytes a second each
+MIRROR_SPEED = 160 * MIB    # slow enough to watch
+TICK_S = 0.1
+LIMIT_S = 600               # hang guard
+ACTS = {
+    'raw': 'a raw file to a raw file',
+    'qcow2': 'a qcow2 image to a qcow2 image',
+    'nbd': 'a raw file to an NBD server (stock qemu-nbd)',
+}
+
+
+class Screen:
+    """Plain lines, and one line that is drawn over on a terminal or repeated now and then in a log."""
+
+    def __init__(self):
+        self.tty = sys.stdout.isatty()
+        self.drawn = False
+        self.shown = -1
+
+    def line(self, text=''):
+        if self.drawn:
+            print()
+            self.drawn = False
+        print(text, flush=True)
+
+    def step(self, text):
+        self.line(f'  {text}')
+
+    def progress(self, percent, text):
+        if self.tty:
+            filled = int(percent * 30 / 100)
+            print(f'\r  [{"#" * filled}{"." * (30 - filled)}] {percent:5.1f} %  {text}\033[K', end='', flush=True)
+            self.drawn = True
+        elif int(percent) // 10 != self.shown:
+            self.shown = int(percent) // 10
+            print(f'  {percent:5.1f} %  {text}', flush=True)
+
+
+def size(count):
+    return f'{count / 2**30:.2f} GiB' if count >= 2**30 else f'{count / MIB:.0f} MiB'
+
+
+def make_disk(lab, act, options):
+    """The disk with random data, the record of what it holds, and the arguments that open it."""
+    fmt = 'qcow2' if act == 'qcow2' else 'raw'
+    total = options.size * MIB
+    with contextlib.redirect_stdout(io.StringIO()):     # the seed is told above
+        raw = ferry.fill(lab.work / 'seed.raw', total, options.seed, data=total * 6 // 10)
+    model = ferry.Model(total, raw)
+    disk = lab.work / f'disk.{fmt}'
+    if fmt == 'raw':
+        raw.rename(disk)
+    else:
+        qemu_img('convert', '-f', 'raw', '-O', fmt, raw, disk)
+        raw.unlink()
+    return disk, fmt, model
+
+
+def make_target(lab, act, options):
+    """Arguments of drive-mirror that name the copy, and where to look at it afterwards."""
+    if act != 'nbd':
+        copy = lab.work / f'copy.{act}'
+        return {'target': str(copy), 'format': act}, copy, act, None
+    copy = ferry.make_image(lab.work / 'copy.raw', options.size * MIB)
+    server = lab.qemu_nbd(copy, export='copy')
+    return {'target': server.uri, 'format': 'raw', 'mode': 'existing'}, copy, 'raw', server
+
+
+def watch(vm, screen, until):
+    """Draws the job's progress until an event of this name comes; returns the event."""
+    start = time.monotonic()
+    while True:
+        found = vm.seen(until, device='demo') or vm.seen('BLOCK_JOB_COMPLETED', device='demo')
+        job = vm.block_job('demo')
+        if job and job['len']:
+            took = time.monotonic() - start
+            rate = job['offset'] / took if took > 0.2 else 0
+            left = f'{(job["len"] - job["offset"]) / rate:4.1f} s left' if rate else ''
+            screen.progress(100 * job['offset'] / job['len'],
+                            f'{size(job["offset"])} of {size(job["len"])}  {rate / MIB:4.0f} MiB/s  {left}')
+        if found:
+            return vm.wait(found[0]['event'], device='demo')
+        time.sleep(TICK_S)      # how often the line is drawn
+
+
+def served(writers):
+    return sum(w.count for w in writers)
+
+
+def mirror(lab, act, options, screen):
+    """One act; returns how many requests the clients had acknowledged in all and after the pivot."""
+    screen.step(f'making a disk of {size(options.size * MIB)} with random data (seed {options.seed})')
+    disk, fmt, model = make_disk(lab, act, options)
+    target, copy, copy_fmt, server = make_target(lab, act, options)
+    node = f'driver={fmt},node-name=disk,file.driver=file,file.filename={disk}'
+    if fmt == 'raw':
+        node += ',discard=unmap'
+    vm = lab.vmm('-blockdev', node, command=options.binary and shlex.split(options.binary))
+    version = vm.qmp.greeting['version']
+    screen.step(f'{Path(vm.argv[0]).name} {version.get("package") or version["qemu"]} is up after {vm.startup_s * 1000:.0f} ms')
+
+    uri = vm.export('disk')
+    with contextlib.redirect_stdout(io.StringIO()):
+        writers = ferry.run_writers(uri, model, options.seed, WRITERS, rate=WRITER_RATE, sizes=(512, 4096, 65536))
+    for writer in writers:
+        writer.wait_count(20)
+    screen.step(f'{WRITERS} NBD clients write to it, {size(WRITERS * WRITER_RATE)}/s together')
+
+    screen.step(f'drive-mirror to {target["target"].replace(str(lab.work) + "/", "")}')
+    vm.cmd('drive-mirror', job_id='demo', device='disk', sync='full', speed=MIRROR_SPEED, **target)
+    start = time.monotonic()
+    event = watch(vm, screen, 'BLOCK_JOB_READY')
+    if event['event'] != 'BLOCK_JOB_READY':
+        raise AssertionError(f'the job ended early: {event["data"]}')
+    screen.step(f'READY after {time.monotonic() - start:.1f} s: source and copy are in step')
+
+    for writer in writers:
+        writer.wait_count(100)      # a while in phase two
+    before = served(writers)
+    start = time.monotonic()
+    vm.cmd('block-job-complete', device='demo')
+    event = vm.wait('BLOCK_JOB_COMPLETED', device='demo')
+    if 'error' in event['data']:
+        raise AssertionError(f'the pivot failed: {event["data"]["error"]}')
+    screen.step(f'pivoted to the copy in {(time.monotonic() - start) * 1000:.0f} ms while the clients kept writing')
+    for writer in writers:
+        writer.wait_count(50)       # these go to the copy alone
+    for writer in writers:
+        writer.stop()
+    vm.quit()
+    if server:
+        server.close()
+
+    record = lab.work / 'record.raw'
+    with open(record, 'wb') as file:
+        for start in range(0, model.size, MIB):
+            chunk = model.data[start:start + MIB]
+            if any(chunk):
+                file.seek(start)
+                file.write(chunk)
+        file.truncate(model.size)
+    screen.step('qemu-img compare: the copy against the record of every acknowledged write')
+    ferry.compare(record, copy, 'raw', copy_fmt)
+    if copy_fmt == 'qcow2':
+        ferry.check_qcow2(copy)
+        screen.step('qemu-img check: no errors')
+    return served(writers), served(writers) - before
+
+
+def play(act, options, screen):
+    """Runs one act and says how it went; true if the copy is right."""
+    screen.line()
+    screen.line(f'== mirror {ACTS[act]}')
+    screen.shown = -1
+    lab = ferry.Lab(limit_s=LIMIT_S)
+    error = None
+    try:
+        total, after = mirror(lab, act, options, screen)
+    except Exception as caught:     # told to the user below
+        error = caught
+    try:
+        lab.close()
+    except Exception as caught:
+        error = error or caught
+    if error:
+        screen.line(f'  FAILED: {error}')
+        return False
+    screen.line(f'  IDENTICAL: {total} requests of clients, {after} of them during or after the pivot; none lost')
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='scripts/demo', description=__doc__.splitlines()[0])
+    for act, title in ACTS.items():
+        parser.add_argument(f'--{act}', dest='acts', action='append_const', const=act, help=f'only: {title}')
+    parser.add_argument('--size', type=int, default=512, metavar='MIB', help='size of the disk [512]')
+    parser.add_argument('--seed', type=int, default=2026, help='of the random data and writes')
+    parser.add_argument('--binary', help='a QEMU-compatible binary instead of the one built here')
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.environ.pop('FERRY_BINARY', None)
+    screen = Screen()
+    screen.line('Ferry moves a live disk: clients keep writing while it is copied, and nothing they were promised is lost.')
+    failed = [act for act in options.acts or ACTS if not play(act, options, screen)]
+    screen.line()
+    screen.line(f'demo: {", ".join(failed)} failed' if failed else 'demo: every copy is right')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
