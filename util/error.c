@@ -65,13 +65,37 @@ void error_setg_errno(GError **errp, int os_errno, const char *fmt, ...)
     error_setg(errp, "%s: %s", message, g_strerror(os_errno));
 }
 
+static bool with_timestamp;
+static char *with_guest_name;
+
+void error_report_set_prefix(bool timestamp, const char *guest_name)
+{
+    with_timestamp = timestamp;
+    g_free(with_guest_name);
+    with_guest_name = g_strdup(guest_name);
+}
+
+/* "2026-01-31T12:00:00.123456Z guest ", or as much of it as was asked for. The caller frees. */
+static char *report_prefix(void)
+{
+    g_autofree char *time = NULL;
+
+    if (with_timestamp) {
+        g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+
+        time = g_date_time_format(now, "%Y-%m-%dT%H:%M:%S.%fZ ");
+    }
+    return g_strconcat(time ? time : "", with_guest_name ? with_guest_name : "", with_guest_name ? " " : "", NULL);
+}
+
 /* One write for a line, so that reports of several threads do not mix. */
 static void G_GNUC_PRINTF(2, 0) report_valist(const char *kind, const char *fmt, va_list ap)
 {
     g_autofree char *message = g_strdup_vprintf(fmt, ap);
+    g_autofree char *prefix = report_prefix();
     const char *program = g_get_prgname();
 
-    fprintf(stderr, "%s: %s%s\n", program ? program : "qemu-system-x86_64", kind, message);
+    fprintf(stderr, "%s%s: %s%s\n", prefix, program ? program : "qemu-system-x86_64", kind, message);
 }
 
 void error_report(const char *fmt, ...)
@@ -89,6 +113,15 @@ void warn_report(const char *fmt, ...)
 
     va_start(ap, fmt);
     report_valist("warning: ", fmt, ap);
+    va_end(ap);
+}
+
+void info_report(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report_valist("info: ", fmt, ap);
     va_end(ap);
 }
 

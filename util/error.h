@@ -10,6 +10,7 @@
 #define FERRY_UTIL_ERROR_H
 
 #include <glib.h>
+#include <stdbool.h>
 
 #define FERRY_ERROR (ferry_error_quark())
 GQuark ferry_error_quark(void);
@@ -36,6 +37,10 @@ void error_setg_errno(GError **errp, int os_errno, const char *fmt, ...) G_GNUC_
 /* Prints "PROGRAM: message" on stderr, and the warning form "PROGRAM: warning: message". */
 void error_report(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void warn_report(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* Prints "PROGRAM: info: message". */
+void info_report(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* -msg: a time before each report, and the guest's name (NULL: none) after it. Start-up only. */
+void error_report_set_prefix(bool timestamp, const char *guest_name);
 /* Prints err as error_report() and frees it. */
 void error_report_err(GError *err);
 

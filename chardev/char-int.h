@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a chardev back end implements, and what it may ask of the core. */
+#ifndef FERRY_CHARDEV_CHAR_INT_H
+#define FERRY_CHARDEV_CHAR_INT_H
+
+#include "chardev/char.h"
+
+typedef struct ChardevClass {
+    ChardevBackendKind kind;
+    const char *name;     /* as in the schema */
+    size_t instance_size; /* Chardev is the first member; zeroed */
+    bool terminal;        /* a person may type here */
+
+    /*
+     * Opens. The label is set. When the other end is there from the start it calls qemu_chr_be_opened() in here. On failure
+     * close() is called on what there is.
+     */
+    bool coroutine_fn (*co_open)(Chardev *chr, const ChardevBackend *backend, GError **errp);
+    /* Releases everything; sends nothing to the front end. */
+    void (*close)(Chardev *chr);
+    /* Takes all of it (the core has checked the limit); called only while open. */
+    void (*write)(Chardev *chr, const uint8_t *buf, size_t len);
+    size_t (*pending)(const Chardev *chr); /* optional: 0 */
+    /* The front end came, went or can read again. Optional. */
+    void (*update_read)(Chardev *chr);
+    /* The other end sends no more, but the front end may still write: somebody else may take its place. Optional. */
+    void (*eof)(Chardev *chr);
+    /* Ends the conversation: after sending what is pending, or at once. Optional. */
+    void (*disconnect)(Chardev *chr, bool at_once);
+    /* As qemu_chr_filename(). */
+    char *(*filename)(const Chardev *chr);
+} ChardevClass;
+
+struct Chardev {
+    const ChardevClass *klass;
+    char *label;
+    CharFrontend *fe;
+    bool open;  /* somebody is at the other end */
+    char *pty;  /* path, for pty */
+    int log_fd; /* -1: no log file */
+    TAILQ_ENTRY(Chardev) next;
+};
+
+/* Somebody came / went. Not for callers inside write(), update_read() or disconnect(). */
+void qemu_chr_be_opened(Chardev *chr);
+void qemu_chr_be_closed(Chardev *chr);
+/* No more input. True when the front end wants to go on writing; it will then disconnect. */
+bool qemu_chr_be_eof(Chardev *chr);
+/* Bytes the front end takes now, at most CHR_READ_BUF_LEN; without one, none. */
+size_t qemu_chr_be_can_read(Chardev *chr);
+/* Hands over input, with the descriptors that came with it; these are consumed. */
+void qemu_chr_be_read(Chardev *chr, const uint8_t *buf, size_t len, const int *fds, size_t nfds);
+void qemu_chr_be_drained(Chardev *chr);
+
+/* The back ends. */
+extern const ChardevClass chardev_file_class;
+extern const ChardevClass chardev_null_class;
+extern const ChardevClass chardev_pipe_class;
+extern const ChardevClass chardev_pty_class;
+extern const ChardevClass chardev_ringbuf_class;
+extern const ChardevClass chardev_socket_class;
+extern const ChardevClass chardev_stdio_class;
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Character devices: named streams of bytes between the outside (a socket, a terminal, a file) and one front end inside
+ * (a monitor, a serial port).
+ *
+ * Back ends never block: what the outside does not take is buffered up to the front end's limit. Everything runs in the
+ * main thread and its AioContext.
+ */
+#ifndef FERRY_CHARDEV_CHAR_H
+#define FERRY_CHARDEV_CHAR_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "qapi/qapi-types-char.h"
+#include "util/coroutine.h"
+#include "util/queue.h"
+
+typedef struct Chardev Chardev;
+typedef struct CharFrontend CharFrontend;
+
+/* Most bytes a front end is handed in one call. */
+#define CHR_READ_BUF_LEN 8192
+/* Most unsent bytes a chardev keeps unless its front end asks for more. */
+#define CHR_OUTPUT_LIMIT (64 * 1024)
+
+typedef enum QEMUChrEvent {
+    CHR_EVENT_OPENED, /* somebody is at the other end */
+    CHR_EVENT_EOF,    /* the other end will send nothing more, but may still read */
+    CHR_EVENT_CLOSED, /* nobody is there any more; unsent output is gone */
+} QEMUChrEvent;
+
+/* What a front end does. Called from the event loop, never from inside qemu_chr_fe_*(), qemu_chr_fe_init() excepted. */
+typedef struct CharFrontendOps {
+    /* Bytes it can take now. 0: none until it calls qemu_chr_fe_accept_input(). */
+    size_t (*can_read)(void *opaque);
+    /* 1..can_read() bytes. */
+    void (*read)(void *opaque, const uint8_t *buf, size_t len);
+    /* Descriptors that came with the bytes of the next read(); ownership passes. NULL: they are closed. */
+    void (*receive_fds)(void *opaque, const int *fds, size_t nfds);
+    void (*event)(void *opaque, QEMUChrEvent event); /* optional */
+    /* Everything written so far has been sent. Optional. */
+    void (*drained)(void *opaque);
+} CharFrontendOps;
+
+/* A front end's hold on a chardev; embedded in its owner. Members are char.c's. */
+struct CharFrontend {
+    Chardev *chr; /* NULL: not connected */
+    const CharFrontendOps *ops;
+    void *opaque;
+    size_t output_limit;
+};
+
+/*
+ * Connects a front end; fails when chr has one. If the other end is there already, CHR_EVENT_OPENED is delivered before this
+ * returns. output_limit 0: CHR_OUTPUT_LIMIT.
+ */
+bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops, void *opaque,
+                      size_t output_limit, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Lets go of the chardev; no callback comes after this. */
+void qemu_chr_fe_deinit(CharFrontend *fe);
+/* can_read() may have become positive. */
+void qemu_chr_fe_accept_input(CharFrontend *fe);
+/*
+ * Sends, or buffers as far as the limit allows; the bytes taken, which are fewer than len when the limit is reached. Without
+ * anybody at the other end everything is taken and lost.
+ */
+size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len);
+/* Bytes taken and not yet sent. */
+size_t qemu_chr_fe_pending(const CharFrontend *fe);
+/* Ends the conversation with the other end once everything is sent; stdio and files stay. */
+void qemu_chr_fe_disconnect(CharFrontend *fe);
+/* Ends it now, without sending what is pending. */
+void qemu_chr_fe_abort(CharFrontend *fe);
+
+/* Makes a chardev, which char.c owns. The backend is only read. NULL and errp: nothing was made. */
+Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *backend,
+                                      GError **errp);
+/* Removes an idle one; fails when it has a front end. */
+bool qemu_chr_remove(const char *label, GError **errp);
+Chardev *qemu_chr_find(const char *label);
+/* The next in order of creation; NULL starts and ends. */
+Chardev *qemu_chr_next(Chardev *chr);
+const char *qemu_chr_label(const Chardev *chr);
+/* "pty:/dev/pts/3", "disconnected:unix:/path,server=on". The caller frees. */
+char *qemu_chr_filename(const Chardev *chr);
+/* The pty's path, or NULL. */
+const char *qemu_chr_pty(const Chardev *chr);
+bool qemu_chr_has_frontend(const Chardev *chr);
+/* The driver of a terminal a person sits at: the monitor echoes what is typed. */
+bool qemu_chr_is_terminal(const Chardev *chr);
+
+/* Sends what can be sent without waiting and closes all of them, front ends or not: end of shutdown. */
+void qemu_chr_cleanup(void);
+
+#endif

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The parts of HMP: hmp.c runs lines, hmp-session.c reads them, the others hold the commands. */
+#ifndef FERRY_MONITOR_HMP_INT_H
+#define FERRY_MONITOR_HMP_INT_H
+
+void hmp_register_qmp_commands(void); /* hmp-qmp.c */
+void hmp_register_infos(void);        /* hmp-info.c */
+
+#endif

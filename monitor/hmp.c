@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* HMP: the tables of commands, and running a line. */
+#include "monitor/hmp.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include "monitor/hmp-int.h"
+#include "monitor/monitor-int.h"
+#include "qapi/dispatch.h"
+#include "qapi/qapi-commands-misc.h"
+#include "util/error.h"
+
+struct HMPOutput {
+    GString *text;
+};
+
+static struct {
+    GPtrArray *commands, *infos; /* const HMPCommand, by name */
+} hmp;
+
+/* --- tables --- */
+
+static int by_name(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(const HMPCommand *const *)a)->name, (*(const HMPCommand *const *)b)->name);
+}
+
+static void add(GPtrArray **table, const HMPCommand *cmd)
+{
+    if (!*table) {
+        *table = g_ptr_array_new();
+    }
+    g_ptr_array_add(*table, (gpointer)cmd);
+}
+
+void hmp_register_command(const HMPCommand *cmd)
+{
+    add(&hmp.commands, cmd);
+}
+
+void hmp_register_info(const HMPCommand *cmd)
+{
+    add(&hmp.infos, cmd);
+}
+
+/* True when word is one of "a|b|c". */
+static bool has_name(const char *names, const char *word)
+{
+    size_t len = strlen(word);
+
+    while (names) {
+        if (!strncmp(names, word, len) && (names[len] == '|' || !names[len])) {
+            return true;
+        }
+        names = strchr(names, '|');
+        names = names ? names + 1 : NULL;
+    }
+    return false;
+}
+
+static const HMPCommand *find(GPtrArray *table, const char *word)
+{
+    for (guint i = 0; table && *word && i < table->len; i++) {
+        const HMPCommand *cmd = g_ptr_array_index(table, i);
+
+        if (has_name(cmd->name, word)) {
+            return cmd;
+        }
+    }
+    return NULL;
+}
+
+/* --- output --- */
+
+void hmp_printf(HMPOutput *out, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    g_string_append_vprintf(out->text, fmt, ap);
+    va_end(ap);
+}
+
+void hmp_error(HMPOutput *out, GError *err)
+{
+    if (err) {
+        hmp_printf(out, "Error: %s\n", err->message);
+        g_error_free(err);
+    }
+}
+
+json_object *coroutine_fn hmp_co_qmp(HMPOutput *out, const char *command, json_object *args)
+{
+    const QmpCommand *cmd = qmp_find_command(command);
+    json_object *result = NULL;
+    GError *err = NULL;
+
+    if (!cmd) {
+        hmp_printf(out, "Error: The command %s has not been found\n", command);
+    } else if (!qmp_command_co_run(cmd, args, &result, &err)) {
+        hmp_error(out, err);
+        result = NULL;
+    }
+    json_object_put(args);
+    return result;
+}
+
+/* --- help --- */
+
+static void print_help(HMPOutput *out, GPtrArray *table, const char *prefix, const char *only)
+{
+    if (!table) {
+        return;
+    }
+    g_ptr_array_sort(table, by_name);
+    for (guint i = 0; i < table->len; i++) {
+        const HMPCommand *cmd = g_ptr_array_index(table, i);
+
+        if (!only || has_name(cmd->name, only)) {
+            hmp_printf(out, "%s%s%s%s -- %s\n", prefix, cmd->name, *cmd->args ? " " : "", cmd->args,
+                       cmd->help);
+        }
+    }
+}
+
+static void coroutine_fn hmp_co_help(HMPOutput *out, const HMPCommand *self, int argc, char **argv)
+{
+    if (argc && !strcmp(argv[0], "info")) {
+        print_help(out, hmp.infos, "info ", argc > 1 ? argv[1] : NULL);
+    } else {
+        print_help(out, hmp.commands, "", argc ? argv[0] : NULL);
+    }
+}
+
+static void coroutine_fn hmp_co_info(HMPOutput *out, const HMPCommand *self, int argc, char **argv)
+{
+    const HMPCommand *cmd = argc ? find(hmp.infos, argv[0]) : NULL;
+
+    if (!argc) {
+        print_help(out, hmp.infos, "info ", NULL);
+    } else if (!cmd) {
+        hmp_printf(out, "unknown command: 'info %s'\n", argv[0]);
+    } else {
+        cmd->handler(out, cmd, argc - 1, argv + 1);
+    }
+}
+
+/* --- running a line --- */
+
+static void coroutine_fn run_words(HMPOutput *out, int argc, char **argv)
+{
+    const HMPCommand *cmd = find(hmp.commands, argv[0]);
+
+    if (!cmd) {
+        hmp_printf(out, "unknown command: '%s'\n", argv[0]);
+    } else {
+        cmd->handler(out, cmd, argc - 1, argv + 1);
+    }
+}
+
+char *coroutine_fn hmp_co_run_line(const char *line)
+{
+    HMPOutput out = {.text = g_string_new(NULL)};
+    g_auto(GStrv) argv = NULL;
+    g_autoptr(GError) err = NULL;
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    int argc;
+
+    while (g_ascii_isspace(*line)) {
+        line++;
+    }
+    if (*line && *line != '#') {
+        if (g_shell_parse_argv(line, &argc, &argv, &err)) {
+            run_words(&out, argc, argv);
+        } else {
+            hmp_printf(&out, "%s\n", err->message);
+        }
+    }
+    /* Terminals want both characters, and programs that read human-monitor-command have come to expect them. */
+    text = g_string_free(out.text, FALSE);
+    lines = g_strsplit(text, "\n", -1);
+    return g_strjoinv("\r\n", lines);
+}
+
+bool coroutine_fn qmp_human_monitor_command(const HumanMonitorCommandArg *arg, char **ret,
+                                            GError **errp)
+{
+    *ret = hmp_co_run_line(arg->command_line);
+    return true;
+}
+
+void hmp_init(void)
+{
+    static const HMPCommand builtin[] = {
+        {"help|?", "[command]", "show the commands, or one of them", hmp_co_help},
+        {"info", "[subcommand]", "show what is known about something", hmp_co_info},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(builtin); i++) {
+        hmp_register_command(&builtin[i]);
+    }
+    hmp_register_qmp_commands();
+    hmp_register_infos();
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * HMP commands: what people type. Any folder registers its own at start-up; handlers run in coroutines of the main thread and
+ * print what they have to say.
+ */
+#ifndef FERRY_MONITOR_HMP_H
+#define FERRY_MONITOR_HMP_H
+
+#include <glib.h>
+#include <json-c/json.h>
+#include "util/coroutine.h"
+
+/* Where a command prints; valid until its handler returns. */
+typedef struct HMPOutput HMPOutput;
+
+/* argv[0..argc): the words behind the name, quotes and backslashes undone, NULL-terminated. */
+typedef struct HMPCommand HMPCommand;
+typedef void coroutine_fn HMPHandler(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv);
+
+struct HMPCommand {
+    const char *name; /* "stop|s": other names follow a bar */
+    const char *args; /* "device [speed]" */
+    const char *help; /* one line */
+    HMPHandler *handler;
+};
+
+/* `cmd` lives on. */
+void hmp_register_command(const HMPCommand *cmd);
+/* The same for what stands behind "info". */
+void hmp_register_info(const HMPCommand *cmd);
+
+void hmp_printf(HMPOutput *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/* Prints "Error: message" and frees err. NULL prints nothing. */
+void hmp_error(HMPOutput *out, GError *err);
+/*
+ * Runs a QMP command; takes over args (NULL: none). On success the caller owns the result; else the error was printed and NULL comes
+ * back.
+ */
+json_object *coroutine_fn hmp_co_qmp(HMPOutput *out, const char *command, json_object *args);
+
+#endif

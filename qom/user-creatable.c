@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Objects that users make by name. */
+#include "qom/user-creatable.h"
+
+#include <string.h>
+#include "util/error.h"
+#include "util/queue.h"
+
+struct UserCreatable {
+    const UserCreatableOps *ops;
+    char *id;
+    void *object;
+    unsigned users;
+    TAILQ_ENTRY(UserCreatable) next;
+};
+
+TAILQ_HEAD(UserCreatableList, UserCreatable);
+
+static struct {
+    const UserCreatableOps *ops[OBJECT_TYPE__MAX];
+    struct UserCreatableList objects;
+} registry = {.objects = TAILQ_HEAD_INITIALIZER(registry.objects)};
+
+void user_creatable_register(const UserCreatableOps *ops)
+{
+    registry.ops[ops->type] = ops;
+}
+
+const UserCreatableOps *user_creatable_ops(ObjectType type)
+{
+    return registry.ops[type];
+}
+
+bool qemu_id_check(const char *id, GError **errp)
+{
+    bool ok = g_ascii_isalpha(id[0]);
+
+    for (const char *p = id; ok && *p; p++) {
+        ok = g_ascii_isalnum(*p) || strchr("-._", *p);
+    }
+    if (!ok) {
+        error_setg(errp, "Parameter 'id' expects an identifier");
+    }
+    return ok;
+}
+
+static UserCreatable *find_any(const char *id)
+{
+    UserCreatable *uc;
+
+    TAILQ_FOREACH (uc, &registry.objects, next) {
+        if (!strcmp(uc->id, id)) {
+            return uc;
+        }
+    }
+    return NULL;
+}
+
+bool coroutine_fn user_creatable_co_add(const ObjectOptions *options, GError **errp)
+{
+    const UserCreatableOps *ops = registry.ops[options->qom_type];
+    UserCreatable *uc;
+    void *object;
+
+    if (!ops) {
+        error_setg(errp, "object type '%s' is not supported", ObjectType_str(options->qom_type));
+        return false;
+    }
+    if (!qemu_id_check(options->id, errp)) {
+        return false;
+    }
+    if (find_any(options->id)) {
+        error_setg(errp, "attempt to add duplicate property '%s' to object (type 'container')",
+                   options->id);
+        return false;
+    }
+    object = ops->co_create(options, errp);
+    if (!object) {
+        return false;
+    }
+    /* Creating may have waited: the name may be taken by now. */
+    if (find_any(options->id)) {
+        error_setg(errp, "attempt to add duplicate property '%s' to object (type 'container')",
+                   options->id);
+        ops->destroy(object);
+        return false;
+    }
+    uc = g_new0(UserCreatable, 1);
+    uc->ops = ops;
+    uc->id = g_strdup(options->id);
+    uc->object = object;
+    TAILQ_INSERT_TAIL(&registry.objects, uc, next);
+    return true;
+}
+
+static void destroy(UserCreatable *uc)
+{
+    TAILQ_REMOVE(&registry.objects, uc, next);
+    uc->ops->destroy(uc->object);
+    g_free(uc->id);
+    g_free(uc);
+}
+
+bool user_creatable_del(const char *id, GError **errp)
+{
+    UserCreatable *uc = find_any(id);
+
+    if (!uc) {
+        error_setg(errp, "object '%s' not found", id);
+        return false;
+    }
+    if (uc->users) {
+        error_setg(errp, "object '%s' is in use, can not be deleted", id);
+        return false;
+    }
+    if (uc->ops->can_be_deleted && !uc->ops->can_be_deleted(uc->object, errp)) {
+        return false;
+    }
+    destroy(uc);
+    return true;
+}
+
+void user_creatable_cleanup(void)
+{
+    UserCreatable *uc;
+
+    while ((uc = TAILQ_LAST(&registry.objects, UserCreatableList))) {
+        destroy(uc);
+    }
+}
+
+UserCreatable *user_creatable_find(const char *id, ObjectType type, GError **errp)
+{
+    UserCreatable *uc = find_any(id);
+
+    if (!uc) {
+        error_setg(errp, "No object with id '%s'", id);
+        return NULL;
+    }
+    if (uc->ops->type != type) {
+        error_setg(errp, "Object with id '%s' is not of type '%s'", id, ObjectType_str(type));
+        return NULL;
+    }
+    return uc;
+}
+
+void *user_creatable_get(UserCreatable *object)
+{
+    return object->object;
+}
+
+const char *user_creatable_id(const UserCreatable *object)
+{
+    return object->id;
+}
+
+void user_creatable_ref(UserCreatable *object)
+{
+    object->users++;
+}
+
+void user_creatable_unref(UserCreatable *object)
+{
+    g_assert(object->users);
+    object->users--;
+}
+
+void user_creatable_foreach(ObjectType type, void (*fn)(UserCreatable *object, void *opaque),
+                            void *opaque)
+{
+    UserCreatable *uc;
+
+    TAILQ_FOREACH (uc, &registry.objects, next) {
+        if (uc->ops->type == type) {
+            fn(uc, opaque);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The command line: a table of options whose handlers fill one description of what to start. */
+#ifndef FERRY_SYSTEM_CMDLINE_H
+#define FERRY_SYSTEM_CMDLINE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* An option that a later step of start-up carries out; kept to name it in errors. */
+typedef struct DeferredOption {
+    const char *name; /* "qmp" */
+    const char *arg;
+} DeferredOption;
+
+/* What was asked for. Strings belong to argv unless marked. */
+typedef struct StartConfig {
+    bool have_machine; /* -machine none, the only one */
+    bool accel_chosen;
+    bool stopped; /* -S */
+    bool no_defaults;
+    bool nographic;
+    char *guest_name;   /* owned */
+    char *process_name; /* owned */
+    bool have_uuid;
+    uint8_t uuid[16];
+    bool reboot_ends;     /* -no-reboot: a guest that reboots ends the process */
+    bool shutdown_pauses; /* -no-shutdown: a guest that powers off is only stopped */
+    bool daemonize;
+    const char *pidfile, *log_file, *log_items;
+    bool msg_timestamp, msg_guest_name;
+    GArray *objects, *chardevs, *monitors, *blockdevs, *drives, *fds,
+        *traces; /* DeferredOption, in order */
+} StartConfig;
+
+extern StartConfig start_config;
+
+/* Fills start_config. False, with errp, on errors; exits after -help, -version and lists ("-machine help"). */
+bool cmdline_parse(int argc, char **argv, GError **errp);
+
+/* The groups of -help, in the order in which they are printed. */
+typedef enum OptionGroup {
+    GROUP_STANDARD,
+    GROUP_BLOCK,
+    GROUP_CONTROL,
+    GROUP_PROCESS,
+    GROUP_DEBUG,
+    GROUP_MAX,
+} OptionGroup;
+
+typedef struct QemuOption {
+    const char *name; /* "machine|M": other names follow a bar */
+    OptionGroup group;
+    const char *arg;  /* what -help shows for the argument; NULL: takes none */
+    const char *help; /* one line */
+    /* arg is NULL for options without one. */
+    bool (*handler)(const char *arg, GError **errp);
+} QemuOption;
+
+/* The tables, each ended by an option without a name. */
+extern const QemuOption machine_options[]; /* opts-machine.c */
+extern const QemuOption device_options[];  /* opts-device.c */
+extern const QemuOption process_options[]; /* opts-process.c */
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The types of object that users can make. A new type is one line here. */
+#include "system/objects.h"
+
+#include <stdio.h>
+#include "qom/iothread.h"
+#include "qom/user-creatable.h"
+
+static const UserCreatableOps *const types[] = {
+    &iothread_object_ops,
+};
+
+void objects_register_types(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
+        user_creatable_register(types[i]);
+    }
+}
+
+void objects_print_types(void)
+{
+    printf("List of user creatable objects:\n");
+    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
+        printf("  %s\n", ObjectType_str(types[i]->type));
+    }
+    fflush(stdout);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Options that make things: disks, objects, character devices, monitors. Start-up makes them later, in its own order. */
+#include <stdlib.h>
+#include "block/block.h"
+#include "chardev/char-opts.h"
+#include "system/cmdline.h"
+#include "system/objects.h"
+
+static bool defer(GArray *list, const char *name, const char *arg)
+{
+    DeferredOption opt = {.name = name, .arg = arg};
+
+    g_array_append_val(list, opt);
+    return true;
+}
+
+static bool handle_blockdev(const char *arg, GError **errp)
+{
+    return defer(start_config.blockdevs, "blockdev", arg);
+}
+
+static bool handle_drive(const char *arg, GError **errp)
+{
+    return defer(start_config.drives, "drive", arg);
+}
+
+static bool handle_object(const char *arg, GError **errp)
+{
+    if (!g_strcmp0(arg, "help") || !g_strcmp0(arg, "?")) {
+        objects_print_types();
+        exit(0);
+    }
+    return defer(start_config.objects, "object", arg);
+}
+
+static bool handle_chardev(const char *arg, GError **errp)
+{
+    if (!g_strcmp0(arg, "help") || !g_strcmp0(arg, "?")) {
+        chardev_print_kinds();
+        exit(0);
+    }
+    return defer(start_config.chardevs, "chardev", arg);
+}
+
+static bool handle_mon(const char *arg, GError **errp)
+{
+    return defer(start_config.monitors, "mon", arg);
+}
+
+static bool handle_qmp(const char *arg, GError **errp)
+{
+    return defer(start_config.monitors, "qmp", arg);
+}
+
+static bool handle_qmp_pretty(const char *arg, GError **errp)
+{
+    return defer(start_config.monitors, "qmp-pretty", arg);
+}
+
+static bool handle_monitor(const char *arg, GError **errp)
+{
+    return defer(start_config.monitors, "monitor", arg);
+}
+
+static bool handle_nodefaults(const char *arg, GError **errp)
+{
+    start_config.no_defaults = true;
+    return true;
+}
+
+static bool handle_no_user_config(const char *arg, GError **errp)
+{
+    return true; /* there are no configuration files */
+}
+
+const QemuOption device_options[] = {
+    {"blockdev", GROUP_BLOCK, "driver=...,node-name=...[,option...]",
+     "open a disk as a node (or JSON)", handle_blockdev},
+    {"drive", GROUP_BLOCK, "file=...,if=none,id=...[,format=...]...",
+     "open a disk and give it a device", handle_drive},
+    {"qmp", GROUP_CONTROL, "dev",
+     "QMP on unix:PATH, tcp:HOST:PORT, stdio...; [,server=on,wait=off] to listen", handle_qmp},
+    {"qmp-pretty", GROUP_CONTROL, "dev", "the same with indented output", handle_qmp_pretty},
+    {"monitor", GROUP_CONTROL, "dev|none", "HMP: commands for people", handle_monitor},
+    {"mon", GROUP_CONTROL, "chardev=id[,mode=readline|control][,pretty=on]",
+     "a monitor on a character device", handle_mon},
+    {"chardev", GROUP_CONTROL, "type,id=...[,option...]",
+     "a character device; \"help\" lists the types", handle_chardev},
+    {"object", GROUP_CONTROL, "type,id=...[,option...]", "an object; \"help\" lists the types",
+     handle_object},
+    {"nodefaults", GROUP_CONTROL, NULL, "nothing but what was asked for", handle_nodefaults},
+    {"no-user-config", GROUP_CONTROL, NULL, "read no configuration files (there are none)",
+     handle_no_user_config},
+    {NULL},
+};

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Options that describe the machine. Only the machine "none" exists: no CPU, no memory, no devices. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "system/cmdline.h"
+#include "system/uuid.h"
+#include "util/cutils.h"
+#include "util/error.h"
+#include "util/qemu-opts.h"
+
+static void G_GNUC_NORETURN print_and_exit(const char *text)
+{
+    fputs(text, stdout);
+    fflush(stdout);
+    exit(0);
+}
+
+/* "kvm:tcg": the first that there is. None runs code on the machine "none", so any known one will do. */
+static bool choose_accel(const char *names, GError **errp)
+{
+    static const char *const known[] = {"qtest", "kvm", "tcg"};
+    g_auto(GStrv) list = g_strsplit(names, ":", -1);
+
+    for (char **name = list; *name; name++) {
+        for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
+            if (!strcmp(*name, known[i])) {
+                start_config.accel_chosen = true;
+                return true;
+            }
+        }
+    }
+    error_setg(errp, "invalid accelerator %s", names);
+    return false;
+}
+
+static bool handle_accel(const char *arg, GError **errp)
+{
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "accel");
+    const char *accel = qemu_opts_get(opts, "accel");
+
+    if (qemu_opts_wants_help(opts)) {
+        print_and_exit("Accelerators supported in QEMU binary:\nqtest\n");
+    }
+    if (!accel) {
+        error_setg(errp, "no accelerator given");
+        return false;
+    }
+    return choose_accel(accel, errp) && qemu_opts_check_known(opts, errp);
+}
+
+static bool handle_machine(const char *arg, GError **errp)
+{
+    /* Properties every machine has and that mean nothing without CPU and memory. */
+    static const char *const ignored[] = {
+        "usb", "dump-guest-core", "mem-merge", "kernel-irqchip", "graphics", "vmport", "acpi"};
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "type");
+    const char *type = qemu_opts_get(opts, "type"), *accel = qemu_opts_get(opts, "accel");
+    g_autoptr(GError) err = NULL;
+
+    if (qemu_opts_wants_help(opts)) {
+        print_and_exit("Supported machines are:\nnone                 empty machine\n");
+    }
+    if (type && strcmp(type, "none") != 0) {
+        error_setg(errp, "unsupported machine type '%s'; supported: none", type);
+        return false;
+    }
+    start_config.have_machine |= type != NULL;
+    for (size_t i = 0; i < G_N_ELEMENTS(ignored); i++) {
+        bool has, value;
+
+        if (!qemu_opts_get_bool(opts, ignored[i], &has, &value, errp)) {
+            return false;
+        }
+    }
+    if (accel && !choose_accel(accel, errp)) {
+        return false;
+    }
+    if (!qemu_opts_check_known(opts, &err)) {
+        g_propagate_prefixed_error(errp, g_steal_pointer(&err), "machine 'none': ");
+        return false;
+    }
+    return true;
+}
+
+static bool handle_smp(const char *arg, GError **errp)
+{
+    static const char *const keys[] = {"cpus",     "maxcpus", "sockets", "dies",
+                                       "clusters", "modules", "cores",   "threads"};
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "cpus");
+    int64_t cpus = 1;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        int64_t value = 1;
+        bool has;
+
+        if (!qemu_opts_get_int(opts, keys[i], &has, &value, errp)) {
+            return false;
+        }
+        if (has && value <= 0) {
+            error_setg(errp, "Invalid CPU topology: '%s' must be greater than zero", keys[i]);
+            return false;
+        }
+        cpus = MAX(cpus, value);
+    }
+    if (!qemu_opts_check_known(opts, errp)) {
+        return false;
+    }
+    if (cpus > 1) {
+        error_setg(errp,
+                   "Invalid SMP CPUs %" PRId64 ". The max CPUs supported by machine 'none' is 1",
+                   cpus);
+        return false;
+    }
+    return true;
+}
+
+static bool handle_memory(const char *arg, GError **errp)
+{
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "size");
+    static const char *const sizes[] = {"size", "maxmem"};
+    bool has;
+    int64_t slots;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        const char *text = qemu_opts_get(opts, sizes[i]);
+        uint64_t bytes;
+
+        if (text && qemu_strtosz_MiB(text, NULL, &bytes) < 0) {
+            error_setg(errp, "Parameter '%s' expects a size", sizes[i]);
+            return false;
+        }
+    }
+    return qemu_opts_get_int(opts, "slots", &has, &slots, errp) &&
+           qemu_opts_check_known(opts, errp);
+}
+
+static bool handle_name(const char *arg, GError **errp)
+{
+    g_autoptr(QemuOpts) opts = NULL;
+    bool has, debug_threads;
+    const char *process;
+
+    opts = qemu_opts_parse(arg, "guest");
+    process = qemu_opts_get(opts, "process");
+    if (!qemu_opts_get_bool(opts, "debug-threads", &has, &debug_threads, errp)) {
+        return false;
+    }
+    g_free(start_config.guest_name);
+    start_config.guest_name = g_strdup(qemu_opts_get(opts, "guest"));
+    if (process) {
+        g_free(start_config.process_name);
+        start_config.process_name = g_strdup(process);
+    }
+    return qemu_opts_check_known(opts, errp);
+}
+
+static bool handle_uuid(const char *arg, GError **errp)
+{
+    if (!uuid_parse(arg, start_config.uuid)) {
+        error_setg(errp, "failed to parse UUID string: wrong format");
+        return false;
+    }
+    start_config.have_uuid = true;
+    return true;
+}
+
+static bool handle_stopped(const char *arg, GError **errp)
+{
+    start_config.stopped = true;
+    return true;
+}
+
+static bool handle_display(const char *arg, GError **errp)
+{
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "type");
+    const char *type = qemu_opts_get(opts, "type");
+
+    if (qemu_opts_wants_help(opts)) {
+        print_and_exit("Available display backend types:\nnone\n");
+    }
+    if (!type || strcmp(type, "none") != 0) {
+        error_setg(errp, "Parameter 'type' does not accept value '%s'; supported: none",
+                   type ? type : "");
+        return false;
+    }
+    return qemu_opts_check_known(opts, errp);
+}
+
+static bool handle_nographic(const char *arg, GError **errp)
+{
+    start_config.nographic = true;
+    return true;
+}
+
+static bool handle_no_reboot(const char *arg, GError **errp)
+{
+    start_config.reboot_ends = true;
+    return true;
+}
+
+static bool handle_no_shutdown(const char *arg, GError **errp)
+{
+    start_config.shutdown_pauses = true;
+    return true;
+}
+
+static bool handle_action(const char *arg, GError **errp)
+{
+    static const struct {
+        const char *key, *const values[8];
+    } actions[] = {
+        {"reboot", {"reset", "shutdown"}},
+        {"shutdown", {"poweroff", "pause"}},
+        {"panic", {"pause", "shutdown", "exit-failure", "none"}},
+        {"watchdog", {"reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"}},
+    };
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(actions); i++) {
+        const char *value = qemu_opts_get(opts, actions[i].key);
+
+        if (value && !g_strv_contains(actions[i].values, value)) {
+            error_setg(errp, "Parameter '%s' does not accept value '%s'", actions[i].key, value);
+            return false;
+        }
+    }
+    if (qemu_opts_get(opts, "reboot")) {
+        start_config.reboot_ends = !strcmp(qemu_opts_get(opts, "reboot"), "shutdown");
+    }
+    if (qemu_opts_get(opts, "shutdown")) {
+        start_config.shutdown_pauses = !strcmp(qemu_opts_get(opts, "shutdown"), "pause");
+    }
+    return qemu_opts_check_known(opts, errp);
+}
+
+static bool handle_boot(const char *arg, GError **errp)
+{
+    static const char *const keys[] = {"order",       "once",           "menu",  "splash",
+                                       "splash-time", "reboot-timeout", "strict"};
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "order");
+
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        (void)qemu_opts_get(opts, keys[i]);
+    }
+    return qemu_opts_check_known(opts, errp);
+}
+
+static bool handle_global(const char *arg, GError **errp)
+{
+    const char *dot = strchr(arg, '.'), *equals = strchr(arg, '=');
+
+    if (!dot || !equals || dot > equals) {
+        error_setg(errp, "expected DRIVER.PROPERTY=VALUE");
+    } else {
+        error_setg(errp, "there is no driver '%.*s'", (int)(dot - arg), arg);
+    }
+    return false;
+}
+
+const QemuOption machine_options[] = {
+    {"machine|M", GROUP_STANDARD, "none[,accel=qtest]", "the machine to be; \"help\" lists them",
+     handle_machine},
+    {"accel", GROUP_STANDARD, "qtest", "who runs the guest; \"help\" lists them", handle_accel},
+    {"S", GROUP_STANDARD, NULL, "do not start the guest yet: wait for \"cont\"", handle_stopped},
+    {"smp", GROUP_STANDARD, "n", "number of CPUs (the machine none has no use for them)",
+     handle_smp},
+    {"m", GROUP_STANDARD, "[size=]megs", "memory (the machine none has no use for it)",
+     handle_memory},
+    {"name", GROUP_STANDARD, "[guest=]name[,process=name][,debug-threads=on|off]",
+     "name of the guest, and of the process", handle_name},
+    {"uuid", GROUP_STANDARD, "uuid", "identity of the guest", handle_uuid},
+    {"boot", GROUP_STANDARD, "[order=drives][,strict=on|off]...",
+     "what to boot from (the machine none does not boot)", handle_boot},
+    {"display", GROUP_STANDARD, "none", "no picture", handle_display},
+    {"nographic", GROUP_STANDARD, NULL,
+     "no picture; without -nodefaults, a monitor on standard input and output", handle_nographic},
+    {"global", GROUP_STANDARD, "driver.property=value", "default of a device property",
+     handle_global},
+    {"action", GROUP_STANDARD, "reboot=...,shutdown=...,panic=...,watchdog=...",
+     "what follows what the guest does", handle_action},
+    {"no-reboot", GROUP_STANDARD, NULL, "end instead of rebooting", handle_no_reboot},
+    {"no-shutdown", GROUP_STANDARD, NULL, "stop instead of ending when the guest powers off",
+     handle_no_shutdown},
+    {NULL},
+};

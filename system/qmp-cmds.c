@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* QMP commands about the guest and the process as a whole. */
+#include "qapi/qapi-commands-control.h"
+#include "qapi/qapi-commands-misc.h"
+#include "qapi/qapi-commands-run-state.h"
+#include "system/cmdline.h"
+#include "system/runstate.h"
+#include "system/uuid.h"
+
+bool coroutine_fn qmp_quit(GError **errp)
+{
+    qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_QMP_QUIT);
+    return true;
+}
+
+bool coroutine_fn qmp_stop(GError **errp)
+{
+    vm_stop(RUN_STATE_PAUSED);
+    return true;
+}
+
+bool coroutine_fn qmp_cont(GError **errp)
+{
+    vm_start();
+    return true;
+}
+
+bool coroutine_fn qmp_query_status(StatusInfo **ret, GError **errp)
+{
+    *ret = g_new0(StatusInfo, 1);
+    (*ret)->running = runstate_is_running();
+    (*ret)->status = runstate_get();
+    return true;
+}
+
+bool coroutine_fn qmp_query_name(NameInfo **ret, GError **errp)
+{
+    *ret = g_new0(NameInfo, 1);
+    (*ret)->name = g_strdup(start_config.guest_name);
+    return true;
+}
+
+bool coroutine_fn qmp_query_uuid(UuidInfo **ret, GError **errp)
+{
+    char text[UUID_STR_LEN];
+
+    uuid_format(start_config.uuid, text);
+    *ret = g_new0(UuidInfo, 1);
+    (*ret)->UUID = g_strdup(text);
+    return true;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The orderly end of the process. */
+#include "system/shutdown.h"
+
+#include <glib.h>
+#include "block/block.h"
+#include "block/blockdev.h"
+#include "block/export.h"
+#include "block/job.h"
+#include "block/nbd/server.h"
+#include "chardev/char.h"
+#include "monitor/monitor.h"
+#include "qapi/qapi-events-run-state.h"
+#include "qom/user-creatable.h"
+#include "system/runstate.h"
+
+static const char *current_step = "the shutdown to begin";
+
+static void coroutine_fn step_co_stop_guest(void)
+{
+    ShutdownCause cause = qemu_shutdown_cause();
+    bool by_guest = cause == SHUTDOWN_CAUSE_GUEST_SHUTDOWN || cause == SHUTDOWN_CAUSE_GUEST_RESET ||
+                    cause == SHUTDOWN_CAUSE_GUEST_PANIC;
+
+    qapi_event_send_shutdown(by_guest, cause);
+    vm_stop(RUN_STATE_SHUTDOWN);
+}
+
+static void coroutine_fn step_co_exports(void)
+{
+    nbd_server_co_stop();
+    blk_exp_co_close_all(BLOCK_EXPORT_TYPE__MAX);
+}
+
+static void coroutine_fn step_co_jobs(void)
+{
+    job_co_cancel_sync_all();
+}
+
+static void coroutine_fn step_co_flush(void)
+{
+    bdrv_co_drain_all();
+}
+
+static void coroutine_fn step_co_disks(void)
+{
+    drive_co_close_all();
+    bdrv_co_close_all();
+}
+
+static void coroutine_fn step_co_monitors(void)
+{
+    monitor_cleanup();
+}
+
+static void coroutine_fn step_co_chardevs(void)
+{
+    qemu_chr_cleanup();
+}
+
+static void coroutine_fn step_co_objects(void)
+{
+    user_creatable_cleanup();
+}
+
+/* In this order, because: */
+static const struct {
+    const char *name;
+    void coroutine_fn (*co_run)(void);
+} steps[] = {
+    {"the guest to stop",
+     step_co_stop_guest}, /* it must not write while disks go; clients learn of the end */
+    {"clients of exports to leave", step_co_exports}, /* no more requests from outside */
+    {"jobs to end", step_co_jobs},                    /* nor from inside; their ends are events */
+    {"disks to be flushed", step_co_flush},
+    {"disks to be closed", step_co_disks},
+    {"monitors", step_co_monitors},          /* they tell of everything above */
+    {"character devices", step_co_chardevs}, /* they carry the monitors */
+    {"objects", step_co_objects},            /* disks and chardevs use them */
+};
+
+const char *shutdown_waits_for(void)
+{
+    return current_step;
+}
+
+void coroutine_fn shutdown_co_run(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(steps); i++) {
+        current_step = steps[i].name;
+        steps[i].co_run();
+    }
+}
