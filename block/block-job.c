@@ -44,16 +44,14 @@ static void child_job_drained_end(BdrvChild *child)
     job_resume(child->opaque);
 }
 
+/* A job ties graphs together that are moved one by one, so it holds them where they are. */
 static bool child_job_can_set_aio_context(BdrvChild *child, AioContext *ctx, GError **errp)
 {
-    return true;
-}
+    g_autofree char *desc = child_job_get_parent_desc(child);
 
-static void child_job_set_aio_context(BdrvChild *child, AioContext *ctx)
-{
-    Job *job = child->opaque;
-
-    job->aio_context = ctx;
+    error_setg(errp, "Node '%s' cannot move to another thread while %s runs",
+               bdrv_get_node_name(child->bs), desc);
+    return false;
 }
 
 static AioContext *child_job_get_parent_aio_context(BdrvChild *child)
@@ -70,7 +68,6 @@ static const BdrvChildClass child_job = {
     .drained_poll = child_job_drained_poll,
     .drained_end = child_job_drained_end,
     .can_set_aio_context = child_job_can_set_aio_context,
-    .set_aio_context = child_job_set_aio_context,
     .get_parent_aio_context = child_job_get_parent_aio_context,
 };
 

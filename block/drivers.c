@@ -6,6 +6,7 @@
 #include "block/file.h"
 #include "block/nbd/client.h"
 #include "block/null.h"
+#include "block/qcow2/qcow2.h"
 #include "block/raw.h"
 #include "block/throttle.h"
 
@@ -15,6 +16,7 @@ const BlockDriver *const bdrv_drivers[] = {
     &bdrv_nbd,
     &bdrv_null_co,
     &bdrv_null_aio,
+    &bdrv_qcow2,
     &bdrv_raw,
     &bdrv_blkdebug,
     &bdrv_copy_on_read,

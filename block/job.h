@@ -70,7 +70,7 @@ struct Job {
     const JobDriver *driver;
     char *id;                /* NULL: internal */
     int refcnt;              /* atomic */
-    AioContext *aio_context; /* changed by the main thread while the job is quiet */
+    AioContext *aio_context;
 
     /* Main thread. */
     const JobListener *listener;

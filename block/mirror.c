@@ -572,7 +572,7 @@ static bool wire_up(MirrorBlockJob *s, GError **errp)
     return true;
 }
 
-static BlockDriverState *new_filter(const MirrorOptions *opts, GError **errp)
+static BlockDriverState *coroutine_fn co_new_filter(const MirrorOptions *opts, GError **errp)
 {
     int flags = bdrv_is_read_only(opts->source) ? 0 : BDRV_O_RDWR;
     BlockDriverState *filter =
@@ -586,6 +586,11 @@ static BlockDriverState *new_filter(const MirrorOptions *opts, GError **errp)
             BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
                                         opts->source->supported_zero_flags);
     }
+    /* Nothing is attached to it yet that could object. */
+    if (filter && !bdrv_co_set_aio_context(filter, bdrv_get_aio_context(opts->source), errp)) {
+        bdrv_co_unref(filter);
+        return NULL;
+    }
     return filter;
 }
 
@@ -597,7 +602,7 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
                                 .speed = opts->speed,
                                 .flags = opts->flags};
     uint32_t granularity = effective_granularity(opts);
-    BlockDriverState *filter = new_filter(opts, errp);
+    BlockDriverState *filter = co_new_filter(opts, errp);
     MirrorBlockJob *s;
     bool ok;
 

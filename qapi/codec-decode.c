@@ -24,6 +24,7 @@ typedef struct Path {
 typedef struct Decoder {
     QapiDecodeFlags flags;
     GError **errp;
+    int depth; /* of containers around the value at hand */
 } Decoder;
 
 static bool decode_slot(Decoder *dec, const QapiType *type, void *slot, json_object *json,
@@ -407,6 +408,28 @@ static bool decode_null(Decoder *dec, const QapiType *type, json_object *json, c
     return json == NULL || (text && !*text) || fail_type(dec, type, path);
 }
 
+static bool decode_container(Decoder *dec, const QapiType *type, char **slot, json_object *json,
+                             const Path *path)
+{
+    bool ok;
+
+    if (dec->depth == QAPI_DECODE_MAX_DEPTH) {
+        error_setg(dec->errp, "Parameter '%s' is nested more than %d levels deep", leaf_name(path),
+                   QAPI_DECODE_MAX_DEPTH);
+        return false;
+    }
+    dec->depth++;
+    if (type->kind == QAPI_KIND_LIST) {
+        ok = decode_list(dec, type, slot, json, path);
+    } else {
+        *slot = g_malloc0(type->size);
+        ok = type->kind == QAPI_KIND_STRUCT ? decode_struct(dec, type, *slot, json, path)
+                                            : decode_alternate(dec, type, *slot, json, path);
+    }
+    dec->depth--;
+    return ok;
+}
+
 static bool decode_slot(Decoder *dec, const QapiType *type, void *slot, json_object *json,
                         const Path *path)
 {
@@ -430,13 +453,9 @@ static bool decode_slot(Decoder *dec, const QapiType *type, void *slot, json_obj
         *(json_object **)slot = json_object_get(json);
         return true;
     case QAPI_KIND_STRUCT:
-        *(char **)slot = g_malloc0(type->size);
-        return decode_struct(dec, type, *(char **)slot, json, path);
     case QAPI_KIND_ALTERNATE:
-        *(char **)slot = g_malloc0(type->size);
-        return decode_alternate(dec, type, *(char **)slot, json, path);
     case QAPI_KIND_LIST:
-        return decode_list(dec, type, slot, json, path);
+        return decode_container(dec, type, slot, json, path);
     }
     g_assert_not_reached();
 }

@@ -37,6 +37,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Containers within each other that are decoded; what is deeper would be too much for a coroutine's stack. */
+#define QAPI_DECODE_MAX_DEPTH 100
+
 typedef enum QapiDecodeFlags {
     /* Values have the JSON type of the schema. */
     QAPI_DECODE_JSON = 0,

@@ -144,6 +144,7 @@ struct NbdClient {
     unsigned n_waiting;  /* those that wait for a connection */
     QEMUTimer *patience; /* armed: requests may wait until it fires */
     bool drained;
+    int cancelled;     /* atomic: requests do not wait until a connection has come up again */
     char *last_error;  /* why the connection is down */
     QEMUBH *cancel_bh; /* in ctx; scheduled by nbd_client_cancel() */
 };

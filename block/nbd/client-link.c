@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* One connection of the client: dialling, sending, breaking. The states are described in client-int.h. */
 #include "block/nbd/client-int.h"
+#include "trace/trace-block-nbd.h"
 #include <stdarg.h>
 #include "util/error.h"
 
@@ -88,6 +89,7 @@ static void nbd_link_dialled(NbdLink *link, int ret, QIOChannel *ioc, const NbdE
         ret = -EINVAL;
         err = mismatch;
     }
+    trace_nbd_client_dialled(link->index, ret, err ? err->message : "");
     if (ret == 0) {
         nbd_link_set_up(link, qio_channel_ref(ioc), info);
         return;
@@ -161,6 +163,7 @@ void nbd_link_dial(NbdLink *link)
         timer_mod_ns(dial->deadline,
                      qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + dial->delay_ns + NBD_EXTRA_DIAL_NS);
     }
+    trace_nbd_client_dial(link->index, link->failures, dial->delay_ns);
     link->dial = dial;
     link->state = NBD_LINK_DIALLING;
     aio_co_schedule(link->client->ctx, qemu_coroutine_create(dial_co_run, dial));
@@ -230,6 +233,7 @@ void nbd_link_break(NbdLink *link, const char *fmt, ...)
     g_free(link->client->last_error);
     link->client->last_error = g_strdup_vprintf(fmt, ap);
     va_end(ap);
+    trace_nbd_client_broken(link->index, link->in_flight, link->client->last_error);
     link->state = NBD_LINK_BROKEN;
     qio_channel_set_idle_watch(link->ioc, NULL, NULL, NULL);
     qio_channel_shutdown(link->ioc,
@@ -338,6 +342,8 @@ int coroutine_fn nbd_link_co_request(NbdLink *link, NbdPending *p)
     p->ret = 0;
     p->covered = 0;
     p->islands = NULL;
+    trace_nbd_client_request(link->index, p->wire.cookie, p->wire.command, p->wire.flags,
+                             p->wire.offset, p->wire.length);
     link->slots[slot] = p;
     link->in_flight++;
     link->senders++;

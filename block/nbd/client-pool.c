@@ -79,6 +79,7 @@ NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
 
 void nbd_client_link_up(NbdClient *client)
 {
+    g_atomic_int_set(&client->cancelled, 0);
     timer_del(client->patience);
     qemu_co_queue_restart_all(&client->waiting);
 }
@@ -99,7 +100,7 @@ void nbd_client_link_lost(NbdClient *client)
     bool any;
 
     (void)client_best_link(client, &any);
-    if (!any && client->reconnect_delay) {
+    if (!any && client->reconnect_delay && !g_atomic_int_get(&client->cancelled)) {
         timer_mod_ns(client->patience, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
                                            client->reconnect_delay * NANOSECONDS_PER_SECOND);
     }
@@ -125,6 +126,7 @@ void nbd_client_leave_context(NbdClient *client)
 
 void nbd_client_cancel(NbdClient *client)
 {
+    g_atomic_int_set(&client->cancelled, 1);
     g_mutex_lock(&client->ioc_lock);
     for (unsigned i = 0; i < client->n_links; i++) {
         if (client->links[i]->ioc) {

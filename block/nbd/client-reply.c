@@ -7,6 +7,7 @@
  * connection (nbd_link_break()); an error the server reports is the request's result.
  */
 #include "block/nbd/client-int.h"
+#include "trace/trace-block-nbd.h"
 #include <inttypes.h>
 
 /* While data arrives, at most so much of what follows is taken along: it may have to be copied. */
@@ -132,6 +133,7 @@ void nbd_pending_finish(NbdLink *link, NbdPending *p)
     Coroutine *co = p->co;
 
     link->slots[p->wire.cookie % NBD_LINK_MAX_REQUESTS] = NULL;
+    trace_nbd_client_reply(p->wire.cookie, p->ret);
     link->in_flight--;
     p->done = true;
     nbd_pending_clear(p);

@@ -4,6 +4,7 @@
  * in a coroutine of its own.
  */
 #include "block/nbd/server-int.h"
+#include "trace/trace-block-nbd.h"
 
 /* While a large payload arrives, only so much of what follows is taken along: it will have to be copied. */
 #define NBD_READ_AHEAD_BYTES (4u << 10)
@@ -272,6 +273,7 @@ static bool coroutine_fn nbd_conn_co_next(NbdConn *conn)
         return false;
     }
     conn->rpos += NBD_REQUEST_BYTES;
+    trace_nbd_server_request(wire.cookie, wire.command, wire.flags, wire.offset, wire.length);
     if (wire.command == NBD_CMD_DISC ||
         (wire.command == NBD_CMD_WRITE && wire.length > NBD_MAX_TRANSFER)) {
         return false; /* a good-bye; or a payload too large to be taken in */
@@ -294,6 +296,7 @@ static bool coroutine_fn nbd_conn_co_next(NbdConn *conn)
         }
     }
     if (err) {
+        trace_nbd_server_refused(wire.cookie, err, why);
         nbd_req_reply_error(req, err, why);
         return true;
     }

@@ -9,6 +9,7 @@
  * connection is over.
  */
 #include "block/nbd/server-int.h"
+#include "trace/trace-block-nbd.h"
 #include "util/error.h"
 #include "util/int-math.h"
 
@@ -494,6 +495,7 @@ static int coroutine_fn nbd_conn_co_option(NbdConn *conn, GError **errp)
     }
     opt.option = nbd_get32(head + 8);
     opt.length = nbd_get32(head + 12);
+    trace_nbd_server_option(conn->peer, opt.option, opt.length);
     if (nbd_get64(head) != NBD_OPTS_MAGIC || opt.length > NBD_MAX_TRANSFER ||
         (!conn->fixed_newstyle && opt.option != NBD_OPT_EXPORT_NAME)) {
         error_setg(errp, "Client sent a malformed option");

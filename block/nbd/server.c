@@ -3,6 +3,7 @@
 #include "block/nbd/server.h"
 #include "block/nbd/server-int.h"
 #include "io/net-listener.h"
+#include "trace/trace-block-nbd.h"
 #include "util/co-lock.h"
 #include "util/error.h"
 #include "util/timer.h"
@@ -94,8 +95,10 @@ static void coroutine_fn nbd_conn_co_run(void *opaque)
     timer_del(conn->deadline);
     qio_channel_detach_aio_context(conn->ioc);
     if (ret == 0) {
+        trace_nbd_server_serves(conn->peer, conn->exp->name);
         nbd_conn_co_serve(conn);
     }
+    trace_nbd_server_gone(conn->peer, err ? err->message : "served");
     nbd_conn_free(conn);
 }
 
@@ -117,6 +120,7 @@ static void nbd_server_accept(QIONetListener *listener, QIOChannelSocket *sioc, 
     }
     TAILQ_INSERT_TAIL(&s->conns, conn, next_in_server);
     s->n_conns++;
+    trace_nbd_server_accept(conn->peer, s->n_conns);
     nbd_server_update_admission();
     qemu_coroutine_enter(qemu_coroutine_create(nbd_conn_co_run, conn));
 }

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import ferry
 import pytest
 
 import schema_facts
@@ -79,6 +80,11 @@ def test_pending_commands_are_not_offered():
     offered = {e['name'] for e in generated() if e['meta-type'] == 'command'}
     pending = re.findall(r"^    '([^']+)'", (TOP / 'qapi/pending.json').read_text(), re.M)
     assert not offered & set(pending)
+
+
+def test_binary_answers_with_this_schema(vm):
+    config = pathlib.Path(ferry.binary()[-1]).parent / 'config-host.h'
+    assert vm.cmd('query-qmp-schema') == generated('--config', str(config))
 
 
 SMALL = 'command c {a: int, *b: T1, *l: [T2]} -> T1  [unstable]\nevent E {x: T3}\n' \

@@ -16,6 +16,7 @@
 #include "block/mirror.h"
 #include "qapi/event.h"
 #include "util/error.h"
+#include "util/iothread.h"
 
 #define IMAGE_BYTES   (8 << 20)
 #define WRITERS       4
@@ -41,7 +42,9 @@ static void record_event(const char *name, json_object *data)
 }
 
 typedef struct World {
-    GRand *rng;
+    GRand *rng;      /* the writers' */
+    GRand *verbs;    /* the controller's */
+    AioContext *ctx; /* where the disk lives */
     BlockDriverState *source, *target;
     BlockBackend *disk; /* what the writers use */
     char *source_path, *target_path;
@@ -86,12 +89,14 @@ static void fill_random(World *w, uint8_t *buf, int64_t bytes)
     }
 }
 
-static World *coroutine_fn world_new(uint32_t seed, bool dirty_target)
+static World *coroutine_fn world_new(uint32_t seed, bool dirty_target, AioContext *ctx)
 {
     World *w = g_new0(World, 1);
     GError *err = NULL;
 
+    w->ctx = ctx;
     w->rng = g_rand_new_with_seed(seed);
+    w->verbs = g_rand_new_with_seed(seed + 1000000);
     w->model = g_malloc0(IMAGE_BYTES);
     fill_random(w, w->model, IMAGE_BYTES / 2);
     w->source_path = image("source.raw", w->model, IMAGE_BYTES / 2);
@@ -107,6 +112,8 @@ static World *coroutine_fn world_new(uint32_t seed, bool dirty_target)
     w->target = open_raw(w->target_path, "target");
     w->disk = blk_new(READ_WRITE, BLK_PERM_ALL);
     g_assert_true(blk_insert_bs(w->disk, w->source, &err));
+    g_assert_true(bdrv_co_set_aio_context(w->source, ctx, &err));
+    g_assert_true(bdrv_co_set_aio_context(w->target, ctx, &err));
     return w;
 }
 
@@ -128,11 +135,14 @@ static void assert_file_is(const char *path, const uint8_t *model)
 
 static void coroutine_fn world_free(World *w)
 {
+    g_assert_true(bdrv_co_set_aio_context(w->source, qemu_get_aio_context(), NULL));
+    g_assert_true(bdrv_co_set_aio_context(w->target, qemu_get_aio_context(), NULL));
     blk_unref(w->disk);
     bdrv_co_unref(w->source);
     bdrv_co_unref(w->target);
     bdrv_co_close_all();
     g_rand_free(w->rng);
+    g_rand_free(w->verbs);
     g_free(w->model);
     g_free(w->source_path);
     g_free(w->target_path);
@@ -177,11 +187,11 @@ static void coroutine_fn writer_entry(void *opaque)
     World *w = self->w;
     g_autofree uint8_t *buf = g_malloc(MAX_REQUEST);
 
-    while (!w->stop) {
+    while (!__atomic_load_n(&w->stop, __ATOMIC_SEQ_CST)) {
         write_once(self, buf);
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, g_rand_int_range(w->rng, 0, 400) * SCALE_US);
     }
-    w->writers--;
+    __atomic_fetch_sub(&w->writers, 1, __ATOMIC_SEQ_CST);
     g_free(self);
 }
 
@@ -192,15 +202,15 @@ static void start_writers(World *w)
 
         *self = (Writer){
             .w = w, .start = (int64_t)i * (IMAGE_BYTES / WRITERS), .bytes = IMAGE_BYTES / WRITERS};
-        w->writers++;
-        qemu_coroutine_enter(qemu_coroutine_create(writer_entry, self));
+        __atomic_fetch_add(&w->writers, 1, __ATOMIC_SEQ_CST);
+        aio_co_schedule(w->ctx, qemu_coroutine_create(writer_entry, self));
     }
 }
 
 static void coroutine_fn stop_writers(World *w)
 {
-    w->stop = true;
-    while (w->writers) {
+    __atomic_store_n(&w->stop, true, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&w->writers, __ATOMIC_SEQ_CST)) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
     }
 }
@@ -216,8 +226,10 @@ static void coroutine_fn start_mirror(World *w, const MirrorOptions *opts)
     o.job_id = "m";
     o.source = w->source;
     o.target = w->target;
-    g_assert_true(mirror_co_start(&o, &err));
+    bool ok = mirror_co_start(&o, &err);
+
     g_assert_no_error(err);
+    g_assert_true(ok);
     w->job = job_get("m");
     job_ref(w->job);
 }
@@ -234,7 +246,7 @@ static void random_verb(World *w)
 {
     BlockJobChangeOptions change = {.id = (char *)"m", .type = JOB_TYPE_MIRROR};
 
-    switch (g_rand_int_range(w->rng, 0, 6)) {
+    switch (g_rand_int_range(w->verbs, 0, 6)) {
     case 0:
         (void)job_user_pause(w->job, NULL);
         break;
@@ -243,12 +255,12 @@ static void random_verb(World *w)
         (void)job_user_resume(w->job, NULL);
         break;
     case 3:
-        change.u.mirror.copy_mode =
-            g_rand_boolean(w->rng) ? MIRROR_COPY_MODE_BACKGROUND : MIRROR_COPY_MODE_WRITE_BLOCKING;
+        change.u.mirror.copy_mode = g_rand_boolean(w->verbs) ? MIRROR_COPY_MODE_BACKGROUND
+                                                             : MIRROR_COPY_MODE_WRITE_BLOCKING;
         (void)job_change(w->job, &change, NULL);
         break;
     case 4:
-        (void)block_job_set_speed(block_job_of(w->job), g_rand_boolean(w->rng) ? 0 : 16 << 20,
+        (void)block_job_set_speed(block_job_of(w->job), g_rand_boolean(w->verbs) ? 0 : 16 << 20,
                                   NULL);
         break;
     default:
@@ -256,9 +268,9 @@ static void random_verb(World *w)
     }
 }
 
-static void coroutine_fn run_schedule(uint32_t seed)
+static void coroutine_fn run_schedule(uint32_t seed, AioContext *ctx)
 {
-    World *w = world_new(seed, seed % 3 == 0);
+    World *w = world_new(seed, seed % 3 == 0, ctx);
     MirrorOptions opts = {
         .sync = MIRROR_SYNC_MODE_FULL,
         .copy_mode = seed % 2 ? MIRROR_COPY_MODE_WRITE_BLOCKING : MIRROR_COPY_MODE_BACKGROUND,
@@ -266,13 +278,13 @@ static void coroutine_fn run_schedule(uint32_t seed)
         .buf_size = seed % 5 ? 0 : 256 << 10,
         .unmap = seed % 4 != 0,
     };
-    bool pivot = g_rand_boolean(w->rng), force = g_rand_int_range(w->rng, 0, 8) == 0;
-    int steps = g_rand_int_range(w->rng, 5, 40);
+    bool pivot = g_rand_boolean(w->verbs), force = g_rand_int_range(w->verbs, 0, 8) == 0;
+    int steps = g_rand_int_range(w->verbs, 5, 40);
 
     start_writers(w);
     start_mirror(w, &opts);
     for (int i = 0; i < steps; i++) {
-        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, g_rand_int_range(w->rng, 0, 3000) * SCALE_US);
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, g_rand_int_range(w->verbs, 0, 3000) * SCALE_US);
         random_verb(w);
     }
     (void)job_user_resume(w->job, NULL);
@@ -316,13 +328,22 @@ static void coroutine_fn schedules_entry(void *opaque)
     for (uint32_t seed = only ? atoi(only) : 1; seed <= (uint32_t)(only ? atoi(only) : count);
          seed++) {
         g_test_message("seed %u", seed);
-        run_schedule(seed);
+        run_schedule(seed, opaque);
     }
 }
 
 static void test_schedules(void)
 {
-    aio_run_coroutine(schedules_entry, NULL);
+    aio_run_coroutine(schedules_entry, qemu_get_aio_context());
+}
+
+static void test_schedules_iothread(void)
+{
+    IOThread *iothread = iothread_new("disk", NULL);
+
+    g_assert_nonnull(iothread);
+    aio_run_coroutine(schedules_entry, iothread_get_aio_context(iothread));
+    iothread_free(iothread);
 }
 
 /* --- single promises --- */
@@ -339,7 +360,7 @@ static int64_t allocated(const char *path)
 static void coroutine_fn thin_entry(void *opaque)
 {
     for (int dirty = 0; dirty < 2; dirty++) {
-        World *w = world_new(7, dirty);
+        World *w = world_new(7, dirty, qemu_get_aio_context());
         MirrorOptions opts = {.sync = MIRROR_SYNC_MODE_FULL, .unmap = true};
         uint8_t page[4096];
 
@@ -370,7 +391,7 @@ static void test_thin(void)
 /* With manual finalize guests go on writing while the copy waits; it is equal at the pivot all the same. */
 static void coroutine_fn finalize_entry(void *opaque)
 {
-    World *w = world_new(11, false);
+    World *w = world_new(11, false, qemu_get_aio_context());
     MirrorOptions opts = {
         .sync = MIRROR_SYNC_MODE_FULL, .unmap = true, .flags = JOB_MANUAL_FINALIZE};
 
@@ -400,7 +421,7 @@ static void test_finalize(void)
 /* sync=none copies what is written from now on, and only that. */
 static void coroutine_fn none_entry(void *opaque)
 {
-    World *w = world_new(13, false);
+    World *w = world_new(13, false, qemu_get_aio_context());
     MirrorOptions opts = {.sync = MIRROR_SYNC_MODE_NONE, .unmap = true};
     g_autofree uint8_t *expected = g_malloc0(IMAGE_BYTES);
     uint8_t block[65536];
@@ -436,7 +457,8 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/none", test_none);
     g_test_add_func("/mirror/thin", test_thin);
     g_test_add_func("/mirror/finalize", test_finalize);
-    g_test_add_func("/mirror/schedules", test_schedules);
+    g_test_add_func("/mirror/schedules/main", test_schedules);
+    g_test_add_func("/mirror/schedules/iothread", test_schedules_iothread);
     ret = g_test_run();
 
     g_autofree char *source = g_build_filename(dir, "source.raw", NULL);

@@ -88,6 +88,7 @@ typedef struct Setup {
     BlockDriverState *bs;     /* the client's node */
     BlockBackend *blk;
     int connections;
+    int reconnect_delay; /* seconds */
 } Setup;
 
 static void coroutine_fn start_server(Setup *s)
@@ -296,6 +297,126 @@ static void test_drain_and_move(void)
     aio_run_coroutine(drain_and_move, NULL);
 }
 
+/* The server goes and comes back, five times: with reconnect-delay no request notices. */
+static void coroutine_fn reconnect(void *opaque)
+{
+    Setup s = {.connections = GPOINTER_TO_INT(opaque), .reconnect_delay = 30};
+    unsigned running = 4;
+    Worker w[4];
+    g_autofree uint8_t *model = g_malloc0(IMAGE_BYTES);
+    g_autofree uint8_t *all = g_malloc(IMAGE_BYTES);
+
+    set_up(&s);
+    for (int i = 0; i < 4; i++) {
+        w[i] = (Worker){&s,
+                        model + i * (IMAGE_BYTES / 4),
+                        i * (IMAGE_BYTES / 4),
+                        IMAGE_BYTES / 4,
+                        i + 1,
+                        &running,
+                        NULL};
+        qemu_coroutine_enter(qemu_coroutine_create(worker_run, &w[i]));
+    }
+    for (int i = 0; i < 5; i++) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 3 * SCALE_MS);
+        nbd_server_co_stop();
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 3 * SCALE_MS);
+        start_server(&s);
+    }
+    while (running) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+    }
+    g_assert_cmpint(blk_co_pread(s.blk, 0, IMAGE_BYTES, all, 0), ==, 0);
+    g_assert_cmpmem(all, IMAGE_BYTES, model, IMAGE_BYTES);
+    tear_down(&s);
+}
+
+static void test_reconnect(gconstpointer connections)
+{
+    aio_run_coroutine(reconnect, (void *)connections);
+}
+
+/* Without reconnect-delay requests fail at once while the server is away, and work again when it is back. */
+static void coroutine_fn fail_while_away(void *opaque)
+{
+    Setup s = {.connections = 1};
+    uint8_t buf[512];
+
+    set_up(&s);
+    g_assert_cmpint(blk_co_pread(s.blk, 0, sizeof(buf), buf, 0), ==, 0);
+    nbd_server_co_stop();
+    g_assert_cmpint(blk_co_pread(s.blk, 0, sizeof(buf), buf, 0), ==, -EIO);
+    start_server(&s);
+    while (blk_co_pread(s.blk, 0, sizeof(buf), buf, 0) != 0) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+    }
+    tear_down(&s);
+}
+
+static void test_fail_while_away(void)
+{
+    aio_run_coroutine(fail_while_away, NULL);
+}
+
+static void coroutine_fn read_that_hangs(void *opaque)
+{
+    Worker *w = opaque;
+    uint8_t buf[512];
+
+    g_assert_cmpint(blk_co_pread(w->s->blk, 0, sizeof(buf), buf, 0), ==, -EIO);
+    --*w->running;
+}
+
+/* A server that does not answer holds nobody up after bdrv_cancel_in_flight(), reconnect-delay or not. */
+static void coroutine_fn cancel_in_flight(void *opaque)
+{
+    Setup s = {.connections = 1, .reconnect_delay = GPOINTER_TO_INT(opaque)};
+    unsigned running = 3;
+    Worker w = {.s = &s, .running = &running};
+
+    set_up(&s);
+    bdrv_co_drained_begin(s.served); /* the server takes requests and does nothing */
+    for (unsigned i = 0; i < 3; i++) {
+        qemu_coroutine_enter(qemu_coroutine_create(read_that_hangs, &w));
+    }
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 5 * SCALE_MS);
+    g_assert_cmpint(running, ==, 3);
+    s.bs->drv->bdrv_cancel_in_flight(s.bs);
+    while (running) {
+        qemu_co_yield_to_loop();
+    }
+    bdrv_drained_end(s.served);
+    tear_down(&s);
+}
+
+static void test_cancel_in_flight(gconstpointer delay)
+{
+    aio_run_coroutine(cancel_in_flight, (void *)delay);
+}
+
+/* A drained section of a node whose server is gone ends, also while a request waits for the server. */
+static void coroutine_fn drain_without_server(void *opaque)
+{
+    Setup s = {.connections = 1, .reconnect_delay = 1};
+    unsigned running = 1;
+    Worker w = {.s = &s, .running = &running};
+
+    set_up(&s);
+    nbd_server_co_stop();
+    bdrv_co_drained_begin(s.bs);
+    bdrv_drained_end(s.bs);
+    qemu_coroutine_enter(qemu_coroutine_create(read_that_hangs, &w));
+    bdrv_co_drained_begin(s.bs);
+    g_assert_cmpint(running, ==, 0);
+    bdrv_drained_end(s.bs);
+    tear_down(&s);
+}
+
+static void test_drain_without_server(void)
+{
+    aio_run_coroutine(drain_without_server, NULL);
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -309,6 +430,12 @@ int main(int argc, char **argv)
     g_test_add_data_func("/nbd/random/4", GINT_TO_POINTER(4), test_random);
     g_test_add_func("/nbd/status", test_status);
     g_test_add_func("/nbd/drain-and-move", test_drain_and_move);
+    g_test_add_data_func("/nbd/reconnect/1", GINT_TO_POINTER(1), test_reconnect);
+    g_test_add_data_func("/nbd/reconnect/4", GINT_TO_POINTER(4), test_reconnect);
+    g_test_add_func("/nbd/fail-while-away", test_fail_while_away);
+    g_test_add_data_func("/nbd/cancel-in-flight/0", GINT_TO_POINTER(0), test_cancel_in_flight);
+    g_test_add_data_func("/nbd/cancel-in-flight/30", GINT_TO_POINTER(30), test_cancel_in_flight);
+    g_test_add_func("/nbd/drain-without-server", test_drain_without_server);
     ret = g_test_run();
     g_rmdir(dir);
     g_free(dir);

@@ -137,6 +137,34 @@ static void test_refusals(void)
                   "Parameter 'file' is unexpected");
 }
 
+/* "file" within "file", `depth` nodes in all. */
+static char *nested_nodes(int depth)
+{
+    GString *text = g_string_new(NULL);
+
+    for (int i = 0; i < depth; i++) {
+        g_string_append(text, "{'driver':'raw','file':");
+    }
+    g_string_append(text, "'end'");
+    for (int i = 0; i < depth; i++) {
+        g_string_append_c(text, '}');
+    }
+    return g_string_free(text, FALSE);
+}
+
+/* Handlers run on small stacks, so no client may decide how deep the decoder goes. */
+static void test_depth_limit(void)
+{
+    g_autofree char *fits = nested_nodes(QAPI_DECODE_MAX_DEPTH - 1);
+    g_autofree char *deep = nested_nodes(QAPI_DECODE_MAX_DEPTH);
+    g_autofree char *deeper = nested_nodes(1000);
+    const char *message = "Parameter 'file' is nested more than 100 levels deep";
+
+    check_round_trip(&qapi_type_BlockdevOptions, fits, NULL);
+    check_refused(&qapi_type_BlockdevOptions, QAPI_DECODE_JSON, deep, message);
+    check_refused(&qapi_type_BlockdevOptions, QAPI_DECODE_JSON, deeper, message);
+}
+
 static void test_integer_ranges(void)
 {
     const QapiDecodeFlags strict = QAPI_DECODE_JSON;
@@ -286,6 +314,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qapi/round-trips", test_round_trips);
     g_test_add_func("/qapi/members", test_members);
     g_test_add_func("/qapi/refusals", test_refusals);
+    g_test_add_func("/qapi/depth-limit", test_depth_limit);
     g_test_add_func("/qapi/integer-ranges", test_integer_ranges);
     g_test_add_func("/qapi/keyval-mode", test_keyval_mode);
     g_test_add_func("/qapi/optional-list", test_optional_list);

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Compressed clusters: packed and unpacked in worker threads. */
+#include "block/qcow2/qcow2.h"
+
+#include <errno.h>
+#include <zlib.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+/* zlib's window as a power of two, stored raw (no header): what every reader of the format expects. */
+#define DEFLATE_WINDOW_BITS (-12)
+
+typedef struct CompressJob {
+    uint8_t type; /* QCOW2_COMPRESSION_* */
+    const void *src;
+    size_t src_bytes;
+    void *dst;
+    size_t dst_bytes;
+} CompressJob;
+
+/* Bytes written to dst, -ENOMEM when they do not fit, -EIO. */
+static int deflate_job(void *opaque)
+{
+    CompressJob *job = opaque;
+    z_stream strm = {0};
+    int ret;
+
+    if (deflateInit2(&strm, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WINDOW_BITS, 9,
+                     Z_DEFAULT_STRATEGY) != Z_OK) {
+        return -EIO;
+    }
+    strm.next_in = (void *)job->src;
+    strm.avail_in = job->src_bytes;
+    strm.next_out = job->dst;
+    strm.avail_out = job->dst_bytes;
+    ret = deflate(&strm, Z_FINISH);
+    ret = ret == Z_STREAM_END ? (int)(job->dst_bytes - strm.avail_out)
+          : ret == Z_OK       ? -ENOMEM
+                              : -EIO;
+    deflateEnd(&strm);
+    return ret;
+}
+
+/* 0 when dst was filled. */
+static int inflate_job(void *opaque)
+{
+    CompressJob *job = opaque;
+    z_stream strm = {0};
+    int ret;
+
+    if (inflateInit2(&strm, DEFLATE_WINDOW_BITS) != Z_OK) {
+        return -EIO;
+    }
+    strm.next_in = (void *)job->src;
+    strm.avail_in = job->src_bytes;
+    strm.next_out = job->dst;
+    strm.avail_out = job->dst_bytes;
+    ret = inflate(&strm, Z_FINISH);
+    /* What follows in the last sector belongs to somebody else: running out of room is the ordinary end. */
+    ret = (ret == Z_STREAM_END || ret == Z_BUF_ERROR) && strm.avail_out == 0 ? 0 : -EIO;
+    inflateEnd(&strm);
+    return ret;
+}
+
+static int zstd_pack_job(void *opaque)
+{
+    CompressJob *job = opaque;
+    size_t ret =
+        ZSTD_compress(job->dst, job->dst_bytes, job->src, job->src_bytes, ZSTD_CLEVEL_DEFAULT);
+
+    if (ZSTD_isError(ret)) {
+        return ZSTD_getErrorCode(ret) == ZSTD_error_dstSize_tooSmall ? -ENOMEM : -EIO;
+    }
+    return ret;
+}
+
+static int zstd_unpack_job(void *opaque)
+{
+    CompressJob *job = opaque;
+    ZSTD_inBuffer in = {.src = job->src, .size = job->src_bytes};
+    ZSTD_outBuffer out = {.dst = job->dst, .size = job->dst_bytes};
+    ZSTD_DStream *stream = ZSTD_createDStream();
+    size_t ret = 1;
+
+    if (!stream) {
+        return -ENOMEM;
+    }
+    while (out.pos < out.size) {
+        size_t before_in = in.pos, before_out = out.pos;
+        ret = ZSTD_decompressStream(stream, &out, &in);
+        if (ZSTD_isError(ret) || (in.pos == before_in && out.pos == before_out)) {
+            break;
+        }
+    }
+    ZSTD_freeDStream(stream);
+    return out.pos == out.size && !ZSTD_isError(ret) ? 0 : -EIO;
+}
+
+static int coroutine_fn co_pack(const BDRVQcow2State *s, CompressJob *job)
+{
+    job->type = s->header.compression_type;
+    return thread_pool_submit_co(job->type == QCOW2_COMPRESSION_ZSTD ? zstd_pack_job : deflate_job,
+                                 job);
+}
+
+static int coroutine_fn co_unpack(const BDRVQcow2State *s, CompressJob *job)
+{
+    job->type = s->header.compression_type;
+    return thread_pool_submit_co(
+        job->type == QCOW2_COMPRESSION_ZSTD ? zstd_unpack_job : inflate_job, job);
+}
+
+int coroutine_fn qcow2_co_read_compressed(BlockDriverState *bs, uint64_t entry, uint64_t in_cluster,
+                                          uint64_t bytes, QEMUIOVector *qiov, size_t qiov_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t offset, packed;
+    g_autofree uint8_t *src = NULL, *dst = NULL;
+    int ret;
+
+    qcow2_parse_compressed(s, entry, &offset, &packed);
+    src = g_try_malloc(packed);
+    dst = g_try_malloc(s->cluster_size);
+    if (!src || !dst) {
+        return -ENOMEM;
+    }
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_READ_COMPRESSED);
+    ret = bdrv_co_pread(bs->file, offset, packed, src, 0);
+    if (ret < 0) {
+        return ret;
+    }
+    CompressJob job = {.src = src, .src_bytes = packed, .dst = dst, .dst_bytes = s->cluster_size};
+    ret = co_unpack(s, &job);
+    if (ret < 0) {
+        return ret;
+    }
+    qemu_iovec_from_buf(qiov, qiov_offset, dst + in_cluster, bytes);
+    return 0;
+}
+
+/* Finds room for a packed cluster and enters it into s->allocs. */
+static int coroutine_fn co_place(BlockDriverState *bs, uint64_t offset, uint32_t packed,
+                                 Qcow2Alloc *alloc, uint64_t *host)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t sectors;
+    int ret;
+
+    qemu_co_mutex_lock(&s->lock);
+    qcow2_co_wait_allocs(s, offset, s->cluster_size);
+    ret = qcow2_co_alloc_bytes(bs, packed, host);
+    if (ret == 0) {
+        sectors = ((*host + packed - 1) >> 9) - (*host >> 9);
+        alloc->compressed = true;
+        alloc->compressed_entry = QCOW2_OFLAG_COMPRESSED | sectors << s->compressed_shift | *host;
+        alloc->start = offset;
+        alloc->nb_clusters = 1;
+        qemu_co_queue_init(&alloc->waiters);
+        LIST_INSERT_HEAD(&s->allocs, alloc, list);
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}
+
+static int coroutine_fn co_write_packed(BlockDriverState *bs, uint64_t offset, const uint8_t *data,
+                                        uint32_t packed)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2WritePlan plan = {.allocating = true};
+    uint64_t host;
+    int ret = co_place(bs, offset, packed, &plan.alloc, &host);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_co_check_overlap(bs, 0, host, packed);
+    if (ret == 0) {
+        BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_COMPRESSED);
+        ret = bdrv_co_pwrite(s->data_file, host, packed, data, 0);
+    }
+    return qcow2_co_finish_write(bs, &plan, ret);
+}
+
+static int coroutine_fn co_write_one(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                     QEMUIOVector *qiov, size_t qiov_offset, uint8_t *plain,
+                                     uint8_t *packed)
+{
+    BDRVQcow2State *s = bs->opaque;
+    CompressJob job = {.src = plain,
+                       .src_bytes = s->cluster_size,
+                       .dst = packed,
+                       .dst_bytes = s->cluster_size - 1};
+    int ret;
+
+    qemu_iovec_to_buf(qiov, qiov_offset, plain, bytes);
+    memset(plain + bytes, 0, s->cluster_size - bytes);
+    ret = co_pack(s, &job);
+    if (ret > 0) {
+        return co_write_packed(bs, offset, packed, ret);
+    }
+    if (ret == -ENOMEM) { /* does not get smaller */
+        return qcow2_co_pwritev(bs, offset, bytes, qiov, qiov_offset, 0);
+    }
+    return ret < 0 ? ret : -EIO;
+}
+
+int coroutine_fn qcow2_co_pwritev_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                             QEMUIOVector *qiov, size_t qiov_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    g_autofree uint8_t *plain = NULL, *packed = NULL;
+    unsigned epoch;
+    int ret;
+
+    if (qcow2_has_data_file(s)) {
+        return -ENOTSUP;
+    }
+    if (qcow2_in_cluster(s, offset) ||
+        (qcow2_in_cluster(s, bytes) && offset + bytes != bs->total_bytes)) {
+        return -EINVAL;
+    }
+    plain = g_try_malloc(s->cluster_size);
+    packed = g_try_malloc(s->cluster_size);
+    if (!plain || !packed) {
+        return -ENOMEM;
+    }
+    ret = qcow2_co_prepare_write(bs);
+    epoch = qcow2_request_begin(s);
+    while (ret == 0 && bytes > 0) {
+        uint64_t n = MIN((uint64_t)bytes, s->cluster_size);
+        ret = co_write_one(bs, offset, n, qiov, qiov_offset, plain, packed);
+        offset += n;
+        qiov_offset += n;
+        bytes -= n;
+    }
+    qcow2_request_end(s, epoch);
+    return ret < 0 ? ret : qcow2_co_throttle_frees(bs);
+}

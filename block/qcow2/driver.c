@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The table of the qcow2 driver, and its small members. */
+#include "block/qcow2/qcow2.h"
+
+#include <errno.h>
+#include "block/qcow2/options.h"
+#include "util/error.h"
+
+static int qcow2_probe(const uint8_t *buf, size_t bytes, const char *filename)
+{
+    if (bytes < QCOW2_V2_HEADER_BYTES || qcow2_load32(buf) != QCOW2_MAGIC) {
+        return 0;
+    }
+    return qcow2_load32(buf + QCOW2_OFS_VERSION) >= 2 ? 100 : 0;
+}
+
+static int64_t coroutine_fn qcow2_co_getlength(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    return s->header.size;
+}
+
+static int coroutine_fn qcow2_co_flush_to_os(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (s->fatal) {
+        return -EIO;
+    }
+    return qcow2_co_flush_metadata(bs);
+}
+
+static void qcow2_refresh_limits(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    bs->bl.pwrite_zeroes_alignment = s->subcluster_size;
+    bs->bl.pdiscard_alignment = s->cluster_size;
+}
+
+static bool qcow2_has_zero_init(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    /* A preallocated image shows what its data file holds. */
+    return s->l2_clusters && g_hash_table_size(s->l2_clusters) == 0
+               ? true
+               : bdrv_has_zero_init(s->data_file->bs);
+}
+
+static bool coroutine_fn qcow2_co_reopen_prepare(BDRVReopenState *state, GError **errp)
+{
+    BlockDriverState *bs = state->bs;
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (!qcow2_options_check(bs, &state->options->u.qcow2, errp)) {
+        return false;
+    }
+    if ((state->flags & BDRV_O_RDWR) && s->corrupt) {
+        error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
+        return false;
+    }
+    if ((state->flags & BDRV_O_RDWR) && !(bs->open_flags & BDRV_O_RDWR) &&
+        (s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY)) {
+        error_setg(errp,
+                   "The image of node '%s' was not closed properly; it must be opened writable to "
+                   "be repaired",
+                   bs->node_name);
+        return false;
+    }
+    if (bs->open_flags & BDRV_O_RDWR) {
+        ret = qcow2_co_sync(bs);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not write the metadata of node '%s'",
+                             bs->node_name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void coroutine_fn qcow2_co_reopen_commit(BDRVReopenState *state)
+{
+    BlockDriverState *bs = state->bs;
+    g_autoptr(GError) err = NULL;
+
+    qcow2_options_start_timer(bs, NULL);
+    if (!qcow2_options_apply(bs, &state->options->u.qcow2, &err)) {
+        error_report("%s", err->message); /* was checked in prepare */
+    }
+    qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
+}
+
+static void qcow2_detach_aio_context(BlockDriverState *bs)
+{
+    qcow2_options_start_timer(bs, NULL);
+}
+
+static void qcow2_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
+{
+    qcow2_options_start_timer(bs, ctx);
+}
+
+static void qcow2_refresh_filename(BlockDriverState *bs)
+{
+    g_free(bs->exact_filename);
+    bs->exact_filename = g_strdup(bs->file->bs->exact_filename);
+}
+
+const BlockDriver bdrv_qcow2 = {
+    .format_name = "qcow2",
+    .driver = BLOCKDEV_DRIVER_QCOW2,
+    .instance_size = sizeof(BDRVQcow2State),
+    .supports_backing = true,
+    .bdrv_probe = qcow2_probe,
+    .bdrv_co_open = qcow2_co_open,
+    .bdrv_co_close = qcow2_co_close,
+    .bdrv_co_reopen_prepare = qcow2_co_reopen_prepare,
+    .bdrv_co_reopen_commit = qcow2_co_reopen_commit,
+    .bdrv_co_preadv = qcow2_co_preadv,
+    .bdrv_co_pwritev = qcow2_co_pwritev,
+    .bdrv_co_pwrite_zeroes = qcow2_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = qcow2_co_pdiscard,
+    .bdrv_co_pwritev_compressed = qcow2_co_pwritev_compressed,
+    .bdrv_co_flush_to_os = qcow2_co_flush_to_os,
+    .bdrv_co_copy_range_from = qcow2_co_copy_range_from,
+    .bdrv_co_copy_range_to = qcow2_co_copy_range_to,
+    .bdrv_co_block_status = qcow2_co_block_status,
+    .bdrv_co_getlength = qcow2_co_getlength,
+    .bdrv_co_truncate = qcow2_co_truncate,
+    .bdrv_refresh_limits = qcow2_refresh_limits,
+    .bdrv_has_zero_init = qcow2_has_zero_init,
+    .bdrv_co_create = qcow2_co_create,
+    .bdrv_co_change_backing_file = qcow2_co_change_backing_file,
+    .bdrv_detach_aio_context = qcow2_detach_aio_context,
+    .bdrv_attach_aio_context = qcow2_attach_aio_context,
+    .bdrv_co_get_specific_info = qcow2_co_get_specific_info,
+    .bdrv_co_get_info = qcow2_co_get_info,
+    .bdrv_refresh_filename = qcow2_refresh_filename,
+};

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Reading and writing guest data. */
+#include "block/qcow2/qcow2.h"
+
+#include <errno.h>
+#include "util/bufferiszero.h"
+
+/* Vectors longer than this leave no room for two more elements in one request. */
+#define MAX_MERGE_IOV 1000
+
+/* Reads what the backing file shows at offset; zeroes beyond its end. */
+static int coroutine_fn co_read_backing(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                        QEMUIOVector *qiov, size_t qiov_offset)
+{
+    int64_t len = bs->backing ? bdrv_getlength(bs->backing->bs) : 0;
+    uint64_t inside;
+
+    if (len < 0) {
+        return len;
+    }
+    inside = offset < (uint64_t)len ? MIN(bytes, len - offset) : 0;
+    if (inside < bytes) {
+        qemu_iovec_memset(qiov, qiov_offset + inside, 0, bytes - inside);
+    }
+    if (inside == 0) {
+        return 0;
+    }
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_READ_BACKING_AIO);
+    return bdrv_co_preadv_part(bs->backing, offset, inside, qiov, qiov_offset, 0);
+}
+
+static int coroutine_fn co_read_extent(BlockDriverState *bs, const Qcow2Extent *x, uint64_t offset,
+                                       QEMUIOVector *qiov, size_t qiov_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    switch (x->kind) {
+    case QCOW2_UNALLOCATED:
+        return co_read_backing(bs, offset, x->bytes, qiov, qiov_offset);
+    case QCOW2_ZERO:
+        qemu_iovec_memset(qiov, qiov_offset, 0, x->bytes);
+        return 0;
+    case QCOW2_NORMAL:
+        BLKDBG_CO_EVENT(bs->file, BLKDBG_READ_AIO);
+        return bdrv_co_preadv_part(s->data_file, x->host_offset, x->bytes, qiov, qiov_offset, 0);
+    case QCOW2_COMPRESSED:
+        return qcow2_co_read_compressed(bs, x->entry, qcow2_in_cluster(s, offset), x->bytes, qiov,
+                                        qiov_offset);
+    default:
+        return -EIO;
+    }
+}
+
+static int coroutine_fn co_read(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                QEMUIOVector *qiov, size_t qiov_offset)
+{
+    int ret = 0;
+
+    while (ret == 0 && bytes > 0) {
+        Qcow2Extent x;
+        ret = qcow2_co_lookup(bs, offset, bytes, &x);
+        if (ret == 0) {
+            ret = co_read_extent(bs, &x, offset, qiov, qiov_offset);
+            offset += x.bytes;
+            qiov_offset += x.bytes;
+            bytes -= x.bytes;
+        }
+    }
+    return MIN(ret, 0);
+}
+
+int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t host;
+    unsigned epoch;
+    int ret;
+
+    if (s->fatal) {
+        return -EIO;
+    }
+    epoch = qcow2_request_begin(s);
+    if (qcow2_lookup_fast(bs, offset, bytes, false, &host)) {
+        BLKDBG_CO_EVENT(bs->file, BLKDBG_READ_AIO);
+        ret = bdrv_co_preadv_part(s->data_file, host, bytes, qiov, qiov_offset, 0);
+    } else {
+        ret = co_read(bs, offset, bytes, qiov, qiov_offset);
+    }
+    qcow2_request_end(s, epoch);
+    return MIN(ret, 0);
+}
+
+int coroutine_fn qcow2_co_reads_zero(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    int64_t backing_len = bs->backing ? bdrv_getlength(bs->backing->bs) : 0;
+
+    while (bytes > 0) {
+        Qcow2Extent x;
+        int ret = qcow2_co_lookup(bs, offset, bytes, &x);
+        if (ret < 0) {
+            return ret;
+        }
+        if (x.kind != QCOW2_ZERO &&
+            !(x.kind == QCOW2_UNALLOCATED && backing_len >= 0 && offset >= (uint64_t)backing_len)) {
+            return 0;
+        }
+        offset += x.bytes;
+        bytes -= x.bytes;
+    }
+    return 1;
+}
+
+/*
+ * What surrounds the guest data in clusters that are being allocated: read into buf. *skip: it need not be written, the host has
+ * zeroes there.
+ */
+static int coroutine_fn co_read_surrounding(BlockDriverState *bs, const Qcow2Alloc *alloc,
+                                            uint64_t offset, uint64_t bytes, uint8_t *buf,
+                                            bool *skip)
+{
+    QEMUIOVector qiov;
+    int ret;
+
+    *skip = false;
+    if (bytes == 0) {
+        return 0;
+    }
+    ret = qcow2_co_reads_zero(bs, offset, bytes);
+    if (ret != 0) {
+        *skip = ret > 0 && alloc->fresh;
+        memset(buf, 0, bytes);
+        return MIN(ret, 0);
+    }
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_COW_READ);
+    qemu_iovec_init_buf(&qiov, buf, bytes);
+    ret = co_read(bs, offset, bytes, &qiov, 0);
+    *skip = ret == 0 && alloc->fresh && buffer_is_zero(buf, bytes);
+    return ret;
+}
+
+/* Writes head, guest data and tail; as one request unless the guest's vector is too long for that. */
+static int coroutine_fn co_write_merged(BlockDriverState *bs, uint64_t host, QEMUIOVector *head,
+                                        QEMUIOVector *tail, uint64_t bytes, QEMUIOVector *qiov,
+                                        size_t qiov_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    QEMUIOVector all;
+    int ret = 0;
+
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_COW_WRITE);
+    s->ordering_pending = true; /* copied data must be durable before the L2 entry is */
+    if (qiov->niov > MAX_MERGE_IOV) {
+        if (head->size) {
+            ret = bdrv_co_pwritev(s->data_file, host - head->size, head->size, head, 0);
+        }
+        if (ret >= 0 && tail->size) {
+            ret = bdrv_co_pwritev(s->data_file, host + bytes, tail->size, tail, 0);
+        }
+        return ret < 0 ? ret
+                       : bdrv_co_pwritev_part(s->data_file, host, bytes, qiov, qiov_offset, 0);
+    }
+    qemu_iovec_init(&all, qiov->niov + 2);
+    if (head->size) {
+        qemu_iovec_concat(&all, head, 0, head->size);
+    }
+    qemu_iovec_concat(&all, qiov, qiov_offset, bytes);
+    if (tail->size) {
+        qemu_iovec_concat(&all, tail, 0, tail->size);
+    }
+    ret = bdrv_co_pwritev(s->data_file, host - head->size, all.size, &all, 0);
+    qemu_iovec_destroy(&all);
+    return ret;
+}
+
+/* Writes [offset, offset + bytes) into newly allocated clusters and completes what must be NORMAL around it. */
+static int coroutine_fn co_write_alloc(BlockDriverState *bs, const Qcow2WritePlan *plan,
+                                       uint64_t offset, QEMUIOVector *qiov, size_t qiov_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    const Qcow2Alloc *alloc = &plan->alloc;
+    uint64_t head_bytes = offset - alloc->fill_start, tail_start = offset + plan->bytes;
+    uint64_t tail_bytes = alloc->fill_end - tail_start;
+    QEMUIOVector head, tail;
+    bool skip_head, skip_tail;
+    uint8_t *buf;
+    int ret;
+
+    if (head_bytes + tail_bytes == 0) {
+        BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_AIO);
+        return bdrv_co_pwritev_part(s->data_file, plan->host_offset, plan->bytes, qiov, qiov_offset,
+                                    0);
+    }
+    buf = qemu_try_blockalign(s->data_file->bs, head_bytes + tail_bytes);
+    if (!buf) {
+        return -ENOMEM;
+    }
+    ret = co_read_surrounding(bs, alloc, alloc->fill_start, head_bytes, buf, &skip_head);
+    if (ret == 0) {
+        ret = co_read_surrounding(bs, alloc, tail_start, tail_bytes, buf + head_bytes, &skip_tail);
+    }
+    if (ret == 0) {
+        qemu_iovec_init_buf(&head, buf, skip_head ? 0 : head_bytes);
+        qemu_iovec_init_buf(&tail, buf + head_bytes, skip_tail ? 0 : tail_bytes);
+        BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_AIO);
+        if (head.size + tail.size == 0) {
+            ret = bdrv_co_pwritev_part(s->data_file, plan->host_offset, plan->bytes, qiov,
+                                       qiov_offset, 0);
+        } else {
+            ret = co_write_merged(bs, plan->host_offset, &head, &tail, plan->bytes, qiov,
+                                  qiov_offset);
+        }
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+int coroutine_fn qcow2_co_finish_write(BlockDriverState *bs, Qcow2WritePlan *plan, int ret)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (!plan->allocating) {
+        return MIN(ret, 0);
+    }
+    qemu_co_mutex_lock(&s->lock);
+    if (ret >= 0) {
+        ret = s->fatal ? -EIO : qcow2_co_alloc_link(bs, &plan->alloc);
+    }
+    if (ret < 0) {
+        qcow2_co_alloc_abort(bs, &plan->alloc);
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    qcow2_alloc_finish(s, &plan->alloc);
+    return MIN(ret, 0);
+}
+
+int coroutine_fn qcow2_co_start_write(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                      Qcow2WritePlan *plan)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret = 0;
+
+    if (qcow2_lookup_fast(bs, offset, bytes, true, &plan->host_offset)) {
+        plan->bytes = bytes;
+        plan->allocating = false;
+    } else {
+        qemu_co_mutex_lock(&s->lock);
+        ret = qcow2_co_plan_write(bs, offset, bytes, plan);
+        qemu_co_mutex_unlock(&s->lock);
+    }
+    if (ret < 0 || s->data_file != bs->file) {
+        return ret;
+    }
+    if (plan->allocating) {
+        ret = qcow2_co_check_overlap(bs, 0, plan->alloc.host_offset,
+                                     (uint64_t)plan->alloc.nb_clusters << s->cluster_bits);
+    } else {
+        ret = qcow2_co_check_overlap(bs, 0, plan->host_offset, plan->bytes);
+    }
+    if (ret < 0 && plan->allocating) {
+        qcow2_alloc_finish(s,
+                           &plan->alloc); /* the clusters stay counted: somebody else uses them */
+    }
+    return ret;
+}
+
+static int coroutine_fn co_write_some(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset, uint64_t *done)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2WritePlan plan;
+    int ret = qcow2_co_start_write(bs, offset, bytes, &plan);
+
+    if (ret < 0) {
+        return ret;
+    }
+    *done = plan.bytes;
+    if (plan.allocating) {
+        ret = co_write_alloc(bs, &plan, offset, qiov, qiov_offset);
+    } else {
+        BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_AIO);
+        ret =
+            bdrv_co_pwritev_part(s->data_file, plan.host_offset, plan.bytes, qiov, qiov_offset, 0);
+    }
+    return qcow2_co_finish_write(bs, &plan, ret);
+}
+
+int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                  QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+{
+    BDRVQcow2State *s = bs->opaque;
+    unsigned epoch;
+    int ret = qcow2_co_prepare_write(bs);
+
+    if (ret < 0) {
+        return ret;
+    }
+    epoch = qcow2_request_begin(s);
+    while (ret == 0 && bytes > 0) {
+        uint64_t done = 0;
+        ret = co_write_some(bs, offset, bytes, qiov, qiov_offset, &done);
+        offset += done;
+        qiov_offset += done;
+        bytes -= done;
+    }
+    qcow2_request_end(s, epoch);
+    return ret < 0 ? ret : qcow2_co_throttle_frees(bs);
+}

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Opening, configuring and closing a qcow2 node, and its header on disk. */
+#include "block/qcow2/qcow2.h"
+
+#include <errno.h>
+#include "block/qcow2/options.h"
+#include "util/error.h"
+
+/* --- the header on disk --- */
+
+int coroutine_fn qcow2_co_update_header(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint8_t *buf = qemu_try_blockalign(bs->file->bs, s->cluster_size);
+    int used, ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    used = qcow2_header_serialize(&s->header, buf, NULL);
+    ret = used < 0 ? -ENOSPC : 0;
+    if (ret == 0) {
+        /* Wipes what a longer header left behind. */
+        ret = bdrv_co_pwrite_sync(bs->file, 0, MAX((size_t)used, s->header_bytes), buf, 0);
+        s->header_bytes = ret == 0 ? (size_t)used : s->header_bytes;
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+/* Only the feature words. Durable on return. */
+static int coroutine_fn co_write_features(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint8_t buf[24];
+
+    qcow2_store64(buf, s->header.incompatible_features);
+    qcow2_store64(buf + 8, s->header.compatible_features);
+    qcow2_store64(buf + 16, s->header.autoclear_features);
+    return bdrv_co_pwrite_sync(bs->file, QCOW2_OFS_INCOMPATIBLE, sizeof(buf), buf, 0);
+}
+
+int coroutine_fn qcow2_co_mark_dirty(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (s->dirty_bit_set) {
+        return 0;
+    }
+    s->header.incompatible_features |= QCOW2_INCOMPAT_DIRTY;
+    ret = co_write_features(bs);
+    if (ret < 0) {
+        s->header.incompatible_features &= ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+        return ret;
+    }
+    s->dirty_bit_set = true;
+    return 0;
+}
+
+/* Refcounts on disk are right: takes the dirty bit away. */
+static int coroutine_fn co_mark_clean(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (!s->dirty_bit_set || s->fatal) {
+        return 0;
+    }
+    ret = bdrv_co_flush(bs->file->bs);
+    if (ret < 0) {
+        return ret;
+    }
+    s->header.incompatible_features &= ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+    ret = co_write_features(bs);
+    if (ret < 0) {
+        s->header.incompatible_features |= QCOW2_INCOMPAT_DIRTY;
+        return ret;
+    }
+    s->dirty_bit_set = false;
+    return 0;
+}
+
+int coroutine_fn qcow2_co_prepare_write(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t keep = QCOW2_AUTOCLEAR_DATA_FILE_RAW | (s->bitmaps_kept ? QCOW2_AUTOCLEAR_BITMAPS : 0);
+    int ret = 0;
+
+    if (s->fatal || s->corrupt) {
+        return -EIO;
+    }
+    if (s->header.version < 3 || !(s->header.autoclear_features & ~keep)) {
+        return 0;
+    }
+    qemu_co_mutex_lock(&s->lock);
+    if (s->header.autoclear_features & ~keep) {
+        uint64_t before = s->header.autoclear_features;
+        s->header.autoclear_features &= keep;
+        ret = co_write_features(bs);
+        if (ret < 0) {
+            s->header.autoclear_features = before;
+        }
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}
+
+/* --- opening --- */
+
+static void set_geometry(BDRVQcow2State *s)
+{
+    const Qcow2Header *h = &s->header;
+
+    s->cluster_bits = h->cluster_bits;
+    s->cluster_size = 1ULL << h->cluster_bits;
+    s->has_subclusters = h->incompatible_features & QCOW2_INCOMPAT_EXTL2;
+    s->subclusters = s->has_subclusters ? 32 : 1;
+    s->subcluster_bits = s->cluster_bits - (s->has_subclusters ? 5 : 0);
+    s->subcluster_size = 1ULL << s->subcluster_bits;
+    s->l2_entry_bytes = s->has_subclusters ? 16 : 8;
+    s->l2_bits = s->cluster_bits - (s->has_subclusters ? 4 : 3);
+    s->refcount_bits = 1u << h->refcount_order;
+    s->refblock_bits = s->cluster_bits + 3 - h->refcount_order;
+    s->refcount_max = s->refcount_bits == 64 ? UINT64_MAX : (1ULL << s->refcount_bits) - 1;
+    s->compressed_shift = 62 - (s->cluster_bits - 8);
+    s->compressed_offset_mask = MIN(1ULL << s->compressed_shift, QCOW2_HOST_LIMIT) - 1;
+}
+
+static bool coroutine_fn co_read_header(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t len = bdrv_co_getlength(bs->file->bs);
+    uint8_t fixed[QCOW2_V3_HEADER_BYTES] = {0};
+    g_autofree uint8_t *cluster = NULL;
+    uint64_t size;
+    int ret;
+
+    if (len < 0) {
+        error_setg_errno(errp, -len, "Could not determine the size of the image file");
+        return false;
+    }
+    ret = bdrv_co_pread(bs->file, 0, MIN(len, (int64_t)sizeof(fixed)), fixed, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read qcow2 header");
+        return false;
+    }
+    if (!qcow2_header_parse_fixed(fixed, MIN(len, (int64_t)sizeof(fixed)), &s->header, errp)) {
+        return false;
+    }
+    size = 1ULL << s->header.cluster_bits;
+    cluster = g_malloc0(size);
+    ret = bdrv_co_pread(bs->file, 0, MIN(len, (int64_t)size), cluster, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read qcow2 header extensions");
+        return false;
+    }
+    if (s->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN) {
+        g_autofree char *names = qcow2_header_unknown_features(cluster, &s->header);
+        error_setg(errp, "Unsupported qcow2 feature(s): %s", names);
+        return false;
+    }
+    s->header_bytes = size;
+    return qcow2_header_parse_extensions(cluster, &s->header, errp);
+}
+
+/* The external data file: from the option, else a plain file name in the image. An image cannot name a protocol. */
+static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevRef *ref,
+                                           GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    g_autofree char *path = NULL, *dir = NULL;
+    const char *name = s->header.data_file_name;
+    BlockDriverState *data;
+
+    s->data_file = bs->file;
+    if (!qcow2_has_data_file(s)) {
+        if (ref) {
+            error_setg(errp, "'data-file' can only be set for images with an external data file");
+            return false;
+        }
+        return true;
+    }
+    if (ref) {
+        s->data_file = bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp);
+    } else if (!name || !*name) {
+        error_setg(errp, "'data-file' is required for this image");
+        return false;
+    } else {
+        if (strchr(name, ':') && !g_path_is_absolute(name)) {
+            error_setg(
+                errp,
+                "The image names '%s' as its data file; only plain file names are accepted from an "
+                "image: use the 'data-file' option",
+                name);
+            return false;
+        }
+        dir = g_path_get_dirname(bs->file->bs->exact_filename ? bs->file->bs->exact_filename : "");
+        path = g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
+        data = bdrv_co_open_filename(
+            path, "file", NULL,
+            (bs->open_flags & ~(BDRV_O_NO_BACKING | BDRV_O_TEMPORARY)) | BDRV_O_UNMAP, errp);
+        s->data_file =
+            data ? bdrv_attach_child(bs, data, "data-file", BDRV_CHILD_DATA, errp) : NULL;
+    }
+    if (!s->data_file) {
+        return false;
+    }
+    bs->file->role = BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY;
+    return true;
+}
+
+static bool coroutine_fn co_load_l1(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t bytes = (uint64_t)s->header.l1_size * 8;
+    int ret = 0;
+
+    s->l1_table = g_try_malloc0(MAX(bytes, 8));
+    if (!s->l1_table) {
+        error_setg(errp, "Could not allocate %" G_GUINT64_FORMAT " bytes for the L1 table", bytes);
+        return false;
+    }
+    if (bytes) {
+        ret = bdrv_co_pread(bs->file, s->header.l1_table_offset, bytes, s->l1_table, 0);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read L1 table");
+        return false;
+    }
+    s->l2_clusters = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+    for (uint32_t i = 0; i < s->header.l1_size; i++) {
+        uint64_t offset;
+        s->l1_table[i] = be64toh(s->l1_table[i]);
+        offset = s->l1_table[i] & QCOW2_OFFSET_MASK;
+        if (offset) {
+            g_hash_table_add(s->l2_clusters, g_memdup2(&offset, sizeof(offset)));
+        }
+    }
+    return true;
+}
+
+static bool coroutine_fn co_load_tables(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t len = bdrv_co_getlength(bs->file->bs);
+    int ret;
+
+    if (!co_load_l1(bs, errp)) {
+        return false;
+    }
+    ret = qcow2_co_refcount_init(bs);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not initialize refcount handling");
+        return false;
+    }
+    s->fresh_offset =
+        bdrv_has_zero_init(bs->file->bs) && len >= 0 ? qcow2_cluster_end(s, len) : UINT64_MAX;
+    return qcow2_co_load_snapshots(bs, errp);
+}
+
+static void init_state(BDRVQcow2State *s)
+{
+    qemu_co_mutex_init(&s->lock);
+    qemu_co_mutex_init(&s->writeback_lock);
+    LIST_INIT(&s->allocs);
+    s->frees = g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree));
+    s->grace = g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree));
+    s->sparse_file = -1;
+}
+
+static void free_state(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    timer_free(s->clean_timer);
+    qcow2_cache_free(s->l2_cache);
+    qcow2_cache_free(s->refblock_cache);
+    qcow2_refcount_close(bs);
+    qcow2_free_snapshots(s);
+    g_clear_pointer(&s->l1_table, g_free);
+    g_clear_pointer(&s->l2_clusters, g_hash_table_destroy);
+    g_array_free(s->frees, TRUE);
+    g_array_free(s->grace, TRUE);
+    qcow2_header_clear(&s->header);
+    qemu_co_mutex_destroy(&s->lock);
+    qemu_co_mutex_destroy(&s->writeback_lock);
+}
+
+static bool coroutine_fn co_check_flags(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    bool writable = bs->open_flags & BDRV_O_RDWR;
+
+    if (s->header.incompatible_features & QCOW2_INCOMPAT_CORRUPT) {
+        if (writable) {
+            error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
+            return false;
+        }
+        s->corrupt = true;
+    }
+    if ((s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) && writable) {
+        s->dirty_bit_set = true;
+        if (!qcow2_co_repair_refcounts(bs, errp)) {
+            g_prefix_error(errp, "Could not repair dirty image: ");
+            return false;
+        }
+        int ret = co_mark_clean(bs);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not update the header of the repaired image");
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Names from the header, and what requests may carry. */
+static void publish(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    bs->total_bytes = s->header.size;
+    g_free(bs->backing_file);
+    g_free(bs->backing_format);
+    bs->backing_file = g_strdup(s->header.backing_file ? s->header.backing_file : "");
+    bs->backing_format = g_strdup(s->header.backing_format ? s->header.backing_format : "");
+    bs->supported_zero_flags =
+        s->header.version >= 3 ? BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK : BDRV_REQ_MAY_UNMAP;
+    bs->supported_truncate_flags = BDRV_REQ_ZERO_WRITE;
+}
+
+bool coroutine_fn qcow2_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
+                                GError **errp)
+{
+    const BlockdevOptionsQcow2 *o = &opts->u.qcow2;
+    BDRVQcow2State *s = bs->opaque;
+
+    if (!bdrv_co_open_child(bs, o->file, "file", BDRV_CHILD_IMAGE, errp)) {
+        return false;
+    }
+    if (bdrv_is_read_only(bs->file->bs) && (bs->open_flags & BDRV_O_RDWR) &&
+        !bdrv_apply_auto_read_only(bs, "The file below is read-only", errp)) {
+        return false;
+    }
+    init_state(s);
+    if (!co_read_header(bs, errp)) {
+        goto fail;
+    }
+    set_geometry(s);
+    if (!co_open_data_file(bs, o->data_file, errp) || !qcow2_options_apply(bs, o, errp) ||
+        !co_load_tables(bs, errp)) {
+        goto fail;
+    }
+    publish(bs);
+    if (!co_check_flags(bs, errp)) {
+        goto fail;
+    }
+    qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
+    return true;
+fail:
+    free_state(bs);
+    return false;
+}
+
+/* --- closing --- */
+
+/* Everything in memory goes to the file, and the dirty bit away. */
+int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (s->fatal || s->corrupt) {
+        return -EIO;
+    }
+    do {
+        ret = qcow2_co_flush_metadata(bs);
+    } while (ret == 0 && (s->frees->len || s->grace->len) &&
+             (s->grace->len == 0 || s->in_flight[s->grace_epoch] == 0));
+    if (ret == 0) {
+        ret = qcow2_co_writeback(bs, true);
+    }
+    return ret == 0 ? co_mark_clean(bs) : ret;
+}
+
+void coroutine_fn qcow2_co_close(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if ((bs->open_flags & BDRV_O_RDWR) && !(bs->open_flags & BDRV_O_INACTIVE) && !s->fatal &&
+        !s->corrupt) {
+        int ret = qcow2_co_sync(bs);
+        if (ret < 0) {
+            error_report("Could not write the metadata of qcow2 node '%s': %s", bs->node_name,
+                         strerror(-ret));
+        }
+    }
+    free_state(bs);
+}
