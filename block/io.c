@@ -258,8 +258,8 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     if (!bs->drv || !bs->drv->bdrv_co_preadv) {
         return bs->drv ? -ENOTSUP : -ENOMEDIUM;
     }
-    if (bytes == 0) {
-        return 0;
+    if (bytes == 0 || (!qiov && !(bs->supported_read_flags & BDRV_REQ_PREFETCH))) {
+        return 0; /* a prefetch that would fetch nothing */
     }
     tracked_request_begin(&req, bs, offset, bytes, BDRV_TRACKED_READ);
     if (flags & BDRV_REQ_SERIALISING) {
