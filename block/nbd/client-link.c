@@ -153,6 +153,10 @@ void nbd_link_dial(NbdLink *link)
     if (link->client->drained && !link->client->n_waiting) {
         return; /* nbd_client_drain_end() starts it */
     }
+    if (link->client->target->addr->type == SOCKET_ADDRESS_TYPE_FD) {
+        nbd_client_stop_waiting(link->client);
+        return; /* an inherited connection cannot be made again */
+    }
     dial = g_new0(NbdDial, 1);
     dial->link = link;
     dial->target = nbd_target_ref(link->client->target);

@@ -320,7 +320,7 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
         return false;
     }
     client->max_links = 1;
-    if (client->info.flags & NBD_FLAG_CAN_MULTI_CONN) {
+    if ((client->info.flags & NBD_FLAG_CAN_MULTI_CONN) && opts->server->type != SOCKET_ADDRESS_TYPE_FD) {
         client->max_links =
             opts->has_connections ? CLAMP(opts->connections, 1, NBD_MAX_LINKS) : NBD_DEFAULT_LINKS;
     }

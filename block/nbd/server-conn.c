@@ -286,7 +286,7 @@ static bool coroutine_fn nbd_conn_co_next(NbdConn *conn)
         err = ENOMEM;
         why = "out of memory";
     }
-    if (wire.command == NBD_CMD_WRITE) {
+    if (wire.command == NBD_CMD_WRITE && wire.length) {
         bool ok = err ? nbd_conn_co_skip(conn, wire.length)
                       : nbd_conn_co_recv_payload(conn, req->buf, wire.length);
 

@@ -102,9 +102,9 @@ static void coroutine_fn nbd_conn_co_run(void *opaque)
     nbd_conn_free(conn);
 }
 
-static void nbd_server_accept(QIONetListener *listener, QIOChannelSocket *sioc, void *opaque)
+void nbd_server_take(QIOChannelSocket *sioc)
 {
-    NbdServer *s = opaque;
+    NbdServer *s = server();
     NbdConn *conn = g_new0(NbdConn, 1);
 
     conn->sioc = sioc;
@@ -123,6 +123,16 @@ static void nbd_server_accept(QIONetListener *listener, QIOChannelSocket *sioc, 
     trace_nbd_server_accept(conn->peer, s->n_conns);
     nbd_server_update_admission();
     qemu_coroutine_enter(qemu_coroutine_create(nbd_conn_co_run, conn));
+}
+
+static void nbd_server_accept(QIONetListener *listener, QIOChannelSocket *sioc, void *opaque)
+{
+    nbd_server_take(sioc);
+}
+
+unsigned nbd_server_connections(void)
+{
+    return server()->n_conns;
 }
 
 /* --- start and stop --- */

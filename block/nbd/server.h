@@ -8,6 +8,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "io/channel-socket.h"
 #include "qapi/qapi-types.h"
 #include "util/coroutine.h"
 
@@ -26,6 +27,10 @@ typedef struct NbdServerConfig {
 /* Fails when the server runs already or the address cannot be had. */
 bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **errp);
 bool nbd_server_is_running(void);
+/* Serves a connection that was not accepted from the listener; takes over the reference. The server runs. */
+void nbd_server_take(QIOChannelSocket *sioc);
+/* Clients connected, those in their handshake included. */
+unsigned nbd_server_connections(void);
 /* Stops listening, disconnects everybody and removes the NBD exports; returns when they are gone. */
 void coroutine_fn nbd_server_co_stop(void);
 
