@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a qcow2 node tells about itself, and the backing file name it records. */
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/bitmap.h"
 
 #include <errno.h>
 
@@ -24,6 +24,8 @@ ImageInfoSpecific *coroutine_fn qcow2_co_get_specific_info(BlockDriverState *bs,
         q->corrupt = s->header.incompatible_features & QCOW2_INCOMPAT_CORRUPT;
         q->has_extended_l2 = true;
         q->extended_l2 = s->has_subclusters;
+        q->bitmaps = qcow2_bitmaps_info(bs);
+        q->has_bitmaps = q->bitmaps != NULL;
         q->data_file = g_strdup(s->header.data_file_name);
         q->has_data_file_raw = qcow2_has_data_file(s);
         q->data_file_raw = qcow2_data_file_is_raw(s);

@@ -3,6 +3,7 @@
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/options.h"
 #include "util/error.h"
 
@@ -84,17 +85,21 @@ static int coroutine_fn co_mark_clean(BlockDriverState *bs)
 int coroutine_fn qcow2_co_prepare_write(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint64_t keep = QCOW2_AUTOCLEAR_DATA_FILE_RAW | (s->bitmaps_kept ? QCOW2_AUTOCLEAR_BITMAPS : 0);
+    uint64_t keep = QCOW2_AUTOCLEAR_KNOWN;
     int ret = 0;
 
     if (s->fatal || s->corrupt) {
         return -EIO;
     }
-    if (s->header.version < 3 || !(s->header.autoclear_features & ~keep)) {
+    if (s->write_prepared) {
         return 0;
     }
     qemu_co_mutex_lock(&s->lock);
-    if (s->header.autoclear_features & ~keep) {
+    if (!s->write_prepared && !s->bitmaps_kept) {
+        ret = qcow2_co_bitmaps_mark_in_use(bs);
+        s->bitmaps_kept = ret == 0;
+    }
+    if (ret == 0 && s->header.version >= 3 && (s->header.autoclear_features & ~keep)) {
         uint64_t before = s->header.autoclear_features;
         s->header.autoclear_features &= keep;
         ret = co_write_features(bs);
@@ -102,6 +107,7 @@ int coroutine_fn qcow2_co_prepare_write(BlockDriverState *bs)
             s->header.autoclear_features = before;
         }
     }
+    s->write_prepared = ret == 0;
     qemu_co_mutex_unlock(&s->lock);
     return ret;
 }
@@ -256,7 +262,7 @@ static bool coroutine_fn co_load_tables(BlockDriverState *bs, GError **errp)
     }
     s->fresh_offset =
         bdrv_has_zero_init(bs->file->bs) && len >= 0 ? qcow2_cluster_end(s, len) : UINT64_MAX;
-    return qcow2_co_load_snapshots(bs, errp);
+    return qcow2_co_load_snapshots(bs, errp) && qcow2_co_bitmaps_read_directory(bs, errp);
 }
 
 static void init_state(BDRVQcow2State *s)
@@ -278,6 +284,7 @@ static void free_state(BlockDriverState *bs)
     qcow2_cache_free(s->refblock_cache);
     qcow2_refcount_close(bs);
     qcow2_free_snapshots(s);
+    qcow2_bitmaps_free(s->bitmaps);
     g_clear_pointer(&s->l1_table, g_free);
     g_clear_pointer(&s->l2_clusters, g_hash_table_destroy);
     g_array_free(s->frees, TRUE);
@@ -311,6 +318,30 @@ static bool coroutine_fn co_check_flags(BlockDriverState *bs, GError **errp)
             return false;
         }
     }
+    return true;
+}
+
+/* Bitmaps of a writable image are tracked from now on and not valid on disk until it is closed. */
+static bool coroutine_fn co_open_bitmaps(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (bs->open_flags & BDRV_O_INACTIVE) {
+        return true;
+    }
+    if (!qcow2_co_bitmaps_load(bs, errp)) {
+        return false;
+    }
+    if (!(bs->open_flags & BDRV_O_RDWR) || s->corrupt) {
+        return true;
+    }
+    ret = qcow2_co_bitmaps_mark_in_use(bs);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not mark the bitmaps as in use");
+        return false;
+    }
+    s->bitmaps_kept = true;
     return true;
 }
 
@@ -352,7 +383,7 @@ bool coroutine_fn qcow2_co_open(BlockDriverState *bs, const BlockdevOptions *opt
         goto fail;
     }
     publish(bs);
-    if (!co_check_flags(bs, errp)) {
+    if (!co_check_flags(bs, errp) || !co_open_bitmaps(bs, errp)) {
         goto fail;
     }
     qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
@@ -373,6 +404,12 @@ int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
     if (s->fatal || s->corrupt) {
         return -EIO;
     }
+    ret = qcow2_co_bitmaps_store(bs);
+    if (ret < 0) {
+        error_report("Could not store the bitmaps of qcow2 node '%s': %s", bs->node_name,
+                     strerror(-ret));
+    }
+    s->bitmaps_kept = s->write_prepared = false;
     do {
         ret = qcow2_co_flush_metadata(bs);
     } while (ret == 0 && (s->frees->len || s->grace->len) &&

@@ -171,6 +171,8 @@ typedef struct BDRVQcow2State {
         ordering_pending; /* something was written since the last barrier that L2 entries rely on */
     bool dirty_bit_set;   /* the dirty bit is on disk */
     size_t header_bytes;  /* of the first cluster that a header on disk may occupy */
+    bool write_prepared;  /* qcow2_co_prepare_write() has nothing left to do */
+    GArray *bitmaps;      /* of Qcow2Bitmap: the directory; NULL without */
     bool bitmaps_kept;    /* persistent bitmaps follow our writes, or are marked as in use */
 
     /* --- requests --- */
