@@ -114,6 +114,15 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_change_backing_file)(BlockDriverState *bs, const char *backing_file,
                                                     const char *backing_fmt);
 
+    /*
+     * Dirty bitmaps kept in the image; NULL: none can be. Whether one more of that name could be stored when the image is closed; and removing
+     * what the image has of one (nothing is fine).
+     */
+    bool coroutine_fn (*bdrv_co_can_store_new_dirty_bitmap)(BlockDriverState *bs, const char *name,
+                                                            uint32_t granularity, GError **errp);
+    bool coroutine_fn (*bdrv_co_remove_persistent_dirty_bitmap)(BlockDriverState *bs, const char *name,
+                                                                GError **errp);
+
     /* The connection is to be given up now, so that a hung request ends with an error (yank, force cancel, shutdown). */
     void (*bdrv_cancel_in_flight)(BlockDriverState *bs);
     void (*bdrv_detach_aio_context)(BlockDriverState *bs);                  /* drained; old thread is idle */

@@ -284,6 +284,15 @@ void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap)
     hbitmap_reset_all(bitmap->hb);
 }
 
+HBitmap *bdrv_dirty_bitmap_swap(BdrvDirtyBitmap *bitmap, HBitmap *contents)
+{
+    HBitmap *old = bitmap->hb;
+
+    g_assert(hbitmap_size(old) == hbitmap_size(contents));
+    bitmap->hb = contents;
+    return old;
+}
+
 void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BdrvDirtyBitmap *bitmap;

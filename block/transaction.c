@@ -3,14 +3,39 @@
 #include "block/transaction.h"
 
 #include "qapi/qapi-commands.h"
+#include "util/co-lock.h"
 #include "util/error.h"
 
+static bool coroutine_fn abort_prepare(TransactionStep *step, GError **errp)
+{
+    (void)step;
+    error_setg(errp, "Transaction aborted using Abort action");
+    return false;
+}
+
+static const TransactionActionOps transaction_abort = {
+    .prepare = abort_prepare,
+};
+
 static const TransactionActionOps *const action_ops[TRANSACTION_ACTION_KIND__MAX] = {
+    [TRANSACTION_ACTION_KIND_ABORT] = &transaction_abort,
+    [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_ADD] = &transaction_bitmap_add,
+    [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_REMOVE] = &transaction_bitmap_remove,
+    [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_CLEAR] = &transaction_bitmap_clear,
+    [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_ENABLE] = &transaction_bitmap_enable,
+    [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_DISABLE] = &transaction_bitmap_disable,
+    [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_MERGE] = &transaction_bitmap_merge,
     [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT] = &transaction_blockdev_snapshot,
     [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_SYNC] = &transaction_blockdev_snapshot_sync,
 };
 
-static bool coroutine_fn run_steps(GArray *steps, GError **errp)
+/*
+ * Main thread. Steps yield, and commands of several monitors run side by side: what one transaction has prepared must not be
+ * taken away by another before it commits.
+ */
+static CoMutex transaction_lock;
+
+static bool coroutine_fn run_steps_locked(GArray *steps, GError **errp)
 {
     guint prepared = 0;
     bool ok = true;
@@ -51,6 +76,16 @@ static bool coroutine_fn run_steps(GArray *steps, GError **errp)
     return ok;
 }
 
+static bool coroutine_fn run_steps(GArray *steps, GError **errp)
+{
+    bool ok;
+
+    qemu_co_mutex_lock(&transaction_lock);
+    ok = run_steps_locked(steps, errp);
+    qemu_co_mutex_unlock(&transaction_lock);
+    return ok;
+}
+
 bool coroutine_fn transaction_co_run_one(const TransactionAction *action, GError **errp)
 {
     g_autoptr(GArray) steps = g_array_new(false, true, sizeof(TransactionStep));
@@ -65,8 +100,7 @@ bool coroutine_fn qmp_transaction(const TransactionArg *arg, GError **errp)
     g_autoptr(GArray) steps = g_array_new(false, true, sizeof(TransactionStep));
     TransactionActionList *it;
 
-    QAPI_LIST_FOREACH(it, arg->actions)
-    {
+    QAPI_LIST_FOREACH (it, arg->actions) {
         TransactionStep step = {.action = it->value};
 
         g_array_append_val(steps, step);

@@ -24,6 +24,12 @@ typedef struct TransactionActionOps {
     void coroutine_fn (*clean)(TransactionStep *step);  /* may be NULL */
 } TransactionActionOps;
 
+extern const TransactionActionOps transaction_bitmap_add;
+extern const TransactionActionOps transaction_bitmap_remove;
+extern const TransactionActionOps transaction_bitmap_clear;
+extern const TransactionActionOps transaction_bitmap_enable;
+extern const TransactionActionOps transaction_bitmap_disable;
+extern const TransactionActionOps transaction_bitmap_merge;
 extern const TransactionActionOps transaction_blockdev_snapshot;
 extern const TransactionActionOps transaction_blockdev_snapshot_sync;
 
