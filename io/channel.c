@@ -132,6 +132,9 @@ static void qio_channel_ready(QIOChannel *ioc, short event)
 
     if (!reader && !writer) {
         if (event == POLLIN && ioc->idle_cb) {
+            if (ioc->klass->idle_event && !ioc->klass->idle_event(ioc)) {
+                return;
+            }
             qio_channel_ref(ioc);
             ioc->idle_cb(ioc->idle_opaque);
             qio_channel_unref(ioc);

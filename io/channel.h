@@ -62,6 +62,11 @@ struct QIOChannelClass {
     /* Optional: bytes are already at hand, so a reader must not wait for the descriptor. */
     bool (*read_pending)(QIOChannel *ioc);
     /*
+     * Optional: the descriptor is readable while nobody reads. False: that was a message of the channel's own (TLS), nothing
+     * for the user has come.
+     */
+    bool (*idle_event)(QIOChannel *ioc);
+    /*
      * What a waiter for `dir` has to poll: a descriptor, and in *events POLLIN or POLLOUT (TLS may have to read in order
      * to write). -1: nothing can be waited for (closed).
      */
