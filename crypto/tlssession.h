@@ -21,10 +21,13 @@
 
 typedef struct QCryptoTLSSession QCryptoTLSSession;
 
-/* What carries the records. Each returns the bytes moved or -errno, -EAGAIN for "not now"; pull returns 0 at the end. */
+/*
+ * What carries the records. Both return the bytes moved or -errno, -EAGAIN for "not now"; pull returns 0 at the end of the stream.
+ * What pull has delivered belongs to the session, also what the session has not looked at yet.
+ */
 typedef struct QCryptoTLSTransport {
     ssize_t (*push)(void *opaque, const struct iovec *iov, size_t niov);
-    ssize_t (*pull)(void *opaque, void *buf, size_t bytes);
+    ssize_t (*pull)(void *opaque, const struct iovec *iov, size_t niov);
     void *opaque;
 } QCryptoTLSTransport;
 
@@ -58,14 +61,14 @@ ssize_t qcrypto_tls_session_read(QCryptoTLSSession *session, void *buf, size_t b
 /* After -EAGAIN the next call must begin with the same bytes: a record of them may be on its way. */
 ssize_t qcrypto_tls_session_write(QCryptoTLSSession *session, const struct iovec *iov, size_t niov,
                                   GError **errp);
-/* Decrypted bytes that the next read returns without asking the transport. */
-size_t qcrypto_tls_session_pending(QCryptoTLSSession *session);
+/* The next read has something to work on without asking the transport; never true after it returned -EAGAIN. */
+bool qcrypto_tls_session_pending(const QCryptoTLSSession *session);
 /* Tells the peer that nothing more will be written (close_notify). 0 or -errno, also -EAGAIN. */
 int qcrypto_tls_session_bye(QCryptoTLSSession *session);
 
 /* Who the peer has proved to be, see crypto/authz.h; NULL: anybody. Valid after the handshake, as long as the session. */
 const char *qcrypto_tls_session_get_peer_name(const QCryptoTLSSession *session);
-/* "TLS1.3 AES-256-GCM"; the caller frees. */
+/* Version, key exchange and cipher; the caller frees. */
 char *qcrypto_tls_session_describe(const QCryptoTLSSession *session);
 
 #endif
