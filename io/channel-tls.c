@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* QIOChannelTLS: a TLS session whose transport is another channel. */
+#include "io/channel-tls.h"
+#include <errno.h>
+#include <poll.h>
+#include "crypto/tlssession.h"
+#include "trace/trace-io.h"
+#include "util/error.h"
+#include "util/timer.h"
+
+struct QIOChannelTLS {
+    QIOChannel parent;
+    QIOChannel *master;
+
+    GMutex lock; /* of what follows: shutdown comes from any thread and wants to say good-bye */
+    QCryptoTLSSession *session;
+    bool established;
+    bool said_bye;
+    bool have_peeked;
+    uint8_t peeked; /* a byte read to find out whether there is one */
+
+    bool timed_out; /* of the handshake; the channel's thread */
+};
+
+static QIOChannelTLS *tioc_of(QIOChannel *ioc)
+{
+    return (QIOChannelTLS *)ioc;
+}
+
+static bool tls_is_shut(const QIOChannel *ioc, QIOChannelShutdown how)
+{
+    return g_atomic_int_get(&ioc->shut) & how;
+}
+
+/* --- the session's transport --- */
+
+static ssize_t tls_push(void *opaque, const struct iovec *iov, size_t niov)
+{
+    QIOChannelTLS *tioc = opaque;
+
+    return qio_channel_writev(tioc->master, iov, niov, NULL);
+}
+
+static ssize_t tls_pull(void *opaque, const struct iovec *iov, size_t niov)
+{
+    QIOChannelTLS *tioc = opaque;
+
+    return qio_channel_readv(tioc->master, iov, niov, NULL);
+}
+
+/* --- the class --- */
+
+/* Reads into one element. Bytes, also fewer when there are no more at hand; 0 at the end; -errno. */
+static ssize_t tls_read_element(QIOChannelTLS *tioc, uint8_t *buf, size_t bytes, GError **errp)
+{
+    size_t done = 0;
+
+    if (tioc->have_peeked) {
+        tioc->have_peeked = false;
+        buf[done++] = tioc->peeked;
+    }
+    while (done < bytes && (!done || qcrypto_tls_session_pending(tioc->session))) {
+        ssize_t len =
+            qcrypto_tls_session_read(tioc->session, buf + done, bytes - done, done ? NULL : errp);
+
+        if (len <= 0) {
+            return done ? (ssize_t)done : len;
+        }
+        done += len;
+    }
+    return done;
+}
+
+static ssize_t tls_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, int **fds,
+                         size_t *nfds, GError **errp)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+    g_autoptr(GError) err = NULL;
+    ssize_t done = 0, len = 0;
+
+    if (tls_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
+        return 0;
+    }
+    g_mutex_lock(&tioc->lock);
+    for (size_t i = 0; i < niov; i++) {
+        if (done && !qcrypto_tls_session_pending(tioc->session)) {
+            break;
+        }
+        len = tls_read_element(tioc, iov[i].iov_base, iov[i].iov_len, done ? NULL : &err);
+        if (len <= 0) {
+            break;
+        }
+        done += len;
+        if ((size_t)len < iov[i].iov_len) {
+            break;
+        }
+    }
+    g_mutex_unlock(&tioc->lock);
+    if (done || len == -EAGAIN) {
+        return done ? done : len;
+    }
+    if (len < 0 && tls_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
+        return 0; /* our own doing */
+    }
+    if (err) {
+        g_propagate_error(errp, g_steal_pointer(&err));
+    }
+    return len;
+}
+
+static ssize_t tls_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov, const int *fds,
+                          size_t nfds, GError **errp)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+    ssize_t len = -EPIPE;
+
+    g_mutex_lock(&tioc->lock);
+    if (tioc->said_bye || tls_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_WRITE)) {
+        error_setg(errp, "Cannot write to TLS channel: it was shut down");
+    } else {
+        len = qcrypto_tls_session_write(tioc->session, iov, niov, errp);
+    }
+    g_mutex_unlock(&tioc->lock);
+    return len;
+}
+
+static bool tls_read_pending(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+    bool pending;
+
+    g_mutex_lock(&tioc->lock);
+    pending = tioc->have_peeked || qcrypto_tls_session_pending(tioc->session);
+    g_mutex_unlock(&tioc->lock);
+    return pending;
+}
+
+/* Takes in messages that are TLS's own; true when something for the user has come. */
+static bool tls_idle_event(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+    ssize_t len = 1;
+
+    g_mutex_lock(&tioc->lock);
+    if (!tioc->have_peeked) {
+        len = qcrypto_tls_session_read(tioc->session, &tioc->peeked, 1, NULL);
+        tioc->have_peeked = len > 0;
+    }
+    g_mutex_unlock(&tioc->lock);
+    return len != -EAGAIN;
+}
+
+static int tls_poll_fd(QIOChannel *ioc, QIOChannelDirection dir, short *events)
+{
+    QIOChannel *master = tioc_of(ioc)->master;
+
+    return master->klass->poll_fd(master, dir, events);
+}
+
+/* As much of a good-bye as can be had at once. tioc->lock. */
+static void tls_say_bye(QIOChannelTLS *tioc)
+{
+    if (tioc->established && !tioc->said_bye) {
+        tioc->said_bye = true;
+        (void)qcrypto_tls_session_bye(tioc->session);
+    }
+}
+
+static int tls_shutdown(QIOChannel *ioc, QIOChannelShutdown how)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+
+    /* a thread that is inside the session must not be waited for: it may be encrypting 32 MiB */
+    if ((how & QIO_CHANNEL_SHUTDOWN_WRITE) && g_mutex_trylock(&tioc->lock)) {
+        tls_say_bye(tioc);
+        g_mutex_unlock(&tioc->lock);
+    }
+    qio_channel_shutdown(tioc->master, how);
+    return 0;
+}
+
+static void tls_close(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+
+    g_mutex_lock(&tioc->lock);
+    if (!qio_channel_is_shut_down(ioc)) {
+        tls_say_bye(tioc);
+    }
+    g_mutex_unlock(&tioc->lock);
+}
+
+static void tls_finalize(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+
+    qcrypto_tls_session_free(tioc->session);
+    qio_channel_unref(tioc->master);
+    g_mutex_clear(&tioc->lock);
+}
+
+static void tls_set_cork(QIOChannel *ioc, bool on)
+{
+    qio_channel_set_cork(tioc_of(ioc)->master, on);
+}
+
+static void tls_set_delay(QIOChannel *ioc, bool on)
+{
+    qio_channel_set_delay(tioc_of(ioc)->master, on);
+}
+
+static const QIOChannelClass qio_channel_tls_class = {
+    .name = "tls",
+    .instance_size = sizeof(QIOChannelTLS),
+    .readv = tls_readv,
+    .writev = tls_writev,
+    .read_pending = tls_read_pending,
+    .idle_event = tls_idle_event,
+    .poll_fd = tls_poll_fd,
+    .shutdown = tls_shutdown,
+    .close = tls_close,
+    .finalize = tls_finalize,
+    .set_cork = tls_set_cork,
+    .set_delay = tls_set_delay,
+};
+
+/* --- making one --- */
+
+static QIOChannelTLS *tls_channel_alloc(QIOChannel *master)
+{
+    QIOChannelTLS *tioc =
+        tioc_of(qio_channel_alloc(&qio_channel_tls_class, qio_channel_get_name(master)));
+
+    g_mutex_init(&tioc->lock);
+    tioc->master = qio_channel_ref(master);
+    tioc->parent.features = master->features & QIO_CHANNEL_FEATURE_SHUTDOWN;
+    qio_channel_detach_aio_context(master); /* from now on this channel waits for the descriptor */
+    return tioc;
+}
+
+static QIOChannelTLS *tls_channel_finish(QIOChannelTLS *tioc)
+{
+    if (!tioc->session) {
+        qio_channel_unref(&tioc->parent);
+        return NULL;
+    }
+    return tioc;
+}
+
+QIOChannelTLS *qio_channel_tls_new_client(QIOChannel *master, QCryptoTLSCreds *creds,
+                                          const char *hostname, GError **errp)
+{
+    QIOChannelTLS *tioc = tls_channel_alloc(master);
+    QCryptoTLSTransport transport = {tls_push, tls_pull, tioc};
+
+    tioc->session = qcrypto_tls_session_new_client(creds, hostname, &transport, errp);
+    return tls_channel_finish(tioc);
+}
+
+QIOChannelTLS *qio_channel_tls_new_server(QIOChannel *master, QCryptoTLSCreds *creds,
+                                          const char *authz_id, GError **errp)
+{
+    QIOChannelTLS *tioc = tls_channel_alloc(master);
+    QCryptoTLSTransport transport = {tls_push, tls_pull, tioc};
+
+    tioc->session = qcrypto_tls_session_new_server(creds, authz_id, &transport, errp);
+    return tls_channel_finish(tioc);
+}
+
+/* --- handshake --- */
+
+static void tls_handshake_deadline(void *opaque)
+{
+    QIOChannelTLS *tioc = opaque;
+
+    tioc->timed_out = true;
+    qio_channel_interrupt(&tioc->parent);
+}
+
+static int tls_handshake_interrupted(QIOChannelTLS *tioc, GError **errp)
+{
+    if (tioc->timed_out) {
+        error_setg(errp, "TLS handshake timed out");
+        return -ETIMEDOUT;
+    }
+    error_setg(errp, "TLS handshake was cancelled");
+    return -ECANCELED;
+}
+
+/* 0 or -errno. */
+static int coroutine_fn tls_co_handshake_steps(QIOChannelTLS *tioc, GError **errp)
+{
+    for (;;) {
+        g_autoptr(GError) err = NULL;
+        QCryptoTLSHandshake step;
+        int ret;
+
+        g_mutex_lock(&tioc->lock);
+        step = qcrypto_tls_session_handshake(tioc->session, &err);
+        tioc->established = step == QCRYPTO_TLS_HANDSHAKE_COMPLETE;
+        g_mutex_unlock(&tioc->lock);
+        if (step == QCRYPTO_TLS_HANDSHAKE_COMPLETE) {
+            return 0;
+        }
+        if (qio_channel_is_shut_down(&tioc->parent) || qio_channel_is_shut_down(tioc->master)) {
+            return tls_handshake_interrupted(tioc, errp);
+        }
+        if (step == QCRYPTO_TLS_HANDSHAKE_FAILED) {
+            g_propagate_error(errp, g_steal_pointer(&err));
+            return -EPROTO;
+        }
+        ret = qio_channel_co_wait(&tioc->parent, step == QCRYPTO_TLS_HANDSHAKE_READ
+                                                     ? QIO_CHANNEL_READ
+                                                     : QIO_CHANNEL_WRITE);
+        if (ret < 0 || tioc->timed_out) {
+            return tls_handshake_interrupted(tioc, errp);
+        }
+    }
+}
+
+int coroutine_fn qio_channel_tls_co_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
+                                              GError **errp)
+{
+    QEMUTimer *deadline = NULL;
+    int ret;
+
+    tioc->timed_out = false;
+    if (timeout_ns) {
+        deadline = aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME,
+                                 tls_handshake_deadline, tioc);
+        timer_mod_ns(deadline, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns);
+    }
+    ret = tls_co_handshake_steps(tioc, errp);
+    timer_free(deadline);
+    trace_qio_channel_tls_handshake(tioc, ret);
+    return ret;
+}
+
+const char *qio_channel_tls_peer_name(const QIOChannelTLS *tioc)
+{
+    return qcrypto_tls_session_get_peer_name(tioc->session);
+}
