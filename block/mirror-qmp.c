@@ -50,7 +50,7 @@ static bool check_source(const char *job_id, BlockDriverState *bs, GError **errp
 
 static bool check_replaces(const MirrorOptions *opts, GError **errp)
 {
-    BlockDriverState *bs = bdrv_find_node(opts->replaces);
+    BlockDriverState *bs = bdrv_find_node(opts->replaces), *shown;
 
     if (!bs) {
         error_setg(errp, "Failed to find node with node-name='%s', which 'replaces' names",
@@ -68,9 +68,10 @@ static bool check_replaces(const MirrorOptions *opts, GError **errp)
                    bdrv_getlength(opts->source));
         return false;
     }
-    /* A node that shows the source's data through filters may be replaced, and so may one that stands above the source. */
-    if (bs != opts->source && bdrv_skip_filters(bs) != bdrv_skip_filters(opts->source) &&
-        !bdrv_graph_contains(bs, opts->source) && !bdrv_graph_contains(opts->source, bs)) {
+    /* Only what shows the source's data can give way to a copy of it: the source, or what it filters. */
+    for (shown = opts->source; shown && shown != bs; shown = bdrv_filter_bs(shown)) {
+    }
+    if (!shown) {
         error_setg(errp,
                    "Cannot replace '%s' by a node mirrored from '%s', because it cannot be "
                    "guaranteed that doing so "

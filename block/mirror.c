@@ -288,14 +288,9 @@ static bool stays_with_source(BdrvChild *child, void *opaque)
            (child->opaque == s->filter || bdrv_graph_contains(s->target_bs, child->opaque));
 }
 
-static bool pivot(MirrorBlockJob *s, GError **errp)
+/* Within drained sections of all three. */
+static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, GError **errp)
 {
-    BlockDriverState *to_replace = s->replaces ? bdrv_find_node(s->replaces) : s->source;
-
-    if (!to_replace) {
-        error_setg(errp, "Node '%s', which the copy was to replace, has disappeared", s->replaces);
-        return false;
-    }
     if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp) || !attach_backing(s, errp)) {
         return false;
     }
@@ -318,17 +313,28 @@ static int coroutine_fn mirror_prepare(Job *job, GError **errp)
     MirrorBlockJob *s = mirror_of(job);
     AioContext *ctx = job->aio_context;
     bool hop = ctx != qemu_get_aio_context();
+    BlockDriverState *to_replace = s->source;
     int ret;
 
     if (finish_asked(s) != MIRROR_FINISH_PIVOT) {
         return 0;
     }
+    if (s->replaces) {
+        to_replace = bdrv_find_node(s->replaces);
+        if (!to_replace) {
+            error_setg(errp, "Node '%s', which the copy was to replace, has disappeared",
+                       s->replaces);
+            return -ENOENT;
+        }
+    }
+    bdrv_ref(to_replace);
     if (hop) {
         aio_co_reschedule_self(ctx);
     }
     bdrv_co_drained_begin(s->source);
     ret = settle_co_target(s);
     bdrv_co_drained_begin(s->target_bs);
+    bdrv_co_drained_begin(to_replace);
     if (hop) {
         aio_co_reschedule_self(qemu_get_aio_context());
     }
@@ -336,11 +342,13 @@ static int coroutine_fn mirror_prepare(Job *job, GError **errp)
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not make the copy on node '%s' complete",
                          bdrv_get_node_name(s->target_bs));
-    } else if (!pivot(s, errp)) {
+    } else if (!pivot(s, to_replace, errp)) {
         ret = -EPERM;
     }
+    bdrv_drained_end(to_replace);
     bdrv_drained_end(s->target_bs);
     bdrv_drained_end(s->source);
+    bdrv_co_unref(to_replace);
     return ret;
 }
 
