@@ -175,7 +175,9 @@ def test_replaces_puts_the_copy_in_place_of_a_node_below_the_source(vm, disk, wo
     vm.add('copy-on-read', 'above', file='disk')
     vm.cmd('blockdev-mirror', job_id='m', device='above', target='copy', sync='full', replaces='disk')
     finish(vm)
-    vm.qemu_io('above', 'write -P 0x42 0 64k')
+    io = ferry.nbd_connect(vm.export('above'))
+    io.pwrite(b'\x42' * 65536, 0)
+    io.shutdown()
     vm.quit()
     assert ferry.read_raw(work / 'target.raw')[:65536] == b'\x42' * 65536
     assert ferry.read_raw(work / 'target.raw')[65536:] == ferry.read_raw(disk)[65536:]
@@ -234,7 +236,9 @@ def test_sync_none_copies_only_new_writes_over_the_source_as_backing_file(vm, di
     target = work / 'new.qcow2'
     vm.cmd('drive-mirror', job_id='m', device='disk', target=str(target), sync='none', format='qcow2')
     vm.wait('BLOCK_JOB_READY')
-    vm.qemu_io('disk', 'write -P 0x11 3M 64k')
+    io = ferry.nbd_connect(vm.export('disk'))
+    io.pwrite(b'\x11' * 65536, 3 * MIB)
+    io.shutdown()
     vm.cmd('block-job-cancel', device='m')
     vm.wait('BLOCK_JOB_COMPLETED', where=lambda d: 'error' not in d)
     vm.quit()
@@ -269,11 +273,14 @@ def test_holes_stay_holes(vm, work, dirty, mode):
     target = ferry.make_image(work / 'copy.raw', 64 * MIB, **({'seed': 6, 'data': 64 * MIB} if dirty else {}))
     vm.add_file(source, node_name='disk', discard='unmap')
     vm.add_file(target, node_name='copy', discard='unmap')
+    io = ferry.nbd_connect(vm.export('disk'))
     vm.cmd('blockdev-mirror', job_id='m', device='disk', target='copy', sync='full', copy_mode=mode)
     vm.wait('BLOCK_JOB_READY')
     for i in range(16):
-        vm.qemu_io('disk', f'write -P {i + 1} {48 * MIB + i * 256 * 1024} 4k')
-    vm.qemu_io('disk', 'write -z -u 0 1M')
+        io.pwrite(bytes([i + 1]) * 4096, 48 * MIB + i * 256 * 1024)
+    io.zero(MIB, 0)
+    io.trim(MIB, MIB)
+    io.shutdown()
     vm.cmd('block-job-cancel', device='m')
     vm.wait('BLOCK_JOB_COMPLETED', where=lambda d: 'error' not in d)
     vm.quit()

@@ -88,20 +88,22 @@ def test_forced_cancel_before_ready(vm, pair):
 
 
 def test_progress_grows_as_writes_add_work(vm, pair):
+    disk = ferry.nbd_connect(vm.export('disk'))
     start(vm)
     before = vm.wait('BLOCK_JOB_READY')['data']['len']
-    vm.qemu_io('disk', 'write -P 3 0 1M')
+    disk.pwrite(b'\3' * MIB, 0)
+    disk.shutdown()
     vm.cmd('block-job-cancel', device='m')
     after = vm.wait('BLOCK_JOB_COMPLETED')['data']
     assert after['len'] == after['offset'] >= before + MIB
 
 
 def test_copy_mode_switches_on_and_off(vm, pair):
+    disk = ferry.nbd_connect(vm.export('disk'))
     start(vm)
     vm.wait('BLOCK_JOB_READY')
     assert vm.block_job('m')['actively-synced'] is False
     vm.cmd('block-job-change', id='m', type='mirror', copy_mode='write-blocking')
-    disk = ferry.nbd_connect(vm.export('disk'))
     disk.pwrite(b'\1' * 65536, 0)
     assert vm.block_job('m')['actively-synced'] is True
     offset = vm.block_job('m')['offset']
