@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""HMP: through human-monitor-command and as a session that people type into."""
+import socket
+
+import pytest
+
+import ferry
+
+
+@pytest.mark.parametrize('line, words', [
+    ('info version', '11.'),
+    ('info status', 'VM status: paused (prelaunch)'),
+    ('info block', ''),
+    ('info block-jobs', 'No active jobs'),
+    ('info jobs', 'No active jobs'),
+    ('info chardev', 'compat_monitor0: filename=unix:'),
+    ('info name', 'web'),
+    ('info uuid', '00000000-0000-0000-0000-000000000000'),
+    ('info iothreads', 't:'),
+    ('info fdsets', ''),
+    ('info qtree', 'main-system-bus'),
+    ('info trace-events', ''),
+    ('info named-block-nodes', ''),
+    ('info blockstats', ''),
+    ('help', 'block_job_cancel [-f] device'),
+    ('help quit', 'quit|q'),
+    ('info', 'info status'),
+    ('help info', 'info uuid'),
+    ('', ''),
+    ('   # a comment', ''),
+    ('bogus x', "unknown command: 'bogus'"),
+    ('info bogus', "unknown command: 'info bogus'"),
+    ('block_resize nothing 1M', 'Error: '),
+    ('block_resize nothing', 'too few arguments'),
+    ('block_resize nothing 1Z', "'1Z' is not a size"),
+    ('block_job_cancel -x nothing', 'unsupported option -x'),
+    ('stop now', 'extraneous'),
+    ('drive_mirror a', 'usage'),
+    ('nbd_server_start nonsense', 'Error: '),
+    ('object_add bogus,id=x', 'Error: '),
+    ('chardev-add null', 'Error: '),
+    ('log bogus', 'Error: '),
+    ("info 'status", 'quot'),
+])
+def test_line_prints_what_is_expected(vmm, line, words):
+    vm = vmm('-name', 'web', '-object', 'iothread,id=t')
+    text = vm.hmp(line)
+    assert words in text
+    assert '\n' not in text.replace('\r\n', '')
+    assert not text or text.endswith('\r\n')
+
+
+def test_commands_do_what_qmp_does(vm):
+    assert vm.hmp('cont') == ''
+    assert vm.hmp('info status') == 'VM status: running\r\n'
+    assert vm.hmp('stop') == ''
+    assert vm.hmp('info status') == 'VM status: paused\r\n'
+    assert vm.hmp('object_add iothread,id=t') == ''
+    assert vm.hmp('chardev-add null,id=c') == ''
+    assert 'c: filename=null' in vm.hmp('info chardev')
+    assert vm.hmp('chardev-remove c') == ''
+    assert vm.hmp('object_del t') == ''
+    assert "Error: object 't' not found" in vm.hmp('object_del t')
+
+
+def test_disks_are_described(vmm, work):
+    image = work / 'disk.raw'
+    image.write_bytes(bytes(1 << 20))
+    vm = vmm('-drive', f'file={image},format=raw,if=none,id=d,node-name=n')
+    text = vm.hmp('info block')
+    assert f'd (n): {image} (raw)' in text and 'Cache mode:' in text
+    assert 'd: rd_bytes=0 wr_bytes=0' in vm.hmp('info blockstats')
+    assert vm.hmp('block_resize d 2M') == ''
+    assert image.stat().st_size == 2 << 20
+
+
+class Session:
+    """A person at a monitor on a socket."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+        self.sock.settimeout(60 * ferry.time_scale())
+        self.seen = b''
+
+    def until(self, text):
+        """What came up to and with the text."""
+        while text not in self.seen:
+            data = self.sock.recv(65536)
+            assert data, self.seen
+            self.seen += data
+        end = self.seen.index(text) + len(text)
+        got, self.seen = self.seen[:end], self.seen[end:]
+        return got
+
+    def type(self, text):
+        self.sock.sendall(text)
+        return self.until(b'(qemu) ')
+
+
+@pytest.fixture
+def session(vmm, work):
+    path = str(work / 'hmp.sock')
+    vmm('-monitor', f'unix:{path},server=on,wait=off')
+    one = Session(path)
+    assert b"type 'help'" in one.until(b'(qemu) ')
+    yield one
+    one.sock.close()
+
+
+def test_session_echoes_and_answers(session):
+    assert session.type(b'info status\n') == b'info status\r\nVM status: paused (prelaunch)\r\n(qemu) '
+    assert session.type(b'info status\r\n').count(b'VM status') == 1
+    assert session.type(b'\n') == b'\r\n(qemu) '
+
+
+def test_session_edits(session):
+    assert b'VM status' in session.type(b'infox\x7f statux\bs\n')
+    assert b'VM status' in session.type(b'rubbish\x15info status\n')
+    assert b'VM status' in session.type(b'info rubbish\x17status\n')
+    assert b'VM status' in session.type(b'\x1b[A\x1b[A\n')       # the line before the last; all are the same
+    assert b'VM status' in session.type(b'\x1b[D\x1b[Cinfo status\n')
+
+
+def test_session_takes_many_lines_at_once(session):
+    session.sock.sendall(b'info name\n' * 200 + b'info status\n')
+    assert session.until(b'VM status').count(b'(qemu) ') == 200
+
+
+def test_session_survives_noise(session):
+    session.sock.sendall(bytes(range(4, 8)) + b'\x00\x1b[999;999X' + b'x' * 20000 + b'\n')
+    session.until(b'unknown command')
+    session.until(b'(qemu) ')
+    assert b'VM status' in session.type(b'info status\n')
+
+
+def test_session_quits(vmm, work):
+    path = str(work / 'hmp.sock')
+    vm = vmm('-chardev', f'socket,id=h,path={path},server=on,wait=off', '-mon', 'h')
+    one = Session(path)
+    one.until(b'(qemu) ')
+    one.sock.sendall(b'quit\n')
+    assert vm.wait('SHUTDOWN')['data']['reason'] == 'host-qmp-quit'
+    assert vm.wait_exit() == 0
+    one.sock.close()
