@@ -98,6 +98,12 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_copy_range_to)(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
                                               int64_t offset, int64_t bytes, BdrvRequestFlags write_flags);
 
+    /*
+     * Protocols: a descriptor whose bytes at the same offsets are the node's, to be read by any thread while the caller's request keeps the
+     * node open; -1: there is none.
+     */
+    int (*bdrv_get_read_fd)(BlockDriverState *bs);
+
     /* offset and bytes are aligned to request_alignment, bytes > 0. Filters need none. */
     int coroutine_fn (*bdrv_co_block_status)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                              BdrvBlockStatus *status);

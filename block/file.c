@@ -580,6 +580,13 @@ static int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs
     return (int64_t)st.st_blocks * 512;
 }
 
+static int file_get_read_fd(BlockDriverState *bs)
+{
+    BDRVFileState *s = bs->opaque;
+
+    return (bs->open_flags & BDRV_O_NOCACHE) ? -1 : s->fd;
+}
+
 static bool file_has_zero_init(BlockDriverState *bs)
 {
     const BDRVFileState *s = bs->opaque;
@@ -603,7 +610,7 @@ static bool file_has_zero_init(BlockDriverState *bs)
     .bdrv_co_copy_range_to = file_co_copy_range_to, .bdrv_co_block_status = file_co_block_status,  \
     .bdrv_co_getlength = file_co_getlength,                                                        \
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                            \
-    .bdrv_co_truncate = file_co_truncate, .bdrv_has_zero_init = file_has_zero_init
+    .bdrv_get_read_fd = file_get_read_fd, .bdrv_co_truncate = file_co_truncate,   .bdrv_has_zero_init = file_has_zero_init
 
 const BlockDriver bdrv_file = {
     .format_name = "file",

@@ -139,6 +139,11 @@ static void socket_set_delay(QIOChannel *ioc, bool on)
     }
 }
 
+static int socket_raw(const QIOChannel *ioc)
+{
+    return ((const QIOChannelSocket *)ioc)->fd;
+}
+
 static const QIOChannelClass qio_channel_socket_class = {
     .name = "socket",
     .instance_size = sizeof(QIOChannelSocket),
@@ -148,6 +153,7 @@ static const QIOChannelClass qio_channel_socket_class = {
     .shutdown = socket_shutdown,
     .close = socket_close,
     .finalize = socket_finalize,
+    .raw_socket = socket_raw,
     .set_cork = socket_set_cork,
     .set_delay = socket_set_delay,
 };

@@ -78,6 +78,8 @@ struct QIOChannelClass {
     void (*close)(QIOChannel *ioc);
     void (*finalize)(QIOChannel *ioc); /* optional: frees what the instance owns besides */
 
+    /* Optional: the socket that takes bytes as they are, for sendfile(2); -1 when closed. */
+    int (*raw_socket)(const QIOChannel *ioc);
     void (*set_cork)(QIOChannel *ioc, bool on); /* optional: hold back partial segments */
     void (*set_delay)(QIOChannel *ioc,
                       bool on); /* optional: false: send small messages at once (TCP_NODELAY) */

@@ -83,6 +83,9 @@ typedef struct NbdPending {
     NbdRequest wire;
     QEMUIOVector *qiov; /* READ, WRITE */
     size_t qiov_offset;
+    bool from_file; /* WRITE: the payload is at file_offset of file_fd */
+    int file_fd;
+    int64_t file_offset;
     /* the reply */
     Coroutine *co; /* waits for it; NULL while the request is still being sent */
     bool done;

@@ -3,6 +3,7 @@
 #include "block/nbd/client-int.h"
 #include "trace/trace-block-nbd.h"
 #include <stdarg.h>
+#include "io/channel-sendfile.h"
 #include "util/error.h"
 
 /* Back-off after failed dials: doubles from the first value to the last. */
@@ -302,6 +303,11 @@ static int coroutine_fn link_co_send(NbdLink *link, NbdPending *p)
     int ret;
 
     nbd_request_encode(head, &p->wire);
+    if (p->from_file) {
+        ret = qio_channel_co_writev_all(link->ioc, iov, 1, NULL);
+        return ret < 0 ? ret
+                       : qio_channel_co_sendfile(link->ioc, p->file_fd, p->file_offset, left, NULL);
+    }
     for (int i = 0; left && i < p->qiov->niov; i++) {
         size_t len = p->qiov->iov[i].iov_len;
 

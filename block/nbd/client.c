@@ -72,6 +72,32 @@ static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int
     return nbd_client_co_request(client, &p);
 }
 
+/*
+ * Data of a host file goes from its page cache into the socket. A failure says nothing about which side it came from; the caller then reads and
+ * writes by itself.
+ */
+static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
+                                             int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+{
+    NbdClient *client = bs->opaque;
+    int fd = src->bs->drv->bdrv_get_read_fd ? src->bs->drv->bdrv_get_read_fd(src->bs) : -1;
+
+    if (fd < 0 || client->target->tls_creds || bytes > client->info.max_block) {
+        return -ENOTSUP;
+    }
+    NbdPending p = {
+        .wire = {.command = NBD_CMD_WRITE,
+                 .flags = nbd_fua(client, flags),
+                 .offset = offset,
+                 .length = bytes},
+        .from_file = true,
+        .file_fd = fd,
+        .file_offset = src_offset,
+    };
+
+    return nbd_client_co_request(client, &p);
+}
+
 static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                              BdrvRequestFlags flags)
 {
@@ -420,6 +446,7 @@ const BlockDriver bdrv_nbd = {
     .bdrv_co_reopen_prepare = nbd_co_reopen_prepare,
     .bdrv_co_preadv = nbd_co_preadv,
     .bdrv_co_pwritev = nbd_co_pwritev,
+    .bdrv_co_copy_range_to = nbd_co_copy_range_to,
     .bdrv_co_pwrite_zeroes = nbd_co_pwrite_zeroes,
     .bdrv_co_pdiscard = nbd_co_pdiscard,
     .bdrv_co_flush_to_disk = nbd_co_flush,
