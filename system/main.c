@@ -33,5 +33,8 @@ int main(int argc, char **argv)
     while (!done) {
         aio_poll(qemu_get_aio_context(), true);
     }
+    /* What the last steps cancelled or deferred is given back here. */
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
     return 0;
 }
