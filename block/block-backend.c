@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 #include "block/graph.h"
+#include "trace/trace-block.h"
 #include "util/error.h"
 
 struct BlockBackend {
@@ -395,6 +396,7 @@ int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes,
 {
     int ret;
 
+    trace_blk_co_preadv(blk_name(blk), offset, bytes, flags);
     request_begin(blk);
     ret = check_range(blk, offset, bytes, false);
     if (ret == 0) {
@@ -409,6 +411,7 @@ int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes
 {
     int ret;
 
+    trace_blk_co_pwritev(blk_name(blk), offset, bytes, flags);
     request_begin(blk);
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
@@ -442,6 +445,7 @@ int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t
 {
     int ret;
 
+    trace_blk_co_pwrite_zeroes(blk_name(blk), offset, bytes, flags);
     request_begin(blk);
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
@@ -456,6 +460,7 @@ int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t byte
 {
     int ret;
 
+    trace_blk_co_pdiscard(blk_name(blk), offset, bytes);
     request_begin(blk);
     ret = check_range(blk, offset, bytes, false);
     ret = ret ? ret : check_write(blk);
@@ -471,6 +476,7 @@ int coroutine_fn blk_co_flush(BlockBackend *blk)
     BlockDriverState *bs;
     int ret = -ENOMEDIUM;
 
+    trace_blk_co_flush(blk_name(blk));
     request_begin(blk);
     bs = blk_bs(blk);
     if (bs && bdrv_is_inserted(bs)) {

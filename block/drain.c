@@ -8,6 +8,7 @@
 #include "block/graph.h"
 
 #include <stdio.h>
+#include "trace/trace-block.h"
 #include "util/error.h"
 
 /* One drain in progress; lives on its coroutine's stack. */
@@ -205,7 +206,9 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
         aio_co_reschedule_self(ctx);
     }
     bdrv_quiesce_begin(bs);
+    trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
     drain_wait(bs);
+    trace_bdrv_drained(bs->node_name);
     if (self != ctx) {
         aio_co_reschedule_self(self);
     }
@@ -218,6 +221,7 @@ static void drained_end_bh(void *opaque)
 
 void bdrv_drained_end(BlockDriverState *bs)
 {
+    trace_bdrv_drained_end(bs->node_name);
     if (aio_context_in_own_thread(bs->aio_context)) {
         bdrv_quiesce_end(bs);
     } else {

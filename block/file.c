@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "trace/trace-block.h"
 #include "util/error.h"
 #include "util/int-math.h"
 #include "util/open.h"
@@ -547,6 +548,7 @@ static int coroutine_fn file_co_flush_to_disk(BlockDriverState *bs)
     }
     ret = aio_co_fdatasync(AIO_DISK_THREADS, s->fd);
     if (ret < 0) {
+        trace_file_flush_failed(s->filename, ret);
         if (!(bs->open_flags & BDRV_O_NOCACHE)) {
             s->flush_error = ret;
         }

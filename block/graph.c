@@ -12,6 +12,7 @@
 
 #include <string.h>
 #include "block/dirty-bitmap.h"
+#include "trace/trace-block.h"
 #include "util/error.h"
 
 BlockGraph *block_graph(void)
@@ -144,6 +145,7 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
     BdrvChild *child, *next;
 
     g_assert(LIST_EMPTY(&bs->parents));
+    trace_bdrv_close(bs->node_name);
     g_hash_table_remove(block_graph()->by_name, bs->node_name);
     bs->node_name[0] = '\0';
 

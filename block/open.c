@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include "block/block-backend.h"
 #include "qapi/json.h"
+#include "trace/trace-block.h"
 #include "util/error.h"
 
 /* What formats look at to recognise themselves. */
@@ -288,6 +289,7 @@ BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *optio
         return NULL;
     }
     bdrv_refresh_limits(bs);
+    trace_bdrv_open(bs->node_name, drv->format_name, bs->open_flags);
     return bs;
 }
 
