@@ -186,6 +186,7 @@ struct BlockDriverState {
     /* Main thread. */
     const BlockDriver *drv;
     char node_name[BDRV_NODE_NAME_MAX]; /* never empty once open; '#' first when made up */
+    bool closing; /* the last reference is gone: the name is free again */
     bool implicit;                      /* inserted by a job without the user asking for it */
     int refcnt;
     int open_flags; /* BDRV_O_* as in force */

@@ -54,7 +54,7 @@ BlockDriverState *bdrv_new(void)
 void bdrv_free(BlockDriverState *bs)
 {
     g_assert(LIST_EMPTY(&bs->parents) && LIST_EMPTY(&bs->children));
-    if (bs->node_name[0]) {
+    if (!bs->closing && bs->node_name[0]) {
         g_hash_table_remove(block_graph()->by_name, bs->node_name);
     }
     TAILQ_REMOVE(&block_graph()->nodes, bs, all_nodes);
@@ -147,7 +147,7 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
     g_assert(LIST_EMPTY(&bs->parents));
     trace_bdrv_close(bs->node_name);
     g_hash_table_remove(block_graph()->by_name, bs->node_name);
-    bs->node_name[0] = '\0';
+    bs->closing = true;
 
     if (bs->drv) {
         if (ctx != qemu_get_aio_context()) {

@@ -121,7 +121,7 @@ bool coroutine_fn qmp_query_named_block_nodes(const QueryNamedBlockNodesArg *arg
     for (bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
         BlockDeviceInfo *info;
 
-        if (!bs->drv || !bs->node_name[0]) {
+        if (!bs->drv || bs->closing) {
             continue; /* being opened or closed */
         }
         bdrv_ref(bs);
@@ -276,7 +276,9 @@ bool coroutine_fn qmp_query_blockstats(const QueryBlockstatsArg *arg, BlockStats
 
     if (arg->has_query_nodes && arg->query_nodes) {
         for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
-            QAPI_LIST_APPEND(tail, node_stats(bs, NULL, false));
+            if (bs->drv && !bs->closing) {
+                QAPI_LIST_APPEND(tail, node_stats(bs, NULL, false));
+            }
         }
         return true;
     }
