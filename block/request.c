@@ -46,7 +46,17 @@ void coroutine_fn tracked_request_end(BdrvTrackedRequest *req)
         bs->serialising_in_flight--;
     }
     LIST_REMOVE(req, list);
-    qemu_co_queue_restart_all(&req->wait_queue);
+    if (!qemu_co_queue_empty(&req->wait_queue)) {
+        BdrvTrackedRequest *other;
+
+        /* They run only later, and until then others ask whom they wait for. */
+        LIST_FOREACH (other, &bs->tracked_requests, list) {
+            if (other->waiting_for == req) {
+                other->waiting_for = NULL;
+            }
+        }
+        qemu_co_queue_restart_all(&req->wait_queue);
+    }
     bdrv_dec_in_flight(bs);
 }
 
@@ -70,7 +80,7 @@ static BdrvTrackedRequest *find_conflict(BdrvTrackedRequest *self)
 {
     BdrvTrackedRequest *req;
 
-    LIST_FOREACH(req, &self->bs->tracked_requests, list) {
+    LIST_FOREACH (req, &self->bs->tracked_requests, list) {
         if (req == self || (!req->serialising && !self->serialising) ||
             !requests_overlap(req, self)) {
             continue;
@@ -185,7 +195,7 @@ void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes)
     }
     bs->total_bytes = bytes;
     bdrv_dirty_bitmap_truncate(bs, bytes);
-    LIST_FOREACH(child, &bs->parents, next_parent) {
+    LIST_FOREACH (child, &bs->parents, next_parent) {
         if (child->klass->resize) {
             child->klass->resize(child);
         }
