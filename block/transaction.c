@@ -33,7 +33,10 @@ static const TransactionActionOps *const action_ops[TRANSACTION_ACTION_KIND__MAX
  * Main thread. Steps yield, and commands of several monitors run side by side: what one transaction has prepared must not be
  * taken away by another before it commits.
  */
-static CoMutex transaction_lock;
+static CoMutex transaction_lock = {
+    .guard = PTHREAD_MUTEX_INITIALIZER,
+    .waiters = TAILQ_HEAD_INITIALIZER(transaction_lock.waiters),
+};
 
 static bool coroutine_fn run_steps_locked(GArray *steps, GError **errp)
 {

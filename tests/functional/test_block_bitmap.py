@@ -198,6 +198,29 @@ def test_exported_bitmap_is_busy(disk):
     disk.cmd('block-dirty-bitmap-remove', node='disk', name='a')
 
 
+def test_transactions_of_two_sessions_do_not_mix(vmm, work):
+    vm = vmm('-qmp', f'unix:{work}/second,server=on,wait=off')
+    vm.add('null-co', 'disk', size=SIZE)
+    second = ferry.QMPClient.connect(f'{work}/second')
+    writers = ferry.run_writers(vm.export('disk'), ferry.Model(SIZE), seed=3, count=2, mix={'write': 1})
+    actions = [action('block-dirty-bitmap-add', name='a'), action('block-dirty-bitmap-clear', name='a'),
+               action('block-dirty-bitmap-remove', name='a')]
+    failures = 0
+    for _ in range(50):
+        sent = [(c, c.send('transaction', actions=a)) for a in (actions, [*actions, ABORT]) for c in (vm.qmp, second)]
+        for client, one in sent:
+            try:
+                client.reply(one)
+            except ferry.QMPError as error:
+                assert 'Transaction aborted' in error.desc
+                failures += 1
+    assert failures == 100
+    assert bitmaps(vm) == {}
+    for writer in writers:
+        writer.stop()
+    second.close()
+
+
 def test_bitmaps_work_in_an_iothread(vmm):
     vm = vmm('-object', 'iothread,id=io0')
     vm.add('null-co', 'disk', size=SIZE)
