@@ -8,6 +8,7 @@
 #include "block/blkdebug.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include "util/error.h"
 #include "util/int-math.h"
@@ -23,6 +24,7 @@ typedef struct Breakpoint {
 typedef struct BDRVBlkdebugState {
     BlkdebugRules rules;
     LIST_HEAD(, Breakpoint) breakpoints;
+    CoQueue changed; /* waits for a breakpoint to be hit or to go */
     int32_t align, max_transfer, opt_write_zero, max_write_zero, opt_discard, max_discard; /* bytes; 0: as the image */
     uint64_t take_perms, unshare_perms;
 } BDRVBlkdebugState;
@@ -115,6 +117,7 @@ static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOp
     BDRVBlkdebugState *s = bs->opaque;
 
     LIST_INIT(&s->breakpoints);
+    qemu_co_queue_init(&s->changed);
     blkdebug_rules_init(&s->rules);
     s->take_perms = perm_mask(o->take_child_perms);
     s->unshare_perms = perm_mask(o->unshare_child_perms);
@@ -292,6 +295,9 @@ static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BlkdebugE
     LIST_FOREACH(bp, &s->breakpoints, next) {
         if (bp->event == event && !bp->suspended) {
             bp->suspended = qemu_coroutine_self();
+            printf("blkdebug: Suspended request '%s'\n", bp->tag);
+            fflush(stdout);
+            qemu_co_queue_restart_all(&s->changed);
             qemu_coroutine_yield();
             return;
         }
@@ -326,6 +332,16 @@ static int blkdebug_breakpoint(BlockDriverState *bs, const char *event, const ch
     return 0;
 }
 
+static void breakpoint_remove(BDRVBlkdebugState *s, Breakpoint *bp)
+{
+    if (bp->suspended) {
+        printf("blkdebug: Resuming request '%s'\n", bp->tag);
+        fflush(stdout);
+    }
+    breakpoint_free(bp);
+    qemu_co_queue_restart_all(&s->changed);
+}
+
 /* Takes the breakpoint away and lets go of what it stopped. */
 static int blkdebug_resume(BlockDriverState *bs, const char *tag)
 {
@@ -334,7 +350,7 @@ static int blkdebug_resume(BlockDriverState *bs, const char *tag)
     if (!bp || !bp->suspended) {
         return -ENOENT;
     }
-    breakpoint_free(bp);
+    breakpoint_remove(bs->opaque, bp);
     return 0;
 }
 
@@ -344,7 +360,7 @@ static int blkdebug_remove_breakpoint(BlockDriverState *bs, const char *tag)
     int ret = -ENOENT;
 
     while ((bp = find_breakpoint(bs->opaque, tag))) {
-        breakpoint_free(bp);
+        breakpoint_remove(bs->opaque, bp);
         ret = 0;
     }
     return ret;
@@ -355,6 +371,17 @@ static bool blkdebug_is_suspended(BlockDriverState *bs, const char *tag)
     Breakpoint *bp = find_breakpoint(bs->opaque, tag);
 
     return bp && bp->suspended;
+}
+
+static int coroutine_fn blkdebug_co_debug_wait(BlockDriverState *bs, const char *tag)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    Breakpoint *bp;
+
+    while ((bp = find_breakpoint(s, tag)) && !bp->suspended) {
+        qemu_co_queue_wait(&s->changed, NULL);
+    }
+    return bp ? 0 : -ENOENT;
 }
 
 const BlockDriver bdrv_blkdebug = {
@@ -377,4 +404,5 @@ const BlockDriver bdrv_blkdebug = {
     .bdrv_debug_remove_breakpoint = blkdebug_remove_breakpoint,
     .bdrv_debug_resume = blkdebug_resume,
     .bdrv_debug_is_suspended = blkdebug_is_suspended,
+    .bdrv_co_debug_wait = blkdebug_co_debug_wait,
 };

@@ -153,6 +153,8 @@ struct BlockDriver {
     int (*bdrv_debug_remove_breakpoint)(BlockDriverState *bs, const char *tag);
     int (*bdrv_debug_resume)(BlockDriverState *bs, const char *tag);
     bool (*bdrv_debug_is_suspended)(BlockDriverState *bs, const char *tag);
+    /* Waits until a request has stopped at the breakpoint; -ENOENT when there is none of that tag (any more). Graph thread. */
+    int coroutine_fn (*bdrv_co_debug_wait)(BlockDriverState *bs, const char *tag);
 };
 
 typedef enum BdrvTrackedRequestType {

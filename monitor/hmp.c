@@ -201,5 +201,6 @@ void hmp_init(void)
         hmp_register_command(&builtin[i]);
     }
     hmp_register_qmp_commands();
+    hmp_register_block_commands();
     hmp_register_infos();
 }

@@ -126,8 +126,15 @@ class VMM:
         return self.cmd('human-monitor-command', command_line=line, limit_s=limit_s)
 
     def qemu_io(self, node, command, limit_s=DEFAULT_LIMIT_S):
-        """A qemu-io command on a node inside the process: qemu_io('disk', 'write -P 1 0 64k')."""
-        return self.hmp(f'qemu-io {node} "{command}"', limit_s=limit_s)
+        """A qemu-io command on a node inside the process: qemu_io('disk', 'write -P 1 0 64k').
+
+        Returns what the process printed meanwhile, where results go, and the reply, where refusals go.
+        """
+        before = os.path.getsize(self.stderr_path)
+        reply = self.hmp(f'qemu-io {node} "{command}"', limit_s=limit_s)
+        with open(self.stderr_path, encoding='utf-8', errors='replace') as file:
+            file.seek(before)
+            return file.read() + reply.replace('\r\n', '\n')
 
     def add(self, driver, node_name=None, **options):
         """blockdev-add; returns the node's name."""
