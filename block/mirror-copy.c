@@ -17,6 +17,10 @@
 #define ZERO_STEP (64 << 10)
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
+/* Operations in flight: at least, at most, and how large one is that tells something about latency. */
+#define MIN_DEPTH       2
+#define MAX_DEPTH       32
+#define ADAPT_MIN_BYTES (256 << 10)
 /* How long the rate is measured before it counts. */
 #define RATE_WINDOW_NS (20 * SCALE_MS)
 /* A job with a speed limit is served in requests of this time's worth. */
@@ -297,11 +301,32 @@ static void measure_rate(MirrorBlockJob *s, int64_t bytes)
     }
 }
 
+/* One operation of data has ended: after as many as are in flight, looks whether that was a good number. */
+static void adapt_depth(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
+{
+    int64_t per_mib = (int64_t)((double)elapsed_ns * (1 << 20) / (double)bytes);
+    int64_t mean;
+
+    s->latency_sum += per_mib;
+    if (++s->latency_ops < s->depth) {
+        return;
+    }
+    mean = s->latency_sum / s->latency_ops;
+    s->latency_sum = s->latency_ops = 0;
+    s->best_latency = s->best_latency ? MIN(s->best_latency + s->best_latency / 64, mean) : mean;
+    if (mean > 3 * s->best_latency) {
+        s->depth = MAX(s->depth - 1, MIN_DEPTH);
+    } else if (mean < 2 * s->best_latency) {
+        s->depth = MIN(s->depth + 1, MAX_DEPTH);
+    }
+}
+
 static void coroutine_fn copy_co_entry(void *opaque)
 {
     MirrorCopy *c = opaque;
     MirrorBlockJob *s = c->s;
     int64_t offset = c->extent.offset, bytes = c->extent.bytes;
+    int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int ret;
 
     switch (c->extent.kind) {
@@ -320,6 +345,10 @@ static void coroutine_fn copy_co_entry(void *opaque)
     } else {
         job_progress_update(&s->common.job, bytes);
         measure_rate(s, c->extent.kind == MIRROR_EXTENT_ZERO ? 0 : bytes);
+        if (c->extent.kind != MIRROR_EXTENT_ZERO &&
+            bytes >= MIN(ADAPT_MIN_BYTES, (int64_t)s->piece_bytes)) {
+            adapt_depth(s, bytes, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns);
+        }
     }
     mirror_op_end(s, &c->op);
     s->bytes_in_flight -= bytes;
@@ -432,9 +461,14 @@ static int64_t start_delay_ns(MirrorBlockJob *s)
     return MAX(wait, 0);
 }
 
+/*
+ * How many operations may be in flight: more as long as each takes hardly longer than the quickest have, fewer when they only wait for
+ * each other. A local file settles at what its cores can copy, a distant server at what fills the line or the buffers.
+ */
 static bool has_room(const MirrorBlockJob *s)
 {
-    int depth = s->no_copy_range ? MAX(2, s->buf_size / (int64_t)s->piece_bytes) : 4;
+    int64_t limit = s->no_copy_range ? s->buf_size / (int64_t)s->piece_bytes : MAX_DEPTH;
+    int depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
 
     return s->in_flight < MIN(depth, MIRROR_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
 }

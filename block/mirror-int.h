@@ -143,6 +143,9 @@ struct MirrorBlockJob {
     int64_t bytes_in_flight;
     int64_t rate;             /* bytes/s copied of late; 0: not known yet */
     int64_t rate_start_ns, rate_bytes; /* the measurement under way */
+    int depth;                /* operations in flight that have proved useful */
+    int64_t best_latency, latency_sum; /* ns for 1 MiB */
+    int latency_ops;
     int64_t dirty_cursor;        /* where the search for dirty extents goes on */
     int64_t not_before_ns;       /* no new operation before this time: after an ignored error */
     int ret;                     /* first fatal error */

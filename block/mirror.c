@@ -28,6 +28,8 @@
 #define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
+/* Operations in flight at first. */
+#define START_DEPTH 4
 /* One buffer. */
 #define PIECE_BYTES     (1 << 20)
 #define MIN_PIECE_BYTES (64 << 10)
@@ -520,6 +522,7 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     while (s->piece_bytes > MIN_PIECE_BYTES && (int64_t)s->piece_bytes * 2 > s->buf_size) {
         s->piece_bytes /= 2;
     }
+    s->depth = START_DEPTH;
     LIST_INIT(&s->ops);
     qemu_co_queue_init(&s->op_ended);
     qemu_co_queue_init(&s->buffer_freed);
