@@ -32,7 +32,7 @@ void nbd_target_unref(NbdTarget *target)
         qapi_free_SocketAddress(target->addr);
         g_free(target->export);
         g_free(target->context);
-        g_free(target->tls_creds);
+        qcrypto_tls_creds_unref(target->tls_creds);
         g_free(target->tls_hostname);
         g_free(target);
     }
@@ -336,8 +336,16 @@ static int coroutine_fn handshake_co_fixed(QIOChannel **ioc, const NbdTarget *ta
     int ret;
 
     if (target->tls_creds) {
-        error_setg(errp, "TLS is not available");
-        return -ENOTSUP;
+        ret = opt_co_simple(*ioc, NBD_OPT_STARTTLS, &r, errp);
+        if (ret == 0) {
+            return opt_refused(&r, target->export, errp);
+        }
+        if (ret > 0) {
+            ret = nbd_client_co_start_tls(ioc, target, errp);
+        }
+        if (ret < 0) {
+            return ret;
+        }
     }
     ret = opt_co_simple(*ioc, NBD_OPT_STRUCTURED_REPLY, &r, errp);
     if (ret < 0) {

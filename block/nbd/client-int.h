@@ -28,6 +28,7 @@
 #include "block/block_int.h"
 #include "block/nbd/client.h"
 #include "block/nbd/proto.h"
+#include "crypto/tlscreds.h"
 #include "io/channel-socket.h"
 #include "io/channel.h"
 #include "util/co-lock.h"
@@ -58,7 +59,8 @@ typedef struct NbdTarget {
     char *export;
     char *context; /* metadata context for block status */
     bool context_required;
-    char *tls_creds, *tls_hostname;
+    QCryptoTLSCreds *tls_creds; /* NULL: no TLS */
+    char *tls_hostname;         /* who the server must prove to be, where it has to */
 } NbdTarget;
 
 NbdTarget *nbd_target_ref(NbdTarget *target);
@@ -70,6 +72,9 @@ void nbd_target_unref(NbdTarget *target);
  */
 int coroutine_fn nbd_client_co_handshake(QIOChannel **ioc, const NbdTarget *target,
                                          NbdExportInfo *info, GError **errp);
+
+/* client-tls.c: the server has agreed to TLS. On success and failure *ioc is what has to be shut down from now on. 0 or -errno. */
+int coroutine_fn nbd_client_co_start_tls(QIOChannel **ioc, const NbdTarget *target, GError **errp);
 
 /* --- requests --- */
 
@@ -135,8 +140,9 @@ struct NbdClient {
     BlockDriverState *bs;
     AioContext *ctx;
     NbdTarget *target;
-    NbdExportInfo info;       /* as of the first connection; later ones have to be compatible */
-    uint32_t reconnect_delay; /* seconds */
+    QCryptoTLSCreds *tls_creds; /* acquired: cannot be deleted while the node is there */
+    NbdExportInfo info;         /* as of the first connection; later ones have to be compatible */
+    uint32_t reconnect_delay;   /* seconds */
     unsigned max_links;
     NbdLink *links[NBD_MAX_LINKS];
     unsigned n_links;   /* made */
@@ -195,5 +201,8 @@ void nbd_client_cancel(NbdClient *client);
 void nbd_client_drain_begin(NbdClient *client);
 void nbd_client_drain_end(NbdClient *client);
 void nbd_client_close(NbdClient *client);
+
+/* client-tls.c: takes credentials and host name from the options. Main thread. */
+bool nbd_client_set_tls(NbdClient *client, const BlockdevOptionsNbd *opts, GError **errp);
 
 #endif

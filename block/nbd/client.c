@@ -246,10 +246,6 @@ static NbdTarget *nbd_target_new(const BlockdevOptionsNbd *opts, GError **errp)
         error_setg(errp, "x-dirty-bitmap query too long to send to server");
         return NULL;
     }
-    if (opts->tls_hostname && !opts->tls_creds) {
-        error_setg(errp, "tls-hostname only supported with tls-creds");
-        return NULL;
-    }
     target = g_new0(NbdTarget, 1);
     target->refcount = 1;
     target->addr = QAPI_CLONE(SocketAddress, opts->server);
@@ -257,8 +253,6 @@ static NbdTarget *nbd_target_new(const BlockdevOptionsNbd *opts, GError **errp)
     target->context =
         g_strdup(opts->x_dirty_bitmap ? opts->x_dirty_bitmap : NBD_CONTEXT_ALLOCATION);
     target->context_required = opts->x_dirty_bitmap != NULL;
-    target->tls_creds = g_strdup(opts->tls_creds);
-    target->tls_hostname = g_strdup(opts->tls_hostname);
     return target;
 }
 
@@ -318,6 +312,7 @@ static void nbd_client_free(NbdClient *client)
     nbd_client_close(client);
     nbd_client_leave_context(client);
     nbd_target_unref(client->target);
+    qcrypto_tls_creds_release(client->tls_creds);
     g_clear_pointer(&client->last_error, g_free);
     g_mutex_clear(&client->ioc_lock);
 }
@@ -338,6 +333,10 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
     g_mutex_init(&client->ioc_lock);
     qemu_co_queue_init(&client->waiting);
     nbd_client_enter_context(client, bdrv_get_aio_context(bs));
+    if (!nbd_client_set_tls(client, opts, errp)) {
+        nbd_client_free(client);
+        return false;
+    }
 
     ioc = nbd_client_co_connect(client, opts->has_open_timeout ? opts->open_timeout : 0, errp);
     if (!ioc || !nbd_check_writable(bs, &client->info, errp)) {
@@ -346,7 +345,8 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
         return false;
     }
     client->max_links = 1;
-    if ((client->info.flags & NBD_FLAG_CAN_MULTI_CONN) && opts->server->type != SOCKET_ADDRESS_TYPE_FD) {
+    if ((client->info.flags & NBD_FLAG_CAN_MULTI_CONN) &&
+        opts->server->type != SOCKET_ADDRESS_TYPE_FD) {
         client->max_links =
             opts->has_connections ? CLAMP(opts->connections, 1, NBD_MAX_LINKS) : NBD_DEFAULT_LINKS;
     }

@@ -418,10 +418,16 @@ static int coroutine_fn nbd_opt_co_structured(NbdConn *conn, NbdOpt *opt, GError
 
 static int coroutine_fn nbd_opt_co_starttls(NbdConn *conn, NbdOpt *opt, GError **errp)
 {
+    int ret;
+
     if (opt->length || conn->tls) {
         return nbd_opt_co_invalid(conn, opt, errp);
     }
-    return nbd_opt_co_refuse(conn, opt, NBD_REP_ERR_POLICY, errp, "TLS not configured");
+    if (!nbd_server_creds()) {
+        return nbd_opt_co_refuse(conn, opt, NBD_REP_ERR_POLICY, errp, "TLS not configured");
+    }
+    ret = nbd_opt_co_ack(conn, opt, errp);
+    return ret < 0 ? ret : nbd_conn_co_starttls(conn, errp);
 }
 
 /* What answers which option. */
@@ -443,7 +449,7 @@ static const struct {
 
 static int coroutine_fn nbd_opt_co_answer(NbdConn *conn, NbdOpt *opt, GError **errp)
 {
-    bool need_tls = nbd_server_config()->tls_creds && !conn->tls;
+    bool need_tls = nbd_server_creds() && !conn->tls;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(nbd_options); i++) {
         if (nbd_options[i].option != opt->option) {

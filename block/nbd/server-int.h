@@ -21,6 +21,7 @@
 #include "block/export.h"
 #include "block/nbd/proto.h"
 #include "block/nbd/server.h"
+#include "crypto/tlscreds.h"
 #include "io/channel-socket.h"
 #include "io/channel.h"
 #include "util/queue.h"
@@ -155,6 +156,8 @@ struct NbdReq {
 
 /* server-handshake.c: 0 when transmission starts (conn->exp is set, referenced), -errno when the connection is over. */
 int coroutine_fn nbd_conn_co_handshake(NbdConn *conn, GError **errp);
+/* server-tls.c: STARTTLS was acknowledged; conn->ioc becomes a TLS channel. 0 or -errno. */
+int coroutine_fn nbd_conn_co_starttls(NbdConn *conn, GError **errp);
 /* server-conn.c: serves conn->exp until the client leaves or is thrown out. Runs in the export's thread. */
 void coroutine_fn nbd_conn_co_serve(NbdConn *conn);
 /* The export's drained section. Export's thread. */
@@ -196,4 +199,5 @@ void coroutine_fn nbd_req_co_block_status(NbdReq *req);
 
 /* server.c */
 const NbdServerConfig *nbd_server_config(void);
+QCryptoTLSCreds *nbd_server_creds(void); /* NULL: no TLS */
 #endif

@@ -15,7 +15,8 @@ struct NbdServer {
     bool running;
     bool stopping;
     NbdServerConfig config; /* addr is not kept */
-    char *tls_creds, *tls_authz;
+    QCryptoTLSCreds *creds; /* acquired: cannot be deleted while the server runs */
+    char *tls_authz;
     QIONetListener *listener;
     unsigned n_conns;
     TAILQ_HEAD(, NbdConn) conns; /* still in their handshake, or served */
@@ -38,6 +39,11 @@ static NbdServer *server(void)
 const NbdServerConfig *nbd_server_config(void)
 {
     return &server()->config;
+}
+
+QCryptoTLSCreds *nbd_server_creds(void)
+{
+    return server()->creds;
 }
 
 bool nbd_server_is_running(void)
@@ -137,6 +143,28 @@ unsigned nbd_server_connections(void)
 
 /* --- start and stop --- */
 
+/* Takes hold of the credentials, if TLS is wanted. */
+static bool nbd_server_set_tls(const NbdServerConfig *config, GError **errp)
+{
+    NbdServer *s = server();
+
+    if (!config->tls_creds) {
+        if (config->tls_authz) {
+            error_setg(errp, "tls-authz only supported with tls-creds");
+        }
+        return !config->tls_authz;
+    }
+    s->creds =
+        qcrypto_tls_creds_acquire(config->tls_creds, QCRYPTO_TLS_CREDS_ENDPOINT_SERVER, errp);
+    return s->creds != NULL;
+}
+
+static void nbd_server_clear_tls(void)
+{
+    g_clear_pointer(&server()->creds, qcrypto_tls_creds_release);
+    g_clear_pointer(&server()->tls_authz, g_free);
+}
+
 bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **errp)
 {
     NbdServer *s = server();
@@ -146,15 +174,19 @@ bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **er
         error_setg(errp, "NBD server already running");
         return false;
     }
+    if (!nbd_server_set_tls(config, errp)) {
+        return false;
+    }
     s->running = true; /* nobody else starts it while names are resolved */
     listener = qio_net_listener_new();
     if (!qio_net_listener_co_open(listener, config->addr, NBD_BACKLOG, errp)) {
         s->running = false;
+        nbd_server_clear_tls();
         return false;
     }
     s->config = *config;
     s->config.addr = NULL;
-    s->config.tls_creds = s->tls_creds = g_strdup(config->tls_creds);
+    s->config.tls_creds = NULL; /* nbd_server_creds() */
     s->config.tls_authz = s->tls_authz = g_strdup(config->tls_authz);
     s->listener = g_steal_pointer(&listener);
     nbd_server_update_admission();
@@ -178,8 +210,7 @@ void coroutine_fn nbd_server_co_stop(void)
     while (!TAILQ_EMPTY(&s->conns)) {
         qemu_co_queue_wait(&s->conn_ended, NULL);
     }
-    g_clear_pointer(&s->tls_creds, g_free);
-    g_clear_pointer(&s->tls_authz, g_free);
+    nbd_server_clear_tls();
     memset(&s->config, 0, sizeof(s->config));
     s->stopping = false;
     s->running = false;
