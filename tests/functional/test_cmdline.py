@@ -232,3 +232,32 @@ def test_daemon_that_cannot_start_says_so_and_fails(work):
     assert done.returncode == 1
     assert "'id'" in done.stderr
     assert not pidfile.exists() and not os.path.exists(path)
+
+
+# Signals
+
+
+def test_second_signal_gives_up_waiting_for_what_hangs(vmm, qemu_nbd, work):
+    """The disk's server is frozen, so the last flush never ends; the user says twice that the process must go."""
+    image = work / 'disk.raw'
+    image.write_bytes(bytes(1 << 20))
+    server = qemu_nbd(image)
+    vm = vmm('-pidfile', work / 'pid')
+    vm.cmd('blockdev-add', server.node('disk'))
+    uri = vm.export('disk')
+    client = ferry.nbd_connect(uri)
+    client.pwrite(bytes(65536), 0)          # acknowledged, and not flushed
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        vm.process.send_signal(signal.SIGTERM)
+        vm.wait('SHUTDOWN')
+        vm.expected.add(1)
+        guard = ferry.Guard(60)
+        while vm.running():                 # how often is not the point: a signal soon after the first is not yet impatience
+            vm.process.send_signal(signal.SIGTERM)
+            guard.left()
+        assert vm.wait_exit() == 1
+        assert 'while waiting for: ' in vm.stderr()
+        assert not (work / 'pid').exists()
+    finally:
+        server.process.send_signal(signal.SIGCONT)
