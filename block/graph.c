@@ -161,11 +161,11 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
         if (bs->drv->bdrv_co_close) {
             bs->drv->bdrv_co_close(bs);
         }
+        bs->drv = NULL; /* its state is gone: the end of the drain is no business of the driver's any more */
         bdrv_drained_end(bs);
         if (ctx != qemu_get_aio_context()) {
             aio_co_reschedule_self(qemu_get_aio_context());
         }
-        bs->drv = NULL;
     }
     bdrv_release_all_dirty_bitmaps(bs);
     LIST_FOREACH_SAFE(child, &bs->children, next, next) {
