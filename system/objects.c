@@ -3,14 +3,15 @@
 #include "system/objects.h"
 
 #include <stdio.h>
+#include "block/throttle-group-object.h"
 #include "crypto/objects.h"
 #include "qom/iothread.h"
 #include "qom/user-creatable.h"
 
 static const UserCreatableOps *const types[] = {
-    &authz_list_object_ops,     &authz_simple_object_ops,   &iothread_object_ops,
-    &secret_object_ops,         &tls_creds_anon_object_ops, &tls_creds_psk_object_ops,
-    &tls_creds_x509_object_ops,
+    &authz_list_object_ops,    &authz_simple_object_ops,   &iothread_object_ops,
+    &secret_object_ops,        &throttle_group_object_ops, &tls_creds_anon_object_ops,
+    &tls_creds_psk_object_ops, &tls_creds_x509_object_ops,
 };
 
 void objects_register_types(void)
