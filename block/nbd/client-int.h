@@ -154,6 +154,7 @@ struct NbdClient {
     QEMUTimer *patience; /* armed: requests may wait until it fires */
     bool drained;
     int cancelled;     /* atomic: requests do not wait until a connection has come up again */
+    int cancels;       /* atomic: how often nbd_client_cancel() was called */
     char *last_error;  /* why the connection is down */
     QEMUBH *cancel_bh; /* in ctx; scheduled by nbd_client_cancel() */
 };

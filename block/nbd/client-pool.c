@@ -127,6 +127,7 @@ void nbd_client_leave_context(NbdClient *client)
 void nbd_client_cancel(NbdClient *client)
 {
     g_atomic_int_set(&client->cancelled, 1);
+    g_atomic_int_inc(&client->cancels);
     g_mutex_lock(&client->ioc_lock);
     for (unsigned i = 0; i < client->n_links; i++) {
         if (client->links[i]->ioc) {

@@ -216,8 +216,8 @@ static bool coroutine_fn chunk_co_data(NbdLink *link, NbdPending *p, uint32_t le
     uint64_t offset;
     uint32_t pos;
 
-    if (length <= NBD_CHUNK_DATA_BYTES) {
-        nbd_link_break(link, "server sent a data chunk without data");
+    if (length <= NBD_CHUNK_DATA_BYTES || length - NBD_CHUNK_DATA_BYTES > p->wire.length) {
+        nbd_link_break(link, "server sent a data chunk of a wrong length");
         return false;
     }
     if (!link_co_fill(link, NBD_CHUNK_DATA_BYTES)) {

@@ -13,7 +13,11 @@
 
 static int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
 {
-    for (unsigned tries = 0; tries < NBD_MAX_TRIES; tries++) {
+    int cancels = g_atomic_int_get(&client->cancels);
+
+    /* a cancelled request is not sent again, also where a connection is up (again) */
+    for (unsigned tries = 0; tries < NBD_MAX_TRIES && cancels == g_atomic_int_get(&client->cancels);
+         tries++) {
         NbdLink *link = nbd_client_co_get_link(client);
         int ret;
 

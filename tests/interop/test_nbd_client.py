@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The NBD client gets along with every server, and with its death; what it holds is exported again and judged by libnbd."""
+import errno
+import os
+import signal
+import socket
+import struct
+import threading
+
+import pytest
+
+import ferry
+
+SIZE = 16 * ferry.MIB
+nbd = pytest.importorskip('nbd', reason='python3-libnbd is not installed')
+
+
+def client(uri, *contexts, strict=True):
+    handle = nbd.NBD()
+    if not strict:
+        handle.set_strict_mode(0)
+    for context in contexts:
+        handle.add_meta_context(context)
+    handle.connect_uri(uri)
+    return handle
+
+
+def through(vm, server, **options):
+    """A libnbd handle on an export of a node over the server."""
+    vm.cmd('blockdev-add', server.node('disk', **options))
+    return client(vm.export('disk'), 'base:allocation', strict=False)
+
+
+def failure(call, *args):
+    with pytest.raises(nbd.Error) as info:
+        call(*args)
+    return info.value.errnum
+
+
+def exercise(handle):
+    """Writes, zeroes, discards, reads back."""
+    handle.pwrite(b'a' * 100000, 1000)
+    handle.pwrite(b'b' * ferry.MIB, 2 * ferry.MIB, nbd.CMD_FLAG_FUA if handle.can_fua() else 0)
+    handle.zero(ferry.MIB // 2, 2 * ferry.MIB)
+    handle.trim(65536, 4 * ferry.MIB)
+    handle.flush()
+    assert handle.pread(102000, 0) == bytes(1000) + b'a' * 100000 + bytes(1000)
+    assert handle.pread(ferry.MIB, 2 * ferry.MIB) == bytes(ferry.MIB // 2) + b'b' * (ferry.MIB // 2)
+    assert handle.pread(12 * ferry.MIB, 4 * ferry.MIB) == bytes(12 * ferry.MIB)
+
+
+# --- servers ---
+
+def test_qemu_nbd_holds_what_was_written(vm, work, qemu_nbd):
+    path = ferry.make_image(work / 'd.qcow2', SIZE, 'qcow2')
+    server = qemu_nbd(path, 'qcow2')
+    handle = through(vm, server)
+    exercise(handle)
+    handle.shutdown()
+    vm.quit()
+    server.close()
+    ferry.check_qcow2(path)
+    assert ferry.qemu_io(path, 'read -P 98 2621440 512k', fmt='qcow2')
+
+
+@pytest.mark.parametrize('args', [
+    (),
+    ('--filter=fua', 'fuamode=force'),
+    ('--filter=fua', 'fuamode=emulate'),
+    ('--filter=nozero',),
+    ('--filter=noextents',),
+    ('--filter=noparallel',),
+    ('--filter=multi-conn', 'multi-conn-mode=disable'),
+    ('--filter=delay', 'rdelay=1ms'),
+    ('--filter=blocksize-policy', 'blocksize-minimum=4096', 'blocksize-preferred=65536', 'blocksize-maximum=1M',
+     'blocksize-error-policy=error'),
+    ('--no-sr',),
+    ('--mask-handshake=0',),
+    ('--filter=cow',),
+], ids=lambda args: '-'.join(args).replace('--filter=', '') or 'plain')
+def test_nbdkit_in_many_forms(vm, nbdkit, args):
+    flags = [a for a in args if a.startswith('-')]
+    params = [a for a in args if not a.startswith('-')]
+    exercise(through(vm, nbdkit(*flags, 'memory', str(SIZE), *params)))
+
+
+def test_oldstyle_server_is_read(vm, nbdkit):
+    vm.cmd('blockdev-add', {'driver': 'nbd', 'node-name': 'disk', 'read-only': True,
+                            'server': nbdkit('-o', 'pattern', str(SIZE)).address})
+    handle = client(vm.export('disk', writable=False))
+    assert handle.pread(512, 4096)[:16] == struct.pack('>QQ', 4096, 4104)
+
+
+def test_server_without_the_export_is_an_error(vm, work, qemu_nbd):
+    server = qemu_nbd(ferry.make_image(work / 'd.raw', SIZE), export='real')
+    with pytest.raises(ferry.QMPError, match='[Rr]equested export not available'):
+        vm.add('nbd', server=server.address, export='imaginary')
+    vm.add('nbd', server=server.address, export='real')
+
+
+def test_no_server_is_an_error_with_the_address(vm, work):
+    with pytest.raises(ferry.QMPError, match='nosuch.sock'):
+        vm.add('nbd', server={'type': 'unix', 'path': str(work / 'nosuch.sock')})
+
+
+def test_read_only_server_refuses_writers_and_serves_auto_read_only(vm, work, qemu_nbd):
+    server = qemu_nbd(ferry.make_image(work / 'd.raw', SIZE), 'raw', '-r')
+    with pytest.raises(ferry.QMPError, match='denied|read-only|write permission'):
+        vm.add('nbd', server=server.address)
+    node = vm.add('nbd', server=server.address, auto_read_only=True)
+    assert client(vm.export(node, writable=False)).is_read_only()
+
+
+def test_tcp_server(vm, work):
+    from ferry import peers
+    server = peers.nbdkit(work, 'memory', str(SIZE), tcp=True)
+    try:
+        exercise(through(vm, server))
+    finally:
+        vm.quit()       # the server ends when its client has left
+        server.close()
+
+
+@pytest.mark.parametrize('name', ['nbd+unix:///exp?socket={path}', 'nbd:unix:{path}:exportname=exp'])
+def test_names_lead_to_the_export(vmm, work, qemu_nbd, name):
+    path = ferry.make_image(work / 'd.raw', SIZE, seed=1)
+    server = qemu_nbd(path, export='exp')
+    vm = vmm('-drive', f'if=none,id=d,format=raw,file={name.format(path=server.path)}')
+    info = vm.cmd('query-block')[0]['inserted']
+    assert info['image']['virtual-size'] == SIZE
+    assert 'exp' in info['file'] and info['file'].startswith('nbd')
+
+
+def test_server_errors_arrive_as_they_are(vm, nbdkit, work):
+    trigger = work / 'fail'
+    handle = through(vm, nbdkit('--filter=error', 'memory', str(SIZE), 'error=ENOSPC', 'error-rate=100%',
+                                f'error-file={trigger}'))
+    handle.pwrite(b'x' * 512, 0)
+    trigger.touch()
+    assert failure(handle.pwrite, b'x' * 512, 0) == errno.ENOSPC
+    trigger.unlink()
+    handle.pwrite(b'x' * 512, 0)
+
+
+def test_holes_of_the_server_are_holes_here(vm, nbdkit):
+    handle = through(vm, nbdkit('memory', str(SIZE)))
+    handle.pwrite(b'x' * 65536, ferry.MIB)
+    extents = []
+    handle.block_status(SIZE, 0, lambda name, off, entries, err: extents.extend(entries) or 0)
+    assert extents == [ferry.MIB, 3, 65536, 0, SIZE - ferry.MIB - 65536, 3]
+
+
+# --- several connections ---
+
+def test_several_connections_agree(vm, work, qemu_nbd):
+    path = ferry.make_image(work / 'd.raw', SIZE, seed=1)
+    server = qemu_nbd(path)
+    model = ferry.Model(SIZE, path)
+    vm.cmd('blockdev-add', server.node('disk', connections=4))
+    writers = ferry.run_writers(vm.export('disk'), model, seed=2, count=3, limit=300)
+    for writer in writers:
+        writer.finish()
+    vm.quit()
+    server.close()
+    model.check(path)
+
+
+# --- servers that die ---
+
+def test_killed_server_comes_back_and_no_request_fails(vm, work, qemu_nbd):
+    path = ferry.make_image(work / 'd.raw', SIZE, seed=1)
+    server = qemu_nbd(path)
+    model = ferry.Model(SIZE, path)
+    vm.cmd('blockdev-add', server.node('disk', reconnect_delay=60))
+    writers = ferry.run_writers(vm.export('disk'), model, seed=3, count=2)
+    for _ in range(4):
+        writers[0].wait_count(20)
+        server.kill()
+        server.start()
+    writers[0].wait_count(20)
+    for writer in writers:
+        writer.stop()
+    vm.quit()
+    server.close()
+    model.check(path)
+
+
+def test_dead_server_fails_requests_at_once_without_reconnect_delay(vm, nbdkit):
+    server = nbdkit('memory', str(SIZE))
+    handle = through(vm, server)
+    handle.pwrite(b'x' * 512, 0)
+    server.kill()
+    assert failure(handle.pread, 512, 0) == errno.EIO
+    server.start()
+    while True:
+        try:
+            assert handle.pread(512, 0) == bytes(512)
+            break
+        except nbd.Error:
+            pass
+
+
+def test_reconnect_delay_ends(vm, nbdkit):
+    server = nbdkit('memory', str(SIZE))
+    handle = through(vm, server, reconnect_delay=1)
+    server.kill()
+    assert failure(handle.pread, 512, 0) == errno.EIO
+
+
+def test_node_over_a_dead_server_can_be_removed(vm, nbdkit):
+    server = nbdkit('memory', str(SIZE))
+    vm.cmd('blockdev-add', server.node('disk', reconnect_delay=300))
+    server.kill()
+    vm.cmd('blockdev-del', node_name='disk')
+    assert vm.cmd('query-named-block-nodes', flat=True) == []
+
+
+def test_quit_does_not_wait_for_a_dead_server(vm, nbdkit):
+    server = nbdkit('memory', str(SIZE))
+    vm.cmd('blockdev-add', server.node('disk', reconnect_delay=300))
+    server.kill()
+    vm.quit()
+
+
+def test_open_timeout_waits_for_a_server_that_is_late(vm, work, nbdkit):
+    server = nbdkit('memory', str(SIZE))
+    server.kill()
+    os.unlink(server.path)
+    sent = vm.send('blockdev-add', {'driver': 'nbd', 'node-name': 'disk', 'server': server.address, 'open-timeout': 60})
+    server.start()
+    vm.reply(sent)
+
+
+def test_changed_size_after_a_restart_is_not_accepted(vm, work, nbdkit):
+    server = nbdkit('memory', str(SIZE))
+    handle = through(vm, server, reconnect_delay=1)
+    server.kill()
+    server.command = [str(SIZE // 2) if word == str(SIZE) else word for word in server.command]
+    server.start()
+    assert failure(handle.pread, 512, 0) == errno.EIO
+
+
+def test_force_cancel_of_a_mirror_to_a_hung_server_is_immediate(vm, work, nbdkit):
+    ferry.make_image(work / 's.raw', SIZE, seed=1)
+    vm.add_file(work / 's.raw', node_name='source')
+    server = nbdkit('--filter=delay', 'memory', str(SIZE), 'wdelay=3600')
+    vm.cmd('blockdev-add', server.node('target'))
+    vm.cmd('blockdev-mirror', job_id='j', device='source', target='target', sync='full')
+    vm.cmd('block-job-cancel', device='j', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED', device='j')
+    server.kill()
+
+
+# --- servers that lie ---
+
+MAGIC = 0x49484156454f5054
+REP = 0x3e889045565a9
+GREETING = struct.pack('>QQH', 0x4e42444d41474943, MAGIC, 3)
+
+
+def rep(option, kind, data=b''):
+    return struct.pack('>QIII', REP, option, kind, len(data)) + data
+
+
+def info(size=SIZE, flags=0x6d, blocks=(1, 4096, 32 << 20)):
+    sizes = rep(7, 3, struct.pack('>HIII', 3, *blocks)) if blocks else b''
+    return rep(7, 3, struct.pack('>HQH', 0, size, flags)) + sizes + rep(7, 1)
+
+
+STRUCTURED = rep(8, 1) + rep(10, 4, struct.pack('>I', 1) + b'base:allocation') + rep(10, 1)
+PLAIN = rep(8, 0x80000001)
+
+
+class Liar:
+    """Serves one connection after another: says its piece, then calls answer(cookie, length, command) for each request."""
+
+    def __init__(self, work, speech, answer=None):
+        self.path = str(work / 'liar.sock')
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+        self.speech = speech
+        self.answer = answer
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def address(self):
+        return {'type': 'unix', 'path': self.path}
+
+    def _run(self):
+        while True:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                self._serve(conn)
+            except OSError:
+                pass
+            conn.close()
+
+    def _serve(self, conn):
+        conn.sendall(self.speech)
+        pending = b''
+        while True:
+            data = conn.recv(1 << 20)
+            if not data:
+                return
+            pending += data
+            at = pending.find(struct.pack('>I', 0x25609513))
+            while self.answer and at >= 0 and len(pending) >= at + 28:
+                _, _, command, cookie, _, length = struct.unpack('>IHHQQI', pending[at:at + 28])
+                pending = pending[at + 28:]
+                conn.sendall(self.answer(cookie, length, command))
+                at = pending.find(struct.pack('>I', 0x25609513))
+
+    def close(self):
+        self.listener.close()
+
+
+@pytest.mark.parametrize('speech', [
+    b'SSH-2.0-OpenSSH_9.2p1 Debian\r\n',
+    struct.pack('>QQH', 0x4e42444d41474943, 0x1122334455667788, 3),
+    GREETING + struct.pack('>QIII', 0x1234, 8, 1, 0),
+    GREETING + rep(99, 1),
+    GREETING + struct.pack('>QIII', REP, 8, 1, 0xffffffff),
+    GREETING + rep(8, 1, b'x'),
+    GREETING + rep(8, 1) + rep(10, 4, struct.pack('>I', 1) + b'other:context') + rep(10, 1),
+    GREETING + rep(8, 1) + rep(10, 4, b'xx'),
+    GREETING + PLAIN + rep(7, 1),
+    GREETING + PLAIN + rep(7, 3, b'x'),
+    GREETING + PLAIN + rep(7, 3, struct.pack('>HQ', 0, SIZE)) + rep(7, 1),
+    GREETING + PLAIN + info(size=1 << 63),
+    GREETING + PLAIN + info(size=(1 << 64) - 1),
+    GREETING + PLAIN + info(blocks=(3, 4096, 1 << 20)),
+    GREETING + PLAIN + info(blocks=(0, 0, 0)),
+    GREETING + PLAIN + info(blocks=(4096, 512, 1 << 20)),
+    GREETING + PLAIN + info(blocks=(1 << 20, 1 << 20, 1 << 20)),
+    GREETING + PLAIN + info(blocks=(4096, 4096, 512)),
+    GREETING + PLAIN + rep(7, 0x80000006, b'\xff\xfe not text \0' * 10),
+], ids=['ssh', 'magic', 'reply-magic', 'option', 'length', 'ack-data', 'context', 'context-short', 'no-export', 'short-info',
+        'short-export', 'negative', 'huge', 'block-3', 'block-0', 'preferred', 'block-1M', 'maximum', 'text'])
+def test_lying_handshake_is_an_error(vm, work, speech):
+    liar = Liar(work, speech)
+    with pytest.raises(ferry.QMPError):
+        vm.add('nbd', server=liar.address)
+    liar.close()
+    assert vm.cmd('query-named-block-nodes', flat=True) == []
+
+
+def simple(cookie, error=0):
+    return struct.pack('>IIQ', 0x67446698, error, cookie)
+
+
+def chunk(cookie, kind, data=b'', flags=1):
+    return struct.pack('>IHHQI', 0x668e33ef, flags, kind, cookie, len(data)) + data
+
+
+def data_at(offset, length):
+    return struct.pack('>Q', offset) + b'd' * length
+
+
+@pytest.mark.parametrize('structured,answer', [
+    (False, lambda cookie, length, command: simple(cookie ^ 1)),
+    (False, lambda cookie, length, command: simple(cookie ^ 1 << 40)),
+    (False, lambda cookie, length, command: b'\0' * 16),
+    (False, lambda cookie, length, command: chunk(cookie, 0)),
+    (True, lambda cookie, length, command: simple(cookie) + b'd' * length),
+    (True, lambda cookie, length, command: chunk(cookie, 0)),
+    (True, lambda cookie, length, command: chunk(cookie, 0, b'x')),
+    (True, lambda cookie, length, command: chunk(cookie, 1, b'short')),
+    (True, lambda cookie, length, command: chunk(cookie, 1, data_at(0, length - 1))),
+    (True, lambda cookie, length, command: chunk(cookie, 1, data_at(0, length + 1))),
+    (True, lambda cookie, length, command: chunk(cookie, 1, data_at(1 << 63, length))),
+    (True, lambda cookie, length, command: chunk(cookie, 1, data_at(0, 512), 0) + chunk(cookie, 1, data_at(0, length - 512))),
+    (True, lambda cookie, length, command: chunk(cookie, 2, struct.pack('>QI', 0, 0))),
+    (True, lambda cookie, length, command: chunk(cookie, 2, struct.pack('>QI', 512, length))),
+    (True, lambda cookie, length, command: chunk(cookie, 2, struct.pack('>QI', 0, 0xffffffff))),
+    (True, lambda cookie, length, command: chunk(cookie, 5, struct.pack('>III', 1, length, 0))),
+    (True, lambda cookie, length, command: chunk(cookie, 77)),
+    (True, lambda cookie, length, command: chunk(cookie, 0x8001, struct.pack('>IH', 0, 0))),
+    (True, lambda cookie, length, command: chunk(cookie, 0x8001, struct.pack('>IH', 5, 100))),
+    (True, lambda cookie, length, command: struct.pack('>IHHQI', 0x668e33ef, 1, 0x8001, cookie, 0xffffffff)),
+    (True, lambda cookie, length, command: struct.pack('>IHHQI', 0x668e33ef, 1, 1, cookie, 0xffffffff)),
+], ids=['other-cookie', 'old-cookie', 'magic', 'chunk', 'simple', 'nothing', 'none-data', 'short', 'less', 'more', 'outside',
+        'twice', 'hole-0', 'hole-shifted', 'hole-4G', 'status', 'unknown', 'error-0', 'error-text', 'error-4G', 'data-4G'])
+def test_lying_reply_is_an_io_error_and_no_more(vm, work, structured, answer):
+    liar = Liar(work, GREETING + (STRUCTURED if structured else PLAIN) + info(), answer)
+    vm.add('nbd', 'lies', server=liar.address)
+    handle = client(vm.export('lies'), strict=False)
+    assert failure(handle.pread, 4096, 0) == errno.EIO
+    vm.add('null-co', 'n0', size=ferry.MIB)     # still alive
+    liar.close()
+
+
+def test_unknown_error_chunk_fails_only_its_request(vm, work):
+    answers = iter([lambda c, n: chunk(c, 0x8077, struct.pack('>IH', 22, 2) + b'no' + b'extra'),
+                    lambda c, n: chunk(c, 1, data_at(0, n))])
+    liar = Liar(work, GREETING + STRUCTURED + info(), lambda c, n, command: next(answers)(c, n) if command == 0 else simple(c))
+    vm.add('nbd', 'lies', server=liar.address)
+    handle = client(vm.export('lies'), strict=False)
+    assert failure(handle.pread, 4096, 0) == errno.EINVAL
+    assert handle.pread(4096, 0) == b'd' * 4096
+    liar.close()
+
+
+def test_server_that_stops_answering_is_given_up_on_kill(vm, work, nbdkit):
+    """SIGSTOP: the connection stays; force-cancel and removal do not wait for it."""
+    server = nbdkit('memory', str(SIZE))
+    ferry.make_image(work / 's.raw', SIZE, seed=1)
+    vm.add_file(work / 's.raw', node_name='source')
+    vm.cmd('blockdev-add', server.node('target'))
+    server.signal(signal.SIGSTOP)
+    vm.cmd('blockdev-mirror', job_id='j', device='source', target='target', sync='full')
+    vm.cmd('block-job-cancel', device='j', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED', device='j')
+    server.signal(signal.SIGCONT)
