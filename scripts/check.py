@@ -8,6 +8,7 @@ counts as a failure. Logs are kept in build/check/.
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,26 @@ def stage_asan_functional(result, options):
     functional(result, 'build-asan', 'asan-functional', {**SANITIZER_ENV, 'FERRY_TIME_SCALE': '4'}, options)
 
 
+def stage_demo(result, options):
+    """What a user runs first: a live disk mirrored under load, three ways."""
+    step(result, 'demo', ['scripts/demo', '--size', '256'], LOGS / 'demo.log')
+
+
+def stage_install(result, options):
+    """What `ninja install` puts where."""
+    folder = LOGS / 'install'
+    shutil.rmtree(folder, ignore_errors=True)
+    if step(result, 'install', ['meson', 'install', '-C', 'build', '--no-rebuild', '--destdir', str(folder)],
+            LOGS / 'install.log'):
+        found = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
+        for wanted in ('bin/qemu-system-x86_64', 'man1/qemu-system-x86_64.1', 'doc/ferry/README.md'):
+            if any(name.endswith(wanted) for name in found):
+                result.passed += 1
+            else:
+                result.fail(f'installed {wanted}', '\n'.join(sorted(found)))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def stage_fuzz(result, options):
     """Each fuzzer for a few seconds from its seed corpus; scripts/fuzz prints one line a target."""
     log = LOGS / 'fuzz.log'
@@ -226,13 +247,15 @@ STAGES = [
     ('build', 'build with gcc, warnings are errors', stage_build, True),
     ('unit', 'unit tests', stage_unit, True),
     ('functional', 'tests of the real binary', stage_functional, True),
+    ('demo', 'the demonstration', stage_demo, True),
+    ('install', 'installation', stage_install, True),
     ('clang', 'build with clang, warnings are errors', stage_clang, False),
     ('asan-build', 'build with address and undefined behaviour sanitizers', stage_asan_build, False),
     ('asan-unit', 'unit tests, sanitized', stage_asan_unit, False),
     ('asan-functional', 'tests of the real binary, sanitized', stage_asan_functional, False),
     ('fuzz', 'fuzzers, briefly', stage_fuzz, False),
 ]
-NEEDS = {'unit': 'build', 'functional': 'build', 'asan-unit': 'asan-build', 'asan-functional': 'asan-build'}
+NEEDS = {'unit': 'build', 'functional': 'build', 'demo': 'build', 'install': 'build', 'asan-unit': 'asan-build', 'asan-functional': 'asan-build'}
 
 
 def run_stage(name, title, function, options):
