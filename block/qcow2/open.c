@@ -406,7 +406,7 @@ int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
     }
     ret = qcow2_co_bitmaps_store(bs);
     if (ret < 0) {
-        error_report("Could not store the bitmaps of qcow2 node '%s': %s", bs->node_name,
+        error_report("Could not store the bitmaps of qcow2 image '%s': %s", bs->node_name,
                      strerror(-ret));
     }
     s->bitmaps_kept = s->write_prepared = false;
@@ -428,7 +428,7 @@ void coroutine_fn qcow2_co_close(BlockDriverState *bs)
         !s->corrupt) {
         int ret = qcow2_co_sync(bs);
         if (ret < 0) {
-            error_report("Could not write the metadata of qcow2 node '%s': %s", bs->node_name,
+            error_report("Could not write the metadata of qcow2 image '%s': %s", bs->node_name,
                          strerror(-ret));
         }
     }

@@ -44,11 +44,29 @@ static bool in_slice(const BDRVQcow2State *s, uint64_t a, uint64_t b)
     return a >> shift == b >> shift;
 }
 
+/*
+ * Clusters that keep their place but whose contents are not needed: the file may drop them. s->lock is held meanwhile, so that
+ * nobody writes to them.
+ */
+static void coroutine_fn co_discard_kept(BlockDriverState *bs, const GArray *kept)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    for (guint i = 0; kept && i < kept->len; i++) {
+        const Qcow2PendingFree *run = &g_array_index(kept, Qcow2PendingFree, i);
+        (void)bdrv_co_pdiscard(bs->file, run->first << s->cluster_bits,
+                               (int64_t)run->count << s->cluster_bits);
+    }
+}
+
 /* Changes the clusters of [offset, end) that lie in one slice; *offset is moved behind them. s->lock held. */
 static int coroutine_fn co_zero_slice(BlockDriverState *bs, uint64_t *offset, uint64_t end,
                                       ZeroMode mode, Qcow2DiscardReason reason)
 {
     BDRVQcow2State *s = bs->opaque;
+    bool pass_kept = s->discard_no_unref && mode != ZERO_KEEP && mode != UNMAP_FULL &&
+                     s->discard_pass[reason] && !qcow2_has_data_file(s);
+    g_autoptr(GArray) kept = pass_kept ? g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree)) : NULL;
     uint64_t start = *offset, shift = s->cluster_bits + s->slice_bits;
     Qcow2CacheEntry *l2;
     int ret;
@@ -85,9 +103,12 @@ static int coroutine_fn co_zero_slice(BlockDriverState *bs, uint64_t *offset, ui
         }
         if ((old & QCOW2_OFLAG_COMPRESSED) || ((old ^ new) & QCOW2_OFFSET_MASK)) {
             qcow2_free_entry(bs, old, reason);
+        } else if (kept && (old & QCOW2_OFFSET_MASK)) {
+            qcow2_run_append(kept, (old & QCOW2_OFFSET_MASK) >> s->cluster_bits, reason);
         }
     }
     qcow2_cache_put(s->l2_cache, l2);
+    co_discard_kept(bs, kept);
     return 0;
 }
 

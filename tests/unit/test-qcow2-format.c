@@ -138,7 +138,8 @@ static void test_hostile_headers(void)
         qcow2_store64(field, hostile[i].value);
         memcpy(cluster + hostile[i].offset, field + 8 - hostile[i].bytes, hostile[i].bytes);
         if (parse(cluster, &back, &err) || !err) {
-            g_error("accepted: field at %d = %#" G_GINT64_MODIFIER "x", hostile[i].offset, hostile[i].value);
+            g_error("accepted: field at %d = %#" G_GINT64_MODIFIER "x", hostile[i].offset,
+                    hostile[i].value);
         }
     }
 }
@@ -188,7 +189,8 @@ static void test_refcount_widths(void)
 
 static void test_l2_entries(void)
 {
-    BDRVQcow2State s = {.cluster_bits = 16, .cluster_size = CLUSTER, .subclusters = 1, .compressed_shift = 54};
+    BDRVQcow2State s = {
+        .cluster_bits = 16, .cluster_size = CLUSTER, .subclusters = 1, .compressed_shift = 54};
     uint64_t offset, bytes;
 
     s.header.version = 3;
@@ -197,7 +199,8 @@ static void test_l2_entries(void)
     g_assert_cmpint(qcow2_entry_kind(&s, QCOW2_OFLAG_ZERO, 0, 0), ==, QCOW2_ZERO);
     g_assert_cmpint(qcow2_entry_kind(&s, CLUSTER | QCOW2_OFLAG_ZERO, 0, 0), ==, QCOW2_ZERO);
     g_assert_cmpint(qcow2_entry_kind(&s, CLUSTER, 0, 0), ==, QCOW2_NORMAL);
-    g_assert_cmpint(qcow2_entry_kind(&s, QCOW2_OFLAG_COMPRESSED | 12345, 0, 0), ==, QCOW2_COMPRESSED);
+    g_assert_cmpint(qcow2_entry_kind(&s, QCOW2_OFLAG_COMPRESSED | 12345, 0, 0), ==,
+                    QCOW2_COMPRESSED);
     s.header.version = 2;
     g_assert_cmpint(qcow2_entry_kind(&s, QCOW2_OFLAG_ZERO, 0, 0), ==, QCOW2_INVALID);
     s.header.version = 3;
@@ -208,7 +211,8 @@ static void test_l2_entries(void)
     g_assert_cmpint(qcow2_entry_kind(&s, QCOW2_OFLAG_COPIED, 0, 0), ==, QCOW2_UNALLOCATED);
 
     /* 100 bytes into a sector, three more sectors. */
-    qcow2_parse_compressed(&s, QCOW2_OFLAG_COMPRESSED | 3ULL << 54 | (512 * 7 + 100), &offset, &bytes);
+    qcow2_parse_compressed(&s, QCOW2_OFLAG_COMPRESSED | 3ULL << 54 | (512 * 7 + 100), &offset,
+                           &bytes);
     g_assert_cmpuint(offset, ==, 512 * 7 + 100);
     g_assert_cmpuint(bytes, ==, 512 * 4 - 100);
 
