@@ -166,6 +166,9 @@ static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, int64
         QEMUIOVector qiov;
         int ret;
 
+        if (job_is_cancelled(&s->common.job)) {
+            return -ECANCELED; /* the target was given up already, and may hang again */
+        }
         while (done + n < bytes) {
             int64_t step = MIN(ZERO_STEP, bytes - done - n);
 
