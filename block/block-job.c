@@ -132,7 +132,7 @@ static void block_job_ended(Job *job)
     if (!job->id) {
         return;
     }
-    if (job_is_cancelled(job)) {
+    if (job->ret == -ECANCELED) {
         qapi_event_send_block_job_cancelled(job->driver->job_type, job->id, done + left, done,
                                             bjob->speed);
     } else {

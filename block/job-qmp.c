@@ -48,7 +48,7 @@ bool coroutine_fn qmp_job_finalize(const JobFinalizeArg *arg, GError **errp)
 {
     Job *job = find_job(arg->id, errp);
 
-    return job && job_co_finalize(job, errp);
+    return job && job_finalize(job, errp);
 }
 
 bool coroutine_fn qmp_job_dismiss(const JobDismissArg *arg, GError **errp)
@@ -110,7 +110,7 @@ bool coroutine_fn qmp_block_job_finalize(const BlockJobFinalizeArg *arg, GError 
 {
     BlockJob *bjob = block_job_find(arg->id, errp);
 
-    return bjob && job_co_finalize(&bjob->job, errp);
+    return bjob && job_finalize(&bjob->job, errp);
 }
 
 bool coroutine_fn qmp_block_job_dismiss(const BlockJobDismissArg *arg, GError **errp)

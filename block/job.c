@@ -119,7 +119,7 @@ bool job_apply_verb(Job *job, JobVerb verb, GError **errp)
                    JobStatus_str(job->status), JobVerb_str(verb));
         return false;
     }
-    if (job->txn && job->txn->finalizing) {
+    if (job->txn && job->txn->finalizing && verb != JOB_VERB_CANCEL) {
         error_setg(errp, "Job '%s' is being finalized and cannot accept command verb '%s' any more",
                    job->id, JobVerb_str(verb));
         return false;
@@ -582,6 +582,14 @@ bool job_user_cancel(Job *job, bool force, GError **errp)
                    job->id);
         return false;
     }
+    if (job->txn->finalizing) {
+        /* Its last requests may hang: they are given up, and what still can fail does. */
+        job_mark_cancelled(job);
+        if (job->driver->cancel) {
+            job->driver->cancel(job, true);
+        }
+        return true;
+    }
     if (!job_has_coroutine(job)) {
         job_mark_cancelled(job);
         job_set_result(job, -ECANCELED, NULL);
@@ -604,14 +612,21 @@ bool job_complete(Job *job, GError **errp)
     return job->driver->complete(job, errp);
 }
 
-bool coroutine_fn job_co_finalize(Job *job, GError **errp)
+static void coroutine_fn finalize_entry(void *opaque)
 {
-    JobTxn *txn = job->txn;
+    JobTxn *txn = opaque;
 
+    job_txn_co_finalize(txn);
+    job_txn_unref(txn);
+}
+
+bool job_finalize(Job *job, GError **errp)
+{
     if (!job_apply_verb(job, JOB_VERB_FINALIZE, errp)) {
         return false;
     }
-    job_txn_co_finalize(txn);
+    job->txn->refcnt++;
+    qemu_coroutine_enter(qemu_coroutine_create(finalize_entry, job->txn));
     return true;
 }
 
@@ -643,8 +658,7 @@ static Job *next_to_cancel(void)
     Job *job;
 
     TAILQ_FOREACH(job, all_jobs(), all_jobs) {
-        if (job_status_takes_verb(job->status, JOB_VERB_CANCEL) && !job_is_cancelled(job) &&
-            !job->txn->finalizing) {
+        if (job_status_takes_verb(job->status, JOB_VERB_CANCEL) && !job_is_cancelled(job)) {
             return job;
         }
     }

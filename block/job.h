@@ -189,8 +189,8 @@ bool job_user_pause(Job *job, GError **errp);
 bool job_user_resume(Job *job, GError **errp);
 bool job_user_cancel(Job *job, bool force, GError **errp);
 bool job_complete(Job *job, GError **errp);
-/* Returns when the job's whole transaction has concluded. */
-bool coroutine_fn job_co_finalize(Job *job, GError **errp);
+/* Begins to conclude the transaction; a job that hangs in it can still be cancelled. */
+bool job_finalize(Job *job, GError **errp);
 /* The job is gone on success (the caller's reference, if it has one, apart). */
 bool job_dismiss(Job *job, GError **errp);
 bool job_change(Job *job, const BlockJobChangeOptions *opts, GError **errp);

@@ -50,8 +50,9 @@ static void coroutine_fn target_co_entry(void *opaque)
     if (t->buf) {
         t->ret = blk_co_pwrite(s->target, t->offset, t->bytes, t->buf, t->flags & BDRV_REQ_FUA);
     } else {
-        t->ret = blk_co_pwrite_zeroes(s->target, t->offset, t->bytes,
-                                      t->flags & (BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP));
+        t->ret = blk_co_pwrite_zeroes(
+            s->target, t->offset, t->bytes,
+            t->flags & (BDRV_REQ_FUA | (s->unmap && s->target_plain ? BDRV_REQ_MAY_UNMAP : 0)));
         if (t->ret == 0) {
             mirror_map_set_zero(&s->map, t->offset, t->bytes);
         }

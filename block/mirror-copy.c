@@ -111,6 +111,9 @@ static int coroutine_fn zero_co_run(MirrorBlockJob *s, int64_t offset, int64_t b
     BdrvBlockStatus st;
     int ret;
 
+    /* Zeroes that a backing file could show through must be there in so many words. */
+    int zero = BDRV_BLOCK_ZERO | (s->target_plain ? 0 : BDRV_BLOCK_ALLOCATED);
+
     while (bytes > 0) {
         int64_t n = bytes;
 
@@ -118,7 +121,7 @@ static int coroutine_fn zero_co_run(MirrorBlockJob *s, int64_t offset, int64_t b
             ret = bdrv_co_block_status_above(s->target_bs, NULL, offset, bytes, &st);
             if (ret == 0 && st.pnum > 0) {
                 n = MIN(bytes, st.pnum);
-                if (st.flags & BDRV_BLOCK_ZERO) {
+                if ((st.flags & zero) == zero) {
                     mirror_map_set_zero(&s->map, offset, n);
                     offset += n;
                     bytes -= n;
@@ -127,7 +130,8 @@ static int coroutine_fn zero_co_run(MirrorBlockJob *s, int64_t offset, int64_t b
             }
         }
         n = MIN(n, BDRV_REQUEST_MAX_BYTES & ~((int64_t)s->granularity - 1));
-        ret = blk_co_pwrite_zeroes(s->target, offset, n, s->unmap ? BDRV_REQ_MAY_UNMAP : 0);
+        ret = blk_co_pwrite_zeroes(s->target, offset, n,
+                                   s->unmap && s->target_plain ? BDRV_REQ_MAY_UNMAP : 0);
         if (ret < 0) {
             return ret;
         }
@@ -285,6 +289,7 @@ static void coroutine_fn copy_co_failed(MirrorCopy *c, int ret)
         s->not_before_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + IGNORED_ERROR_DELAY_NS;
         break;
     default: /* paused until the user resumes it */
+        s->stopped = true;
         break;
     }
 }

@@ -124,6 +124,8 @@ struct MirrorBlockJob {
     MirrorSyncMode sync;
     BlockdevOnError on_source_error, on_target_error;
     bool unmap;
+    bool
+        target_plain; /* what the target does not hold reads as zeroes: no backing file will show through */
     MirrorBackingMode backing_mode;
     int64_t size;
     uint32_t granularity;
@@ -133,6 +135,7 @@ struct MirrorBlockJob {
     /* Main thread writes, graph thread reads: atomics. */
     int copy_mode; /* MirrorCopyMode */
     int finish;    /* MirrorFinish */
+    bool switched; /* the target has taken the place it was meant for */
 
     /* Graph thread. */
     BdrvDirtyBitmap *dirty; /* on source */
@@ -141,9 +144,9 @@ struct MirrorBlockJob {
     LIST_HEAD(, MirrorOp) ops;
     int in_flight; /* copying operations; guest writes not counted */
     int64_t bytes_in_flight;
-    int64_t rate;             /* bytes/s copied of late; 0: not known yet */
+    int64_t rate;                      /* bytes/s copied of late; 0: not known yet */
     int64_t rate_start_ns, rate_bytes; /* the measurement under way */
-    int depth;                /* operations in flight that have proved useful */
+    int depth;                         /* operations in flight that have proved useful */
     int64_t best_latency, latency_sum; /* ns for 1 MiB */
     int latency_ops;
     int64_t dirty_cursor;        /* where the search for dirty extents goes on */
@@ -152,7 +155,7 @@ struct MirrorBlockJob {
     bool no_copy_range;          /* bdrv_co_copy_range() is not possible here */
     int64_t not_before_final_ns; /* no attempt to hold up guests and finish before this time */
     bool ready;
-    bool pivoted;
+    bool stopped; /* an error paused it, and the user has not resumed it yet */
     MirrorForward forward;
     CoQueue op_ended; /* woken at the end of every copying operation */
     GSList *free_buffers;

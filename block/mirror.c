@@ -14,6 +14,8 @@
 #include "block/mirror-int.h"
 
 #include <errno.h>
+#include <string.h>
+#include "block/graph.h"
 #include "util/error.h"
 
 /* Once ready, small changes wait this long for company. */
@@ -83,7 +85,7 @@ static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
         int64_t left = deadline - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         int64_t wait;
 
-        if (s->ret < 0 || left <= 0 || job_is_cancelled(job) || job->user_paused) {
+        if (s->ret < 0 || left <= 0 || job_is_cancelled(job) || s->stopped) {
             bdrv_drained_end(s->source);
             return false;
         }
@@ -241,6 +243,11 @@ static void coroutine_fn mirror_pause(Job *job)
     mirror_co_wait_idle(mirror_of(job));
 }
 
+static void coroutine_fn mirror_resume(Job *job)
+{
+    mirror_of(job)->stopped = false;
+}
+
 static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
 {
     MirrorBlockJob *s = mirror_of(job);
@@ -253,7 +260,10 @@ static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
 /* Drained: copies what was left over by writes that could not be forwarded, and makes all of it durable. */
 static int coroutine_fn settle_co_target(MirrorBlockJob *s)
 {
-    while (s->ret == 0 && !mirror_is_clean(s)) {
+    Job *job = &s->common.job;
+    int ret;
+
+    while (s->ret == 0 && !job_is_cancelled(job) && !mirror_is_clean(s)) {
         int64_t wait = mirror_pump(s, true);
 
         if (s->in_flight) {
@@ -262,23 +272,55 @@ static int coroutine_fn settle_co_target(MirrorBlockJob *s)
             qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, wait);
         }
     }
-    return s->ret < 0 ? s->ret : mirror_co_flush_target(s);
+    mirror_co_wait_idle(s);
+    ret = s->ret < 0 ? s->ret : mirror_co_flush_target(s);
+    return job_is_cancelled(job) ? -ECANCELED : ret;
 }
 
-/* Gives the target the backing file that the user asked for. */
-static bool attach_backing(MirrorBlockJob *s, GError **errp)
+/*
+ * The backing file that the target gets at the pivot, a reference; *backing NULL: none. A node of the source's chain where it is the one that
+ * the image names.
+ */
+static bool coroutine_fn co_find_backing(MirrorBlockJob *s, BlockDriverState **backing,
+                                         GError **errp)
 {
-    BlockDriverState *backing = NULL;
+    BlockDriverState *bs = bdrv_skip_filters(s->target_bs);
+    g_autofree char *path = NULL;
 
-    if (s->backing_mode != MIRROR_SOURCE_BACKING) {
-        return true;
-    }
+    *backing = NULL;
     if (s->sync == MIRROR_SYNC_MODE_TOP) {
-        backing = bdrv_cow_bs(s->source);
+        *backing = bdrv_cow_bs(s->source);
     } else if (s->sync == MIRROR_SYNC_MODE_NONE) {
-        backing = s->source;
+        *backing = s->source;
     }
-    return bdrv_cow_bs(s->target_bs) == backing || bdrv_set_backing_hd(s->target_bs, backing, errp);
+    if (s->backing_mode == MIRROR_OPEN_BACKING) {
+        if (!bs->backing_file || !bs->backing_file[0]) {
+            *backing = NULL;
+            return true;
+        }
+        path = bdrv_backing_path(bs, errp);
+        if (!path) {
+            return false;
+        }
+        if (!*backing || strcmp(bdrv_get_filename(bdrv_skip_filters(*backing)), path) != 0) {
+            const char *format =
+                bs->backing_format && bs->backing_format[0] ? bs->backing_format : NULL;
+
+            *backing = bdrv_co_open_filename(path, format, NULL, 0, errp);
+            return *backing &&
+                   bdrv_co_set_aio_context(*backing, bdrv_get_aio_context(s->target_bs), errp);
+        }
+    }
+    if (*backing) {
+        bdrv_ref(*backing);
+    }
+    return true;
+}
+
+static bool attach_backing(MirrorBlockJob *s, BlockDriverState *backing, GError **errp)
+{
+    return s->backing_mode == MIRROR_LEAVE_BACKING || bdrv_cow_bs(s->target_bs) == backing ||
+           bdrv_set_backing_hd(bdrv_skip_filters(s->target_bs), backing, errp);
 }
 
 /* Parents that stay with the source although the target takes its place. */
@@ -291,9 +333,10 @@ static bool stays_with_source(BdrvChild *child, void *opaque)
 }
 
 /* Within drained sections of all three. */
-static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, GError **errp)
+static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, BlockDriverState *backing,
+                  GError **errp)
 {
-    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp) || !attach_backing(s, errp)) {
+    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp) || !attach_backing(s, backing, errp)) {
         return false;
     }
     if (to_replace != s->source) {
@@ -306,30 +349,17 @@ static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, GError **errp
     if (!bdrv_replace_node_if(s->source, s->target_bs, stays_with_source, s, errp)) {
         return false;
     }
-    s->pivoted = true;
     return true;
 }
 
-static int coroutine_fn mirror_prepare(Job *job, GError **errp)
+/* Guests are held up from the first drained section to the last line. */
+static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_replace,
+                                    BlockDriverState *backing, GError **errp)
 {
-    MirrorBlockJob *s = mirror_of(job);
-    AioContext *ctx = job->aio_context;
+    AioContext *ctx = s->common.job.aio_context;
     bool hop = ctx != qemu_get_aio_context();
-    BlockDriverState *to_replace = s->source;
     int ret;
 
-    if (finish_asked(s) != MIRROR_FINISH_PIVOT) {
-        return 0;
-    }
-    if (s->replaces) {
-        to_replace = bdrv_find_node(s->replaces);
-        if (!to_replace) {
-            error_setg(errp, "Node '%s', which the copy was to replace, has disappeared",
-                       s->replaces);
-            return -ENOENT;
-        }
-    }
-    bdrv_ref(to_replace);
     if (hop) {
         aio_co_reschedule_self(ctx);
     }
@@ -341,15 +371,46 @@ static int coroutine_fn mirror_prepare(Job *job, GError **errp)
         aio_co_reschedule_self(qemu_get_aio_context());
     }
     s->forward = MIRROR_FORWARD_NEVER;
+    if (job_is_cancelled(&s->common.job)) {
+        ret = -ECANCELED;
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not make the copy on node '%s' complete",
                          bdrv_get_node_name(s->target_bs));
-    } else if (!pivot(s, to_replace, errp)) {
+    } else if (!pivot(s, to_replace, backing, errp)) {
         ret = -EPERM;
+    } else {
+        __atomic_store_n(&s->switched, true, __ATOMIC_SEQ_CST);
     }
     bdrv_drained_end(to_replace);
     bdrv_drained_end(s->target_bs);
     bdrv_drained_end(s->source);
+    return ret;
+}
+
+static int coroutine_fn mirror_prepare(Job *job, GError **errp)
+{
+    MirrorBlockJob *s = mirror_of(job);
+    BlockDriverState *to_replace = s->source, *backing = NULL;
+    int ret = -ENOENT;
+
+    if (finish_asked(s) != MIRROR_FINISH_PIVOT) {
+        return 0;
+    }
+    if (s->replaces) {
+        to_replace = bdrv_find_node(s->replaces);
+    }
+    if (!to_replace) {
+        error_setg(errp, "Node '%s', which the copy was to replace, has disappeared", s->replaces);
+        return ret;
+    }
+    bdrv_ref(to_replace);
+    if (s->backing_mode == MIRROR_LEAVE_BACKING || co_find_backing(s, &backing, errp)) {
+        ret = switch_over(s, to_replace, backing, errp);
+    }
+    if (backing) {
+        bdrv_co_unref(backing);
+    }
     bdrv_co_unref(to_replace);
     return ret;
 }
@@ -443,7 +504,8 @@ static void cancel_bh(void *opaque)
 {
     MirrorBlockJob *s = opaque;
 
-    if (s->target) {
+    /* After the switch-over it is the guest's disk. */
+    if (s->target && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
         cancel_in_flight(s->target_bs);
     }
     job_unref(&s->common.job);
@@ -493,6 +555,7 @@ static const JobDriver mirror_job_driver = {
     .prepare = mirror_prepare,
     .clean = mirror_clean,
     .pause = mirror_pause,
+    .resume = mirror_resume,
     .complete = mirror_complete,
     .cancel = mirror_cancel,
     .change = mirror_change,
@@ -505,6 +568,8 @@ static const JobDriver mirror_job_driver = {
 
 static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t granularity)
 {
+    BlockDriverState *target;
+
     s->source = opts->source;
     s->target_bs = opts->target;
     s->base = opts->sync == MIRROR_SYNC_MODE_TOP ? bdrv_cow_bs(opts->source) : NULL;
@@ -527,6 +592,9 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     qemu_co_queue_init(&s->op_ended);
     qemu_co_queue_init(&s->buffer_freed);
     qemu_co_queue_init(&s->active_ended);
+    target = bdrv_skip_filters(opts->target);
+    s->target_plain =
+        opts->sync == MIRROR_SYNC_MODE_FULL && (!target->backing_file || !target->backing_file[0]);
     mirror_map_init(&s->map, s->size, granularity,
                     opts->target_is_zero && opts->sync == MIRROR_SYNC_MODE_FULL);
     if (opts->sync == MIRROR_SYNC_MODE_NONE) {

@@ -213,7 +213,8 @@ def test_drive_mirror_into_an_existing_image_overwrites_what_was_there(vm, disk,
 def overlay(work, vm, name='disk'):
     base = ferry.make_image(work / 'base.qcow2', SIZE, 'qcow2', seed=4, data=SIZE // 2)
     top = ferry.make_image(work / 'top.qcow2', SIZE, 'qcow2', backing=base, backing_fmt='qcow2')
-    ferry.qemu_io(top, 'write -P 0xaa 1M 1M', 'write -P 0xbb 12M 4k', fmt='qcow2')
+    ferry.qemu_io(top, 'write -P 0xaa 1M 1M', 'write -P 0xbb 12M 4k',
+                  'write -z 2M 1M', fmt='qcow2')      # the zeroes hide data of the backing file
     vm.add_file(top, 'qcow2', node_name=name)
     return base, top
 
@@ -223,13 +224,28 @@ def test_sync_top_copies_the_top_layer_and_keeps_the_backing_file(vm, work):
     target = work / 'new.qcow2'
     vm.cmd('drive-mirror', job_id='m', device='disk', target=str(target), sync='top', format='qcow2')
     data = vm.wait('BLOCK_JOB_READY')['data']
-    assert data['len'] < 2 * MIB
+    assert data['len'] < 3 * MIB
     vm.cmd('block-job-complete', device='m')
     vm.wait('BLOCK_JOB_COMPLETED', where=lambda d: 'error' not in d)
     vm.quit()
     assert json.loads(ferry.qemu_img('info', '--output=json', str(target)))['full-backing-filename'] == str(base)
     ferry.compare(top, target, 'qcow2', 'qcow2')
     assert ferry.allocated(target) < ferry.allocated(base)
+
+
+@pytest.mark.parametrize('sync', ['top', 'full'])
+def test_existing_overlay_gets_its_backing_file_at_the_pivot(vm, work, sync):
+    base, top = overlay(work, vm)
+    target = ferry.make_image(work / 'new.qcow2', SIZE, 'qcow2', backing=base, backing_fmt='qcow2')
+    io = ferry.nbd_connect(vm.export('disk'))
+    vm.cmd('drive-mirror', job_id='m', device='disk', target=str(target), sync=sync, format='qcow2', mode='existing',
+           node_name='new')
+    finish(vm)
+    seen = bytes(io.pread(SIZE, 0))
+    io.shutdown()
+    assert seen == bytes(ferry.read_raw(top, 'qcow2'))
+    vm.quit()
+    ferry.compare(top, target, 'qcow2', 'qcow2')
 
 
 def test_sync_none_copies_only_new_writes_over_the_source_as_backing_file(vm, disk, work):

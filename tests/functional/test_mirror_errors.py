@@ -245,3 +245,17 @@ def test_a_hanging_target_does_not_delay_a_forced_cancel(vm, remote, paused):
     vm.wait('BLOCK_JOB_CANCELLED', device='m')
     writers[0].wait_count(20)
     server.signal(18)
+
+
+def test_a_target_that_hangs_at_the_pivot_can_be_given_up(vm, remote):
+    server, model, writers, target = remote
+    mirror(vm, 'target', 'report', **{'auto-finalize': False})
+    vm.wait('BLOCK_JOB_READY', device='m')
+    vm.cmd('block-job-complete', device='m')
+    vm.wait('BLOCK_JOB_PENDING', id='m')
+    server.signal(19)
+    vm.cmd('job-finalize', id='m')
+    vm.cmd('block-job-cancel', device='m', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED', device='m')
+    writers[0].wait_count(20)                        # on the source, as before
+    server.signal(18)

@@ -401,17 +401,13 @@ static void test_soft_cancel(void)
     g_string_truncate(told, 0);
 }
 
-static void coroutine_fn finalize_entry(void *opaque)
-{
-    g_assert_true(job_co_finalize(opaque, NULL));
-}
-
 static void test_finalize(void)
 {
     TestJob *t = job_in(JOB_STATUS_PENDING);
 
     g_assert_cmpstr(t->log->str, ==, "");
-    aio_run_coroutine(finalize_entry, &t->job);
+    g_assert_true(job_finalize(&t->job, NULL));
+    run_until(t, JOB_STATUS_CONCLUDED);
     g_assert_cmpint(t->job.status, ==, JOB_STATUS_CONCLUDED);
     g_assert_cmpstr(t->log->str, ==, "PCX");
     end_job(t);

@@ -404,7 +404,8 @@ static void coroutine_fn finalize_entry(void *opaque)
     while (w->writes < before + 50) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
     }
-    g_assert_true(job_co_finalize(w->job, NULL));
+    g_assert_true(job_finalize(w->job, NULL));
+    wait_status(w, JOB_STATUS_NULL);
     g_assert_cmpstr(told->str, ==, "BLOCK_JOB_READY BLOCK_JOB_PENDING BLOCK_JOB_COMPLETED");
     g_assert_true(blk_bs(w->disk) == w->target);
     stop_writers(w);
