@@ -3,6 +3,7 @@
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
+#include "block/dirty-bitmap.h"
 #include "block/qcow2/bitmap.h"
 #include "block/qcow2/options.h"
 #include "util/error.h"
@@ -306,7 +307,8 @@ static bool coroutine_fn co_check_flags(BlockDriverState *bs, GError **errp)
         }
         s->corrupt = true;
     }
-    if ((s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) && writable) {
+    if ((s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) && writable &&
+        !(bs->open_flags & BDRV_O_INACTIVE)) {
         s->dirty_bit_set = true;
         if (!qcow2_co_repair_refcounts(bs, errp)) {
             g_prefix_error(errp, "Could not repair dirty image: ");
@@ -433,4 +435,47 @@ void coroutine_fn qcow2_co_close(BlockDriverState *bs)
         }
     }
     free_state(bs);
+}
+
+/* --- handing the image to another process and back --- */
+
+int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap, *next;
+    int ret = bdrv_is_read_only(bs) ? 0 : qcow2_co_sync(bs);
+
+    if (ret < 0) {
+        return ret;
+    }
+    /* They are in the image now, where the other process takes them up. */
+    for (bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap; bitmap = next) {
+        next = bdrv_dirty_bitmap_next(bs, bitmap);
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            bdrv_release_dirty_bitmap(bitmap);
+        }
+    }
+    return 0;
+}
+
+bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    BdrvChild *data_file = s->data_file;
+
+    free_state(bs);
+    memset(s, 0, sizeof(*s));
+    init_state(s);
+    s->data_file = data_file;
+    if (co_read_header(bs, errp)) {
+        set_geometry(s);
+        if (qcow2_options_apply(bs, &bs->options->u.qcow2, errp) && co_load_tables(bs, errp)) {
+            publish(bs);
+            if (co_check_flags(bs, errp) && co_open_bitmaps(bs, errp)) {
+                qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
+                return true;
+            }
+        }
+    }
+    s->fatal = true; /* nothing works until the node is opened anew */
+    return false;
 }

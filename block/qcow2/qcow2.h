@@ -429,6 +429,10 @@ int coroutine_fn qcow2_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, in
 bool coroutine_fn qcow2_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
                                 GError **errp);
 void coroutine_fn qcow2_co_close(BlockDriverState *bs);
+/* Another process takes the image over: everything is on disk, and nothing is written until it is invalidated. */
+int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs);
+/* Another process has changed the image: everything is read anew. On failure all later requests fail. */
+bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp);
 /* Nothing in flight: brings the file up to date with what is in memory and takes the dirty bit away. */
 int coroutine_fn qcow2_co_sync(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 bool coroutine_fn qcow2_co_create(const BlockdevCreateOptions *options, GError **errp);

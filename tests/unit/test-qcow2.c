@@ -311,6 +311,22 @@ static void coroutine_fn workers_round(Run *run)
     run->seed += WORKERS;
 }
 
+/* Another process reads the image while it is ours no longer. */
+static void coroutine_fn hand_over_and_back(Run *run, const char *path)
+{
+    g_autoptr(GError) err = NULL;
+
+    bdrv_co_drained_begin(run->bs);
+    g_assert_cmpint(bdrv_qcow2.bdrv_co_inactivate(run->bs), ==, 0);
+    if (have_qemu_img) {
+        run_command("qemu-img check -U %s", path);
+    }
+    g_assert_true(bdrv_qcow2.bdrv_co_invalidate_cache(run->bs, &err));
+    g_assert_no_error(err);
+    bdrv_drained_end(run->bs);
+    verify_all(run->blk, run->model, run->shape->size);
+}
+
 static void coroutine_fn shape_co(void *opaque)
 {
     const Shape *shape = opaque;
@@ -334,6 +350,7 @@ static void coroutine_fn shape_co(void *opaque)
         verify_all(run.blk, run.model, shape->size);
         workers_round(&run);
         large_ops(&run, rng);
+        hand_over_and_back(&run, path);
         workers_round(&run);
         verify_all(run.blk, run.model, shape->size);
         verify_status(&run);
