@@ -5,6 +5,8 @@
 #include <errno.h>
 #include "util/error.h"
 
+#define ZERO_BUFFER_BYTES (1u << 20)
+
 static uint64_t l1_entries_for(const BDRVQcow2State *s, uint64_t size)
 {
     unsigned shift = s->cluster_bits + s->l2_bits;
@@ -84,14 +86,28 @@ static int coroutine_fn co_set_size(BlockDriverState *bs, uint64_t size)
     return ret;
 }
 
+/* Zeroes in memory instead of in metadata: images without a zero flag. */
+static int coroutine_fn co_write_zeroes(BlockDriverState *bs, uint64_t offset, uint64_t end)
+{
+    uint64_t max = MIN(end - offset, ZERO_BUFFER_BYTES);
+    g_autofree uint8_t *zeroes = g_malloc0(max);
+    int ret = 0;
+
+    for (uint64_t n; ret == 0 && offset < end; offset += n) {
+        QEMUIOVector qiov;
+        n = MIN(end - offset, max);
+        qemu_iovec_init_buf(&qiov, zeroes, n);
+        ret = qcow2_co_pwritev(bs, offset, n, &qiov, 0, 0);
+    }
+    return ret;
+}
+
 /* Old data may lie behind the old end in its last cluster, and a backing file may be longer: both must not appear. */
 static int coroutine_fn co_zero_grown(BlockDriverState *bs, uint64_t old, uint64_t size)
 {
     BDRVQcow2State *s = bs->opaque;
     int64_t backing = bs->backing ? bdrv_getlength(bs->backing->bs) : 0;
     uint64_t tail = MIN(qcow2_cluster_end(s, old), size), end;
-    g_autofree uint8_t *zeroes = NULL;
-    QEMUIOVector qiov;
     int ret;
 
     if (backing < 0) {
@@ -100,9 +116,7 @@ static int coroutine_fn co_zero_grown(BlockDriverState *bs, uint64_t old, uint64
     if (tail > old) {
         ret = qcow2_co_reads_zero(bs, old, tail - old);
         if (ret == 0) {
-            zeroes = g_malloc0(tail - old);
-            qemu_iovec_init_buf(&qiov, zeroes, tail - old);
-            ret = qcow2_co_pwritev(bs, old, tail - old, &qiov, 0, 0);
+            ret = co_write_zeroes(bs, old, tail);
         }
         if (ret < 0) {
             return ret;
@@ -111,8 +125,9 @@ static int coroutine_fn co_zero_grown(BlockDriverState *bs, uint64_t old, uint64
     end = MIN(size, (uint64_t)backing);
     if (end > tail && end > old) {
         /* Also ends the zeroes in the middle of a cluster that lies behind the backing file or the image. */
-        return qcow2_co_pwrite_zeroes(bs, MAX(tail, old),
-                                      qcow2_cluster_end(s, end) - MAX(tail, old), 0);
+        ret = qcow2_co_pwrite_zeroes(bs, MAX(tail, old), qcow2_cluster_end(s, end) - MAX(tail, old),
+                                     0);
+        return ret == -ENOTSUP ? co_write_zeroes(bs, MAX(tail, old), end) : ret;
     }
     return 0;
 }

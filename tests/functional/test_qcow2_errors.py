@@ -117,9 +117,10 @@ def test_resize(vm, work, shape):
     ferry.check_qcow2(path)
 
 
-def test_grown_overlay_does_not_show_more_of_its_backing_file(vm, work):
+@pytest.mark.parametrize('shape', ('', 'compat=0.10', 'extended_l2=on'), ids=lambda s: s or 'default')
+def test_grown_overlay_does_not_show_more_of_its_backing_file(vm, work, shape):
     base = ferry.make_image(work / 'base.raw', 4 * MIB, seed=1)
-    path = ferry.make_image(work / 'disk.qcow2', MIB + 512, 'qcow2', backing=base)
+    path = ferry.make_image(work / 'disk.qcow2', MIB + 512, 'qcow2', backing=base, options=shape)
     vm.add_file(path, 'qcow2', 'disk')
     vm.cmd('block_resize', node_name='disk', size=6 * MIB)
     vm.quit()
