@@ -20,11 +20,12 @@ static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOp
         error_setg(errp, "Throttle group '%s' does not exist", o->throttle_group);
         return false;
     }
+    /* First of all: a child inside a drained section tells us so while it is attached. */
+    throttle_member_init(&s->member, group);
     if (!bdrv_co_open_child(bs, o->file, "file", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp)) {
-        throttle_group_unref(group);
+        throttle_member_destroy(&s->member);
         return false;
     }
-    throttle_member_init(&s->member, group);
     bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | bs->file->bs->supported_write_flags;
     bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED | bs->file->bs->supported_zero_flags;
     return true;
