@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 #include "block/graph.h"
+#include "block/throttle-group.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
 
@@ -36,6 +37,7 @@ struct BlockBackend {
     bool enable_write_cache;
     CoQueue queued;
     BlockAcctStats stats;
+    ThrottleGroupMember *throttle; /* NULL: no limits; changes while drained */
 };
 
 static TAILQ_HEAD(, BlockBackend) all_backends = TAILQ_HEAD_INITIALIZER(all_backends);
@@ -71,6 +73,7 @@ void blk_unref(BlockBackend *blk)
     }
     blk_remove_bs(blk);
     g_assert(blk->in_flight == 0);
+    blk_set_throttle_group(blk, NULL);
     if (blk->name) {
         TAILQ_REMOVE(&named_backends, blk, named);
         g_free(blk->name);
@@ -162,6 +165,9 @@ static void root_drained_begin(BdrvChild *child)
     BlockBackend *blk = child->opaque;
 
     blk->quiesce++;
+    if (blk->quiesce == 1 && blk->throttle) {
+        throttle_member_bypass_begin(blk->throttle); /* what waits for the limits ends soon */
+    }
     if (blk->quiesce == 1 && blk->dev_ops && blk->dev_ops->drained_begin) {
         blk->dev_ops->drained_begin(blk->dev_opaque);
     }
@@ -184,6 +190,9 @@ static void root_drained_end(BdrvChild *child)
     g_assert(blk->quiesce > 0);
     if (--blk->quiesce > 0) {
         return;
+    }
+    if (blk->throttle) {
+        throttle_member_bypass_end(blk->throttle);
     }
     if (blk->dev_ops && blk->dev_ops->drained_end) {
         blk->dev_ops->drained_end(blk->dev_opaque);
@@ -353,6 +362,14 @@ static void coroutine_fn request_begin(BlockBackend *blk)
     }
 }
 
+/* Passes the limits. */
+static void coroutine_fn throttle_wait(BlockBackend *blk, int64_t bytes, bool is_write)
+{
+    if (blk->throttle) {
+        throttle_member_co_wait(blk->throttle, bytes, is_write);
+    }
+}
+
 static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool may_grow)
 {
     BlockDriverState *bs = blk_bs(blk);
@@ -400,6 +417,7 @@ int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes,
     request_begin(blk);
     ret = check_range(blk, offset, bytes, false);
     if (ret == 0) {
+        throttle_wait(blk, bytes, false);
         ret = bdrv_co_preadv(blk->root, offset, bytes, qiov, flags);
     }
     blk_dec_in_flight(blk);
@@ -416,6 +434,7 @@ int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
+        throttle_wait(blk, bytes, true);
         ret = bdrv_co_pwritev(blk->root, offset, bytes, qiov, write_flags(blk, flags));
     }
     blk_dec_in_flight(blk);
@@ -450,6 +469,7 @@ int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
+        throttle_wait(blk, bytes, true);
         ret = bdrv_co_pwrite_zeroes(blk->root, offset, bytes, write_flags(blk, flags));
     }
     blk_dec_in_flight(blk);
@@ -520,6 +540,28 @@ int64_t blk_getlength(BlockBackend *blk)
     BlockDriverState *bs = blk_bs(blk);
 
     return bs && bdrv_is_inserted(bs) ? bs->total_bytes : -ENOMEDIUM;
+}
+
+/* --- limits --- */
+
+void blk_set_throttle_group(BlockBackend *blk, ThrottleGroup *group)
+{
+    if (blk->throttle) {
+        throttle_member_destroy(blk->throttle);
+        g_clear_pointer(&blk->throttle, g_free);
+    }
+    if (group) {
+        blk->throttle = g_new0(ThrottleGroupMember, 1);
+        throttle_member_init(blk->throttle, group);
+        if (blk->quiesce) {
+            throttle_member_bypass_begin(blk->throttle);
+        }
+    }
+}
+
+ThrottleGroup *blk_get_throttle_group(const BlockBackend *blk)
+{
+    return blk->throttle ? blk->throttle->group : NULL;
 }
 
 /* --- error policy --- */

@@ -14,6 +14,7 @@
 #include "block/accounting.h"
 
 typedef struct BlockBackend BlockBackend;
+typedef struct ThrottleGroup ThrottleGroup;
 
 /* What its user wants to hear; all optional; graph thread unless said otherwise. */
 typedef struct BlockDevOps {
@@ -56,6 +57,14 @@ void blk_set_disable_request_queuing(BlockBackend *blk, bool disable);
 void blk_set_allow_write_beyond_eof(BlockBackend *blk, bool allow);
 void blk_set_enable_write_cache(BlockBackend *blk, bool wce); /* false: every write is FUA */
 bool blk_enable_write_cache(const BlockBackend *blk);
+
+/*
+ * Reads and writes wait for the limits of a group; NULL: no limits. Takes over the caller's reference. Main thread; no request may be under
+ * way: the node is drained, if there is one.
+ */
+void blk_set_throttle_group(BlockBackend *blk, ThrottleGroup *group);
+/* Not referenced. */
+ThrottleGroup *blk_get_throttle_group(const BlockBackend *blk);
 
 int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
                                BdrvRequestFlags flags);

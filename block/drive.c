@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "block/block-backend.h"
 #include "block/graph.h"
+#include "block/io-limits.h"
 #include "qapi/keyval.h"
 #include "util/error.h"
 
@@ -25,6 +26,8 @@ typedef struct DriveOptions {
     int flags; /* BDRV_O_* */
     BlockdevDetectZeroesOptions detect_zeroes;
     BlockdevOnError rerror, werror;
+    ThrottleConfig limits;
+    char *throttle_group; /* NULL: one of its own */
 } DriveOptions;
 
 /* Drives in order of creation, for names and shutdown. */
@@ -39,6 +42,7 @@ static void drive_options_clear(DriveOptions *d)
     g_free(d->id);
     g_free(d->interface);
     g_free(d->aio);
+    g_free(d->throttle_group);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DriveOptions, drive_options_clear)
 
@@ -145,25 +149,61 @@ static bool take_detect_zeroes(DriveOptions *d, GError **errp)
 {
     g_autofree char *text = take_string(d->rest, "detect-zeroes");
 
-    if (text && !BlockdevDetectZeroesOptions_parse(text, &d->detect_zeroes, errp)) {
-        return false;
-    }
-    if (d->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP && !(d->flags & BDRV_O_UNMAP)) {
-        error_setg(errp, "setting detect-zeroes to unmap is not allowed without setting discard "
-                         "operation to unmap");
-        return false;
-    }
-    return true;
+    return !text || BlockdevDetectZeroesOptions_parse(text, &d->detect_zeroes, errp);
 }
+
+/* What QEMU knows as if=; of these, machines here take "none". */
+static const char *const interfaces[] = {"none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen", NULL};
 
 static bool take_interface(DriveOptions *d, GError **errp)
 {
     d->interface = take_string(d->rest, "if");
+    if (d->interface && !g_strv_contains(interfaces, d->interface)) {
+        error_setg(errp, "unsupported bus type '%s'", d->interface);
+        return false;
+    }
     if (d->interface && strcmp(d->interface, "none")) {
         error_setg(errp, "Machine type does not support if=%s: use if=none", d->interface);
         return false;
     }
     return true;
+}
+
+static bool take_media(DriveOptions *d, bool *read_only, GError **errp)
+{
+    g_autofree char *media = take_string(d->rest, "media");
+
+    if (media && strcmp(media, "disk") && strcmp(media, "cdrom")) {
+        error_setg(errp, "'%s' invalid media", media);
+        return false;
+    }
+    *read_only |= media && !strcmp(media, "cdrom");
+    return true;
+}
+
+static bool check_aio(const char *aio, GError **errp)
+{
+    if (aio && !BlockdevAioOptions_parse(aio, &(BlockdevAioOptions){0}, NULL)) {
+        error_setg(errp, "invalid aio option '%s'", aio);
+        return false;
+    }
+    return true;
+}
+
+/* file.filename=... without file.driver: a file of this host. */
+static void default_drivers(json_object *options)
+{
+    json_object_object_foreach(options, key, value)
+    {
+        (void)key;
+        if (json_object_is_type(value, json_type_object)) {
+            default_drivers(value);
+            if (json_object_object_get_ex(value, "filename", NULL) &&
+                !json_object_object_get_ex(value, "driver", NULL)) {
+                json_object_object_add(value, "driver", json_object_new_string("file"));
+            }
+        }
+    }
 }
 
 static bool take_options(DriveOptions *d, GError **errp)
@@ -178,11 +218,13 @@ static bool take_options(DriveOptions *d, GError **errp)
     d->id = take_string(d->rest, "id");
     d->aio = take_string(d->rest, "aio");
     if (!take_interface(d, errp) || !take_cache(d, errp) || !take_discard(d, errp) ||
-        !take_detect_zeroes(d, errp) || !take_bool(d->rest, "readonly", &read_only, errp) ||
+        !take_detect_zeroes(d, errp) || !check_aio(d->aio, errp) || !take_media(d, &read_only, errp) ||
+        !take_bool(d->rest, "readonly", &read_only, errp) ||
         !take_bool(d->rest, "read-only", &read_only, errp) ||
         !take_bool(d->rest, "snapshot", &d->snapshot, errp) ||
         !take_on_error(d, "rerror", true, &d->rerror, errp) ||
-        !take_on_error(d, "werror", false, &d->werror, errp)) {
+        !take_on_error(d, "werror", false, &d->werror, errp) ||
+        !io_limits_take_options(d->rest, &d->limits, &d->throttle_group, errp)) {
         return false;
     }
     if (read_only) {
@@ -242,6 +284,7 @@ static BlockDriverState *coroutine_fn open_by_options(DriveOptions *d, GError **
 {
     g_autoptr(BlockdevOptions) o = NULL;
 
+    default_drivers(d->rest);
     if (d->format) {
         json_object_object_add(d->rest, "driver", json_object_new_string(d->format));
     }
@@ -275,7 +318,7 @@ static BlockDriverState *coroutine_fn add_temporary_overlay(BlockDriverState *bs
     return overlay;
 }
 
-static bool make_device(DriveOptions *d, BlockDriverState *bs, GError **errp)
+static bool coroutine_fn make_device(DriveOptions *d, BlockDriverState *bs, GError **errp)
 {
     uint64_t perm = BLK_PERM_CONSISTENT_READ;
     BlockBackend *blk;
@@ -293,6 +336,7 @@ static bool make_device(DriveOptions *d, BlockDriverState *bs, GError **errp)
     }
     blk_set_enable_write_cache(blk, !d->writethrough);
     blk_set_on_error(blk, d->rerror, d->werror);
+    io_limits_co_apply(blk, &d->limits, d->throttle_group);
     if (!drives) {
         drives = g_ptr_array_new();
     }
@@ -321,6 +365,10 @@ bool coroutine_fn drive_co_new(const char *text, GError **errp)
         bdrv_iterate_format(print_name, NULL);
         printf("\n");
         exit(0);
+    }
+    if ((d.file && !d.file[0]) || (d.format && !d.file && json_object_object_length(d.rest) == 0)) {
+        error_setg(errp, "A block device must be specified for \"file\"");
+        return false;
     }
     if (d.file || json_object_object_length(d.rest) > 0) {
         bs = d.file ? open_by_name(&d, errp) : open_by_options(&d, errp);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* query-block, query-named-block-nodes, query-blockstats, x-debug-query-block-graph. */
+/* query-block, query-named-block-nodes, query-blockstats. */
 #include <errno.h>
 #include <string.h>
 
 #include "block/block-backend.h"
 #include "block/dirty-bitmap.h"
 #include "block/graph.h"
+#include "block/io-limits.h"
 #include "qapi/qapi-commands.h"
 #include "util/error.h"
 
@@ -107,6 +108,9 @@ static BlockDeviceInfo *coroutine_fn node_info(BlockDriverState *bs, BlockBacken
     info->write_threshold = __atomic_load_n(&bs->write_threshold_offset, __ATOMIC_RELAXED);
     info->dirty_bitmaps = bdrv_query_dirty_bitmaps(bs);
     info->has_dirty_bitmaps = info->dirty_bitmaps != NULL;
+    if (blk) {
+        io_limits_fill_info(info, blk);
+    }
     info->image = image_info(bs, !flat, errp);
     return info->image ? g_steal_pointer(&info) : NULL;
 }
