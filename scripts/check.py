@@ -8,6 +8,7 @@ counts as a failure. Logs are kept in build/check/.
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -158,6 +159,15 @@ SANITIZER_ENV = {
 }
 
 
+def tap_reasons(path):
+    """Why tests were skipped, from the output meson kept: its JUnit report leaves that out."""
+    try:
+        text = path.read_text(encoding='utf-8', errors='replace')
+    except OSError:
+        return {}
+    return dict(re.findall(r'^ok \d+ (\S+) # SKIP (.+)$', text, re.MULTILINE))
+
+
 def unit(result, folder, name, env, options):
     log = LOGS / f'{name}.log'
     log.unlink(missing_ok=True)
@@ -167,6 +177,8 @@ def unit(result, folder, name, env, options):
     status = run(['meson', 'test', '-C', folder, '--no-rebuild', '--num-processes', str(JOBS), '--print-errorlogs',
                   *scale], log, env=env)
     count_junit(result, report, status, log)
+    reasons = tap_reasons(report.with_name('testlog.txt'))
+    result.skipped = [(test, reasons.get(test.rsplit(' ', 1)[-1], reason)) for test, reason in result.skipped]
 
 
 def stage_unit(result, options):
