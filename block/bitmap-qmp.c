@@ -74,7 +74,7 @@ static void coroutine_fn step_clean(TransactionStep *step)
 
     if (s) {
         hbitmap_free(s->backup);
-        bdrv_drained_end(s->bs);
+        bdrv_co_drained_end(s->bs);
         bdrv_co_unref(s->bs);
         g_free(s);
     }
@@ -355,7 +355,7 @@ static bool coroutine_fn add_external_source(HBitmap *sum, const BlockDirtyBitma
     bdrv_ref(bs);
     bdrv_co_drained_begin(bs);
     ok = add_source(sum, bs, arg->name, errp);
-    bdrv_drained_end(bs);
+    bdrv_co_drained_end(bs);
     bdrv_co_unref(bs);
     return ok;
 }

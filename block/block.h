@@ -247,7 +247,7 @@ bool bdrv_op_is_blocked(BlockDriverState *bs, BlockOpType op, GError **errp);
  * After BDRV_DRAIN_WARN_NS it reports on stderr what it still waits for, and goes on waiting.
  */
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs);
-void bdrv_drained_end(BlockDriverState *bs);
+void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs);
 #define BDRV_DRAIN_WARN_NS (10 * NANOSECONDS_PER_SECOND)
 /* "node 'x': write of 65536 bytes at 0 for 12 s; ...": what a drain of bs would wait for. The caller frees. */
 char *bdrv_describe_in_flight(BlockDriverState *bs);

@@ -104,7 +104,7 @@ bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
     if (ctx != qemu_get_aio_context()) {
         aio_co_reschedule_self(qemu_get_aio_context());
     }
-    bdrv_drained_end(bs);
+    bdrv_co_drained_end(bs);
     blk_unref(blk);
     bdrv_co_unref(bs);
     return ok;
@@ -146,7 +146,7 @@ bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GErro
     bdrv_co_drained_begin(image);
     ret = image->drv->bdrv_co_change_backing_file(image, arg->backing_file,
                                                   image->backing->bs->drv->format_name);
-    bdrv_drained_end(image);
+    bdrv_co_drained_end(image);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not change backing file to '%s'", arg->backing_file);
         return false;

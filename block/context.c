@@ -82,7 +82,7 @@ bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx,
             move_node(g_ptr_array_index(nodes, i), ctx);
         }
         for (guint i = 0; i < nodes->len; i++) {
-            bdrv_drained_end(g_ptr_array_index(nodes, i));
+            bdrv_co_drained_end(g_ptr_array_index(nodes, i));
         }
     }
     for (guint i = 0; i < nodes->len; i++) {

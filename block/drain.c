@@ -39,6 +39,22 @@ void bdrv_drain_kick(void)
     pthread_mutex_unlock(&waiters_lock);
 }
 
+/*
+ * Edges are linked by the main thread and walked by drains in the graph's thread. Recursive: a drain walks edges of several levels, and a
+ * parent that is told of one may be moved by another.
+ */
+static pthread_mutex_t edges_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+void bdrv_edges_lock(void)
+{
+    pthread_mutex_lock(&edges_lock);
+}
+
+void bdrv_edges_unlock(void)
+{
+    pthread_mutex_unlock(&edges_lock);
+}
+
 void bdrv_inc_in_flight(BlockDriverState *bs)
 {
     __atomic_fetch_add(&bs->in_flight, 1, __ATOMIC_SEQ_CST);
@@ -55,7 +71,9 @@ void bdrv_quiesce_begin(BlockDriverState *bs)
 {
     BdrvChild *child;
 
+    bdrv_edges_lock();
     if (__atomic_fetch_add(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        bdrv_edges_unlock();
         return;
     }
     LIST_FOREACH(child, &bs->parents, next_parent) {
@@ -69,14 +87,17 @@ void bdrv_quiesce_begin(BlockDriverState *bs)
     if (bs->drv && bs->drv->bdrv_drain_begin) {
         bs->drv->bdrv_drain_begin(bs);
     }
+    bdrv_edges_unlock();
 }
 
 void bdrv_quiesce_end(BlockDriverState *bs)
 {
     BdrvChild *child;
 
+    bdrv_edges_lock();
     g_assert(bs->quiesce_counter > 0);
     if (__atomic_sub_fetch(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        bdrv_edges_unlock();
         return;
     }
     if (bs->drv && bs->drv->bdrv_drain_end) {
@@ -90,21 +111,26 @@ void bdrv_quiesce_end(BlockDriverState *bs)
             }
         }
     }
+    bdrv_edges_unlock();
 }
 
 bool bdrv_drain_busy(BlockDriverState *bs)
 {
     BdrvChild *child;
+    bool busy = false;
 
     if (__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST) > 0) {
         return true;
     }
+    bdrv_edges_lock();
     LIST_FOREACH(child, &bs->parents, next_parent) {
-        if (child->klass->drained_poll && child->klass->drained_poll(child)) {
-            return true;
+        busy = child->klass->drained_poll && child->klass->drained_poll(child);
+        if (busy) {
+            break;
         }
     }
-    return false;
+    bdrv_edges_unlock();
+    return busy;
 }
 
 static const char *request_type_name(BdrvTrackedRequestType type)
@@ -214,18 +240,19 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
     }
 }
 
-static void drained_end_bh(void *opaque)
+void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
 {
-    bdrv_quiesce_end(opaque);
-}
+    AioContext *self = qemu_get_current_aio_context();
+    AioContext *ctx = bs->aio_context;
 
-void bdrv_drained_end(BlockDriverState *bs)
-{
     trace_bdrv_drained_end(bs->node_name);
-    if (aio_context_in_own_thread(bs->aio_context)) {
-        bdrv_quiesce_end(bs);
-    } else {
-        aio_bh_schedule_oneshot(bs->aio_context, drained_end_bh, bs);
+    /* In the graph's thread, and over on return: the caller may change edges right after. */
+    if (self != ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_quiesce_end(bs);
+    if (self != ctx) {
+        aio_co_reschedule_self(self);
     }
 }
 
@@ -248,7 +275,7 @@ void coroutine_fn bdrv_co_drain_all(void)
     }
     for (guint i = 0; i < all->len; i++) {
         bs = g_ptr_array_index(all, i);
-        bdrv_drained_end(bs);
+        bdrv_co_drained_end(bs);
         bdrv_co_unref(bs);
     }
 }

@@ -162,7 +162,7 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
             bs->drv->bdrv_co_close(bs);
         }
         bs->drv = NULL; /* its state is gone: the end of the drain is no business of the driver's any more */
-        bdrv_drained_end(bs);
+        bdrv_co_drained_end(bs);
         if (ctx != qemu_get_aio_context()) {
             aio_co_reschedule_self(qemu_get_aio_context());
         }
@@ -312,6 +312,7 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
     if (old_bs == new_bs) {
         return;
     }
+    bdrv_edges_lock();
     if (new_bs && new_bs->quiesce_counter && !child->quiesced_parent) {
         child->quiesced_parent = true;
         if (child->klass->drained_begin) {
@@ -331,6 +332,7 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
             child->klass->drained_end(child);
         }
     }
+    bdrv_edges_unlock();
 }
 
 static BdrvChild *child_new(BlockDriverState *bs, const char *name, const BdrvChildClass *klass,

@@ -65,6 +65,9 @@ void bdrv_quiesce_begin(BlockDriverState *bs);
 void bdrv_quiesce_end(BlockDriverState *bs);
 /* True while bs or a parent above it is busy. */
 bool bdrv_drain_busy(BlockDriverState *bs);
+/* Held while edges are linked and unlinked, and while they are walked outside of the main thread. Recursive. Any thread. */
+void bdrv_edges_lock(void);
+void bdrv_edges_unlock(void);
 /* Something became idle: drains in progress look again. Any thread. */
 void bdrv_drain_kick(void);
 

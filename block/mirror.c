@@ -86,7 +86,7 @@ static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
         int64_t wait;
 
         if (s->ret < 0 || left <= 0 || job_is_cancelled(job) || s->stopped) {
-            bdrv_drained_end(s->source);
+            bdrv_co_drained_end(s->source);
             return false;
         }
         wait = mirror_pump(s, true);
@@ -135,7 +135,7 @@ static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
     }
     keep = finish_asked(s) == MIRROR_FINISH_KEEP;
     s->forward = keep ? MIRROR_FORWARD_NEVER : MIRROR_FORWARD_ALWAYS;
-    bdrv_drained_end(s->source);
+    bdrv_co_drained_end(s->source);
     if (keep) {
         s->ret = mirror_co_flush_target(s);
     }
@@ -176,7 +176,7 @@ static bool coroutine_fn mirror_co_force_meeting(MirrorBlockJob *s)
         return mirror_co_try_finish(s);
     }
     if (mirror_co_meet(s)) {
-        bdrv_drained_end(s->source);
+        bdrv_co_drained_end(s->source);
         mirror_co_become_ready(s);
     } else {
         s->not_before_final_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + FINAL_RETRY_NS;
@@ -382,9 +382,9 @@ static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_repl
     } else {
         __atomic_store_n(&s->switched, true, __ATOMIC_SEQ_CST);
     }
-    bdrv_drained_end(to_replace);
-    bdrv_drained_end(s->target_bs);
-    bdrv_drained_end(s->source);
+    bdrv_co_drained_end(to_replace);
+    bdrv_co_drained_end(s->target_bs);
+    bdrv_co_drained_end(s->source);
     return ret;
 }
 
@@ -433,8 +433,8 @@ static void coroutine_fn remove_filter(MirrorBlockJob *s)
     }
     bdrv_release_dirty_bitmap(s->dirty);
     s->dirty = NULL;
-    bdrv_drained_end(s->filter);
-    bdrv_drained_end(s->source);
+    bdrv_co_drained_end(s->filter);
+    bdrv_co_drained_end(s->source);
 }
 
 static void coroutine_fn mirror_clean(Job *job)
@@ -699,8 +699,8 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
         bdrv_ref(opts->target);
         ok = wire_up(s, errp);
     }
-    bdrv_drained_end(opts->target);
-    bdrv_drained_end(opts->source);
+    bdrv_co_drained_end(opts->target);
+    bdrv_co_drained_end(opts->source);
     if (ok) {
         job_start(&s->common.job);
         return true;

@@ -155,7 +155,7 @@ static bool change_edge(BlockDriverState *bs, BdrvChild *child, const char *to_n
     bdrv_ref(*old);
     bdrv_co_drained_begin(to);
     *changed = bdrv_replace_child(child, to, errp);
-    bdrv_drained_end(to);
+    bdrv_co_drained_end(to);
     if (!*changed) {
         bdrv_unref_later(*old);
         *old = NULL;
@@ -242,7 +242,7 @@ static void coroutine_fn entry_abort(ReopenEntry *e)
 static void coroutine_fn entry_clear(ReopenEntry *e)
 {
     if (e->drained) {
-        bdrv_drained_end(e->state.bs);
+        bdrv_co_drained_end(e->state.bs);
     }
     qapi_free_BlockdevOptions(e->new_options);
     bdrv_unref_later(e->old_backing);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include "block/dirty-bitmap.h"
+#include "block/graph.h"
 #include "qapi/qapi-events.h"
 #include "util/int-math.h"
 

@@ -69,7 +69,7 @@ static bool coroutine_fn put_on_top(ExternalSnapshot *s, GError **errp)
             (void)bdrv_set_backing_hd(s->overlay, NULL, NULL);
         }
     }
-    bdrv_drained_end(s->overlay);
+    bdrv_co_drained_end(s->overlay);
     s->appended = ok;
     return ok;
 }
@@ -83,7 +83,7 @@ static void coroutine_fn snapshot_abort(TransactionStep *step)
         /* The users were at old_bs before; their permissions fit there. */
         (void)bdrv_replace_node_if(s->overlay, s->old_bs, NULL, NULL, NULL);
         (void)bdrv_set_backing_hd(s->overlay, NULL, NULL);
-        bdrv_drained_end(s->overlay);
+        bdrv_co_drained_end(s->overlay);
     }
 }
 
@@ -95,7 +95,7 @@ static void coroutine_fn snapshot_clean(TransactionStep *step)
         return;
     }
     if (s->drained) {
-        bdrv_drained_end(s->old_bs);
+        bdrv_co_drained_end(s->old_bs);
     }
     bdrv_co_unref(s->overlay);
     bdrv_co_unref(s->old_bs);

@@ -172,11 +172,11 @@ static void coroutine_fn drain_co(void *opaque)
     bdrv_co_drained_begin(bs);
     qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 1000000);
     g_assert_false(w.done); /* held back by the gate */
-    bdrv_drained_end(bs);
+    bdrv_co_drained_end(bs);
     g_assert_false(w.done);
-    bdrv_drained_end(bs);
+    bdrv_co_drained_end(bs);
     bdrv_co_drained_begin(bs); /* waits for the request that was let go, if it has started */
-    bdrv_drained_end(bs);
+    bdrv_co_drained_end(bs);
     while (!w.done) {
         qemu_co_yield_to_loop();
     }

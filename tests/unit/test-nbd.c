@@ -276,14 +276,17 @@ static void coroutine_fn drain_and_move(void *opaque)
                         NULL};
         qemu_coroutine_enter(qemu_coroutine_create(worker_run, &w[i]));
     }
-    for (int i = 0; running; i++) {
+    for (int i = 0;; i++) {
+        if (!running) {
+            break;
+        }
         if (i % 4 == 0) {
             g_assert_true(bdrv_co_set_aio_context(
                 s.served, i % 8 ? qemu_get_aio_context() : iothread_get_aio_context(iothread),
                 &err));
         } else {
             bdrv_co_drained_begin(s.served);
-            bdrv_drained_end(s.served);
+            bdrv_co_drained_end(s.served);
         }
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS / 4);
     }
@@ -385,7 +388,7 @@ static void coroutine_fn cancel_in_flight(void *opaque)
     while (running) {
         qemu_co_yield_to_loop();
     }
-    bdrv_drained_end(s.served);
+    bdrv_co_drained_end(s.served);
     tear_down(&s);
 }
 
@@ -404,11 +407,11 @@ static void coroutine_fn drain_without_server(void *opaque)
     set_up(&s);
     nbd_server_co_stop();
     bdrv_co_drained_begin(s.bs);
-    bdrv_drained_end(s.bs);
+    bdrv_co_drained_end(s.bs);
     qemu_coroutine_enter(qemu_coroutine_create(read_that_hangs, &w));
     bdrv_co_drained_begin(s.bs);
     g_assert_cmpint(running, ==, 0);
-    bdrv_drained_end(s.bs);
+    bdrv_co_drained_end(s.bs);
     tear_down(&s);
 }
 
