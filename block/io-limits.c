@@ -115,7 +115,7 @@ void coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cf
     }
     blk_set_throttle_group(blk, group);
     if (bs) {
-        bdrv_drained_end(bs);
+        bdrv_co_drained_end(bs);
         bdrv_co_unref(bs);
     }
 }

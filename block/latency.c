@@ -90,7 +90,7 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
         }
     }
     if (bs) {
-        bdrv_drained_end(bs);
+        bdrv_co_drained_end(bs);
         bdrv_co_unref(bs);
     }
     blk_unref(blk);

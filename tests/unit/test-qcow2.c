@@ -323,7 +323,7 @@ static void coroutine_fn hand_over_and_back(Run *run, const char *path)
     }
     g_assert_true(bdrv_qcow2.bdrv_co_invalidate_cache(run->bs, &err));
     g_assert_no_error(err);
-    bdrv_drained_end(run->bs);
+    bdrv_co_drained_end(run->bs);
     verify_all(run->blk, run->model, run->shape->size);
 }
 
