@@ -37,7 +37,7 @@
 #define NBD_LINK_READ_BYTES   (64u << 10)
 #define NBD_MAX_LINKS         16
 /* Links opened by default where the server's multi-conn flag allows it. */
-#define NBD_DEFAULT_LINKS 4
+#define NBD_DEFAULT_LINKS 2
 /* Largest reply chunk other than data; error texts and extents fit easily. */
 #define NBD_MAX_CHUNK_PAYLOAD (64u << 10)
 
