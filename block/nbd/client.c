@@ -6,6 +6,7 @@
 
 /* A request that took its connection down this often will not be sent again. */
 #define NBD_MAX_TRIES 5
+#define NBD_CLOSE_TURNS 16
 /* Between attempts to open within open-timeout. */
 #define NBD_OPEN_RETRY_NS (200 * SCALE_MS)
 
@@ -372,6 +373,11 @@ static void coroutine_fn nbd_co_close(BlockDriverState *bs)
         while (client->links[i]->reading || client->links[i]->senders) {
             qemu_co_yield_to_loop();
         }
+        nbd_link_abandon_dial(client->links[i]);
+    }
+    /* abandoned dials end within a few turns, unless a name server keeps them: that is not waited for */
+    for (unsigned i = 0; i < NBD_CLOSE_TURNS && g_atomic_int_get(&client->target->refcount) > 1; i++) {
+        qemu_co_yield_to_loop();
     }
     nbd_client_free(client);
 }
