@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""-drive makes a node and a named device from one line, with the words and mistakes of QEMU."""
+import subprocess
+
+import pytest
+
+import ferry
+
+SIZE = ferry.MIB
+
+
+@pytest.fixture
+def drive(vmm, work):
+    """Starts with one drive over a raw (or other) image: drive('cache=none') -> (vm, its entry of query-block)."""
+    def start(*options, fmt='raw', path=None, id_='d0'):
+        path = path or ferry.make_image(work / f'disk.{fmt}', SIZE, fmt)
+        vm = vmm('-drive', ','.join(['if=none', f'id={id_}', f'file={path}', *options]))
+        return vm, next(b for b in vm.cmd('query-block') if b['device'] == id_)['inserted']
+    return start
+
+
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_format_is_taken(drive, fmt):
+    vm, info = drive(f'format={fmt}', 'node-name=n', fmt=fmt)
+    assert (info['drv'], info['node-name'], info['ro'], info['image']['virtual-size']) == (fmt, 'n', False, SIZE)
+    assert 'wrote' in vm.qemu_io('d0', 'write 0 4k')
+
+
+def test_format_is_guessed(drive):
+    assert drive(fmt='qcow2')[1]['drv'] == 'qcow2'
+
+
+def test_guessed_raw_disk_refuses_to_become_another_format(drive, work):
+    vm, info = drive()
+    assert info['drv'] == 'raw'
+    ferry.make_image(work / 'header', SIZE, 'qcow2')
+    assert 'Operation not permitted' in vm.qemu_io('d0', f'write -s {work}/header 0 512')
+    assert 'wrote' in vm.qemu_io('d0', 'write 512 512')
+
+
+@pytest.mark.parametrize('mode, writeback, direct, no_flush', [
+    ('writeback', True, False, False), ('none', True, True, False), ('off', True, True, False),
+    ('unsafe', True, False, True), ('writethrough', False, False, False), ('directsync', False, True, False),
+])
+def test_cache_modes(drive, disk_work, mode, writeback, direct, no_flush):
+    path = ferry.make_image(disk_work / 'disk.raw', SIZE)
+    vm, info = drive('format=raw', f'cache={mode}', path=path)
+    assert info['cache'] == {'writeback': writeback, 'direct': direct, 'no-flush': no_flush}
+    assert 'wrote' in vm.qemu_io('d0', 'write -P 5 4k 4k')
+    assert 'failed' not in vm.qemu_io('d0', 'read -P 5 4k 4k')
+
+
+@pytest.mark.parametrize('options', [('aio=threads',), ('aio=io_uring',), ('aio=native', 'cache=none')])
+def test_aio_engines(drive, disk_work, options):
+    path = ferry.make_image(disk_work / 'disk.raw', SIZE)
+    vm, _ = drive('format=raw', *options, path=path)
+    assert 'wrote' in vm.qemu_io('d0', 'write -P 5 0 64k')
+    assert 'failed' not in vm.qemu_io('d0', 'read -P 5 0 64k')
+
+
+@pytest.mark.parametrize('word', ['readonly', 'read-only'])
+def test_read_only(drive, word):
+    vm, info = drive('format=raw', f'{word}=on')
+    assert info['ro']
+    assert 'read-only' in vm.qemu_io('d0', 'write 0 512')
+    assert 'read 512/512' in vm.qemu_io('d0', 'read 0 512')
+
+
+@pytest.mark.parametrize('discard, left', [('unmap', False), ('on', False), ('ignore', True), ('off', True)])
+def test_discard(drive, work, discard, left):
+    vm, _ = drive('format=raw', f'discard={discard}')
+    vm.qemu_io('d0', 'write 0 1M')
+    assert 'discard' in vm.qemu_io('d0', 'discard 0 1M')
+    assert (ferry.allocated(work / 'disk.raw') >= SIZE) == left
+
+
+@pytest.mark.parametrize('options, shown, left', [
+    (('detect-zeroes=off',), 'off', True), (('detect-zeroes=on',), 'on', True),
+    (('detect-zeroes=unmap', 'discard=unmap'), 'unmap', False),
+])
+def test_detect_zeroes(drive, work, options, shown, left):
+    vm, info = drive('format=raw', *options)
+    assert info['detect_zeroes'] == shown
+    vm.qemu_io('d0', 'write -P 1 0 1M')
+    assert 'wrote' in vm.qemu_io('d0', 'write -P 0 0 1M')
+    assert 'failed' not in vm.qemu_io('d0', 'read -P 0 0 1M')
+    assert (ferry.allocated(work / 'disk.raw') >= SIZE) == left
+
+
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_snapshot_leaves_the_image_alone(drive, work, fmt):
+    path = ferry.make_image(work / 'disk', SIZE, fmt, seed=1)
+    before = path.read_bytes()
+    vm, info = drive(f'format={fmt}', 'snapshot=on', path=path)
+    assert not info['ro'] and info['backing_file_depth'] == 1
+    assert 'wrote' in vm.qemu_io('d0', 'write -P 7 0 64k')
+    assert 'failed' not in vm.qemu_io('d0', 'read -P 7 0 64k')
+    vm.quit()
+    assert path.read_bytes() == before
+    assert not list(work.glob('*overlay*'))
+
+
+def test_json_and_dotted_names(vmm, work):
+    path = ferry.make_image(work / 'disk.raw', SIZE)
+    other = ferry.make_image(work / 'other.raw', 2 * SIZE)
+    text = f'json:{{"driver":"raw","file":{{"driver":"file","filename":"{path}"}}}}'.replace(',', ',,')
+    vm = vmm('-drive', f'if=none,id=a,file={text}', '-drive', f'if=none,id=b,driver=raw,file.filename={other}',
+             '-drive', 'if=none,id=c,driver=null-co,size=4096', '-drive', 'if=none,id=empty', '-drive', 'if=none')
+    sizes = {b['device']: b.get('inserted', {}).get('image', {}).get('virtual-size') for b in vm.cmd('query-block')}
+    assert sizes == {'a': SIZE, 'b': 2 * SIZE, 'c': 4096, 'empty': None, 'none4': None}
+
+
+def test_error_policies_are_taken(drive):
+    drive('format=raw', 'rerror=stop', 'werror=ignore')
+
+
+def run(*options):
+    done = subprocess.run([*ferry.binary(), '-machine', 'none', '-display', 'none', '-nodefaults', '-S', '-drive',
+                           ','.join(options)], capture_output=True, text=True, timeout=60, check=False,
+                          stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_format_help_lists_drivers():
+    status, text = run('if=none', 'format=help')
+    assert status == 0
+    assert text.startswith('Supported formats: ')
+    assert {'raw', 'qcow2', 'file', 'nbd', 'throttle', 'blkdebug', 'copy-on-read'} <= set(text.split())
+
+
+@pytest.mark.parametrize('options, message', [
+    ('file={work}/none', "Could not open '{work}/none': No such file or directory"),
+    ('file={raw},format=bogus', "Unknown driver 'bogus'"),
+    ('file={raw},format=qcow2', 'Image is not in qcow2 format'),
+    ('file={raw},format=raw,driver=raw', "Cannot specify both 'driver' and 'format'"),
+    ('file={raw},format=raw,cache=bogus', 'invalid cache option'),
+    ('file={raw},format=raw,aio=bogus', 'invalid aio option'),
+    ('file={raw},format=raw,aio=native', 'aio=native was specified, but it requires cache.direct=on'),
+    ('file={raw},format=raw,discard=bogus', 'nvalid discard option'),
+    ('file={raw},format=raw,detect-zeroes=bogus', 'invalid parameter value: bogus'),
+    ('file={raw},format=raw,readonly=bogus', "expects 'on' or 'off'"),
+    ('file={raw},format=raw,snapshot=maybe', "Parameter 'snapshot' expects 'on' or 'off'"),
+    ('file={raw},format=raw,werror=bogus', "'bogus' invalid write error action"),
+    ('file={raw},format=raw,rerror=enospc', "'enospc' invalid read error action"),
+    ('file={raw},format=raw,media=bogus', "'bogus' invalid media"),
+    ('file={raw},format=raw,serial=5', "Block format 'raw' does not support the option 'serial'"),
+    ('file={raw},format=raw,node-name=1x', "Invalid node-name: '1x'"),
+    ('file={raw},format=raw,if=bogus', "unsupported bus type 'bogus'"),
+    ('format=raw', 'A block device must be specified for "file"'),
+    ('file=,format=raw', 'A block device must be specified for "file"'),
+    ('file=json:{{bad', 'Could not parse the JSON options'),
+    ('file=nbd:unix:{work}/none:exportname=x', 'No such file or directory'),
+])
+def test_mistakes_are_named(work, options, message):
+    raw = ferry.make_image(work / 'disk.raw', SIZE)
+    options = options.format(work=work, raw=raw)
+    status, text = run('if=none,' * ('if=' not in options) + options)
+    assert status == 1
+    assert message.format(work=work) in text
+
+
+def test_two_drives_of_one_name_are_refused(vmm):
+    with pytest.raises(RuntimeError, match="(?s)exit status 1.*'d'"):
+        vmm('-drive', 'if=none,id=d,driver=null-co', '-drive', 'if=none,id=d,driver=null-co')
