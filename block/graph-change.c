@@ -151,6 +151,11 @@ bool bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing, GError
                    bs->drv->format_name, bs->node_name);
         return false;
     }
+    if (bdrv_graph_contains(backing, bs)) {
+        error_setg(errp, "Making '%s' a backing child of '%s' would create a cycle", backing->node_name,
+                   bs->node_name);
+        return false;
+    }
     if (bs->backing) {
         if (!bdrv_replace_child(bs->backing, backing, errp)) {
             return false;

@@ -102,20 +102,24 @@ static bool entry_init(ReopenEntry *e, const BlockdevOptions *o, GError **errp)
     return generic_flags(e, errp);
 }
 
+/* Writing needs a file below that can be written; all flags are the new ones. */
+static bool check_file_writable(const ReopenEntry *e, GError **errp)
+{
+    BlockDriverState *bs = e->state.bs;
+
+    if (!(e->old_flags & BDRV_O_RDWR) && (e->state.flags & BDRV_O_RDWR) && bs->file && !bs->drv->is_protocol &&
+        bdrv_is_read_only(bs->file->bs)) {
+        error_setg(errp, "Cannot make node '%s' writable: its file node '%s' is read-only", bs->node_name,
+                   bs->file->bs->node_name);
+        return false;
+    }
+    return true;
+}
+
 static bool coroutine_fn entry_prepare(ReopenEntry *e, GError **errp)
 {
     BlockDriverState *bs = e->state.bs;
 
-    if (!(e->old_flags & BDRV_O_RDWR) && (e->state.flags & BDRV_O_RDWR)) {
-        BdrvChild *child = bs->file;
-
-        /* Writing needs a file below that can be written. */
-        if (child && bdrv_is_read_only(child->bs) && !bs->drv->is_protocol) {
-            error_setg(errp, "Cannot make node '%s' writable: its file node '%s' is read-only",
-                       bs->node_name, child->bs->node_name);
-            return false;
-        }
-    }
     if (bs->drv->bdrv_co_reopen_prepare) {
         if (!bs->drv->bdrv_co_reopen_prepare(&e->state, errp)) {
             return false;
@@ -268,7 +272,9 @@ static bool coroutine_fn reopen_all(GArray *entries, GError **errp)
             o->has_detect_zeroes ? o->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
     }
     for (guint i = 0; i < entries->len; i++) {
-        if (!entry_change_edges(&g_array_index(entries, ReopenEntry, i), errp)) {
+        ReopenEntry *e = &g_array_index(entries, ReopenEntry, i);
+
+        if (!entry_change_edges(e, errp) || !check_file_writable(e, errp)) {
             return false;
         }
     }
