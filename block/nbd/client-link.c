@@ -115,7 +115,7 @@ static void coroutine_fn dial_co_run(void *opaque)
     g_autoptr(GError) err = NULL;
     int ret = 0;
 
-    if (dial->delay_ns) {
+    if (dial->link && dial->delay_ns) {
         qemu_co_sleep_ns_wakeable(&dial->sleep, QEMU_CLOCK_REALTIME, dial->delay_ns);
     }
     if (dial->link) {
