@@ -65,6 +65,7 @@ static void take_terminal(bool signals)
     if (!saved.registered) {
         saved.registered = true;
         atexit(restore_terminal);
+        at_quick_exit(restore_terminal);
     }
 }
 

@@ -135,5 +135,6 @@ bool pidfile_create(const char *path, GError **errp)
     pidfile.owner = getpid();
     pidfile.path = g_canonicalize_filename(path, NULL);
     atexit(pidfile_remove);
+    at_quick_exit(pidfile_remove);
     return true;
 }

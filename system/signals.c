@@ -32,6 +32,13 @@ static void report(const struct signalfd_siginfo *info, const char *more)
     }
 }
 
+/* Ends in the middle of things: what others can see (pid file, terminal) is put in order, memory in use is not given back. */
+static void G_GNUC_NORETURN end_now(void)
+{
+    fflush(NULL);
+    quick_exit(1);
+}
+
 static void signal_arrived(void *opaque)
 {
     struct signalfd_siginfo info;
@@ -42,7 +49,7 @@ static void signal_arrived(void *opaque)
     }
     if (!signals.loop_running) {
         report(&info, "");
-        exit(1);
+        end_now();
     }
     if (!signals.first_ns) {
         signals.first_ns = now;
@@ -52,7 +59,7 @@ static void signal_arrived(void *opaque)
         g_autofree char *more = g_strdup_printf(" while waiting for: %s", shutdown_waits_for());
 
         report(&info, more);
-        exit(1);
+        end_now();
     }
 }
 
