@@ -12,6 +12,8 @@
 
 /* While data arrives, at most so much of what follows is taken along: it may have to be copied. */
 #define NBD_READ_AHEAD_BYTES (4u << 10)
+/* Pieces of a read that may lie apart, so that nobody makes us look through ever longer lists. */
+#define NBD_MAX_ISLANDS 1024
 /* Elements of a request's vector handed to the kernel at once. */
 #define NBD_RECV_IOV 64
 
@@ -164,7 +166,10 @@ static void read_swallow_islands(NbdPending *p)
     }
 }
 
-/* Notes that [pos, pos + bytes) arrives; false when part of it came before: the server makes things up. */
+/*
+ * Notes that [pos, pos + bytes) arrives; false when part of it came before or too much is missing
+ * in front of it: the server makes things up.
+ */
 static bool read_cover(NbdPending *p, uint32_t pos, uint32_t bytes)
 {
     ReadIsland island = {pos, pos + bytes};
@@ -186,8 +191,8 @@ static bool read_cover(NbdPending *p, uint32_t pos, uint32_t bytes)
     }
     if (!p->islands) {
         p->islands = g_array_new(FALSE, FALSE, sizeof(ReadIsland));
-    } else if (p->islands->len > p->wire.length / BDRV_SECTOR_SIZE) {
-        return false; /* splinters smaller than a sector */
+    } else if (p->islands->len >= NBD_MAX_ISLANDS) {
+        return false;
     }
     g_array_append_val(p->islands, island);
     return true;
@@ -205,7 +210,7 @@ static bool read_locate(NbdLink *link, NbdPending *p, uint64_t offset, uint64_t 
     }
     *pos = offset - p->wire.offset;
     if (!read_cover(p, *pos, bytes)) {
-        nbd_link_break(link, "server sent part of a read twice");
+        nbd_link_break(link, "server sent part of a read twice, or a read in too many pieces");
         return false;
     }
     return true;

@@ -205,6 +205,7 @@ static bool nbd_export_check(const BlockExportOptionsNbd *nbd, const char *name,
 static bool coroutine_fn nbd_export_co_create(BlockExport *blk_exp, const BlockExportOptions *opts,
                                               GError **errp)
 {
+    static uint64_t last_serial;
     NbdExport *exp = (NbdExport *)blk_exp;
     const BlockExportOptionsNbd *nbd = &opts->u.nbd;
     const char *name = nbd->name ? nbd->name : opts->node_name;
@@ -223,6 +224,7 @@ static bool coroutine_fn nbd_export_co_create(BlockExport *blk_exp, const BlockE
             }
         }
     }
+    exp->serial = ++last_serial;
     exp->name = g_strdup(name);
     exp->description = g_strdup(nbd->description);
     g_mutex_init(&exp->lock);

@@ -143,11 +143,14 @@ static int coroutine_fn nbd_opt_co_list(NbdConn *conn, NbdOpt *opt, GError **err
     return nbd_opt_co_ack(conn, opt, errp);
 }
 
-/* Contexts selected for another export than the one chosen do not count. */
+/*
+ * Contexts selected for another export than the one chosen do not count, nor do those of an export of the same name that was
+ * removed since: its bitmaps were others.
+ */
 static void nbd_conn_enter_export(NbdConn *conn, NbdExport *exp)
 {
     conn->exp = exp;
-    if (!conn->structured || g_strcmp0(conn->contexts.export_name, exp->name) != 0) {
+    if (!conn->structured || conn->contexts.export_serial != exp->serial) {
         conn->contexts.n = 0;
     }
 }
@@ -357,12 +360,6 @@ static int coroutine_fn nbd_opt_co_send_contexts(NbdConn *conn, const NbdOpt *op
     return nbd_opt_co_ack(conn, opt, errp);
 }
 
-static void nbd_contexts_clear(NbdContexts *contexts)
-{
-    g_clear_pointer(&contexts->export_name, g_free);
-    contexts->n = 0;
-}
-
 static int coroutine_fn nbd_opt_co_meta(NbdConn *conn, NbdOpt *opt, GError **errp)
 {
     bool listing = opt->option == NBD_OPT_LIST_META_CONTEXT;
@@ -372,7 +369,7 @@ static int coroutine_fn nbd_opt_co_meta(NbdConn *conn, NbdOpt *opt, GError **err
     int ret;
 
     if (!listing) {
-        nbd_contexts_clear(&conn->contexts); /* also when this fails */
+        conn->contexts.n = 0; /* also when this fails */
     }
     if (!conn->structured) {
         return nbd_opt_co_refuse(conn, opt, NBD_REP_ERR_INVALID, errp,
@@ -392,7 +389,7 @@ static int coroutine_fn nbd_opt_co_meta(NbdConn *conn, NbdOpt *opt, GError **err
         ret = nbd_opt_co_send_contexts(conn, opt, exp, listing, &found, errp);
         if (ret == 0 && !listing) {
             conn->contexts = found;
-            conn->contexts.export_name = g_steal_pointer(&name);
+            conn->contexts.export_serial = exp->serial;
         }
     }
     blk_exp_unref(&exp->common);

@@ -47,6 +47,7 @@ typedef struct NbdExportBitmap {
 typedef struct NbdExport {
     BlockExport common;
     /* Set once. */
+    uint64_t serial;   /* no other export ever has the same, of whatever name */
     char *name;
     char *description; /* or NULL */
     bool writable;
@@ -86,7 +87,7 @@ typedef struct NbdContext {
 } NbdContext;
 
 typedef struct NbdContexts {
-    char *export_name; /* NULL: nothing selected */
+    uint64_t export_serial;
     unsigned n;
     NbdContext list[NBD_MAX_CONTEXTS];
 } NbdContexts;

@@ -85,7 +85,6 @@ static void nbd_conn_free(NbdConn *conn)
     timer_free(conn->deadline);
     qio_channel_unref(conn->ioc);
     qio_channel_unref(QIO_CHANNEL(conn->sioc));
-    g_free(conn->contexts.export_name);
     g_free(conn->peer);
     g_free(conn);
     nbd_server_update_admission();
