@@ -32,6 +32,8 @@ typedef struct BdrvChildClass BdrvChildClass;
 #define BDRV_MAX_LENGTH    (INT64_MAX & ~((int64_t)(1 << 30) - 1))
 /* Largest buffer alignment and request alignment a driver may ask for. */
 #define BDRV_MAX_ALIGNMENT (1 << 30)
+/* Most nodes on top of each other: a request goes through all of them on one coroutine's stack. */
+#define BDRV_MAX_DEPTH 256
 
 /* What a parent does on an edge (perm), or tolerates from the node's other parents (shared). */
 enum {

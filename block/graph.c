@@ -413,20 +413,60 @@ void bdrv_root_unref_child(BdrvChild *child)
     bdrv_unref_later(child_unlink(child));
 }
 
+/* Nodes on the longest way down from bs, itself included; counting ends at the limit. */
+static int depth_below(const BlockDriverState *bs, int limit)
+{
+    const BdrvChild *child;
+    int depth = 0;
+
+    LIST_FOREACH (child, &bs->children, next) {
+        if (child->bs && depth < limit - 1) {
+            int below = depth_below(child->bs, limit - 1);
+
+            depth = MAX(depth, below);
+        }
+    }
+    return depth + 1;
+}
+
+/* The same upwards. */
+static int depth_above(const BlockDriverState *bs, int limit)
+{
+    const BdrvChild *edge;
+    int depth = 0;
+
+    LIST_FOREACH (edge, &bs->parents, next_parent) {
+        if (edge->klass->parent_is_bds && depth < limit - 1) {
+            int above = depth_above(edge->opaque, limit - 1);
+
+            depth = MAX(depth, above);
+        }
+    }
+    return depth + 1;
+}
+
 BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_bs, const char *name,
                              int role, GError **errp)
 {
     BdrvChild *child;
 
+    if (depth_above(parent, BDRV_MAX_DEPTH) + depth_below(child_bs, BDRV_MAX_DEPTH) >
+        BDRV_MAX_DEPTH) {
+        error_setg(
+            errp,
+            "Making '%s' a %s child of '%s' would put more than %d nodes on top of each other",
+            child_bs->node_name, name, parent->node_name, BDRV_MAX_DEPTH);
+        bdrv_unref_later(child_bs);
+        return NULL;
+    }
     if (bdrv_graph_contains(child_bs, parent)) {
-        error_setg(errp, "Making '%s' a %s child of '%s' would create a cycle",
-                   child_bs->node_name, name, parent->node_name);
+        error_setg(errp, "Making '%s' a %s child of '%s' would create a cycle", child_bs->node_name,
+                   name, parent->node_name);
         bdrv_unref_later(child_bs);
         return NULL;
     }
     child = child_new(child_bs, name, &child_of_bds, role, parent);
-    if (!context_fits(&child_of_bds, child, child_bs, errp) ||
-        !bdrv_refresh_perms(parent, errp)) {
+    if (!context_fits(&child_of_bds, child, child_bs, errp) || !bdrv_refresh_perms(parent, errp)) {
         bdrv_unref_later(child_unlink(child));
         return NULL;
     }
