@@ -11,7 +11,6 @@
 static void nbd_conn_forget(NbdConn *conn)
 {
     conn->structured = false;
-    g_clear_pointer(&conn->contexts.export_name, g_free);
     conn->contexts.n = 0;
 }
 
