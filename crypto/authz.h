@@ -3,7 +3,8 @@
  * Authorization objects: who may do something, by name. `authz-simple` knows one identity, `authz-list` a list of rules of
  * which the first that matches decides.
  *
- * An identity is the distinguished name of a verified certificate (RFC 4514), or the user name that goes with a pre-shared key.
+ * An identity is the distinguished name of a verified certificate as text, its parts in the certificate's order
+ * ("C=DE,O=Example,CN=alice"), or the user name that goes with a pre-shared key.
  * Main thread only. Users keep the id, not the object: it may be replaced while they run, and where it is missing nobody is allowed.
  */
 #ifndef FERRY_CRYPTO_AUTHZ_H

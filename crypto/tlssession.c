@@ -142,7 +142,7 @@ static int tls_verify(gnutls_session_t gnutls)
     return GNUTLS_E_CERTIFICATE_ERROR;
 }
 
-/* The distinguished name in the peer's certificate (RFC 4514). */
+/* The distinguished name in the peer's certificate. */
 static char *tls_peer_dn(QCryptoTLSSession *s)
 {
     unsigned n = 0;
