@@ -10,7 +10,7 @@
  *   NESTED   in at least one bracket, outside strings
  *   STRING   in a string; ESCAPED after a backslash in it
  *
- * A value that was given up for its size or depth is scanned to its end in the same states, with `skipping` set.
+ * A value that was given up for its size, depth or number of parts is scanned to its end in the same states, with `skipping` set.
  */
 #include "qapi/json.h"
 
@@ -34,6 +34,7 @@ struct JsonStream {
     size_t depth;                 /* of open brackets */
     char closers[JSON_MAX_DEPTH]; /* the brackets that are to come, innermost last */
     size_t number;                /* 1 + where in text a number has begun, or 0 */
+    size_t parts;                 /* brackets opened, strings, and commas outside of strings */
     ScanState state;
     char quote;    /* that ends the string */
     bool skipping; /* the value was reported and is only followed to its end */
@@ -77,6 +78,7 @@ static void stream_reset(JsonStream *stream)
     }
     stream->depth = 0;
     stream->number = 0;
+    stream->parts = 0;
     stream->state = SCAN_BETWEEN;
     stream->skipping = false;
 }
@@ -247,6 +249,9 @@ static void scan_outside(JsonStream *stream, char c)
     /* A word at the top ends at whatever can't be part of it, which then starts the next value. */
     if (stream->state == SCAN_WORD && (g_ascii_isspace(c) || strchr("{}[]\"',:", c))) {
         stream_finish(stream);
+    }
+    if (c && strchr("{[\"',", c) && ++stream->parts > JSON_MAX_PARTS && !stream->skipping) {
+        stream_skip(stream, "JSON token count limit exceeded");
     }
     switch (c) {
     case '{':

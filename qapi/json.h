@@ -17,6 +17,12 @@
 /* Nested arrays and objects beyond this are refused. */
 #define JSON_MAX_DEPTH 1024
 
+/*
+ * The most brackets, strings and commas of one value: as values in memory, short ones take a hundred times the space of
+ * their text.
+ */
+#define JSON_MAX_PARTS (2 * 1024 * 1024)
+
 /* The most bytes of one value that a stream holds: the longest QMP command. */
 #define JSON_MAX_TEXT (64 * 1024 * 1024)
 
@@ -33,7 +39,7 @@ bool json_parse_text(const char *text, size_t len, json_object **ret,
  * A value that can't be parsed is reported once and the stream goes on behind it. It is given up early at a bracket
  * that doesn't match, at a raw control character inside a string (so a line end ends a forgotten quote), and
  * at the byte 0xFF, which no UTF-8 text contains and clients send to get back to a known state. After it was
- * given up for its size or depth, the rest of it is skipped without further reports.
+ * given up for its size, depth or number of parts, the rest of it is skipped without further reports.
  */
 typedef struct JsonStream JsonStream;
 

@@ -148,6 +148,27 @@ static void test_size_limit(void)
     g_string_free(input, TRUE);
 }
 
+static void test_parts_limit(void)
+{
+    g_autoptr(GString) text = g_string_new("[[]");
+
+    for (int i = 2; i < JSON_MAX_PARTS / 2; i++) {
+        g_string_append(text, ",[]");
+    }
+    g_string_append(text, "]7 ");
+    {
+        g_autofree char *got = run_stream(text->str, text->len, 4096);
+
+        g_assert_true(g_str_has_prefix(got, "[[],[],") && g_str_has_suffix(got, ",[]]\n7\n"));
+    }
+    g_string_insert(text, 1, "'','',");
+    {
+        g_autofree char *got = run_stream(text->str, text->len, 4096);
+
+        g_assert_true(strcmp(got, "!JSON token count limit exceeded\n7\n") == 0);
+    }
+}
+
 static void test_one_text(void)
 {
     g_autoptr(GError) err = NULL;
@@ -172,6 +193,7 @@ int main(int argc, char **argv)
     g_test_add_func("/json/integers", test_integers);
     g_test_add_func("/json/depth-limit", test_depth_limit);
     g_test_add_func("/json/size-limit", test_size_limit);
+    g_test_add_func("/json/parts-limit", test_parts_limit);
     g_test_add_func("/json/one-text", test_one_text);
     return g_test_run();
 }
