@@ -238,7 +238,7 @@ def stage_fuzz(result, options):
     report = LOGS / 'fuzz.json'
     for path in (log, report):
         path.unlink(missing_ok=True)
-    status = run(['scripts/fuzz', '--seconds', '15', '--report', str(report)], log)
+    status = run(['scripts/fuzz', '--seconds', '10', '--report', str(report)], log)
     try:
         targets = json.loads(report.read_text())
     except (OSError, ValueError) as error:
