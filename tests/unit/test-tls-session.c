@@ -2,6 +2,7 @@
 /* TLS: credentials that are refused with a reason, peers that are, and bytes that arrive as they were sent. */
 #include <errno.h>
 #include <glib/gstdio.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -521,6 +522,110 @@ static void test_an_end_is_told_from_a_cut(void)
     del_object("s");
 }
 
+/* --- messages of TLS's own --- */
+
+/* A server of another make, in a thread: sends a session ticket when told to, then a byte when told to. */
+typedef struct TicketServer {
+    int fd;
+    const char *psk_file;
+    GAsyncQueue *orders, *answers;
+} TicketServer;
+
+static void *ticket_server(void *opaque)
+{
+    TicketServer *ts = opaque;
+    gnutls_psk_server_credentials_t creds;
+    gnutls_datum_t key;
+    gnutls_session_t session;
+
+    g_assert_cmpint(gnutls_psk_allocate_server_credentials(&creds), ==, 0);
+    g_assert_cmpint(gnutls_psk_set_server_credentials_file(creds, ts->psk_file), ==, 0);
+    g_assert_cmpint(gnutls_session_ticket_key_generate(&key), ==, 0);
+    g_assert_cmpint(gnutls_init(&session, GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET), ==, 0);
+    g_assert_cmpint(
+        gnutls_priority_set_direct(session, "NORMAL:-VERS-ALL:+VERS-TLS1.3:+ECDHE-PSK", NULL), ==,
+        0);
+    g_assert_cmpint(gnutls_credentials_set(session, GNUTLS_CRD_PSK, creds), ==, 0);
+    g_assert_cmpint(gnutls_session_ticket_enable_server(session, &key), ==, 0);
+    gnutls_transport_set_int(session, ts->fd);
+    g_assert_cmpint(gnutls_handshake(session), ==, 0);
+    (void)g_async_queue_pop(ts->orders);
+    g_assert_cmpint(gnutls_session_ticket_send(session, 1, 0), ==, 0);
+    g_async_queue_push(ts->answers, ts);
+    (void)g_async_queue_pop(ts->orders);
+    g_assert_cmpint(gnutls_record_send(session, "x", 1), ==, 1);
+    (void)g_async_queue_pop(ts->orders);
+    gnutls_deinit(session);
+    gnutls_psk_free_server_credentials(creds);
+    gnutls_free(key.data);
+    return NULL;
+}
+
+typedef struct IdleCount {
+    QIOChannel *ioc;
+    int calls;
+} IdleCount;
+
+static void count_idle_event(void *opaque)
+{
+    IdleCount *count = opaque;
+    uint8_t byte = 0;
+    struct iovec iov = {&byte, 1};
+
+    count->calls++;
+    qio_channel_set_idle_watch(count->ioc, NULL, NULL, NULL);
+    g_assert_cmpint(qio_channel_readv(count->ioc, &iov, 1, NULL), ==, 1);
+    g_assert_cmpint(byte, ==, 'x');
+}
+
+static void test_idle_watch_sees_only_what_is_for_the_user(void)
+{
+    g_autofree char *dir = fresh_dir();
+    g_autofree char *file = g_build_filename(dir, "keys.psk", NULL);
+    g_autofree char *json =
+        g_strdup_printf("{'qom-type': 'tls-creds-psk', 'id': 'c', 'dir': '%s'}", dir);
+    TicketServer ts = {
+        .psk_file = file, .orders = g_async_queue_new(), .answers = g_async_queue_new()};
+    End client = {.creds = "c"};
+    IdleCount count = {0};
+    struct pollfd pfd = {.events = POLLIN};
+    GThread *thread;
+    int fds[2];
+
+    write_file(dir, "keys.psk", "qemu:00112233445566778899aabbccddeeff\n");
+    add_object(json);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    client.sioc = qio_channel_socket_new_fd(fds[0], NULL);
+    pfd.fd = fds[0];
+    ts.fd = fds[1];
+    thread = g_thread_new("server", ticket_server, &ts);
+    qemu_coroutine_enter(qemu_coroutine_create(end_co_run, &client));
+    while (!client.done) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_no_error(client.err);
+    count.ioc = client.ioc;
+    qio_channel_set_idle_watch(client.ioc, qemu_get_aio_context(), count_idle_event, &count);
+    g_async_queue_push(ts.orders, &ts);
+    (void)g_async_queue_pop(ts.answers);
+    g_assert_cmpint(poll(&pfd, 1, 0), ==, 1);
+    while (poll(&pfd, 1, 0) == 1) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_cmpint(count.calls, ==, 0);
+    g_async_queue_push(ts.orders, &ts);
+    while (!count.calls) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_async_queue_push(ts.orders, &ts);
+    g_thread_join(thread);
+    end_clear(&client);
+    close(fds[1]);
+    g_async_queue_unref(ts.orders);
+    g_async_queue_unref(ts.answers);
+    del_object("c");
+}
+
 /* --- data --- */
 
 #define STREAM_BYTES (24 << 20)
@@ -636,6 +741,8 @@ int main(int argc, char **argv)
     g_test_add_func("/tls/handshake-is-cancelled-by-shutdown",
                     test_handshake_is_cancelled_by_shutdown);
     g_test_add_func("/tls/an-end-is-told-from-a-cut", test_an_end_is_told_from_a_cut);
+    g_test_add_func("/tls/idle-watch-sees-only-what-is-for-the-user",
+                    test_idle_watch_sees_only_what_is_for_the_user);
     g_test_add_func("/tls/both-directions-at-once", test_both_directions_at_once);
     ret = g_test_run();
     while (aio_poll(qemu_get_aio_context(), false)) {
