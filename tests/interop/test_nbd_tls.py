@@ -305,6 +305,27 @@ def test_credentials_in_use_cannot_be_deleted(tls_server, vm):
     vm.cmd('object-del', id='tls0')
 
 
+def test_objects_of_the_command_line_serve_clients(vmm, pki, disk):
+    vm = vmm('-object', f'tls-creds-x509,id=tls0,endpoint=server,dir={pki.creds(server="server")},verify-peer=yes',
+             '-object', 'authz-list,id=auth0,policy=deny,rules.0.match=*CN=alice*,rules.0.policy=allow,rules.0.format=glob',
+             '-object', '{"qom-type": "secret", "id": "sec0", "data": "eA==", "format": "base64"}')
+    server = TlsServer(vm, disk, tls_authz='auth0')
+    read_back(server.uri(pki.creds(client='client')), disk)
+    vm.cmd('object-del', id='sec0')
+    pki.client('bob', cn='bob')
+    refused(server.uri(pki.creds(client='bob')))
+
+
+def test_unfit_credentials_on_the_command_line_end_the_start(work, pki):
+    pki.cert('old', 'cn = "localhost"', 'tls_www_server', 'signing_key', 'activation_date = "2001-01-01 00:00:00"',
+             'expiration_date = "2002-01-01 00:00:00"')
+    done = subprocess.run([*ferry.binary(), '-machine', 'none', '-display', 'none', '-nodefaults', '-S', '-object',
+                           f'tls-creds-x509,id=tls0,endpoint=server,dir={pki.creds(server="old")}'],
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert 'has expired' in done.stderr
+
+
 def test_server_wants_credentials_for_a_server(vm, pki, disk):
     add_creds(vm, 'x509', 'tls0', pki.creds(client='client'), 'client')
     vm.cmd('object-add', {'qom-type': 'secret', 'id': 'sec0', 'data': 'x'})
