@@ -284,7 +284,8 @@ static bool fix_copied(const RefMap *map, uint64_t *entry)
     uint64_t host = *entry & QCOW2_OFFSET_MASK, fixed = *entry & ~QCOW2_OFLAG_COPIED;
     bool changed;
 
-    if (!host || (*entry & QCOW2_OFLAG_COMPRESSED)) {
+    /* A table that lay where the repair has written holds other entries now than those that were counted. */
+    if (!host || (*entry & QCOW2_OFLAG_COMPRESSED) || host >> s->cluster_bits >= map->nb) {
         return false;
     }
     if (map->counts[host >> s->cluster_bits] == 1) {

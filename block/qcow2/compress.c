@@ -74,6 +74,9 @@ static int zstd_pack_job(void *opaque)
     return ret;
 }
 
+/* 8 MiB: clusters have at most 2 MiB. */
+#define ZSTD_WINDOW_BITS_MAX 23
+
 static int zstd_unpack_job(void *opaque)
 {
     CompressJob *job = opaque;
@@ -85,6 +88,8 @@ static int zstd_unpack_job(void *opaque)
     if (!stream) {
         return -ENOMEM;
     }
+    /* The image says how large a window it needs, which we would have to allocate. */
+    (void)ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax, ZSTD_WINDOW_BITS_MAX);
     while (out.pos < out.size) {
         size_t before_in = in.pos, before_out = out.pos;
         ret = ZSTD_decompressStream(stream, &out, &in);

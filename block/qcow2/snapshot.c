@@ -9,6 +9,8 @@
 #define SNAPSHOT_MAX_EXTRA   1024
 /* Ids and names are 16-bit lengths, so this is the most a table of legal entries can need per snapshot, and a cap on all. */
 #define SNAPSHOT_MAX_TABLE_BYTES (64u << 20)
+/* L2 tables of all snapshots together that writes can be checked against; 32 MiB of memory. */
+#define SNAPSHOT_MAX_L2_TABLES (4 << 20)
 
 void qcow2_free_snapshots(BDRVQcow2State *s)
 {
@@ -110,7 +112,13 @@ static bool coroutine_fn co_collect_inactive_l2(BlockDriverState *bs, GError **e
         }
         for (uint32_t j = 0; ok && j < sn->l1_size; j++) {
             uint64_t offset = be64toh(l1[j]) & QCOW2_OFFSET_MASK;
-            if (offset) {
+            if (offset && all->len >= SNAPSHOT_MAX_L2_TABLES) {
+                error_setg(errp,
+                           "The snapshots have more than %d L2 tables, too many to check writes "
+                           "against; use another 'overlap-check'",
+                           SNAPSHOT_MAX_L2_TABLES);
+                ok = false;
+            } else if (offset) {
                 g_array_append_val(all, offset);
             }
         }
