@@ -216,6 +216,16 @@ static void padding_destroy(Padding *pad)
     }
 }
 
+/* The node that widens a request may be blkdebug itself, when it asks for the alignment. */
+static void coroutine_fn rmw_event(BlockDriverState *bs, BlkdebugEvent event)
+{
+    if (bs->drv->bdrv_co_debug_event) {
+        bs->drv->bdrv_co_debug_event(bs, event);
+    } else {
+        BLKDBG_CO_EVENT(bs->file, event);
+    }
+}
+
 /* Reads the blocks that the write covers in part. */
 static int coroutine_fn padding_read(Padding *pad, BlockDriverState *bs)
 {
@@ -225,19 +235,21 @@ static int coroutine_fn padding_read(Padding *pad, BlockDriverState *bs)
 
     if (pad->head || pad->one_block) {
         qemu_iovec_init_buf(&qiov, pad->buf, align);
-        BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV_RMW_HEAD);
+        rmw_event(bs, BLKDBG_PWRITEV_RMW_HEAD);
         ret = aligned_preadv(bs, pad->offset, align, &qiov, 0, 0);
         if (ret < 0) {
             return ret;
         }
+        rmw_event(bs, BLKDBG_PWRITEV_RMW_AFTER_HEAD);
     }
     if (pad->tail && !pad->one_block) {
         qemu_iovec_init_buf(&qiov, pad->buf + align, align);
-        BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV_RMW_TAIL);
+        rmw_event(bs, BLKDBG_PWRITEV_RMW_TAIL);
         ret = aligned_preadv(bs, pad->offset + pad->bytes - align, align, &qiov, 0, 0);
         if (ret < 0) {
             return ret;
         }
+        rmw_event(bs, BLKDBG_PWRITEV_RMW_AFTER_TAIL);
     }
     return 0;
 }
