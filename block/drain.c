@@ -262,6 +262,9 @@ void coroutine_fn bdrv_co_drain_all(void)
     g_autoptr(GPtrArray) all = g_ptr_array_new();
 
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
+        if (bs->closing) {
+            continue; /* on its way out, which nothing may stop */
+        }
         bdrv_ref(bs);
         g_ptr_array_add(all, bs);
     }
