@@ -124,24 +124,28 @@ static int copy_worker(void *opaque)
     return copy_by_hand(job); /* takes up where the kernel stopped, whatever its reason */
 }
 
-/* File systems that copy by sharing or on the server: there the kernel beats any copy of ours. */
-static bool file_system_copies(int fd)
+void file_probe_fs(BDRVFileState *s)
 {
     struct statfs fs;
 
-    if (fstatfs(fd, &fs) < 0) {
-        return false;
+    s->fs_copies = s->small_inline = false;
+    if (s->is_device || fstatfs(s->fd, &fs) < 0) {
+        return;
     }
     switch ((unsigned long)fs.f_type) {
     case BTRFS_SUPER_MAGIC:
     case XFS_SUPER_MAGIC:
     case NFS_SUPER_MAGIC:
-        return true;
+        /* They copy by sharing blocks or on the server: no copy of ours is as quick. */
+        s->fs_copies = true;
+        break;
+    case TMPFS_MAGIC:
+        s->small_inline = true;
+        break;
     default:
-        return false;
+        break;
     }
 }
-
 int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
                                          int64_t dst_offset, int64_t bytes,
                                          BdrvRequestFlags write_flags)
@@ -179,9 +183,4 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
     ret = thread_pool_submit_co(copy_worker, &job);
     file_extent_forget(s, offset, bytes);
     return ret;
-}
-
-void file_copy_probe(BDRVFileState *s)
-{
-    s->fs_copies = !s->is_device && file_system_copies(s->fd);
 }

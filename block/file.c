@@ -58,7 +58,8 @@ static bool check_file_type(BlockDriverState *bs, int fd, GError **errp)
         return false;
     }
     if (bs->drv == &bdrv_host_device && !s->is_device) {
-        error_setg(errp, "'host_device' driver requires '%s' to be either a character or block device",
+        error_setg(errp,
+                   "'host_device' driver requires '%s' to be either a character or block device",
                    s->filename);
         return false;
     }
@@ -102,7 +103,8 @@ static bool setup_locking(BDRVFileState *s, const BlockdevOptionsFile *o, GError
 
     s->use_locks = locking != ON_OFF_AUTO_OFF && !s->is_device && file_lock_supported(s->fd);
     if (locking == ON_OFF_AUTO_ON && !s->use_locks) {
-        error_setg(errp, "'%s' cannot be locked: its file system has no open file description locks",
+        error_setg(errp,
+                   "'%s' cannot be locked: its file system has no open file description locks",
                    s->filename);
         return false;
     }
@@ -131,7 +133,9 @@ static void probe_abilities(BlockDriverState *bs)
             s->request_align = 512;
         }
     }
-    file_copy_probe(s);
+    file_probe_fs(s);
+    s->small_reads_by_ring = s->engine == AIO_DISK_THREADS && !s->aio_chosen;
+    s->small_inline = s->small_inline && s->small_reads_by_ring;
     bs->supported_write_flags = BDRV_REQ_FUA;
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
 }
@@ -148,11 +152,13 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs, const BlockdevOption
         goto fail;
     }
     s->engine = (bs->open_flags & BDRV_O_NOCACHE) ? AIO_DISK_IO_URING : AIO_DISK_THREADS;
+    s->aio_chosen = o->has_aio;
     if (o->has_aio) {
         s->engine = o->aio == BLOCKDEV_AIO_OPTIONS_THREADS ? AIO_DISK_THREADS : AIO_DISK_IO_URING;
         if (o->aio == BLOCKDEV_AIO_OPTIONS_NATIVE && !(bs->open_flags & BDRV_O_NOCACHE)) {
-            error_setg(errp, "aio=native was specified, but it requires cache.direct=on, which was not "
-                             "specified.");
+            error_setg(errp,
+                       "aio=native was specified, but it requires cache.direct=on, which was not "
+                       "specified.");
             goto fail;
         }
     }
@@ -284,6 +290,41 @@ static bool needs_bounce(BDRVFileState *s, const QEMUIOVector *qiov)
     return s->buf_align > 1 && !qemu_iovec_is_aligned(qiov, MIN(s->buf_align, s->request_align));
 }
 
+/*
+ * Largest request whose copy to or from the page cache is done in the loop's thread: faster than a worker could be woken, and short
+ * enough not to hold up the loop.
+ */
+#define SMALL_REQUEST_BYTES (64 * 1024)
+
+/* One read, in the way that suits its size; bytes or -errno. */
+static ssize_t coroutine_fn read_once(BDRVFileState *s, const struct iovec *iov, int niov,
+                                      size_t bytes, int64_t offset)
+{
+    AioDiskEngine engine = s->engine;
+
+    if (bytes <= SMALL_REQUEST_BYTES && s->small_inline) {
+        ssize_t n = preadv(s->fd, iov, niov, offset);
+
+        return n < 0 ? -errno : n;
+    }
+    if (bytes <= SMALL_REQUEST_BYTES && s->small_reads_by_ring) {
+        engine = AIO_DISK_IO_URING;
+    }
+    return aio_co_preadv(engine, s->fd, iov, niov, offset);
+}
+
+static ssize_t coroutine_fn write_once(BDRVFileState *s, const struct iovec *iov, int niov,
+                                       size_t bytes, int64_t offset, bool fua)
+{
+    if (bytes <= SMALL_REQUEST_BYTES && s->small_inline) {
+        ssize_t n = pwritev(s->fd, iov, niov,
+                            offset); /* nothing to make durable: the file lives in memory */
+
+        return n < 0 ? -errno : n;
+    }
+    return aio_co_pwritev(s->engine, s->fd, iov, niov, offset, fua);
+}
+
 /* Reads all of the vector; what lies past the end of the file is zeroes. */
 static int coroutine_fn read_whole(BDRVFileState *s, int64_t offset, QEMUIOVector *qiov)
 {
@@ -294,10 +335,10 @@ static int coroutine_fn read_whole(BDRVFileState *s, int64_t offset, QEMUIOVecto
         ssize_t n;
 
         if (done == 0) {
-            n = aio_co_preadv(s->engine, s->fd, qiov->iov, qiov->niov, offset);
+            n = read_once(s, qiov->iov, qiov->niov, qiov->size, offset);
         } else {
             qemu_iovec_init_slice(&rest, qiov, done, qiov->size - done);
-            n = aio_co_preadv(s->engine, s->fd, rest.iov, rest.niov, offset + done);
+            n = read_once(s, rest.iov, rest.niov, rest.size, offset + done);
             qemu_iovec_destroy(&rest);
         }
         if (n == -EINTR) {
@@ -324,10 +365,10 @@ static int coroutine_fn write_whole(BDRVFileState *s, int64_t offset, QEMUIOVect
         ssize_t n;
 
         if (done == 0) {
-            n = aio_co_pwritev(s->engine, s->fd, qiov->iov, qiov->niov, offset, fua);
+            n = write_once(s, qiov->iov, qiov->niov, qiov->size, offset, fua);
         } else {
             qemu_iovec_init_slice(&rest, qiov, done, qiov->size - done);
-            n = aio_co_pwritev(s->engine, s->fd, rest.iov, rest.niov, offset + done, fua);
+            n = write_once(s, rest.iov, rest.niov, rest.size, offset + done, fua);
             qemu_iovec_destroy(&rest);
         }
         if (n == -EINTR) {
@@ -353,7 +394,8 @@ static QEMUIOVector *request_vector(QEMUIOVector *qiov, size_t qiov_offset, int6
 }
 
 static int coroutine_fn file_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
 {
     BDRVFileState *s = bs->opaque;
     QEMUIOVector slice, flat, *vec = request_vector(qiov, qiov_offset, bytes, &slice);
@@ -429,7 +471,7 @@ static int do_fallocate(int fd, int mode, int64_t offset, int64_t bytes)
         return 0;
     }
     return errno == EOPNOTSUPP || errno == ENOSYS || errno == ENODEV || errno == EINVAL ? -ENOTSUP
-                                                                                       : -errno;
+                                                                                        : -errno;
 }
 
 static int punch_hole(BDRVFileState *s, int64_t offset, int64_t bytes)
@@ -598,21 +640,22 @@ static bool file_has_zero_init(BlockDriverState *bs)
 
 /* --- the tables --- */
 
-#define FILE_DRIVER_COMMON                                                                         \
-    .instance_size = sizeof(BDRVFileState), .is_protocol = true, .bdrv_co_open = file_co_open,     \
-    .bdrv_co_close = file_co_close, .bdrv_refresh_limits = file_refresh_limits,                    \
-    .bdrv_co_reopen_prepare = file_co_reopen_prepare,                                              \
-    .bdrv_co_reopen_commit = file_co_reopen_commit, .bdrv_co_reopen_abort = file_co_reopen_abort,  \
-    .bdrv_refresh_filename = file_refresh_filename, .bdrv_check_perm = file_check_perm,            \
-    .bdrv_set_perm = file_set_perm, .bdrv_abort_perm_update = file_abort_perm,                     \
-    .bdrv_co_preadv = file_co_preadv, .bdrv_co_pwritev = file_co_pwritev,                          \
-    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes, .bdrv_co_pdiscard = file_co_pdiscard,          \
-    .bdrv_co_flush_to_disk = file_co_flush_to_disk,                                                \
-    .bdrv_co_copy_range_from = file_co_copy_range_from,                                            \
-    .bdrv_co_copy_range_to = file_co_copy_range_to, .bdrv_co_block_status = file_co_block_status,  \
-    .bdrv_co_getlength = file_co_getlength,                                                        \
-    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                            \
-    .bdrv_get_read_fd = file_get_read_fd, .bdrv_co_truncate = file_co_truncate,   .bdrv_has_zero_init = file_has_zero_init
+#define FILE_DRIVER_COMMON                                                                        \
+    .instance_size = sizeof(BDRVFileState), .is_protocol = true, .bdrv_co_open = file_co_open,    \
+    .bdrv_co_close = file_co_close, .bdrv_refresh_limits = file_refresh_limits,                   \
+    .bdrv_co_reopen_prepare = file_co_reopen_prepare,                                             \
+    .bdrv_co_reopen_commit = file_co_reopen_commit, .bdrv_co_reopen_abort = file_co_reopen_abort, \
+    .bdrv_refresh_filename = file_refresh_filename, .bdrv_check_perm = file_check_perm,           \
+    .bdrv_set_perm = file_set_perm, .bdrv_abort_perm_update = file_abort_perm,                    \
+    .bdrv_co_preadv = file_co_preadv, .bdrv_co_pwritev = file_co_pwritev,                         \
+    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes, .bdrv_co_pdiscard = file_co_pdiscard,         \
+    .bdrv_co_flush_to_disk = file_co_flush_to_disk,                                               \
+    .bdrv_co_copy_range_from = file_co_copy_range_from,                                           \
+    .bdrv_co_copy_range_to = file_co_copy_range_to, .bdrv_co_block_status = file_co_block_status, \
+    .bdrv_co_getlength = file_co_getlength,                                                       \
+    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                           \
+    .bdrv_get_read_fd = file_get_read_fd, .bdrv_co_truncate = file_co_truncate,                   \
+    .bdrv_has_zero_init = file_has_zero_init
 
 const BlockDriver bdrv_file = {
     .format_name = "file",

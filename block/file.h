@@ -20,6 +20,9 @@ typedef struct BDRVFileState {
     bool is_device;
     bool use_locks;
     AioDiskEngine engine;
+    bool aio_chosen;          /* the user said how requests are done */
+    bool small_reads_by_ring; /* reads that the page cache may answer at once do not go through a worker */
+    bool small_inline;        /* a file system in memory: small requests are done on the spot */
     bool has_write_zeroes; /* fallocate(ZERO_RANGE) not refused so far */
     bool has_discard;      /* fallocate(PUNCH_HOLE) not refused so far */
     bool has_seek_data;
@@ -66,8 +69,8 @@ int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, int64_t offset, B
 int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
                                        int64_t offset, int64_t bytes, BdrvRequestFlags write_flags);
 
-/* Finds out how the file system copies. */
-void file_copy_probe(BDRVFileState *s);
+/* Finds out what the file system is good at: copying by itself, answering from memory. */
+void file_probe_fs(BDRVFileState *s);
 
 /* --- file-create.c --- */
 
