@@ -171,14 +171,15 @@ static bool coroutine_fn co_read_header(BlockDriverState *bs, GError **errp)
     return qcow2_header_parse_extensions(cluster, &s->header, errp);
 }
 
-/* The external data file: from the option, else a plain file name in the image. An image cannot name a protocol. */
+/*
+ * The external data file: only what the option `data-file` grants. The name in the image comes from whoever made the image, and opening
+ * it unasked would give them any file that this process can reach; it is quoted for the user and no more.
+ */
 static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevRef *ref,
                                            GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
-    g_autofree char *path = NULL, *dir = NULL;
     const char *name = s->header.data_file_name;
-    BlockDriverState *data;
 
     s->data_file = bs->file;
     if (!qcow2_has_data_file(s)) {
@@ -188,28 +189,14 @@ static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevR
         }
         return true;
     }
-    if (ref) {
-        s->data_file = bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp);
-    } else if (!name || !*name) {
-        error_setg(errp, "'data-file' is required for this image");
+    if (!ref) {
+        error_setg(errp,
+                   "'data-file' is required for this image: it keeps its data in an external data file%s%s%s, "
+                   "which is opened only when the option names it",
+                   name && *name ? " ('" : "", name && *name ? name : "", name && *name ? "')" : "");
         return false;
-    } else {
-        if (strchr(name, ':') && !g_path_is_absolute(name)) {
-            error_setg(
-                errp,
-                "The image names '%s' as its data file; only plain file names are accepted from an "
-                "image: use the 'data-file' option",
-                name);
-            return false;
-        }
-        dir = g_path_get_dirname(bs->file->bs->exact_filename ? bs->file->bs->exact_filename : "");
-        path = g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
-        data = bdrv_co_open_filename(
-            path, "file", NULL,
-            (bs->open_flags & ~(BDRV_O_NO_BACKING | BDRV_O_TEMPORARY)) | BDRV_O_UNMAP, errp);
-        s->data_file =
-            data ? bdrv_attach_child(bs, data, "data-file", BDRV_CHILD_DATA, errp) : NULL;
     }
+    s->data_file = bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp);
     if (!s->data_file) {
         return false;
     }

@@ -153,6 +153,16 @@ def test_short_files(vm, work, image, size):
         assert error.desc
 
 
+def test_data_file_is_opened_only_when_the_option_grants_it(vm, work):
+    """An image from outside must not make us open or connect to anything."""
+    path = work / 'named.qcow2'
+    data = work / 'named.raw'
+    ferry.qemu_img('create', '-q', '-f', 'qcow2', '-o', f'data_file={data}', path, '1M')
+    with pytest.raises(ferry.QMPError, match="'data-file' is required.*named.raw"):
+        vm.add_file(path, 'qcow2', 'disk')
+    vm.add('qcow2', 'disk', file={'driver': 'file', 'filename': str(path)}, data_file={'driver': 'file', 'filename': str(data)})
+
+
 def test_image_cannot_name_a_protocol_as_data_file(vm, work):
     """An image from outside must not make us connect anywhere."""
     path = work / 'evil.qcow2'
