@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Operation accounting of a BlockBackend: counts, bytes, time, failures, latency histograms; shown by query-blockstats. Graph thread. */
+/*
+ * Operation accounting of a BlockBackend: counts, bytes, time, failures, latency histograms; shown
+ * by query-blockstats. Graph thread.
+ */
 #ifndef FERRY_BLOCK_ACCOUNTING_H
 #define FERRY_BLOCK_ACCOUNTING_H
 
@@ -43,7 +46,8 @@ typedef struct BlockAcctCookie {
 
 void block_acct_init(BlockAcctStats *stats);
 void block_acct_cleanup(BlockAcctStats *stats);
-void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes, BlockAcctType type);
+void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes,
+                      BlockAcctType type);
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie);
 void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie);
 void block_acct_invalid(BlockAcctStats *stats, BlockAcctType type);

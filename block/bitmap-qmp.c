@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * block-dirty-bitmap-*: what users do with the dirty bitmaps of a node, each command a transaction of one action.
+ * block-dirty-bitmap-*: what users do with the dirty bitmaps of a node, each command a transaction
+ * of one action.
  *
- * The node is drained from prepare to clean, so no write falls between the actions of one transaction, and what an abort
- * restores is what was there.
+ * The node is drained from prepare to clean, so no write falls between the actions of one
+ * transaction, and what an abort restores is what was there.
  */
 #include "block/dirty-bitmap.h"
 
@@ -201,8 +202,9 @@ const TransactionActionOps transaction_bitmap_add = {
 /* --- remove --- */
 
 /*
- * What the image has is removed here, where it can fail: when the transaction is aborted, the bitmap in memory is stored again as any
- * other. Until the commit the bitmap is busy, so that no other action takes it or its name.
+ * What the image has is removed here, where it can fail: when the transaction is aborted, the
+ * bitmap in memory is stored again as any other. Until the commit the bitmap is busy, so that no
+ * other action takes it or its name.
  */
 static bool coroutine_fn remove_prepare(TransactionStep *step, GError **errp)
 {
@@ -372,7 +374,7 @@ static bool coroutine_fn merge_prepare(TransactionStep *step, GError **errp)
         return false;
     }
     sum = hbitmap_clone(bdrv_dirty_bitmap_hbitmap(s->bitmap));
-    QAPI_LIST_FOREACH (it, arg->bitmaps) {
+    QAPI_LIST_FOREACH(it, arg->bitmaps) {
         const BlockDirtyBitmapOrStr *source = it->value;
 
         if (!(source->type == json_type_string

@@ -9,9 +9,9 @@
 #define RULE_FILE_MAX_BYTES (1024 * 1024)
 
 /* What a rule that names no iotype applies to. */
-#define DEFAULT_IOTYPES                                                                            \
-    (1u << BLKDEBUG_IO_TYPE_READ | 1u << BLKDEBUG_IO_TYPE_WRITE |                                  \
-     1u << BLKDEBUG_IO_TYPE_WRITE_ZEROES | 1u << BLKDEBUG_IO_TYPE_DISCARD |                        \
+#define DEFAULT_IOTYPES                                                     \
+    (1u << BLKDEBUG_IO_TYPE_READ | 1u << BLKDEBUG_IO_TYPE_WRITE |           \
+     1u << BLKDEBUG_IO_TYPE_WRITE_ZEROES | 1u << BLKDEBUG_IO_TYPE_DISCARD | \
      1u << BLKDEBUG_IO_TYPE_FLUSH)
 
 void blkdebug_rules_init(BlkdebugRules *rules)
@@ -27,7 +27,8 @@ void blkdebug_rules_clear(BlkdebugRules *rules)
     g_clear_pointer(&rules->states, g_array_unref);
 }
 
-bool blkdebug_rules_add_error(BlkdebugRules *rules, const BlkdebugInjectErrorOptions *o, GError **errp)
+bool blkdebug_rules_add_error(BlkdebugRules *rules, const BlkdebugInjectErrorOptions *o,
+                              GError **errp)
 {
     BlkdebugErrorRule rule = {
         .event = o->event,
@@ -53,7 +54,8 @@ bool blkdebug_rules_add_error(BlkdebugRules *rules, const BlkdebugInjectErrorOpt
     }
     if (o->has_sector && o->sector != BLKDEBUG_ANY_SECTOR) {
         if (o->sector < 0 || o->sector > BDRV_MAX_LENGTH / BDRV_SECTOR_SIZE) {
-            error_setg(errp, "Invalid value for sector: %" PRId64 " is outside of any image", o->sector);
+            error_setg(errp, "Invalid value for sector: %" PRId64 " is outside of any image",
+                       o->sector);
             return false;
         }
         rule.offset = o->sector * BDRV_SECTOR_SIZE;
@@ -131,8 +133,12 @@ const BlkdebugErrorRule *blkdebug_rules_match(BlkdebugRules *rules, BlkdebugIOTy
 
 /* --- rule files --- */
 
-/* Turns a finished section into a rule by way of the schema's decoder, which knows all members and types. */
-static bool finish_section(BlkdebugRules *rules, const char *section, json_object *members, GError **errp)
+/*
+ * Turns a finished section into a rule by way of the schema's decoder, which knows all members and
+ * types.
+ */
+static bool finish_section(BlkdebugRules *rules, const char *section, json_object *members,
+                           GError **errp)
 {
     if (!section) {
         return true;
@@ -218,7 +224,8 @@ bool blkdebug_rules_read_file(BlkdebugRules *rules, const char *path, GError **e
         return false;
     }
     if (bytes > RULE_FILE_MAX_BYTES) {
-        error_setg(errp, "blkdebug config file '%s' is larger than %d bytes", path, RULE_FILE_MAX_BYTES);
+        error_setg(errp, "blkdebug config file '%s' is larger than %d bytes", path,
+                   RULE_FILE_MAX_BYTES);
         return false;
     }
     lines = g_strsplit(text, "\n", -1);

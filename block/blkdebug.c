@@ -2,8 +2,8 @@
 /*
  * The blkdebug driver: requests pass through to `image` unless an armed rule stops them.
  *
- * An injected ECONNRESET also drops the connection of the node below (bdrv_cancel_in_flight), so that a broken link can be tried
- * with any server.
+ * An injected ECONNRESET also drops the connection of the node below (bdrv_cancel_in_flight), so
+ * that a broken link can be tried with any server.
  */
 #include "block/blkdebug.h"
 
@@ -25,13 +25,15 @@ typedef struct BDRVBlkdebugState {
     BlkdebugRules rules;
     LIST_HEAD(, Breakpoint) breakpoints;
     CoQueue changed; /* waits for a breakpoint to be hit or to go */
-    int32_t align, max_transfer, opt_write_zero, max_write_zero, opt_discard, max_discard; /* bytes; 0: as the image */
+    /* bytes; 0: as the image */
+    int32_t align, max_transfer, opt_write_zero, max_write_zero, opt_discard, max_discard;
     uint64_t take_perms, unshare_perms;
 } BDRVBlkdebugState;
 
 /* --- open --- */
 
-static bool check_limit(const char *name, int64_t value, int64_t align, bool power_of_two, GError **errp)
+static bool check_limit(const char *name, int64_t value, int64_t align, bool power_of_two,
+                        GError **errp)
 {
     if (value < 0 || value > INT32_MAX || (value && align && value % align) ||
         (power_of_two && value && !is_power_of_2(value))) {
@@ -56,7 +58,8 @@ static bool take_limits(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, 
     s->max_discard = o->has_max_discard ? o->max_discard : 0;
     return check_limit("max-transfer", s->max_transfer, align, false, errp) &&
            check_limit("opt-write-zero", s->opt_write_zero, align, false, errp) &&
-           check_limit("max-write-zero", s->max_write_zero, MAX(s->opt_write_zero, align), false, errp) &&
+           check_limit("max-write-zero", s->max_write_zero, MAX(s->opt_write_zero, align), false,
+                       errp) &&
            check_limit("opt-discard", s->opt_discard, align, false, errp) &&
            check_limit("max-discard", s->max_discard, MAX(s->opt_discard, align), false, errp);
 }
@@ -94,14 +97,12 @@ static bool take_rules(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, G
     if (o->config && !blkdebug_rules_read_file(&s->rules, o->config, errp)) {
         return false;
     }
-    QAPI_LIST_FOREACH(error, o->inject_error)
-    {
+    QAPI_LIST_FOREACH(error, o->inject_error) {
         if (!blkdebug_rules_add_error(&s->rules, error->value, errp)) {
             return false;
         }
     }
-    QAPI_LIST_FOREACH(state, o->set_state)
-    {
+    QAPI_LIST_FOREACH(state, o->set_state) {
         if (!blkdebug_rules_add_state(&s->rules, state->value, errp)) {
             return false;
         }
@@ -110,8 +111,8 @@ static bool take_rules(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, G
     return true;
 }
 
-static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
-                                          GError **errp)
+static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                          int flags, GError **errp)
 {
     const BlockdevOptionsBlkdebug *o = &opts->u.blkdebug;
     BDRVBlkdebugState *s = bs->opaque;
@@ -122,7 +123,8 @@ static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOp
     s->take_perms = perm_mask(o->take_child_perms);
     s->unshare_perms = perm_mask(o->unshare_child_perms);
     if (!take_limits(s, o, errp) || !take_rules(s, o, errp) ||
-        !bdrv_co_open_child(bs, o->image, "image", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp)) {
+        !bdrv_co_open_child(bs, o->image, "image", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
+                            errp)) {
         blkdebug_rules_clear(&s->rules);
         return false;
     }
@@ -215,8 +217,8 @@ static bool too_small(const BlockDriverState *bs, int64_t bytes, int64_t optimal
     return bytes < MAX((int64_t)bs->bl.request_alignment, optimal);
 }
 
-static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                  BdrvRequestFlags flags)
+static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
 {
     BDRVBlkdebugState *s = bs->opaque;
     int ret;
@@ -245,8 +247,8 @@ static int coroutine_fn blkdebug_co_flush(BlockDriverState *bs)
     return apply_rules(bs, BLKDEBUG_IO_TYPE_FLUSH, 0, 0);
 }
 
-static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                 BdrvBlockStatus *status)
+static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, int64_t offset,
+                                                 int64_t bytes, BdrvBlockStatus *status)
 {
     int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_BLOCK_STATUS, offset, bytes);
 

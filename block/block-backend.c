@@ -2,8 +2,9 @@
 /*
  * BlockBackend: the root edge of a device, export or job.
  *
- * While its node is in a drained section (quiesce > 0) new requests wait in `queued`; in_flight counts those that passed the gate. A request
- * is counted before it looks at the gate and uncounted while it waits, so that a drain never misses one.
+ * While its node is in a drained section (quiesce > 0) new requests wait in `queued`; in_flight
+ * counts those that passed the gate. A request is counted before it looks at the gate and uncounted
+ * while it waits, so that a drain never misses one.
  */
 #include "block/block-backend.h"
 
@@ -261,9 +262,9 @@ bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
 {
     g_assert(!blk->root);
     bdrv_ref(bs);
-    blk->root = bdrv_root_attach_child(bs, "root", blk->stay_at_node ? &child_root_staying : &child_root,
-                                       BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, blk->perm,
-                                       blk->shared_perm, blk, errp);
+    blk->root = bdrv_root_attach_child(
+        bs, "root", blk->stay_at_node ? &child_root_staying : &child_root,
+        BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, blk->perm, blk->shared_perm, blk, errp);
     return blk->root != NULL;
 }
 
@@ -424,8 +425,8 @@ int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes,
     return ret;
 }
 
-int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-                                BdrvRequestFlags flags)
+int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
     int ret;
 
@@ -525,8 +526,8 @@ int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockB
     return ret;
 }
 
-bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact, PreallocMode prealloc,
-                                  GError **errp)
+bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact,
+                                  PreallocMode prealloc, GError **errp)
 {
     if (!blk_bs(blk)) {
         error_setg(errp, "No medium inserted");
@@ -601,8 +602,8 @@ void blk_iostatus_reset(BlockBackend *blk)
 void blk_iostatus_set_err(BlockBackend *blk, int error)
 {
     if (blk->iostatus_enabled && blk->iostatus == BLOCK_DEVICE_IO_STATUS_OK) {
-        blk->iostatus = error == ENOSPC ? BLOCK_DEVICE_IO_STATUS_NOSPACE
-                                        : BLOCK_DEVICE_IO_STATUS_FAILED;
+        blk->iostatus =
+            error == ENOSPC ? BLOCK_DEVICE_IO_STATUS_NOSPACE : BLOCK_DEVICE_IO_STATUS_FAILED;
     }
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * BlockBackend: where a device, an export or a job meets the graph. It holds one root edge, queues requests while drained, keeps
- * accounting and error policy, and reports events to its user through BlockDevOps.
+ * BlockBackend: where a device, an export or a job meets the graph. It holds one root edge, queues
+ * requests while drained, keeps accounting and error policy, and reports events to its user through
+ * BlockDevOps.
  *
- * Configuration in the main thread; requests in the graph's thread. Requests return 0 or -errno and check that the range lies inside
- * the image (-EIO), that there is a medium (-ENOMEDIUM), and that writing was asked for.
+ * Configuration in the main thread; requests in the graph's thread. Requests return 0 or -errno and
+ * check that the range lies inside the image (-EIO), that there is a medium (-ENOMEDIUM), and that
+ * writing was asked for.
  */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
 #define FERRY_BLOCK_BLOCK_BACKEND_H
@@ -22,9 +24,11 @@ typedef struct BlockDevOps {
     void (*drained_begin)(void *opaque);
     bool (*drained_poll)(void *opaque); /* true: still busy */
     void (*drained_end)(void *opaque);
-    char *(*get_desc)(void *opaque);    /* "export 'e0'"; for conflicts. The caller frees. Main thread. */
+    char *(*get_desc)(
+        void *opaque); /* "export 'e0'"; for conflicts. The caller frees. Main thread. */
     bool (*can_set_aio_context)(void *opaque, AioContext *ctx, GError **errp); /* main thread */
-    void (*set_aio_context)(void *opaque, AioContext *ctx);                   /* main thread, drained */
+    /* main thread, drained */
+    void (*set_aio_context)(void *opaque, AioContext *ctx);
 } BlockDevOps;
 
 /* One reference, no medium. perm/shared are taken on insertion. */
@@ -42,12 +46,14 @@ BlockBackend *blk_next(BlockBackend *blk);
 BlockBackend *blk_all_next(BlockBackend *blk);
 
 void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque);
-bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs,
+                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void blk_remove_bs(BlockBackend *blk);
 /* The node below, or NULL. */
 BlockDriverState *blk_bs(const BlockBackend *blk);
 BdrvChild *blk_root(const BlockBackend *blk);
-bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared,
+                  GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 AioContext *blk_get_aio_context(const BlockBackend *blk);
 /* The edge stays at its node when nodes are replaced above it (jobs' targets). */
 void blk_set_stay_at_node(BlockBackend *blk, bool stay);
@@ -59,8 +65,8 @@ void blk_set_enable_write_cache(BlockBackend *blk, bool wce); /* false: every wr
 bool blk_enable_write_cache(const BlockBackend *blk);
 
 /*
- * Reads and writes wait for the limits of a group; NULL: no limits. Takes over the caller's reference. Main thread; no request may be under
- * way: the node is drained, if there is one.
+ * Reads and writes wait for the limits of a group; NULL: no limits. Takes over the caller's
+ * reference. Main thread; no request may be under way: the node is drained, if there is one.
  */
 void blk_set_throttle_group(BlockBackend *blk, ThrottleGroup *group);
 /* Not referenced. */
@@ -68,17 +74,20 @@ ThrottleGroup *blk_get_throttle_group(const BlockBackend *blk);
 
 int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
                                BdrvRequestFlags flags);
-int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-                                BdrvRequestFlags flags);
-int coroutine_fn blk_co_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags);
+int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                QEMUIOVector *qiov, BdrvRequestFlags flags);
+int coroutine_fn blk_co_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf,
+                              BdrvRequestFlags flags);
 int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
                                BdrvRequestFlags flags);
-int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                      BdrvRequestFlags flags);
 int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
 int coroutine_fn blk_co_flush(BlockBackend *blk);
-int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, int64_t dst_offset,
-                                   int64_t bytes, BdrvRequestFlags write_flags);
-bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact, PreallocMode prealloc, GError **errp);
+int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
+                                   int64_t dst_offset, int64_t bytes, BdrvRequestFlags write_flags);
+bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact,
+                                  PreallocMode prealloc, GError **errp);
 int64_t blk_getlength(BlockBackend *blk);
 /* Counts the user itself as busy (a device working on a request between block requests). */
 void blk_inc_in_flight(BlockBackend *blk);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Block jobs: the nodes a job works on, its speed limit, its error policy, and the BLOCK_JOB_* events. */
+/*
+ * Block jobs: the nodes a job works on, its speed limit, its error policy, and the BLOCK_JOB_*
+ * events.
+ */
 #include "block/job-int.h"
 
 #include <errno.h>

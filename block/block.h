@@ -2,10 +2,11 @@
 /*
  * The block graph: nodes, the edges between them, who may do what on an edge, and drained sections.
  *
- * A node (BlockDriverState) is one instance of a driver: a file, an NBD connection, a qcow2 image over a file. An edge
- * (BdrvChild) leads from a parent (another node, a BlockBackend, a job, an export) to a node. Each connected graph lives in
- * one AioContext: its I/O, jobs and exports run in that context's thread. The main thread owns the shape of every graph: it
- * opens, closes, attaches and detaches, in coroutines, and for a graph that has I/O only inside a drained section. Unless
+ * A node (BlockDriverState) is one instance of a driver: a file, an NBD connection, a qcow2 image
+ * over a file. An edge (BdrvChild) leads from a parent (another node, a BlockBackend, a job, an
+ * export) to a node. Each connected graph lives in one AioContext: its I/O, jobs and exports run in
+ * that context's thread. The main thread owns the shape of every graph: it opens, closes, attaches
+ * and detaches, in coroutines, and for a graph that has I/O only inside a drained section. Unless
  * said otherwise a function here is called in the main thread.
  *
  * Offsets and lengths are bytes in int64_t. Configuration fails with `GError **`, I/O with -errno.
@@ -29,7 +30,7 @@ typedef struct BdrvChildClass BdrvChildClass;
 #define BDRV_NODE_NAME_MAX 32
 #define BDRV_SECTOR_SIZE   512
 /* Largest image: what fits int64_t, rounded down to any alignment we accept. */
-#define BDRV_MAX_LENGTH    (INT64_MAX & ~((int64_t)(1 << 30) - 1))
+#define BDRV_MAX_LENGTH (INT64_MAX & ~((int64_t)(1 << 30) - 1))
 /* Largest buffer alignment and request alignment a driver may ask for. */
 #define BDRV_MAX_ALIGNMENT (1 << 30)
 /* Most nodes on top of each other: a request goes through all of them on one coroutine's stack. */
@@ -39,7 +40,8 @@ typedef struct BdrvChildClass BdrvChildClass;
 enum {
     BLK_PERM_CONSISTENT_READ = 0x01, /* reads see a point in time that makes sense to the guest */
     BLK_PERM_WRITE = 0x02,           /* changes what a reader sees */
-    BLK_PERM_WRITE_UNCHANGED = 0x04, /* writes what a reader sees already (copy-on-read, block-stream) */
+    /* writes what a reader sees already (copy-on-read, block-stream) */
+    BLK_PERM_WRITE_UNCHANGED = 0x04,
     BLK_PERM_RESIZE = 0x08,
     BLK_PERM_ALL = 0x0f,
 };
@@ -73,39 +75,47 @@ enum {
 /* --- life --- */
 
 /*
- * Opens a node tree from schema options. The caller owns one reference. Named nodes are registered; `flags` gives
- * the defaults for options that are absent (BDRV_O_RDWR unless read-only was asked for).
+ * Opens a node tree from schema options. The caller owns one reference. Named nodes are registered;
+ * `flags` gives the defaults for options that are absent (BDRV_O_RDWR unless read-only was asked
+ * for).
  */
-BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int flags, GError **errp)
-    G_GNUC_WARN_UNUSED_RESULT;
+BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int flags,
+                                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Opens by name as the command line and image headers give it: a path, "json:{...}", "nbd://...", "nbd+unix://...",
- * "nbd:host:port:exportname=X". format NULL probes (raw files are then write-protected in their first sector).
- * node_name may be NULL. With allow_protocol false (names from inside images) only plain paths are taken.
+ * Opens by name as the command line and image headers give it: a path, "json:{...}", "nbd://...",
+ * "nbd+unix://...", "nbd:host:port:exportname=X". format NULL probes (raw files are then
+ * write-protected in their first sector). node_name may be NULL.
  */
 BlockDriverState *coroutine_fn bdrv_co_open_filename(const char *filename, const char *format,
-                                                     const char *node_name, int flags, GError **errp)
-    G_GNUC_WARN_UNUSED_RESULT;
+                                                     const char *node_name, int flags,
+                                                     GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* The same as options, for callers that add members before bdrv_co_open(). The caller frees. */
-BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *format, GError **errp)
-    G_GNUC_WARN_UNUSED_RESULT;
+BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *format,
+                                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
- * Makes a node of a driver that users cannot open by name (a job's filter), without children; the caller attaches them.
- * node_name NULL: one is made up ("#block123").
+ * Makes a node of a driver that users cannot open by name (a job's filter), without children; the
+ * caller attaches them. node_name NULL: one is made up ("#block123").
  */
-BlockDriverState *bdrv_new_filter(const BlockDriver *drv, const char *node_name, int flags, GError **errp);
+BlockDriverState *bdrv_new_filter(const BlockDriver *drv, const char *node_name, int flags,
+                                  GError **errp);
 
 void bdrv_ref(BlockDriverState *bs);
 /* Drops a reference; the last one flushes and closes the node and drops its children. */
 void coroutine_fn bdrv_co_unref(BlockDriverState *bs);
-/* From code that cannot yield: the node is closed by a coroutine of the main loop soon after. NULL is allowed. */
+/*
+ * From code that cannot yield: the node is closed by a coroutine of the main loop soon after. NULL
+ * is allowed.
+ */
 void bdrv_unref_later(BlockDriverState *bs);
 
 /* --- names --- */
 
 BlockDriverState *bdrv_find_node(const char *node_name);
-/* A device (BlockBackend name or qdev id) or a node name; DeviceNotFound/GenericError in errp when neither exists. */
+/*
+ * A device (BlockBackend name or qdev id) or a node name; DeviceNotFound/GenericError in errp when
+ * neither exists.
+ */
 BlockDriverState *bdrv_lookup_bs(const char *device, const char *node_name, GError **errp);
 /* The next named or anonymous node; NULL starts and ends. */
 BlockDriverState *bdrv_next_node(BlockDriverState *bs);
@@ -114,14 +124,18 @@ const char *bdrv_get_node_name(const BlockDriverState *bs);
 const char *bdrv_get_device_name(const BlockDriverState *bs);
 const char *bdrv_get_device_or_node_name(const BlockDriverState *bs);
 const char *bdrv_get_format_name(const BlockDriverState *bs);
-/* The name a user would reopen it by: a path where that says it all, else a json: name. Valid until the node changes. */
+/*
+ * The name a user would reopen it by: a path where that says it all, else a json: name. Valid until
+ * the node changes.
+ */
 const char *bdrv_get_filename(const BlockDriverState *bs);
 
 /* --- properties --- */
 
 bool bdrv_is_read_only(const BlockDriverState *bs);
 bool bdrv_is_inserted(BlockDriverState *bs);
-AioContext *bdrv_get_aio_context(const BlockDriverState *bs); /* any thread, while the caller holds a reference */
+/* any thread, while the caller holds a reference */
+AioContext *bdrv_get_aio_context(const BlockDriverState *bs);
 /* Moves the whole graph of bs into ctx; fails when a parent is bound to another context. */
 bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx, GError **errp);
 /* Cached size in bytes, -errno; for a growing protocol node ask bdrv_co_getlength(). */
@@ -129,27 +143,37 @@ int64_t bdrv_getlength(const BlockDriverState *bs);
 
 /* --- edges --- */
 
-/* What a parent implements to live above a node. All in the thread of the graph unless said otherwise. */
+/*
+ * What a parent implements to live above a node. All in the thread of the graph unless said
+ * otherwise.
+ */
 struct BdrvChildClass {
     bool parent_is_bds;
     bool stay_at_node; /* bdrv_replace_node() leaves the edge where it is */
 
-    /* "node 'x'", "block device 'drive0'", "mirror job 'j'": for error messages. The caller frees. Main thread. */
+    /*
+     * "node 'x'", "block device 'drive0'", "mirror job 'j'": for error messages. The caller frees.
+     * Main thread.
+     */
     char *(*get_parent_desc)(BdrvChild *child);
     const char *(*get_name)(BdrvChild *child); /* BlockBackend name, or NULL. Main thread. */
 
     /*
-     * A drained section begins: the parent stops sending requests and sees to it that those it has sent end.
-     * drained_poll is true while it is still busy. Both may be called again for nested sections.
+     * A drained section begins: the parent stops sending requests and sees to it that those it has
+     * sent end. drained_poll is true while it is still busy. Both may be called again for nested
+     * sections.
      */
     void (*drained_begin)(BdrvChild *child);
     bool (*drained_poll)(BdrvChild *child);
     void (*drained_end)(BdrvChild *child);
 
-    void (*resize)(BdrvChild *child);                       /* the node's size changed */
-    void (*attach)(BdrvChild *child);                       /* the edge was linked; main thread */
-    void (*detach)(BdrvChild *child);                       /* about to be unlinked; main thread */
-    /* Whether the parent can follow to ctx; then, inside the drained section, that it does. Main thread. */
+    void (*resize)(BdrvChild *child); /* the node's size changed */
+    void (*attach)(BdrvChild *child); /* the edge was linked; main thread */
+    void (*detach)(BdrvChild *child); /* about to be unlinked; main thread */
+    /*
+     * Whether the parent can follow to ctx; then, inside the drained section, that it does. Main
+     * thread.
+     */
     bool (*can_set_aio_context)(BdrvChild *child, AioContext *ctx, GError **errp);
     void (*set_aio_context)(BdrvChild *child, AioContext *ctx);
     AioContext *(*get_parent_aio_context)(BdrvChild *child); /* NULL or absent: anywhere */
@@ -164,39 +188,54 @@ struct BdrvChild {
     int role;     /* BDRV_CHILD_* */
     void *opaque; /* the parent: BlockDriverState (parent_is_bds) or the owner's object */
     uint64_t perm, shared_perm;
-    bool quiesced_parent; /* drained_begin was delivered for a drained bs */
-    bool frozen;          /* the edge may not be changed while a job relies on it */
+    bool quiesced_parent;              /* drained_begin was delivered for a drained bs */
+    bool frozen;                       /* the edge may not be changed while a job relies on it */
     LIST_ENTRY(BdrvChild) next;        /* bs_parent->children */
     LIST_ENTRY(BdrvChild) next_parent; /* bs->parents */
 };
 
-/* Links a root parent (BlockBackend, job, export). Takes over the caller's reference to bs in any case. */
-BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name, const BdrvChildClass *klass, int role,
-                                  uint64_t perm, uint64_t shared, void *opaque, GError **errp);
+/*
+ * Links a root parent (BlockBackend, job, export). Takes over the caller's reference to bs in any
+ * case.
+ */
+BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name,
+                                  const BdrvChildClass *klass, int role, uint64_t perm,
+                                  uint64_t shared, void *opaque, GError **errp);
 /* Unlinks and gives the edge's reference back to be dropped (later, by the main loop). */
 void bdrv_root_unref_child(BdrvChild *child);
 /* A node's edge to another node; takes over the caller's reference to child_bs in any case. */
-BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_bs, const char *name, int role,
-                             GError **errp);
+BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_bs, const char *name,
+                             int role, GError **errp);
 void bdrv_unref_child(BlockDriverState *parent, BdrvChild *child);
-/* Opens the node that a driver's option refers to (by name or inline) and attaches it. NULL ref: error. */
-BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const BlockdevRef *ref, const char *name,
-                                           int role, GError **errp);
+/*
+ * Opens the node that a driver's option refers to (by name or inline) and attaches it. NULL ref:
+ * error.
+ */
+BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const BlockdevRef *ref,
+                                           const char *name, int role, GError **errp);
 /* Changes what a root parent does and tolerates; on failure everything is as before. */
 bool bdrv_child_try_set_perm(BdrvChild *child, uint64_t perm, uint64_t shared, GError **errp);
 /* Asks the drivers of bs and below again what they need. */
 bool bdrv_refresh_perms(BlockDriverState *bs, GError **errp);
 /*
- * Inserts filter (no parents yet) between bs and all of bs's parents (stay_at_node ones excepted), and makes bs the filter's
- * child `file`. Drained section required. On failure everything is as before.
+ * Inserts filter (no parents yet) between bs and all of bs's parents (stay_at_node ones excepted),
+ * and makes bs the filter's child `file`. Drained section required. On failure everything is as
+ * before.
  */
 bool bdrv_append_filter(BlockDriverState *filter, BlockDriverState *bs, GError **errp);
-/* Makes `to` the child of all of from's parents (stay_at_node ones excepted). Drained sections on both required. */
+/*
+ * Makes `to` the child of all of from's parents (stay_at_node ones excepted). Drained sections on
+ * both required.
+ */
 bool bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, GError **errp);
 /* The same for some of the parents: those for which keep(child, opaque) is false. */
-bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to, bool (*skip)(BdrvChild *child, void *opaque),
-                          void *opaque, GError **errp);
-/* Points one edge at another node (NULL: nothing); drained section required. Permissions are checked. */
+bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
+                          bool (*skip)(BdrvChild *child, void *opaque), void *opaque,
+                          GError **errp);
+/*
+ * Points one edge at another node (NULL: nothing); drained section required. Permissions are
+ * checked.
+ */
 bool bdrv_replace_child(BdrvChild *child, BlockDriverState *to, GError **errp);
 /* Sets or clears the backing edge. */
 bool bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing, GError **errp);
@@ -232,7 +271,10 @@ typedef enum BlockOpType {
     BLOCK_OP_TYPE_MAX,
 } BlockOpType;
 
-/* Forbids `op` (or all) on bs, with the reason a refusal will quote; reason is the key for unblock and copied. */
+/*
+ * Forbids `op` (or all) on bs, with the reason a refusal will quote; reason is the key for unblock
+ * and copied.
+ */
 void bdrv_op_block(BlockDriverState *bs, BlockOpType op, const char *reason);
 void bdrv_op_block_all(BlockDriverState *bs, const char *reason);
 void bdrv_op_unblock(BlockDriverState *bs, BlockOpType op, const char *reason);
@@ -243,19 +285,26 @@ bool bdrv_op_is_blocked(BlockDriverState *bs, BlockOpType op, GError **errp);
 /* --- drained sections --- */
 
 /*
- * A drained section of bs and of all that is above it: on return no request is in flight there, and none starts until
- * the matching end: parents hold new requests back. Sections nest and may be held by several coroutines. The caller may be in the main
- * context or in the graph's; it returns in the context it was called in. A job that calls this for its own nodes does not wait for itself.
- * After BDRV_DRAIN_WARN_NS it reports on stderr what it still waits for, and goes on waiting.
+ * A drained section of bs and of all that is above it: on return no request is in flight there, and
+ * none starts until the matching end: parents hold new requests back. Sections nest and may be held
+ * by several coroutines. The caller may be in the main context or in the graph's; it returns in the
+ * context it was called in. A job that calls this for its own nodes does not wait for itself. After
+ * BDRV_DRAIN_WARN_NS it reports on stderr what it still waits for, and goes on waiting.
  */
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs);
 #define BDRV_DRAIN_WARN_NS (10 * NANOSECONDS_PER_SECOND)
-/* "node 'x': write of 65536 bytes at 0 for 12 s; ...": what a drain of bs would wait for. The caller frees. */
+/*
+ * "node 'x': write of 65536 bytes at 0 for 12 s; ...": what a drain of bs would wait for. The
+ * caller frees.
+ */
 char *bdrv_describe_in_flight(BlockDriverState *bs);
 /* Flushes and drains every graph; start of shutdown. */
 void coroutine_fn bdrv_co_drain_all(void);
-/* Closes all that is left; end of shutdown. Nodes still referenced by anybody are reported as bugs under -trace only. */
+/*
+ * Closes all that is left; end of shutdown. Nodes still referenced by anybody are reported as bugs
+ * under -trace only.
+ */
 void coroutine_fn bdrv_co_close_all(void);
 
 /* --- drivers --- */
@@ -269,11 +318,12 @@ const BlockDriver *bdrv_find_protocol(const char *filename);
 void bdrv_iterate_format(void (*fn)(const char *name, void *opaque), void *opaque);
 
 /*
- * Creates an image as `qemu-img create` would: the file with its driver's defaults, then the format in it.
- * size -1: taken from the backing file. backing_* NULL: none. Works for protocols that already exist (nbd) by doing nothing to them.
+ * Creates an image as `qemu-img create` would: the file with its driver's defaults, then the format
+ * in it. size -1: taken from the backing file. backing_* NULL: none. Works for protocols that
+ * already exist (nbd) by doing nothing to them.
  */
 bool coroutine_fn bdrv_co_img_create(const char *filename, const char *format, int64_t size,
-                                     const char *backing_filename, const char *backing_format, GError **errp)
-    G_GNUC_WARN_UNUSED_RESULT;
+                                     const char *backing_filename, const char *backing_format,
+                                     GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
 #endif

@@ -2,8 +2,9 @@
 /*
  * What a block driver sees: its table of functions, the node, and the limits it may state.
  *
- * Included by block/ only. Requests reach a driver in the graph's thread, in coroutines, several at a time; offsets and lengths
- * obey bl.request_alignment and the max_* limits, and lie inside the image (writes of a growable protocol excepted).
+ * Included by block/ only. Requests reach a driver in the graph's thread, in coroutines, several at
+ * a time; offsets and lengths obey bl.request_alignment and the max_* limits, and lie inside the
+ * image (writes of a growable protocol excepted).
  */
 #ifndef FERRY_BLOCK_BLOCK_INT_H
 #define FERRY_BLOCK_BLOCK_INT_H
@@ -23,23 +24,25 @@ typedef struct BlockLimits {
     size_t min_mem_alignment;   /* buffers of requests, bytes */
     int64_t max_pdiscard, pdiscard_alignment;           /* 0: no limit / request_alignment */
     int64_t max_pwrite_zeroes, pwrite_zeroes_alignment; /* 0: no limit / request_alignment */
-    int64_t opt_transfer;       /* bytes; 0: unknown */
+    int64_t opt_transfer;                               /* bytes; 0: unknown */
 } BlockLimits;
 
 struct BlockDriver {
     const char *format_name;
     const char *protocol_name; /* URL scheme or NULL */
-    BlockdevDriver driver;     /* which branch of BlockdevOptions; BLOCKDEV_DRIVER__MAX for internal filters */
-    size_t instance_size;      /* of bs->opaque, zeroed before open */
+    /* which branch of BlockdevOptions; BLOCKDEV_DRIVER__MAX for internal filters */
+    BlockdevDriver driver;
+    size_t instance_size; /* of bs->opaque, zeroed before open */
 
-    bool is_protocol;      /* holds the bytes itself: no `file` child */
-    bool is_filter;        /* shows its PRIMARY|FILTERED child's data unchanged */
+    bool is_protocol; /* holds the bytes itself: no `file` child */
+    bool is_filter;   /* shows its PRIMARY|FILTERED child's data unchanged */
     bool supports_backing;
-    bool has_variable_length; /* the size may change behind our back: ask bdrv_co_getlength each time */
+    /* the size may change behind our back: ask bdrv_co_getlength each time */
+    bool has_variable_length;
 
     /*
-     * Protocols: what file names of theirs start with ("nbd:", "nbd+unix:"; NULL-terminated), and how such a name becomes options:
-     * fills o->driver and o->u.
+     * Protocols: what file names of theirs start with ("nbd:", "nbd+unix:"; NULL-terminated), and
+     * how such a name becomes options: fills o->driver and o->u.
      */
     const char *const *filename_prefixes;
     bool (*bdrv_parse_filename)(const char *filename, BlockdevOptions *o, GError **errp);
@@ -48,59 +51,75 @@ struct BlockDriver {
     int (*bdrv_probe)(const uint8_t *buf, size_t bytes, const char *filename);
 
     /*
-     * Opens: reads options (opts->u.DRIVER; NULL for internal filters), attaches children, sets bs->total_bytes,
-     * bs->supported_*_flags. On failure undoes all but children, which the caller detaches. bs->open_flags is final but for read-only
-     * degradation, which the driver states through bdrv_apply_auto_read_only().
+     * Opens: reads options (opts->u.DRIVER; NULL for internal filters), attaches children, sets
+     * bs->total_bytes, bs->supported_*_flags. On failure undoes all but children, which the caller
+     * detaches. bs->open_flags is final but for read-only degradation, which the driver states
+     * through bdrv_apply_auto_read_only().
      */
-    bool coroutine_fn (*bdrv_co_open)(BlockDriverState *bs, const BlockdevOptions *opts, int flags, GError **errp);
+    bool coroutine_fn (*bdrv_co_open)(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
+                                      GError **errp);
     /* Everything drained. Writes back what must be on disk; children are still attached. */
     void coroutine_fn (*bdrv_co_close)(BlockDriverState *bs);
 
-    /* Reopen in two steps. prepare may fail; exactly one of commit, abort follows. Runs in the main thread, drained. */
+    /*
+     * Reopen in two steps. prepare may fail; exactly one of commit, abort follows. Runs in the main
+     * thread, drained.
+     */
     bool coroutine_fn (*bdrv_co_reopen_prepare)(BDRVReopenState *state, GError **errp);
     void coroutine_fn (*bdrv_co_reopen_commit)(BDRVReopenState *state);
     void coroutine_fn (*bdrv_co_reopen_abort)(BDRVReopenState *state);
 
     /*
-     * What bs needs on `child` so that its parents may have perm and share shared. NULL: bdrv_default_perms().
-     * Pure function; main thread.
+     * What bs needs on `child` so that its parents may have perm and share shared. NULL:
+     * bdrv_default_perms(). Pure function; main thread.
      */
-    void (*bdrv_child_perm)(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm, uint64_t shared,
-                            uint64_t *nperm, uint64_t *nshared);
-    /* The sum of what parents do and share on bs is about to change: locks. set or abort follows check. Main thread. */
+    void (*bdrv_child_perm)(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                            uint64_t shared, uint64_t *nperm, uint64_t *nshared);
+    /*
+     * The sum of what parents do and share on bs is about to change: locks. set or abort follows
+     * check. Main thread.
+     */
     bool (*bdrv_check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
     void (*bdrv_set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
     void (*bdrv_abort_perm_update)(BlockDriverState *bs);
 
     /* Data path. flags are limited to bs->supported_*_flags; the rest is emulated above. */
-    int coroutine_fn (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-                                       size_t qiov_offset, BdrvRequestFlags flags);
-    int coroutine_fn (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-                                        size_t qiov_offset, BdrvRequestFlags flags);
+    int coroutine_fn (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags);
+    int coroutine_fn (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        QEMUIOVector *qiov, size_t qiov_offset,
+                                        BdrvRequestFlags flags);
     /* -ENOTSUP: the caller writes a buffer of zeroes instead. */
     int coroutine_fn (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                               BdrvRequestFlags flags);
     int coroutine_fn (*bdrv_co_pdiscard)(BlockDriverState *bs, int64_t offset, int64_t bytes);
-    int coroutine_fn (*bdrv_co_pwritev_compressed)(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                   QEMUIOVector *qiov, size_t qiov_offset);
+    int coroutine_fn (*bdrv_co_pwritev_compressed)(BlockDriverState *bs, int64_t offset,
+                                                   int64_t bytes, QEMUIOVector *qiov,
+                                                   size_t qiov_offset);
     /* Formats: write caches to the children (which are flushed afterwards). */
     int coroutine_fn (*bdrv_co_flush_to_os)(BlockDriverState *bs);
     /* Protocols: make what was written durable. */
     int coroutine_fn (*bdrv_co_flush_to_disk)(BlockDriverState *bs);
 
     /*
-     * Copies from bs to dst: translate and call bdrv_co_copy_range_from() on a child, or, in a protocol driver, call
-     * bdrv_co_copy_range_to(). NULL: -ENOTSUP.
+     * Copies from bs to dst: translate and call bdrv_co_copy_range_from() on a child, or, in a
+     * protocol driver, call bdrv_co_copy_range_to(). NULL: -ENOTSUP.
      */
-    int coroutine_fn (*bdrv_co_copy_range_from)(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
-                                                int64_t dst_offset, int64_t bytes, BdrvRequestFlags write_flags);
-    /* Receives from the protocol node behind src; translate towards bs's own protocol node, which does the copy. */
-    int coroutine_fn (*bdrv_co_copy_range_to)(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
-                                              int64_t offset, int64_t bytes, BdrvRequestFlags write_flags);
+    int coroutine_fn (*bdrv_co_copy_range_from)(BlockDriverState *bs, int64_t offset,
+                                                BdrvChild *dst, int64_t dst_offset, int64_t bytes,
+                                                BdrvRequestFlags write_flags);
+    /*
+     * Receives from the protocol node behind src; translate towards bs's own protocol node, which
+     * does the copy.
+     */
+    int coroutine_fn (*bdrv_co_copy_range_to)(BlockDriverState *bs, BdrvChild *src,
+                                              int64_t src_offset, int64_t offset, int64_t bytes,
+                                              BdrvRequestFlags write_flags);
 
     /*
-     * Protocols: a descriptor whose bytes at the same offsets are the node's, to be read by any thread while the caller's request keeps the
-     * node open; -1: there is none.
+     * Protocols: a descriptor whose bytes at the same offsets are the node's, to be read by any
+     * thread while the caller's request keeps the node open; -1: there is none.
      */
     int (*bdrv_get_read_fd)(BlockDriverState *bs);
 
@@ -109,9 +128,11 @@ struct BlockDriver {
                                              BdrvBlockStatus *status);
     int64_t coroutine_fn (*bdrv_co_getlength)(BlockDriverState *bs);
     int64_t coroutine_fn (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);
-    bool coroutine_fn (*bdrv_co_truncate)(BlockDriverState *bs, int64_t size, bool exact, PreallocMode prealloc,
-                                          BdrvRequestFlags flags, GError **errp);
-    void (*bdrv_refresh_limits)(BlockDriverState *bs); /* bs->bl holds the children's merged limits on entry */
+    bool coroutine_fn (*bdrv_co_truncate)(BlockDriverState *bs, int64_t size, bool exact,
+                                          PreallocMode prealloc, BdrvRequestFlags flags,
+                                          GError **errp);
+    /* bs->bl holds the children's merged limits on entry */
+    void (*bdrv_refresh_limits)(BlockDriverState *bs);
     bool (*bdrv_has_zero_init)(BlockDriverState *bs);
 
     /* Creation: from schema options. */
@@ -121,17 +142,21 @@ struct BlockDriver {
                                                     const char *backing_fmt);
 
     /*
-     * Dirty bitmaps kept in the image; NULL: none can be. Whether one more of that name could be stored when the image is closed; and removing
-     * what the image has of one (nothing is fine).
+     * Dirty bitmaps kept in the image; NULL: none can be. Whether one more of that name could be
+     * stored when the image is closed; and removing what the image has of one (nothing is fine).
      */
     bool coroutine_fn (*bdrv_co_can_store_new_dirty_bitmap)(BlockDriverState *bs, const char *name,
                                                             uint32_t granularity, GError **errp);
-    bool coroutine_fn (*bdrv_co_remove_persistent_dirty_bitmap)(BlockDriverState *bs, const char *name,
-                                                                GError **errp);
+    bool coroutine_fn (*bdrv_co_remove_persistent_dirty_bitmap)(BlockDriverState *bs,
+                                                                const char *name, GError **errp);
 
-    /* The connection is to be given up now, so that a hung request ends with an error (yank, force cancel, shutdown). */
+    /*
+     * The connection is to be given up now, so that a hung request ends with an error (yank, force
+     * cancel, shutdown).
+     */
     void (*bdrv_cancel_in_flight)(BlockDriverState *bs);
-    void (*bdrv_detach_aio_context)(BlockDriverState *bs);                  /* drained; old thread is idle */
+    /* drained; old thread is idle */
+    void (*bdrv_detach_aio_context)(BlockDriverState *bs);
     void (*bdrv_attach_aio_context)(BlockDriverState *bs, AioContext *ctx); /* drained */
     /* Drained section begins/ends: background work of the driver stops and starts. Graph thread. */
     void (*bdrv_drain_begin)(BlockDriverState *bs);
@@ -141,10 +166,15 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_inactivate)(BlockDriverState *bs);
 
     /* For people and query-*; NULL where there is nothing to tell. The caller frees. */
-    ImageInfoSpecific *coroutine_fn (*bdrv_co_get_specific_info)(BlockDriverState *bs, GError **errp);
+    ImageInfoSpecific *coroutine_fn (*bdrv_co_get_specific_info)(BlockDriverState *bs,
+                                                                 GError **errp);
     BlockStatsSpecific *(*bdrv_get_specific_stats)(BlockDriverState *bs);
-    bool coroutine_fn (*bdrv_co_get_info)(BlockDriverState *bs, int64_t *cluster_size, bool *is_dirty);
-    /* Sets bs->filename (a name to reopen by) where the options say it better than a json: name would. */
+    bool coroutine_fn (*bdrv_co_get_info)(BlockDriverState *bs, int64_t *cluster_size,
+                                          bool *is_dirty);
+    /*
+     * Sets bs->filename (a name to reopen by) where the options say it better than a json: name
+     * would.
+     */
     void (*bdrv_refresh_filename)(BlockDriverState *bs);
 
     /* blkdebug and formats: "l1_update", "read_aio", ...: see BlkdebugEvent. */
@@ -153,7 +183,10 @@ struct BlockDriver {
     int (*bdrv_debug_remove_breakpoint)(BlockDriverState *bs, const char *tag);
     int (*bdrv_debug_resume)(BlockDriverState *bs, const char *tag);
     bool (*bdrv_debug_is_suspended)(BlockDriverState *bs, const char *tag);
-    /* Waits until a request has stopped at the breakpoint; -ENOENT when there is none of that tag (any more). Graph thread. */
+    /*
+     * Waits until a request has stopped at the breakpoint; -ENOENT when there is none of that tag
+     * (any more). Graph thread.
+     */
     int coroutine_fn (*bdrv_co_debug_wait)(BlockDriverState *bs, const char *tag);
 };
 
@@ -174,8 +207,8 @@ typedef struct BdrvTrackedRequest {
     bool serialising;
     int64_t overlap_offset, overlap_bytes; /* what others must not touch, widened to alignment */
     Coroutine *co;
-    CoQueue wait_queue;                       /* requests blocked by this one */
-    struct BdrvTrackedRequest *waiting_for;   /* never a cycle: see tracked_request_wait() */
+    CoQueue wait_queue;                     /* requests blocked by this one */
+    struct BdrvTrackedRequest *waiting_for; /* never a cycle: see tracked_request_wait() */
     LIST_ENTRY(BdrvTrackedRequest) list;
 } BdrvTrackedRequest;
 
@@ -188,43 +221,45 @@ struct BlockDriverState {
     /* Main thread. */
     const BlockDriver *drv;
     char node_name[BDRV_NODE_NAME_MAX]; /* never empty once open; '#' first when made up */
-    bool closing; /* the last reference is gone: the name is free again */
+    bool closing;                       /* the last reference is gone: the name is free again */
     bool implicit;                      /* inserted by a job without the user asking for it */
     int refcnt;
-    int open_flags; /* BDRV_O_* as in force */
+    int open_flags;           /* BDRV_O_* as in force */
     BlockdevOptions *options; /* as opened, node references resolved to names; owned */
     LIST_HEAD(, BdrvChild) children;
     LIST_HEAD(, BdrvChild) parents;
     LIST_HEAD(, BdrvOpBlocker) op_blockers[BLOCK_OP_TYPE_MAX];
     uint64_t cumulative_perm, cumulative_shared; /* as last set in the driver */
-    char *filename;        /* see bdrv_get_filename() */
-    char *exact_filename;  /* a plain path or URL when that is enough, else "" */
-    char *backing_file;    /* as the image header says, "" without */
-    char *backing_format;  /* as the image header says, "" without */
+    char *filename;                              /* see bdrv_get_filename() */
+    char *exact_filename; /* a plain path or URL when that is enough, else "" */
+    char *backing_file;   /* as the image header says, "" without */
+    char *backing_format; /* as the image header says, "" without */
     TAILQ_ENTRY(BlockDriverState) all_nodes;
 
     /* Main thread while drained, then read in the graph's thread. */
     AioContext *aio_context;
-    void *opaque; /* instance of the driver */
+    void *opaque;              /* instance of the driver */
     BdrvChild *file, *backing; /* shortcuts into children */
     BlockLimits bl;
-    BdrvRequestFlags supported_read_flags, supported_write_flags, supported_zero_flags, supported_truncate_flags;
+    BdrvRequestFlags supported_read_flags, supported_write_flags, supported_zero_flags,
+        supported_truncate_flags;
     BlockdevDetectZeroesOptions detect_zeroes;
-    bool force_share; /* the image may be in use elsewhere: read without locking it */
+    bool force_share;   /* the image may be in use elsewhere: read without locking it */
     bool monitor_owned; /* blockdev-add holds a reference for its user */
-    bool probed_raw; /* format was guessed as raw: writes that would make it look like another format fail */
+    /* format was guessed as raw: writes that would make it look like another format fail */
+    bool probed_raw;
 
     /* Graph thread. */
     int64_t total_bytes;
-    int in_flight;         /* requests in the driver or queued inside this node */
-    int quiesce_counter;   /* > 0: in a drained section */
+    int in_flight;       /* requests in the driver or queued inside this node */
+    int quiesce_counter; /* > 0: in a drained section */
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;
     unsigned serialising_in_flight;
     CoQueue flush_queue;
     bool active_flush;
     uint64_t write_gen, flushed_gen; /* skip flushes that have nothing to make durable */
     LIST_HEAD(, BdrvDirtyBitmap) dirty_bitmaps;
-    int copy_on_read; /* > 0: reads populate this node */
+    int copy_on_read;                /* > 0: reads populate this node */
     uint64_t wr_highest_offset;      /* end of the highest write, bytes: BlockDeviceStats */
     uint64_t write_threshold_offset; /* BLOCK_WRITE_THRESHOLD event above this; 0: off */
 };
@@ -242,11 +277,11 @@ struct BDRVReopenState {
 extern const BlockDriver *const bdrv_drivers[];
 
 /* Formats: file holds metadata and data. Filters: passes through. */
-void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm, uint64_t shared,
-                        uint64_t *nperm, uint64_t *nshared);
+void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                        uint64_t shared, uint64_t *nperm, uint64_t *nshared);
 /*
- * A read-write open turned out impossible: goes read-only when auto-read-only allows it; false with errp (which says errmsg)
- * otherwise.
+ * A read-write open turned out impossible: goes read-only when auto-read-only allows it; false with
+ * errp (which says errmsg) otherwise.
  */
 bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *errmsg, GError **errp);
 /* Merges the children's limits into bs->bl and asks the driver. */
@@ -259,21 +294,26 @@ void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes);
 void bdrv_inc_in_flight(BlockDriverState *bs);
 void bdrv_dec_in_flight(BlockDriverState *bs);
 
-int coroutine_fn bdrv_co_copy_range_from(BdrvChild *src, int64_t src_offset, BdrvChild *dst, int64_t dst_offset,
-                                         int64_t bytes, BdrvRequestFlags write_flags);
-int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvChild *dst, int64_t dst_offset,
-                                       int64_t bytes, BdrvRequestFlags write_flags);
+int coroutine_fn bdrv_co_copy_range_from(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
+                                         int64_t dst_offset, int64_t bytes,
+                                         BdrvRequestFlags write_flags);
+int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
+                                       int64_t dst_offset, int64_t bytes,
+                                       BdrvRequestFlags write_flags);
 
 /* Tells blkdebug nodes below (bs->file chain) that the event happens now. */
 void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BlkdebugEvent event);
-#define BLKDBG_CO_EVENT(child, evt)                                                                \
-    do {                                                                                           \
-        if (child) {                                                                               \
-            bdrv_co_debug_event(child, evt);                                                       \
-        }                                                                                          \
+#define BLKDBG_CO_EVENT(child, evt)          \
+    do {                                     \
+        if (child) {                         \
+            bdrv_co_debug_event(child, evt); \
+        }                                    \
     } while (0)
 
-/* Buffer aligned for requests on bs (and as large as a page at least); -> NULL when memory is short. qemu_vfree() frees. */
+/*
+ * Buffer aligned for requests on bs (and as large as a page at least); -> NULL when memory is
+ * short. qemu_vfree() frees.
+ */
 void *qemu_try_blockalign(BlockDriverState *bs, size_t bytes);
 void qemu_vfree(void *buf);
 size_t bdrv_opt_mem_align(BlockDriverState *bs);

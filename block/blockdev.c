@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP commands that make, change and remove nodes. Handlers run in coroutines of the main thread. */
+/*
+ * QMP commands that make, change and remove nodes. Handlers run in coroutines of the main thread.
+ */
 #include "block/blockdev.h"
 
 #include "block/block-backend.h"
@@ -37,7 +39,8 @@ bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
             g_autofree char *desc =
                 parent->klass->get_parent_desc ? parent->klass->get_parent_desc(parent) : NULL;
 
-            error_setg(errp, "Node %s is in use by %s", arg->node_name, desc ? desc : "another user");
+            error_setg(errp, "Node %s is in use by %s", arg->node_name,
+                       desc ? desc : "another user");
             return false;
         }
     }
@@ -140,7 +143,8 @@ bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GErro
         return false;
     }
     if (bdrv_is_read_only(image)) {
-        error_setg(errp, "Node '%s' is read-only: reopen it for writing first", arg->image_node_name);
+        error_setg(errp, "Node '%s' is read-only: reopen it for writing first",
+                   arg->image_node_name);
         return false;
     }
     bdrv_co_drained_begin(image);

@@ -6,8 +6,9 @@
 #include "block/block.h"
 
 /*
- * -drive: options as the command line has them ("file=x,format=qcow2,if=none,id=d0,..."). Makes the node and, if an id is given or made up,
- * its device. `text` "format=help" prints the formats to stdout and exits. Start-up only.
+ * -drive: options as the command line has them ("file=x,format=qcow2,if=none,id=d0,..."). Makes the
+ * node and, if an id is given or made up, its device. `text` "format=help" prints the formats to
+ * stdout and exits. Start-up only.
  */
 bool coroutine_fn drive_co_new(const char *text, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Removes the devices that -drive made; shutdown, before bdrv_co_close_all(). */

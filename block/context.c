@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Moving a graph between event loops (iothreads). Main thread; the whole connected graph moves at once. */
+/*
+ * Moving a graph between event loops (iothreads). Main thread; the whole connected graph moves at
+ * once.
+ */
 #include "block/graph.h"
 
 #include "util/error.h"
@@ -29,7 +32,8 @@ static bool parents_can_move(BlockDriverState *bs, AioContext *ctx, GError **err
     BdrvChild *child;
 
     LIST_FOREACH(child, &bs->parents, next_parent) {
-        if (child->klass->can_set_aio_context && !child->klass->can_set_aio_context(child, ctx, errp)) {
+        if (child->klass->can_set_aio_context &&
+            !child->klass->can_set_aio_context(child, ctx, errp)) {
             return false;
         }
     }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The copy-on-read driver: what a read gets from a backing file is written into the image below, so that the next read finds it there.
+ * The copy-on-read driver: what a read gets from a backing file is written into the image below, so
+ * that the next read finds it there.
  *
- * A copy reads, looks whether the image still lacks the range, and writes, all under the exclusive side of a lock whose shared side every guest
- * write takes: a guest write comes before the look or after the copy, and is never overwritten.
+ * A copy reads, looks whether the image still lacks the range, and writes, all under the exclusive
+ * side of a lock whose shared side every guest write takes: a guest write comes before the look or
+ * after the copy, and is never overwritten.
  */
 #include "block/copy-on-read.h"
 
@@ -16,8 +18,9 @@
 #define COR_MAX_BYTES (1024 * 1024)
 
 typedef struct BDRVCorState {
-    BlockDriverState *bottom; /* the last node to copy from, referenced; NULL: the end of the chain */
-    CoRwlock lock;            /* copies exclude writes (and each other) */
+    /* the last node to copy from, referenced; NULL: the end of the chain */
+    BlockDriverState *bottom;
+    CoRwlock lock; /* copies exclude writes (and each other) */
 } BDRVCorState;
 
 static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
@@ -37,7 +40,8 @@ static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions
             return false;
         }
         if (!bdrv_chain_contains(bs->file->bs, bottom)) {
-            error_setg(errp, "Node '%s' is not in a backing chain of '%s'", o->bottom, bs->node_name);
+            error_setg(errp, "Node '%s' is not in a backing chain of '%s'", o->bottom,
+                       bs->node_name);
             return false;
         }
         if (bdrv_filter_bs(bottom)) {
@@ -75,8 +79,12 @@ static void cor_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uin
     }
 }
 
-/* 1 when the contents come from above `bottom` and not from the image itself, 0 when there is nothing to copy; *pnum as block status. */
-static int coroutine_fn wants_copy(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum)
+/*
+ * 1 when the contents come from above `bottom` and not from the image itself, 0 when there is
+ * nothing to copy; *pnum as block status.
+ */
+static int coroutine_fn wants_copy(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   int64_t *pnum)
 {
     BDRVCorState *s = bs->opaque;
     BlockDriverState *image = bdrv_skip_filters(bs);
@@ -118,8 +126,7 @@ static int coroutine_fn populate(BlockDriverState *bs, int64_t offset, int64_t b
     }
     if (ret > 0) {
         BLKDBG_CO_EVENT(bs->file, BLKDBG_COR_WRITE);
-        ret = bdrv_co_pwrite(bs->file, offset, MIN(bytes, pnum), buf,
-                             BDRV_REQ_WRITE_UNCHANGED);
+        ret = bdrv_co_pwrite(bs->file, offset, MIN(bytes, pnum), buf, BDRV_REQ_WRITE_UNCHANGED);
     }
     qemu_co_rwlock_unlock(&s->lock);
     return ret;
@@ -143,7 +150,8 @@ static int coroutine_fn copy_piece(BlockDriverState *bs, int64_t offset, int64_t
 }
 
 static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
 {
     while (bytes > 0) {
         int64_t n = bytes;
@@ -167,7 +175,8 @@ static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int6
 }
 
 static int coroutine_fn cor_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
 {
     BDRVCorState *s = bs->opaque;
     int ret;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Creating images by name, as qemu-img create would: what drive-mirror and snapshots do for their targets. */
+/*
+ * Creating images by name, as qemu-img create would: what drive-mirror and snapshots do for their
+ * targets.
+ */
 #include "block/graph.h"
 
 #include <string.h>

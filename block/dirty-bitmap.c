@@ -30,8 +30,8 @@ struct BdrvDirtyBitmap {
     LIST_ENTRY(BdrvDirtyBitmap) next; /* bs->dirty_bitmaps */
 };
 
-BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity, const char *name,
-                                          GError **errp)
+BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
+                                          const char *name, GError **errp)
 {
     int64_t size = bdrv_getlength(bs);
     BdrvDirtyBitmap *bitmap, *last = NULL, *other;
@@ -41,7 +41,8 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     }
     if (granularity < BDRV_BITMAP_MIN_GRANULARITY || granularity > BDRV_BITMAP_MAX_GRANULARITY ||
         (granularity & (granularity - 1))) {
-        error_setg(errp, "Granularity %u is not a power of two from 512 to 2147483648", granularity);
+        error_setg(errp, "Granularity %u is not a power of two from 512 to 2147483648",
+                   granularity);
         return NULL;
     }
     if (name && strlen(name) > BDRV_BITMAP_NAME_MAX) {
@@ -54,7 +55,8 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
         return NULL;
     }
     if (size < 0) {
-        error_setg_errno(errp, (int)-size, "Could not get the length of node '%s'", bdrv_get_node_name(bs));
+        error_setg_errno(errp, (int)-size, "Could not get the length of node '%s'",
+                         bdrv_get_node_name(bs));
         return NULL;
     }
     bitmap = g_new0(BdrvDirtyBitmap, 1);
@@ -301,7 +303,8 @@ void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
         int64_t at = offset, len = bytes;
         bool was_clean;
 
-        if (!bitmap->enabled || !clip(bitmap, &at, &len) || mark_was_expected(bitmap, offset, bytes)) {
+        if (!bitmap->enabled || !clip(bitmap, &at, &len) ||
+            mark_was_expected(bitmap, offset, bytes)) {
             continue;
         }
         was_clean = hbitmap_empty(bitmap->hb);

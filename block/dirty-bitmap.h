@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Dirty bitmaps of a node: which granules were written since the bitmap was last cleared. The request path marks them when a
- * write, zero-write, discard or copy ends (also when it failed: contents are unknown then), before the request is acknowledged.
+ * Dirty bitmaps of a node: which granules were written since the bitmap was last cleared. The
+ * request path marks them when a write, zero-write, discard or copy ends (also when it failed:
+ * contents are unknown then), before the request is acknowledged.
  *
- * Created and removed in the main thread while the node is drained; set, reset and iterated in the graph's thread.
+ * Created and removed in the main thread while the node is drained; set, reset and iterated in the
+ * graph's thread.
  */
 #ifndef FERRY_BLOCK_DIRTY_BITMAP_H
 #define FERRY_BLOCK_DIRTY_BITMAP_H
@@ -15,8 +17,12 @@ typedef struct BdrvDirtyBitmap BdrvDirtyBitmap;
 
 #define BDRV_BITMAP_NAME_MAX 1023
 
-/* granularity in bytes (power of two, 512..2 GiB; 0: default, 64 KiB). name NULL: internal, invisible to users. */
-BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity, const char *name, GError **errp);
+/*
+ * granularity in bytes (power of two, 512..2 GiB; 0: default, 64 KiB). name NULL: internal,
+ * invisible to users.
+ */
+BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
+                                          const char *name, GError **errp);
 void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap);
 BdrvDirtyBitmap *bdrv_find_dirty_bitmap(BlockDriverState *bs, const char *name);
 /* The next bitmap of bs; NULL starts and ends. */
@@ -47,14 +53,15 @@ bool bdrv_dirty_bitmap_inconsistent(const BdrvDirtyBitmap *bitmap);
 bool bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, uint32_t flags, GError **errp);
 
 /*
- * Calls fn(opaque) in the graph's thread whenever a request of the node makes the clean bitmap dirty. One listener a bitmap; fn NULL
- * ends it.
+ * Calls fn(opaque) in the graph's thread whenever a request of the node makes the clean bitmap
+ * dirty. One listener a bitmap; fn NULL ends it.
  */
 void bdrv_dirty_bitmap_set_notify(BdrvDirtyBitmap *bitmap, void (*fn)(void *opaque), void *opaque);
 /*
- * For a user that sees to a request itself: the next mark of exactly [offset, offset + bytes) by the request path is left out. Each
- * call is good for one mark, and must be undone by bdrv_dirty_bitmap_unexpect() when the request has ended, which is true if
- * the mark had come. Graph thread.
+ * For a user that sees to a request itself: the next mark of exactly [offset, offset + bytes) by
+ * the request path is left out. Each call is good for one mark, and must be undone by
+ * bdrv_dirty_bitmap_unexpect() when the request has ended, which is true if the mark had come.
+ * Graph thread.
  */
 void bdrv_dirty_bitmap_expect(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 bool bdrv_dirty_bitmap_unexpect(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
@@ -62,7 +69,10 @@ bool bdrv_dirty_bitmap_unexpect(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t
 void bdrv_set_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_reset_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap);
-/* Gives the bitmap other contents, of the same size and granularity, which it owns from now on; returns the old ones to the caller. */
+/*
+ * Gives the bitmap other contents, of the same size and granularity, which it owns from now on;
+ * returns the old ones to the caller.
+ */
 HBitmap *bdrv_dirty_bitmap_swap(BdrvDirtyBitmap *bitmap, HBitmap *contents);
 /* query-block's list of the named bitmaps of bs. The caller frees. */
 BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs);

@@ -11,15 +11,6 @@
 #include "block/throttle.h"
 
 const BlockDriver *const bdrv_drivers[] = {
-    &bdrv_file,
-    &bdrv_host_device,
-    &bdrv_nbd,
-    &bdrv_null_co,
-    &bdrv_null_aio,
-    &bdrv_qcow2,
-    &bdrv_raw,
-    &bdrv_blkdebug,
-    &bdrv_copy_on_read,
-    &bdrv_throttle,
-    NULL,
+    &bdrv_file, &bdrv_host_device, &bdrv_nbd,          &bdrv_null_co,  &bdrv_null_aio, &bdrv_qcow2,
+    &bdrv_raw,  &bdrv_blkdebug,    &bdrv_copy_on_read, &bdrv_throttle, NULL,
 };

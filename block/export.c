@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Exports: the generic life cycle. A driver's references keep an export alive after its user has let go of it. */
+/*
+ * Exports: the generic life cycle. A driver's references keep an export alive after its user has
+ * let go of it.
+ */
 #include "block/export.h"
 #include <string.h>
 #include "block/nbd/server-int.h"
@@ -32,7 +35,7 @@ BlockExport *blk_exp_find(const char *id)
 {
     BlockExport *exp;
 
-    TAILQ_FOREACH (exp, &block_exports, next) {
+    TAILQ_FOREACH(exp, &block_exports, next) {
         if (!strcmp(exp->id, id)) {
             return exp;
         }
@@ -202,7 +205,7 @@ static bool blk_exp_any_left(BlockExportType type)
 {
     BlockExport *exp;
 
-    TAILQ_FOREACH (exp, &block_exports, next) {
+    TAILQ_FOREACH(exp, &block_exports, next) {
         if (type == BLOCK_EXPORT_TYPE__MAX || exp->drv->type == type) {
             return true;
         }
@@ -214,7 +217,7 @@ void coroutine_fn blk_exp_co_close_all(BlockExportType type)
 {
     BlockExport *exp;
 
-    TAILQ_FOREACH (exp, &block_exports, next) {
+    TAILQ_FOREACH(exp, &block_exports, next) {
         if (type == BLOCK_EXPORT_TYPE__MAX || exp->drv->type == type) {
             blk_exp_request_shutdown(exp); /* leaves the list later, in a bottom half */
         }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Exports: nodes that others outside the process read and write. The generic part owns the BlockBackend, the reference count and
- * the life cycle (running -> shutting down -> deleted with BLOCK_EXPORT_DELETED); a driver (block/nbd/server) does the rest.
+ * Exports: nodes that others outside the process read and write. The generic part owns the
+ * BlockBackend, the reference count and the life cycle (running -> shutting down -> deleted with
+ * BLOCK_EXPORT_DELETED); a driver (block/nbd/server) does the rest.
  */
 #ifndef FERRY_BLOCK_EXPORT_H
 #define FERRY_BLOCK_EXPORT_H
@@ -16,7 +17,10 @@ typedef struct BlockExportDriver {
     size_t instance_size; /* BlockExport is its first member */
     /* Main thread. exp->blk is set up, exp->ctx chosen. */
     bool coroutine_fn (*create)(BlockExport *exp, const BlockExportOptions *opts, GError **errp);
-    /* Asks users to go: no new connections, the present ones are closed. References are dropped as they end. */
+    /*
+     * Asks users to go: no new connections, the present ones are closed. References are dropped as
+     * they end.
+     */
     void (*request_shutdown)(BlockExport *exp);
     /* The last reference is gone: release everything. Main thread. */
     void (*delete)(BlockExport *exp);
@@ -39,7 +43,9 @@ BlockExport *blk_exp_next(BlockExport *exp);
 void blk_exp_ref(BlockExport *exp);
 void blk_exp_unref(BlockExport *exp); /* any thread */
 void blk_exp_request_shutdown(BlockExport *exp);
-/* Shuts down every export (of a type; BLOCK_EXPORT_TYPE__MAX: all) and waits until they are gone. */
+/*
+ * Shuts down every export (of a type; BLOCK_EXPORT_TYPE__MAX: all) and waits until they are gone.
+ */
 void coroutine_fn blk_exp_co_close_all(BlockExportType type);
 
 #endif

@@ -85,12 +85,14 @@ static int resize_worker(void *opaque)
 {
     ResizeJob *job = opaque;
 
-    return file_resize_fd(job->fd, job->filename, job->old_size, job->size, job->prealloc, job->errp)
+    return file_resize_fd(job->fd, job->filename, job->old_size, job->size, job->prealloc,
+                          job->errp)
                ? 0
                : -EIO;
 }
 
-static bool coroutine_fn resize_device(BlockDriverState *bs, int64_t size, bool exact, GError **errp)
+static bool coroutine_fn resize_device(BlockDriverState *bs, int64_t size, bool exact,
+                                       GError **errp)
 {
     int64_t now = bdrv_co_getlength(bs);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where a file has data and where holes: SEEK_DATA and SEEK_HOLE, asked in a worker thread and remembered. */
+/*
+ * Where a file has data and where holes: SEEK_DATA and SEEK_HOLE, asked in a worker thread and
+ * remembered.
+ */
 #include "block/file.h"
 
 #include <errno.h>
@@ -86,7 +89,10 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
     if (!found.is_data) {
         status->flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_OFFSET_VALID;
     }
-    /* Direct I/O wants whole blocks: a hole or data run that ends inside one ends at the block's end as data. */
+    /*
+     * Direct I/O wants whole blocks: a hole or data run that ends inside one ends at the block's
+     * end as data.
+     */
     if (s->request_align > 1 && (status->pnum & (s->request_align - 1))) {
         int64_t whole = status->pnum & ~(int64_t)(s->request_align - 1);
 

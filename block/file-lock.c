@@ -2,10 +2,11 @@
 /*
  * Image locking.
  *
- * Two byte ranges of the file stand for permissions, one byte each: from 100 on what a process does, from 200 on what it does
- * not let others do. A process holds shared locks on its bytes and then looks whether anybody else's contradict: a permission
- * it uses that another forbids, or one it forbids that another uses. Bit n of BLK_PERM_* is byte n. These are the offsets that
- * qemu-img and other users of the same scheme look at.
+ * Two byte ranges of the file stand for permissions, one byte each: from 100 on what a process
+ * does, from 200 on what it does not let others do. A process holds shared locks on its bytes and
+ * then looks whether anybody else's contradict: a permission it uses that another forbids, or one
+ * it forbids that another uses. Bit n of BLK_PERM_* is byte n. These are the offsets that qemu-img
+ * and other users of the same scheme look at.
  */
 #include "block/file.h"
 
@@ -110,9 +111,10 @@ static bool check_others(int fd, uint64_t perm, uint64_t unshared, const char *f
         if ((unshared & bit) && byte_held_elsewhere(fd, LOCK_PERM_BASE + i)) {
             g_autofree char *name = bdrv_perm_names(bit);
 
-            error_setg(errp,
-                       "Failed to get shared \"%s\" lock on '%s': Is another process using the image?",
-                       name, filename);
+            error_setg(
+                errp,
+                "Failed to get shared \"%s\" lock on '%s': Is another process using the image?",
+                name, filename);
             return false;
         }
     }
@@ -124,7 +126,10 @@ void file_lock_move(BDRVFileState *s, int fd)
     uint64_t perm = s->locked_perm, unshared = s->locked_shared;
 
     s->locked_perm = s->locked_shared = 0;
-    /* They are held on the old descriptor, so nobody holds a contrary one; only a full kernel table could refuse. */
+    /*
+     * They are held on the old descriptor, so nobody holds a contrary one; only a full kernel table
+     * could refuse.
+     */
     (void)take_locks(fd, perm, LOCK_PERM_BASE, &s->locked_perm, s->filename, NULL);
     (void)take_locks(fd, unshared, LOCK_SHARED_BASE, &s->locked_shared, s->filename, NULL);
 }

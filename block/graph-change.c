@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Changes to a live graph: inserting filters, replacing nodes, repointing edges. All are atomic: on failure nothing has changed. */
+/*
+ * Changes to a live graph: inserting filters, replacing nodes, repointing edges. All are atomic: on
+ * failure nothing has changed.
+ */
 #include "block/graph.h"
 
 #include "util/error.h"
@@ -21,7 +24,10 @@ static void move_edge(GArray *moved, BdrvChild *child, BlockDriverState *to)
     g_array_append_val(moved, edge);
 }
 
-/* Settles the references of moved edges: the old target's on success, the new one's after moving back. */
+/*
+ * Settles the references of moved edges: the old target's on success, the new one's after moving
+ * back.
+ */
 static bool finish_move(GArray *moved, BdrvPermTxn *txn, GError **errp)
 {
     bool ok = bdrv_perm_txn_run(txn, errp);
@@ -80,7 +86,10 @@ bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
     return ok;
 }
 
-/* A parent that lies below (or is) the new node must keep its edge, or the graph would have a cycle. */
+/*
+ * A parent that lies below (or is) the new node must keep its edge, or the graph would have a
+ * cycle.
+ */
 static bool skip_own_edges(BdrvChild *child, void *opaque)
 {
     return child->klass->parent_is_bds && bdrv_graph_contains(opaque, child->opaque);
@@ -152,8 +161,8 @@ bool bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing, GError
         return false;
     }
     if (bdrv_graph_contains(backing, bs)) {
-        error_setg(errp, "Making '%s' a backing child of '%s' would create a cycle", backing->node_name,
-                   bs->node_name);
+        error_setg(errp, "Making '%s' a backing child of '%s' would create a cycle",
+                   backing->node_name, bs->node_name);
         return false;
     }
     if (bs->backing) {

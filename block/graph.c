@@ -6,7 +6,8 @@
  *  - a node has a reference for each parent edge, and for each owner that holds it by pointer;
  *  - a registered node has a unique name; the name leaves the registry before the node is closed;
  *  - all nodes connected by edges have the same aio_context;
- *  - an edge to a quiesced node has delivered drained_begin to its parent exactly once (quiesced_parent).
+ *  - an edge to a quiesced node has delivered drained_begin to its parent exactly once
+ *    (quiesced_parent).
  */
 #include "block/graph.h"
 
@@ -70,7 +71,9 @@ void bdrv_free(BlockDriverState *bs)
     g_free(bs);
 }
 
-/* Letters, digits, '-', '.', '_', starting with a letter: the form of every id that users choose. */
+/*
+ * Letters, digits, '-', '.', '_', starting with a letter: the form of every id that users choose.
+ */
 static bool node_name_wellformed(const char *name)
 {
     if (!g_ascii_isalpha(name[0])) {
@@ -138,7 +141,10 @@ void bdrv_ref(BlockDriverState *bs)
     bs->refcnt++;
 }
 
-/* The last reference is gone: nobody sends requests any more, so what remains is to end in good order. */
+/*
+ * The last reference is gone: nobody sends requests any more, so what remains is to end in good
+ * order.
+ */
 static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
 {
     AioContext *ctx = bs->aio_context;
@@ -161,7 +167,8 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
         if (bs->drv->bdrv_co_close) {
             bs->drv->bdrv_co_close(bs);
         }
-        bs->drv = NULL; /* its state is gone: the end of the drain is no business of the driver's any more */
+        /* its state is gone: the end of the drain is no business of the driver's any more */
+        bs->drv = NULL;
         bdrv_co_drained_end(bs);
         if (ctx != qemu_get_aio_context()) {
             aio_co_reschedule_self(qemu_get_aio_context());
@@ -362,14 +369,19 @@ void bdrv_detach_child_edge(BdrvChild *child)
     g_free(child);
 }
 
-/* Removes an edge, tells the node below that it is less used now, and hands back the edge's reference. */
+/*
+ * Removes an edge, tells the node below that it is less used now, and hands back the edge's
+ * reference.
+ */
 static BlockDriverState *child_unlink(BdrvChild *child)
 {
     BlockDriverState *bs = child->bs;
 
     bdrv_detach_child_edge(child);
     if (bs) {
-        /* Fewer users never conflict; a driver that fails to drop a lock keeps it, which is safe. */
+        /*
+         * Fewer users never conflict; a driver that fails to drop a lock keeps it, which is safe.
+         */
         (void)bdrv_refresh_perms(bs, NULL);
     }
     return bs;
@@ -419,7 +431,7 @@ static int depth_below(const BlockDriverState *bs, int limit)
     const BdrvChild *child;
     int depth = 0;
 
-    LIST_FOREACH (child, &bs->children, next) {
+    LIST_FOREACH(child, &bs->children, next) {
         if (child->bs && depth < limit - 1) {
             int below = depth_below(child->bs, limit - 1);
 
@@ -435,7 +447,7 @@ static int depth_above(const BlockDriverState *bs, int limit)
     const BdrvChild *edge;
     int depth = 0;
 
-    LIST_FOREACH (edge, &bs->parents, next_parent) {
+    LIST_FOREACH(edge, &bs->parents, next_parent) {
         if (edge->klass->parent_is_bds && depth < limit - 1) {
             int above = depth_above(edge->opaque, limit - 1);
 

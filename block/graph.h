@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside of the block graph: what graph.c, perm.c, drain.c, open.c and reopen.c share. Main thread unless said otherwise. */
+/*
+ * Inside of the block graph: what graph.c, perm.c, drain.c, open.c and reopen.c share. Main thread
+ * unless said otherwise.
+ */
 #ifndef FERRY_BLOCK_GRAPH_H
 #define FERRY_BLOCK_GRAPH_H
 
@@ -10,8 +13,9 @@ typedef struct BlockGraph {
     TAILQ_HEAD(BlockNodeList, BlockDriverState) nodes; /* in order of creation */
     GHashTable *by_name;                               /* node_name -> BlockDriverState */
     unsigned auto_names;                               /* counter of made-up names */
-    unsigned closing;                                  /* nodes given to bdrv_unref_later() and not closed yet */
-    CoQueue closing_queue;                             /* waits for closing == 0 */
+    /* nodes given to bdrv_unref_later() and not closed yet */
+    unsigned closing;
+    CoQueue closing_queue; /* waits for closing == 0 */
 } BlockGraph;
 
 BlockGraph *block_graph(void);
@@ -23,9 +27,12 @@ bool bdrv_assign_node_name(BlockDriverState *bs, const char *node_name, GError *
 /* Unlinks and frees an edge; its reference to the node goes to the caller. No permission update. */
 void bdrv_detach_child_edge(BdrvChild *child);
 /* Opens with a parent's force-share on top of bdrv_co_open(). */
-BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *options, int flags, bool force_share,
-                                                    GError **errp);
-/* Where the image's backing file is: relative names start at the image's own folder. The caller frees. */
+BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *options, int flags,
+                                                    bool force_share, GError **errp);
+/*
+ * Where the image's backing file is: relative names start at the image's own folder. The caller
+ * frees.
+ */
 char *bdrv_backing_path(BlockDriverState *bs, GError **errp);
 /* Asks the driver for the names of bs anew. */
 void bdrv_refresh_filename(BlockDriverState *bs);
@@ -41,7 +48,10 @@ void bdrv_free(BlockDriverState *bs);
 /* The edge class of node parents. */
 extern const BdrvChildClass child_of_bds;
 
-/* Repoints an edge without asking for permissions; drains are carried over. Keeps references unchanged. */
+/*
+ * Repoints an edge without asking for permissions; drains are carried over. Keeps references
+ * unchanged.
+ */
 void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs);
 
 /* --- permissions --- */
@@ -60,12 +70,18 @@ bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp);
 
 /* --- drain --- */
 
-/* Delivers or takes back one level of quiescence at bs and above. Graph thread, or main thread while drained. */
+/*
+ * Delivers or takes back one level of quiescence at bs and above. Graph thread, or main thread
+ * while drained.
+ */
 void bdrv_quiesce_begin(BlockDriverState *bs);
 void bdrv_quiesce_end(BlockDriverState *bs);
 /* True while bs or a parent above it is busy. */
 bool bdrv_drain_busy(BlockDriverState *bs);
-/* Held while edges are linked and unlinked, and while they are walked outside of the main thread. Recursive. Any thread. */
+/*
+ * Held while edges are linked and unlinked, and while they are walked outside of the main thread.
+ * Recursive. Any thread.
+ */
 void bdrv_edges_lock(void);
 void bdrv_edges_unlock(void);
 /* Something became idle: drains in progress look again. Any thread. */

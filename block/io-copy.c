@@ -2,8 +2,9 @@
 /*
  * Copying between two edges without passing through the caller's memory.
  *
- * A copy first goes down the source's graph ("from"): formats and filters translate the offset and pass it on. The source's protocol
- * node then starts down the target's graph ("to"), whose protocol node, given both files, does the work.
+ * A copy first goes down the source's graph ("from"): formats and filters translate the offset and
+ * pass it on. The source's protocol node then starts down the target's graph ("to"), whose protocol
+ * node, given both files, does the work.
  */
 #include "block/request.h"
 

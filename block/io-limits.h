@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Limits of drives: block_set_io_throttle, -drive throttling.*, and what query-block shows of them. Main thread. */
+/*
+ * Limits of drives: block_set_io_throttle, -drive throttling.*, and what query-block shows of them.
+ * Main thread.
+ */
 #ifndef FERRY_BLOCK_IO_LIMITS_H
 #define FERRY_BLOCK_IO_LIMITS_H
 
@@ -8,11 +11,14 @@
 #include "util/throttle.h"
 
 /*
- * Takes throttling.* (and the older spellings bps, iops_rd_max, ...) out of the options of a drive. *group is NULL or the name of the group;
- * the caller frees it.
+ * Takes throttling.* (and the older spellings bps, iops_rd_max, ...) out of the options of a drive.
+ * *group is NULL or the name of the group; the caller frees it.
  */
 bool io_limits_take_options(json_object *options, ThrottleConfig *cfg, char **group, GError **errp);
-/* Puts a drive into a group (NULL: the one it is in, else its own) and sets the group's limits; without limits it leaves the group. */
+/*
+ * Puts a drive into a group (NULL: the one it is in, else its own) and sets the group's limits;
+ * without limits it leaves the group.
+ */
 void coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cfg,
                                      const char *group);
 /* Fills the limits of a node's info from the drive above it. */

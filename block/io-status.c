@@ -38,7 +38,10 @@ static int coroutine_fn status_of_driver(BlockDriverState *bs, int64_t offset, i
     return 0;
 }
 
-/* What the driver did not say but follows: allocation, zeroes past a short backing file, zeroes the file below knows of. */
+/*
+ * What the driver did not say but follows: allocation, zeroes past a short backing file, zeroes the
+ * file below knows of.
+ */
 static int coroutine_fn complete_status(BlockDriverState *bs, int64_t offset, BdrvBlockStatus *st)
 {
     if (st->flags & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO)) {
@@ -107,8 +110,8 @@ int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int6
         ret = bdrv_co_block_status(status->file, status->map, status->pnum, status);
         if (ret == 0 && status->pnum == 0) {
             /* The file below ends early: what lies behind its end reads as zeroes. */
-            *status = (BdrvBlockStatus){.flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED,
-                                        .pnum = bytes};
+            *status =
+                (BdrvBlockStatus){.flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED, .pnum = bytes};
         }
     } else if (ret == 0) {
         ret = complete_status(bs, offset, status);

@@ -7,7 +7,10 @@
 #include "util/error.h"
 #include "util/int-math.h"
 
-/* Buffer of zeroes for drivers that cannot zero: large enough to be quick, small enough to keep around for one request. */
+/*
+ * Buffer of zeroes for drivers that cannot zero: large enough to be quick, small enough to keep
+ * around for one request.
+ */
 #define ZERO_BOUNCE_BYTES (256 * 1024)
 
 static int coroutine_fn write_zero_buffer(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -34,7 +37,10 @@ static int coroutine_fn write_zero_buffer(BlockDriverState *bs, int64_t offset, 
     return ret;
 }
 
-/* The next piece that obeys the driver's alignment and limit: up to the first boundary, then whole multiples, then the rest. */
+/*
+ * The next piece that obeys the driver's alignment and limit: up to the first boundary, then whole
+ * multiples, then the rest.
+ */
 static int64_t zero_piece(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     int64_t align = MAX(bs->bl.pwrite_zeroes_alignment, (int64_t)bs->bl.request_alignment);
@@ -198,7 +204,9 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
         return 0;
     }
     bdrv_inc_in_flight(bs);
-    /* One at a time: the generation that a flush covers is read after the one before it has ended. */
+    /*
+     * One at a time: the generation that a flush covers is read after the one before it has ended.
+     */
     while (bs->active_flush) {
         qemu_co_queue_wait(&bs->flush_queue, NULL);
     }

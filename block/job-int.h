@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside of jobs: what job.c (life cycle), job-txn.c (transactions) and block-job.c share. Main thread. */
+/*
+ * Inside of jobs: what job.c (life cycle), job-txn.c (transactions) and block-job.c share. Main
+ * thread.
+ */
 #ifndef FERRY_BLOCK_JOB_INT_H
 #define FERRY_BLOCK_JOB_INT_H
 
@@ -27,7 +30,10 @@ bool job_status_takes_verb(JobStatus status, JobVerb verb);
 
 /* Changes the status as the table says and tells users. */
 void job_event(Job *job, JobEvent event);
-/* Records how it ended: ret, err (taken over; may be NULL). Force-cancelled jobs end with -ECANCELED. */
+/*
+ * Records how it ended: ret, err (taken over; may be NULL). Force-cancelled jobs end with
+ * -ECANCELED.
+ */
 void job_set_result(Job *job, int ret, GError *err);
 /* Started, and run() has not come back to the main thread. */
 bool job_has_coroutine(const Job *job);
@@ -35,7 +41,10 @@ bool job_has_coroutine(const Job *job);
 void job_mark_cancelled(Job *job);
 /* Tells the driver and wakes the coroutine. Not for jobs whose run() has ended. */
 void job_request_cancel(Job *job, bool force);
-/* Ended: the driver let go of everything, users were told. Dismisses the job where nobody else will. */
+/*
+ * Ended: the driver let go of everything, users were told. Dismisses the job where nobody else
+ * will.
+ */
 void job_conclude(Job *job);
 
 struct JobTxn {
@@ -49,7 +58,10 @@ void job_txn_add(JobTxn *txn, Job *job);
 void job_txn_remove(Job *job);
 /* run() of the job has ended; ret says how. Concludes the transaction when it was the last. */
 void coroutine_fn job_txn_co_run_ended(Job *job);
-/* Fails the transaction because of `job`, which has ended already. Concludes in a coroutine of its own. */
+/*
+ * Fails the transaction because of `job`, which has ended already. Concludes in a coroutine of its
+ * own.
+ */
 void job_txn_fail(Job *job);
 /* The pending jobs are prepared and committed, or all aborted. */
 void coroutine_fn job_txn_co_finalize(JobTxn *txn);

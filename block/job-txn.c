@@ -2,11 +2,12 @@
 /*
  * Transactions of jobs: all succeed, or all are cancelled.
  *
- * Jobs that succeeded wait for the others. When the last has run, all are prepared (which may still fail), then all are committed.
- * As soon as one fails the others are cancelled by force, and when the last has stopped all are aborted. A job on its own is a
- * transaction of one.
+ * Jobs that succeeded wait for the others. When the last has run, all are prepared (which may still
+ * fail), then all are committed. As soon as one fails the others are cancelled by force, and when
+ * the last has stopped all are aborted. A job on its own is a transaction of one.
  *
- * A coroutine that concludes jobs holds a reference to the transaction and to each job: users' code runs in between.
+ * A coroutine that concludes jobs holds a reference to the transaction and to each job: users' code
+ * runs in between.
  */
 #include "block/job-int.h"
 

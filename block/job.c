@@ -14,9 +14,9 @@
  *              failed |            |
  *        (any) -----> aborting -> concluded ---> null
  *
- * The table below is the whole truth: job_event() is the only place that changes a status, and job_status_takes_verb() says
- * which verb a user may use where. Everything that happens to a status happens in the main thread; the job's coroutine hops
- * there for it.
+ * The table below is the whole truth: job_event() is the only place that changes a status, and
+ * job_status_takes_verb() says which verb a user may use where. Everything that happens to a status
+ * happens in the main thread; the job's coroutine hops there for it.
  */
 #include "block/job-int.h"
 

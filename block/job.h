@@ -2,9 +2,11 @@
 /*
  * Jobs: long operations with a life cycle that users steer by QMP (job-*, block-job-*).
  *
- * The life cycle is one table (block/job.c): status x event -> status. A job is one coroutine, `run`, in the AioContext of its nodes; the
- * phases after it (prepare, commit/abort, clean) run as a coroutine in the main context. Verbs are called in the main thread; what the
- * coroutine reads of them (pause, cancel, speed) is atomic. A job never polls: it waits in job_co_*(), and every verb wakes it there.
+ * The life cycle is one table (block/job.c): status x event -> status. A job is one coroutine,
+ * `run`, in the AioContext of its nodes; the phases after it (prepare, commit/abort, clean) run as
+ * a coroutine in the main context. Verbs are called in the main thread; what the coroutine reads of
+ * them (pause, cancel, speed) is atomic. A job never polls: it waits in job_co_*(), and every verb
+ * wakes it there.
  */
 #ifndef FERRY_BLOCK_JOB_H
 #define FERRY_BLOCK_JOB_H
@@ -23,7 +25,10 @@ typedef struct JobDriver {
     size_t instance_size; /* Job is its first member */
     JobType job_type;
 
-    /* The work, in the job's context. 0, or -errno with errp set where there is more to say. Calls job_co_pause_point() often. */
+    /*
+     * The work, in the job's context. 0, or -errno with errp set where there is more to say. Calls
+     * job_co_pause_point() often.
+     */
     int coroutine_fn (*run)(Job *job, GError **errp);
     /* Succeeded so far; may still fail. Main context. */
     int coroutine_fn (*prepare)(Job *job, GError **errp);
@@ -37,20 +42,27 @@ typedef struct JobDriver {
     void coroutine_fn (*resume)(Job *job);
     /* User verbs; main thread. complete may be absent. */
     bool (*complete)(Job *job, GError **errp);
-    /* Cancel was asked for. False: the job takes it as "finish without switching over" and will end as completed. NULL: true. */
+    /*
+     * Cancel was asked for. False: the job takes it as "finish without switching over" and will end
+     * as completed. NULL: true.
+     */
     bool (*cancel)(Job *job, bool force);
     bool (*change)(Job *job, const BlockJobChangeOptions *opts, GError **errp);
     /* Fills the driver's branch of query-block-jobs. */
     void (*query)(Job *job, BlockJobInfo *info);
     /*
-     * A drained section on bs, one of its nodes: true while requests that touch bs are in flight or may follow from those that are. The
-     * driver then starts none while job_should_pause(). NULL: busy until it is paused. Job context.
+     * A drained section on bs, one of its nodes: true while requests that touch bs are in flight or
+     * may follow from those that are. The driver then starts none while job_should_pause(). NULL:
+     * busy until it is paused. Job context.
      */
     bool (*drained_poll)(Job *job, BlockDriverState *bs);
     void (*free)(Job *job); /* last reference; main thread */
 } JobDriver;
 
-/* What a family of jobs (block jobs) tells its users besides JOB_STATUS_CHANGE. Main thread; all optional. */
+/*
+ * What a family of jobs (block jobs) tells its users besides JOB_STATUS_CHANGE. Main thread; all
+ * optional.
+ */
 typedef struct JobListener {
     void (*ready)(Job *job);
     void (*pending)(Job *job); /* waits for job-finalize */
@@ -68,8 +80,8 @@ enum {
 
 struct Job {
     const JobDriver *driver;
-    char *id;                /* NULL: internal */
-    int refcnt;              /* atomic */
+    char *id;   /* NULL: internal */
+    int refcnt; /* atomic */
     AioContext *aio_context;
 
     /* Main thread. */
@@ -105,7 +117,8 @@ typedef struct BlockJob {
     RateLimit limit;              /* job's context */
     BlockDeviceIoStatus iostatus; /* main thread */
     GSList *
-        nodes; /* BdrvChild *: edges that drain and block the nodes for the job's life; main thread */
+        /* BdrvChild *: edges that drain and block the nodes for the job's life; main thread */
+        nodes;
     char *blocker; /* op blocker reason */
 } BlockJob;
 
@@ -126,9 +139,14 @@ void job_txn_unref(JobTxn *txn);
 void *job_create(const char *id, const JobDriver *driver, JobTxn *txn, AioContext *ctx, int flags,
                  GError **errp);
 void *block_job_create(const BlockJobOptions *opts, const JobDriver *driver, GError **errp);
-/* What block_job_create() would say about the id; for checks that must come before other changes. */
+/*
+ * What block_job_create() would say about the id; for checks that must come before other changes.
+ */
 bool block_job_check_id(const char *job_id, BlockDriverState *bs, GError **errp);
-/* Adds an edge to a node the job works on: drains pause the job, users' operations on it are blocked. */
+/*
+ * Adds an edge to a node the job works on: drains pause the job, users' operations on it are
+ * blocked.
+ */
 bool block_job_add_bdrv(BlockJob *job, const char *name, BlockDriverState *bs, uint64_t perm,
                         uint64_t shared, GError **errp);
 void block_job_remove_all_bdrv(BlockJob *job);
@@ -152,15 +170,24 @@ JobInfo *job_query(Job *job);
 
 /* --- for the running job; its context --- */
 
-/* Pauses here if asked to; returns at once when not. Inside a drained section of its own a job must not call it. */
+/*
+ * Pauses here if asked to; returns at once when not. Inside a drained section of its own a job must
+ * not call it.
+ */
 void coroutine_fn job_co_pause_point(Job *job);
 /* True when the next pause point would pause. Any thread. */
 bool job_should_pause(const Job *job);
 /* Sleeps; job_enter() and every verb cut it short. */
 void coroutine_fn job_co_sleep_ns(Job *job, int64_t ns);
-/* Waits for job_enter() or a verb; returns at once when one came since the last wait. idle: not waiting for I/O of its own. */
+/*
+ * Waits for job_enter() or a verb; returns at once when one came since the last wait. idle: not
+ * waiting for I/O of its own.
+ */
 void coroutine_fn job_co_yield(Job *job, bool idle);
-/* Wakes the job's coroutine where it waits in job_co_*(), or makes its next wait there return at once. Any thread. */
+/*
+ * Wakes the job's coroutine where it waits in job_co_*(), or makes its next wait there return at
+ * once. Any thread.
+ */
 void job_enter(Job *job);
 bool job_is_cancelled(const Job *job);     /* by force: stop at once. Any thread */
 bool job_cancel_requested(const Job *job); /* softly or by force. Any thread */
@@ -171,13 +198,16 @@ void job_progress_increase_remaining(Job *job, int64_t bytes); /* may be negativ
 void coroutine_fn job_co_transition_to_ready(Job *job);
 bool job_is_ready(const Job *job);     /* main thread */
 bool job_is_completed(const Job *job); /* main thread: run() ended */
-/* Charges `bytes` to the job's speed and returns how many ns to wait before more is handled; bytes 0 only asks. */
+/*
+ * Charges `bytes` to the job's speed and returns how many ns to wait before more is handled; bytes
+ * 0 only asks.
+ */
 int64_t block_job_ratelimit_ns(BlockJob *job, int64_t bytes);
 /* Waits as the job's speed asks for after `bytes` were handled. Cut short by verbs. */
 void coroutine_fn block_job_co_ratelimit(BlockJob *job, int64_t bytes);
 /*
- * Applies the policy to an I/O error (positive errno): event, io-status, pause. What the caller is to do. Visits the main
- * context.
+ * Applies the policy to an I/O error (positive errno): event, io-status, pause. What the caller is
+ * to do. Visits the main context.
  */
 BlockErrorAction coroutine_fn block_job_co_error_action(BlockJob *job, BlockdevOnError on_err,
                                                         bool is_read, int error);

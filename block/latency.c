@@ -23,7 +23,7 @@ static bool histogram_init(BlockLatencyHistogram *hist, const uint64List *list, 
     uint64_t last = 0;
     int n = 0;
 
-    QAPI_LIST_FOREACH (it, list) {
+    QAPI_LIST_FOREACH(it, list) {
         if (it->value <= last || ++n > LATENCY_BOUNDARIES_MAX) {
             error_setg(errp,
                        "Device '%s' set %s boundaries fail: at most %d are possible, and each is "
@@ -38,7 +38,7 @@ static bool histogram_init(BlockLatencyHistogram *hist, const uint64List *list, 
     hist->boundaries = g_new(uint64_t, n);
     hist->bins = g_new0(uint64_t, n + 1);
     n = 0;
-    QAPI_LIST_FOREACH (it, list) {
+    QAPI_LIST_FOREACH(it, list) {
         hist->boundaries[n++] = it->value;
     }
     return true;

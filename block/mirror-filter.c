@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror-top node: stands above the source while a mirror job runs. It shows the source's data unchanged; in write-blocking
- * mode it sends guest writes to the target as well. Writes are noted by the dirty bitmap on the source itself, which sees those
- * that do not come through here, too.
+ * The mirror-top node: stands above the source while a mirror job runs. It shows the source's data
+ * unchanged; in write-blocking mode it sends guest writes to the target as well. Writes are noted
+ * by the dirty bitmap on the source itself, which sees those that do not come through here, too.
  */
 #include "block/mirror-int.h"
 

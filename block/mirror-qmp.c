@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP: drive-mirror and blockdev-mirror. Both ends are checked here, before anything changes; an error says what to do about it. */
+/*
+ * QMP: drive-mirror and blockdev-mirror. Both ends are checked here, before anything changes; an
+ * error says what to do about it.
+ */
 #include "block/mirror.h"
 
 #include <inttypes.h>
@@ -68,7 +71,10 @@ static bool check_replaces(const MirrorOptions *opts, GError **errp)
                    bdrv_getlength(opts->source));
         return false;
     }
-    /* Only what shows the source's data can give way to a copy of it: the source, or what it filters. */
+    /*
+     * Only what shows the source's data can give way to a copy of it: the source, or what it
+     * filters.
+     */
     for (shown = opts->source; shown && shown != bs; shown = bdrv_filter_bs(shown)) {
     }
     if (!shown) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finds the source's extents, a bounded number ahead of the copying, so that copying starts with the first one and the cost grows with
- * extents, not with the size of the disk.
+ * Finds the source's extents, a bounded number ahead of the copying, so that copying starts with
+ * the first one and the cost grows with extents, not with the size of the disk.
  *
- * Dirty bits ahead of the scan are cleared before its status is asked for: whatever is written after that sets its bit again,
- * and is copied once more when the copying has passed it.
+ * Dirty bits ahead of the scan are cleared before its status is asked for: whatever is written
+ * after that sets its bit again, and is copied once more when the copying has passed it.
  */
 #include "block/mirror-int.h"
 
@@ -30,7 +30,10 @@ static void scan_append(MirrorScan *scan, int64_t bytes, MirrorExtentKind kind)
     scan->pos += bytes;
 }
 
-/* Clears the bits that the scan is going to cover. A granule that copying has already begun in keeps its bit. */
+/*
+ * Clears the bits that the scan is going to cover. A granule that copying has already begun in
+ * keeps its bit.
+ */
 static void clear_bits_ahead(MirrorBlockJob *s)
 {
     int64_t start = (s->scan.pos + s->granularity - 1) & ~((int64_t)s->granularity - 1);
@@ -51,7 +54,10 @@ static void coroutine_fn scan_co_step(MirrorBlockJob *s)
     clear_bits_ahead(s);
     ret = bdrv_co_block_status_above(s->source, s->base, scan->pos, left, &st);
     if (ret < 0 || st.pnum <= 0) {
-        /* Without knowledge it is copied; reading it will show what is wrong, under the error policy. */
+        /*
+         * Without knowledge it is copied; reading it will show what is wrong, under the error
+         * policy.
+         */
         scan_append(scan, MIN(left, MIRROR_MAX_REQUEST), MIRROR_EXTENT_DATA);
         return;
     }

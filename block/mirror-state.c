@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the mirror knows of its target, granule by granule. Two lazily allocated bitmaps: an untouched target costs nothing. */
+/*
+ * What the mirror knows of its target, granule by granule. Two lazily allocated bitmaps: an
+ * untouched target costs nothing.
+ */
 #include "block/mirror-int.h"
 
 void mirror_map_init(MirrorTargetMap *map, int64_t size, uint32_t granularity, bool zero_at_start)

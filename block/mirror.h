@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The mirror job: copies a live node to another until both are the same, then lets the user pivot to the copy or keep it. */
+/*
+ * The mirror job: copies a live node to another until both are the same, then lets the user pivot
+ * to the copy or keep it.
+ */
 #ifndef FERRY_BLOCK_MIRROR_H
 #define FERRY_BLOCK_MIRROR_H
 
@@ -35,8 +38,8 @@ typedef struct MirrorOptions {
 } MirrorOptions;
 
 /*
- * Checks both ends, inserts the filter above the source, and starts the job. On failure nothing has changed. The nodes are the caller's,
- * who keeps its references. Main context.
+ * Checks both ends, inserts the filter above the source, and starts the job. On failure nothing has
+ * changed. The nodes are the caller's, who keeps its references. Main context.
  */
 bool coroutine_fn mirror_co_start(const MirrorOptions *opts,
                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;

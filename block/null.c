@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* null-co and null-aio: a disk that swallows writes and reads whatever was in memory, or zeroes; with a latency if asked for. */
+/*
+ * null-co and null-aio: a disk that swallows writes and reads whatever was in memory, or zeroes;
+ * with a latency if asked for.
+ */
 #include "block/null.h"
 
 #include "util/error.h"
@@ -48,7 +51,8 @@ static int coroutine_fn null_co_wait(BlockDriverState *bs)
 }
 
 static int coroutine_fn null_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
 {
     BDRVNullState *s = bs->opaque;
 
@@ -111,13 +115,13 @@ static void null_refresh_filename(BlockDriverState *bs)
     bs->exact_filename = g_strdup_printf("%s://", bs->drv->format_name);
 }
 
-#define NULL_DRIVER_COMMON                                                                         \
-    .instance_size = sizeof(BDRVNullState), .is_protocol = true, .bdrv_co_open = null_co_open,     \
-    .bdrv_co_preadv = null_co_preadv, .bdrv_co_pwritev = null_co_pwritev,                          \
-    .bdrv_co_pwrite_zeroes = null_co_pwrite_zeroes, .bdrv_co_pdiscard = null_co_pdiscard,          \
-    .bdrv_co_flush_to_disk = null_co_flush, .bdrv_co_block_status = null_co_block_status,          \
-    .bdrv_co_getlength = null_co_getlength,                                                        \
-    .bdrv_co_get_allocated_file_size = null_co_get_allocated_file_size,                            \
+#define NULL_DRIVER_COMMON                                                                     \
+    .instance_size = sizeof(BDRVNullState), .is_protocol = true, .bdrv_co_open = null_co_open, \
+    .bdrv_co_preadv = null_co_preadv, .bdrv_co_pwritev = null_co_pwritev,                      \
+    .bdrv_co_pwrite_zeroes = null_co_pwrite_zeroes, .bdrv_co_pdiscard = null_co_pdiscard,      \
+    .bdrv_co_flush_to_disk = null_co_flush, .bdrv_co_block_status = null_co_block_status,      \
+    .bdrv_co_getlength = null_co_getlength,                                                    \
+    .bdrv_co_get_allocated_file_size = null_co_get_allocated_file_size,                        \
     .bdrv_refresh_filename = null_refresh_filename
 
 const BlockDriver bdrv_null_co = {

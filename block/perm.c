@@ -2,8 +2,9 @@
 /*
  * Permissions: what each edge does to its node and lets others do.
  *
- * A change recomputes the edges of every node at or below the changed ones, from parents to children, and only then checks: first
- * that no two parents of a node conflict, then that each driver agrees (image locks, read-only files). A failure restores all edges.
+ * A change recomputes the edges of every node at or below the changed ones, from parents to
+ * children, and only then checks: first that no two parents of a node conflict, then that each
+ * driver agrees (image locks, read-only files). A failure restores all edges.
  */
 #include "block/graph.h"
 
@@ -83,7 +84,9 @@ static void cumulative_perms(BlockDriverState *bs, uint64_t *perm, uint64_t *sha
     }
 }
 
-/* Reverse post-order over children: every node comes after all of its parents that are in the set. */
+/*
+ * Reverse post-order over children: every node comes after all of its parents that are in the set.
+ */
 static void topological_visit(BlockDriverState *bs, GHashTable *seen, GPtrArray *order)
 {
     BdrvChild *child;
@@ -118,12 +121,13 @@ static bool check_conflicts(BlockDriverState *bs, GError **errp)
                 g_autofree char *a = parent_desc(user);
                 g_autofree char *b = parent_desc(other);
 
-                error_setg(errp,
-                           "Permission conflict on node '%s': permissions '%s' are both required by %s "
-                           "(uses node '%s' as '%s' child) and unshared by %s (uses node '%s' as '%s' "
-                           "child)",
-                           bs->node_name, perms, a, bs->node_name, user->name, b, bs->node_name,
-                           other->name);
+                error_setg(
+                    errp,
+                    "Permission conflict on node '%s': permissions '%s' are both required by %s "
+                    "(uses node '%s' as '%s' child) and unshared by %s (uses node '%s' as '%s' "
+                    "child)",
+                    bs->node_name, perms, a, bs->node_name, user->name, b, bs->node_name,
+                    other->name);
                 return false;
             }
         }
@@ -142,7 +146,10 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
         return;
     }
     if (role & BDRV_CHILD_COW) {
-        /* Backing files are only read; whoever tolerates changes of the overlay's contents tolerates them here too. */
+        /*
+         * Backing files are only read; whoever tolerates changes of the overlay's contents
+         * tolerates them here too.
+         */
         *nperm = perm & BLK_PERM_CONSISTENT_READ;
         *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
         if (shared & BLK_PERM_WRITE) {
@@ -154,7 +161,10 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
                      BLK_PERM_RESIZE);
     *nshared = shared;
     if (role & BDRV_CHILD_METADATA) {
-        /* Structures must be read whole and may be written (and the file grown) at any time while open for writing. */
+        /*
+         * Structures must be read whole and may be written (and the file grown) at any time while
+         * open for writing.
+         */
         *nperm |= BLK_PERM_CONSISTENT_READ;
         if (writable) {
             *nperm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
@@ -214,7 +224,8 @@ static bool check_node(BlockDriverState *bs, GError **errp)
         return false;
     }
     if ((perm & writes) && (bs->open_flags & BDRV_O_INACTIVE)) {
-        error_setg(errp, "Block node '%s' is inactive: another process owns the image", bs->node_name);
+        error_setg(errp, "Block node '%s' is inactive: another process owns the image",
+                   bs->node_name);
         return false;
     }
     if (bs->force_share && (perm & ~(uint64_t)BLK_PERM_CONSISTENT_READ)) {

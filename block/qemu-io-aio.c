@@ -2,8 +2,9 @@
 /*
  * qemu-io: requests in the background.
  *
- * A request is submitted before its command returns, in the order of the commands. It holds its BlockBackend until it has printed its
- * result to standard output. Those on a named drive count in its statistics.
+ * A request is submitted before its command returns, in the order of the commands. It holds its
+ * BlockBackend until it has printed its result to standard output. Those on a named drive count in
+ * its statistics.
  */
 #include <errno.h>
 #include <stdio.h>

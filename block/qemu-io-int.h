@@ -30,7 +30,10 @@ struct QemuIOCommand {
     const char *name, *short_name; /* short_name may be NULL */
     QemuIOHandler *run;
     const char *
-        options; /* letters, a colon behind those with a value; NULL: words that start with '-' are operands */
+        /*
+         * letters, a colon behind those with a value; NULL: words that start with '-' are operands
+         */
+        options;
     int min_words, max_words; /* behind the name, options included; max -1: any number */
     uint64_t perm;            /* BLK_PERM_* the command needs */
     bool in_graph;            /* runs in the thread of the graph, else in the main thread */
@@ -69,7 +72,10 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(QemuIOBuffer, qemuio_buffer_clear)
 #define QEMUIO_FILL_WRITE 0xcd /* what is written without -P */
 #define QEMUIO_FILL_READ  0xab /* what a read is to replace */
 
-/* Compares bytes of a finished read with the pattern; says where they differ. `offset` is that of data in the image. */
+/*
+ * Compares bytes of a finished read with the pattern; says where they differ. `offset` is that of
+ * data in the image.
+ */
 void qemuio_verify(GString *out, const uint8_t *data, int64_t offset, int64_t bytes, int pattern);
 /* "VERB done/total bytes at offset N" and rates; or the machine-readable form. */
 void qemuio_report(GString *out, const char *verb, int64_t offset, int64_t bytes,

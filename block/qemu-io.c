@@ -78,7 +78,10 @@ bool qemuio_parse_lengths(QemuIO *io, char **texts, int n, GArray **lengths, int
     return true;
 }
 
-/* One word of letters, "-qP3"; `next` is the word behind it. *took_next: it was the value of the last letter. */
+/*
+ * One word of letters, "-qP3"; `next` is the word behind it. *took_next: it was the value of the
+ * last letter.
+ */
 static bool parse_option_word(QemuIO *io, const QemuIOCommand *cmd, const char *word,
                               const char *next, QemuIOArgs *args, bool *took_next)
 {

@@ -74,7 +74,7 @@ static void add_edges(GraphQuery *q, BlockDriverState *bs)
 {
     BdrvChild *child;
 
-    LIST_FOREACH (child, &bs->parents, next_parent) {
+    LIST_FOREACH(child, &bs->parents, next_parent) {
         XDbgBlockGraphEdge *edge = g_new0(XDbgBlockGraphEdge, 1);
 
         edge->parent = parent_id(q, child);

@@ -2,8 +2,9 @@
 /*
  * The raw format: the bytes of its file as they are, or a window of them (offset, size).
  *
- * A raw image whose format was guessed refuses to have its first block turned into another format's header: a guest could otherwise make
- * the next start open a host file of its choice as a backing file.
+ * A raw image whose format was guessed refuses to have its first block turned into another format's
+ * header: a guest could otherwise make the next start open a host file of its choice as a backing
+ * file.
  */
 #include "block/raw.h"
 
@@ -41,10 +42,11 @@ static bool coroutine_fn raw_co_open(BlockDriverState *bs, const BlockdevOptions
     }
     if ((o->has_offset && o->offset > file_size) ||
         (o->has_size && (o->size < 0 || o->size > file_size - s->offset))) {
-        error_setg(errp,
-                   "The sum of offset (%" PRId64 ") and size (%" PRId64
-                   ") has to be smaller or equal to the actual size of the containing file (%" PRId64 ")",
-                   s->offset, MAX(s->size, 0), file_size);
+        error_setg(
+            errp,
+            "The sum of offset (%" PRId64 ") and size (%" PRId64
+            ") has to be smaller or equal to the actual size of the containing file (%" PRId64 ")",
+            s->offset, MAX(s->size, 0), file_size);
         return false;
     }
     bs->supported_read_flags = bs->file->bs->supported_read_flags;
@@ -84,7 +86,8 @@ static int translate(const BDRVRawState *s, int64_t *offset, int64_t bytes, bool
 }
 
 static int coroutine_fn raw_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
 {
     int ret = translate(bs->opaque, &offset, bytes, false);
 
@@ -116,7 +119,8 @@ static int check_first_block(BlockDriverState *bs, int64_t offset, int64_t bytes
 }
 
 static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
 {
     int ret = check_first_block(bs, offset, bytes, qiov, qiov_offset);
 
@@ -153,8 +157,8 @@ static int coroutine_fn raw_co_copy_range_from(BlockDriverState *bs, int64_t off
                    : bdrv_co_copy_range_from(bs->file, offset, dst, dst_offset, bytes, write_flags);
 }
 
-static int coroutine_fn raw_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
-                                             int64_t offset, int64_t bytes,
+static int coroutine_fn raw_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                                             int64_t src_offset, int64_t offset, int64_t bytes,
                                              BdrvRequestFlags write_flags)
 {
     int ret;
@@ -195,7 +199,8 @@ static int64_t coroutine_fn raw_co_getlength(BlockDriverState *bs)
 }
 
 static bool coroutine_fn raw_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
-                                         PreallocMode prealloc, BdrvRequestFlags flags, GError **errp)
+                                         PreallocMode prealloc, BdrvRequestFlags flags,
+                                         GError **errp)
 {
     const BDRVRawState *s = bs->opaque;
 

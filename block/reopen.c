@@ -2,8 +2,8 @@
 /*
  * blockdev-reopen: new options for nodes that stay where they are.
  *
- * All nodes are drained, every driver prepares, flags and edges change, permissions are checked, then drivers commit. Anything that
- * fails before the commit leaves all nodes as they were.
+ * All nodes are drained, every driver prepares, flags and edges change, permissions are checked,
+ * then drivers commit. Anything that fails before the commit leaves all nodes as they were.
  */
 #include "block/graph.h"
 
@@ -107,10 +107,10 @@ static bool check_file_writable(const ReopenEntry *e, GError **errp)
 {
     BlockDriverState *bs = e->state.bs;
 
-    if (!(e->old_flags & BDRV_O_RDWR) && (e->state.flags & BDRV_O_RDWR) && bs->file && !bs->drv->is_protocol &&
-        bdrv_is_read_only(bs->file->bs)) {
-        error_setg(errp, "Cannot make node '%s' writable: its file node '%s' is read-only", bs->node_name,
-                   bs->file->bs->node_name);
+    if (!(e->old_flags & BDRV_O_RDWR) && (e->state.flags & BDRV_O_RDWR) && bs->file &&
+        !bs->drv->is_protocol && bdrv_is_read_only(bs->file->bs)) {
+        error_setg(errp, "Cannot make node '%s' writable: its file node '%s' is read-only",
+                   bs->node_name, bs->file->bs->node_name);
         return false;
     }
     return true;
@@ -124,7 +124,8 @@ static bool coroutine_fn entry_prepare(ReopenEntry *e, GError **errp)
         if (!bs->drv->bdrv_co_reopen_prepare(&e->state, errp)) {
             return false;
         }
-    } else if (bs->drv->is_protocol && ((e->old_flags ^ e->state.flags) & (BDRV_O_RDWR | BDRV_O_NOCACHE))) {
+    } else if (bs->drv->is_protocol &&
+               ((e->old_flags ^ e->state.flags) & (BDRV_O_RDWR | BDRV_O_NOCACHE))) {
         error_setg(errp, "Block driver '%s' does not support reopening node '%s' this way",
                    bs->drv->format_name, bs->node_name);
         return false;
@@ -151,8 +152,8 @@ static bool change_edge(BlockDriverState *bs, BdrvChild *child, const char *to_n
         return false;
     }
     if (bdrv_graph_contains(to, bs)) {
-        error_setg(errp, "Making '%s' a %s child of '%s' would create a cycle", to_name, child->name,
-                   bs->node_name);
+        error_setg(errp, "Making '%s' a %s child of '%s' would create a cycle", to_name,
+                   child->name, bs->node_name);
         return false;
     }
     *old = child->bs;
@@ -188,8 +189,9 @@ static bool coroutine_fn entry_change_edges(ReopenEntry *e, GError **errp)
     if (bs->backing) {
         e->old_backing = bs->backing->bs;
     }
-    if (backing->type == json_type_null ? !e->old_backing
-                                        : e->old_backing && !strcmp(e->old_backing->node_name, backing->u.reference)) {
+    if (backing->type == json_type_null
+            ? !e->old_backing
+            : e->old_backing && !strcmp(e->old_backing->node_name, backing->u.reference)) {
         e->old_backing = NULL;
         return true;
     }
@@ -291,8 +293,7 @@ bool coroutine_fn qmp_blockdev_reopen(const BlockdevReopenArg *arg, GError **err
     BlockdevOptionsList *it;
     bool ok = true;
 
-    QAPI_LIST_FOREACH(it, arg->options)
-    {
+    QAPI_LIST_FOREACH(it, arg->options) {
         ReopenEntry e = {0};
 
         ok = entry_init(&e, it->value, errp);

@@ -2,8 +2,9 @@
 /*
  * Requests in flight on a node: tracking, and waiting where two may not overlap.
  *
- * A serialising request (read-modify-write of an unaligned write, copy on read) excludes every overlapping request of its node. Waits
- * cannot form a cycle: a request waits only for requests that do not, directly or through others, wait for it.
+ * A serialising request (read-modify-write of an unaligned write, copy on read) excludes every
+ * overlapping request of its node. Waits cannot form a cycle: a request waits only for requests
+ * that do not, directly or through others, wait for it.
  */
 #include "block/request.h"
 
@@ -51,7 +52,7 @@ void coroutine_fn tracked_request_end(BdrvTrackedRequest *req)
         BdrvTrackedRequest *other;
 
         /* They run only later, and until then others ask whom they wait for. */
-        LIST_FOREACH (other, &bs->tracked_requests, list) {
+        LIST_FOREACH(other, &bs->tracked_requests, list) {
             if (other->waiting_for == req) {
                 other->waiting_for = NULL;
             }
@@ -81,7 +82,7 @@ static BdrvTrackedRequest *find_conflict(BdrvTrackedRequest *self)
 {
     BdrvTrackedRequest *req;
 
-    LIST_FOREACH (req, &self->bs->tracked_requests, list) {
+    LIST_FOREACH(req, &self->bs->tracked_requests, list) {
         if (req == self || (!req->serialising && !self->serialising) ||
             !requests_overlap(req, self)) {
             continue;
@@ -196,7 +197,7 @@ void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes)
     }
     bs->total_bytes = bytes;
     bdrv_dirty_bitmap_truncate(bs, bytes);
-    LIST_FOREACH (child, &bs->parents, next_parent) {
+    LIST_FOREACH(child, &bs->parents, next_parent) {
         if (child->klass->resize) {
             child->klass->resize(child);
         }

@@ -2,8 +2,9 @@
 /*
  * External snapshots: a new overlay takes the place of a node, which becomes its backing file.
  *
- * blockdev-snapshot puts an existing node on top; blockdev-snapshot-sync also creates the image. The node stays drained from prepare to
- * clean, so that all snapshots of a transaction show one point in time.
+ * blockdev-snapshot puts an existing node on top; blockdev-snapshot-sync also creates the image.
+ * The node stays drained from prepare to clean, so that all snapshots of a transaction show one
+ * point in time.
  */
 #include <string.h>
 
@@ -143,9 +144,11 @@ static bool coroutine_fn create_overlay(ExternalSnapshot *s, const BlockdevSnaps
 
     if (!arg->has_mode || arg->mode != NEW_IMAGE_MODE_EXISTING) {
         if (s->old_bs->exact_filename == NULL || !s->old_bs->exact_filename[0]) {
-            error_setg(errp, "Node '%s' has no file name that an overlay could record; create the overlay "
-                             "yourself and use mode=existing",
-                       s->old_bs->node_name);
+            error_setg(
+                errp,
+                "Node '%s' has no file name that an overlay could record; create the overlay "
+                "yourself and use mode=existing",
+                s->old_bs->node_name);
             return false;
         }
         if (!bdrv_co_img_create(arg->snapshot_file, format, s->old_bs->total_bytes,
@@ -153,7 +156,8 @@ static bool coroutine_fn create_overlay(ExternalSnapshot *s, const BlockdevSnaps
             return false;
         }
     }
-    s->overlay = bdrv_co_open_filename(arg->snapshot_file, format, arg->snapshot_node_name, flags, errp);
+    s->overlay =
+        bdrv_co_open_filename(arg->snapshot_file, format, arg->snapshot_node_name, flags, errp);
     if (!s->overlay) {
         return false;
     }

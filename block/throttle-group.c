@@ -11,7 +11,7 @@ struct ThrottledRequest {
     AioContext *ctx;
     QemuCoSleep sleep; /* in use while it holds the token */
     bool has_token;
-    bool let_go;       /* bypass: leave the queue without asking the buckets */
+    bool let_go; /* bypass: leave the queue without asking the buckets */
     TAILQ_ENTRY(ThrottledRequest) next;
 };
 
@@ -184,8 +184,12 @@ static void pass_token(ThrottleGroup *group, ThrottleGroupMember *from, bool is_
     }
 }
 
-/* Holds the token: sleeps as long as the buckets say. Lock held on entry and return, not while asleep. */
-static void coroutine_fn sleep_with_token(ThrottleGroup *group, ThrottledRequest *req, bool is_write)
+/*
+ * Holds the token: sleeps as long as the buckets say. Lock held on entry and return, not while
+ * asleep.
+ */
+static void coroutine_fn sleep_with_token(ThrottleGroup *group, ThrottledRequest *req,
+                                          bool is_write)
 {
     int64_t wait_ns;
 
@@ -207,8 +211,8 @@ void coroutine_fn throttle_member_co_wait(ThrottleGroupMember *member, int64_t b
     };
 
     pthread_mutex_lock(&group->lock);
-    if (!member->bypass && (group->token[is_write] ||
-                            throttle_compute_wait(&group->ts, is_write, now_ns()) > 0)) {
+    if (!member->bypass &&
+        (group->token[is_write] || throttle_compute_wait(&group->ts, is_write, now_ns()) > 0)) {
         TAILQ_INSERT_TAIL(&member->queue[is_write], &req, next);
         if (!group->token[is_write]) {
             req.has_token = true;

@@ -2,9 +2,10 @@
 /*
  * Throttle groups: limits that several nodes or devices share.
  *
- * A member queues its requests, reads and writes apart. In each direction one waiting request of the group holds the token: it sleeps until the
- * buckets let it start and then hands the token to the next member in turn. So no timer belongs to the group, and members may live in
- * different threads.
+ * A member queues its requests, reads and writes apart. In each direction one waiting request of
+ * the group holds the token: it sleeps until the buckets let it start and then hands the token to
+ * the next member in turn. So no timer belongs to the group, and members may live in different
+ * threads.
  *
  * Groups are made and looked up in the main thread; a member is used in the thread of its graph.
  */
@@ -36,7 +37,9 @@ void throttle_group_unref(ThrottleGroup *group);
 /* Somebody besides its object holds a reference. */
 bool throttle_group_in_use(const ThrottleGroup *group);
 const char *throttle_group_name(const ThrottleGroup *group);
-/* cfg was checked by throttle_config_is_valid(). Waiting requests look at the new limits at once. */
+/*
+ * cfg was checked by throttle_config_is_valid(). Waiting requests look at the new limits at once.
+ */
 void throttle_group_set_config(ThrottleGroup *group, const ThrottleConfig *cfg);
 void throttle_group_get_config(ThrottleGroup *group, ThrottleConfig *cfg);
 
@@ -45,7 +48,8 @@ void throttle_member_init(ThrottleGroupMember *member, ThrottleGroup *group);
 /* No request of the member is waiting. */
 void throttle_member_destroy(ThrottleGroupMember *member);
 /* Waits until the limits let a request of `bytes` start, and counts it. */
-void coroutine_fn throttle_member_co_wait(ThrottleGroupMember *member, int64_t bytes, bool is_write);
+void coroutine_fn throttle_member_co_wait(ThrottleGroupMember *member, int64_t bytes,
+                                          bool is_write);
 /* From now on, until the matching end, requests do not wait; those that do go on. Nests. */
 void throttle_member_bypass_begin(ThrottleGroupMember *member);
 void throttle_member_bypass_end(ThrottleGroupMember *member);

@@ -9,8 +9,8 @@ typedef struct BDRVThrottleState {
     ThrottleGroupMember member;
 } BDRVThrottleState;
 
-static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
-                                          GError **errp)
+static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                          int flags, GError **errp)
 {
     const BlockdevOptionsThrottle *o = &opts->u.throttle;
     BDRVThrottleState *s = bs->opaque;
@@ -58,8 +58,8 @@ static int coroutine_fn throttle_co_pwritev(BlockDriverState *bs, int64_t offset
     return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                  BdrvRequestFlags flags)
+static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
 {
     BDRVThrottleState *s = bs->opaque;
 

@@ -30,8 +30,8 @@ static const TransactionActionOps *const action_ops[TRANSACTION_ACTION_KIND__MAX
 };
 
 /*
- * Main thread. Steps yield, and commands of several monitors run side by side: what one transaction has prepared must not be
- * taken away by another before it commits.
+ * Main thread. Steps yield, and commands of several monitors run side by side: what one transaction
+ * has prepared must not be taken away by another before it commits.
  */
 static CoMutex transaction_lock = {
     .guard = PTHREAD_MUTEX_INITIALIZER,
@@ -103,7 +103,7 @@ bool coroutine_fn qmp_transaction(const TransactionArg *arg, GError **errp)
     g_autoptr(GArray) steps = g_array_new(false, true, sizeof(TransactionStep));
     TransactionActionList *it;
 
-    QAPI_LIST_FOREACH (it, arg->actions) {
+    QAPI_LIST_FOREACH(it, arg->actions) {
         TransactionStep step = {.action = it->value};
 
         g_array_append_val(steps, step);

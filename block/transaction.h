@@ -2,8 +2,9 @@
 /*
  * transaction: several actions that happen all or not at all.
  *
- * A kind of action is a row in the table of transaction.c: prepare does everything that may fail, then all actions commit, or all that were
- * prepared abort; clean ends both. All in the main thread's coroutine of the command.
+ * A kind of action is a row in the table of transaction.c: prepare does everything that may fail,
+ * then all actions commit, or all that were prepared abort; clean ends both. All in the main
+ * thread's coroutine of the command.
  */
 #ifndef FERRY_BLOCK_TRANSACTION_H
 #define FERRY_BLOCK_TRANSACTION_H
@@ -20,8 +21,9 @@ typedef struct TransactionStep {
 typedef struct TransactionActionOps {
     bool coroutine_fn (*prepare)(TransactionStep *step, GError **errp);
     void coroutine_fn (*commit)(TransactionStep *step); /* may be NULL */
-    void coroutine_fn (*abort)(TransactionStep *step);  /* also when its own prepare failed; may be NULL */
-    void coroutine_fn (*clean)(TransactionStep *step);  /* may be NULL */
+    /* also when its own prepare failed; may be NULL */
+    void coroutine_fn (*abort)(TransactionStep *step);
+    void coroutine_fn (*clean)(TransactionStep *step); /* may be NULL */
 } TransactionActionOps;
 
 extern const TransactionActionOps transaction_bitmap_add;

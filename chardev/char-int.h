@@ -12,8 +12,8 @@ typedef struct ChardevClass {
     bool terminal;        /* a person may type here */
 
     /*
-     * Opens. The label is set. When the other end is there from the start it calls qemu_chr_be_opened() in here. On failure
-     * close() is called on what there is.
+     * Opens. The label is set. When the other end is there from the start it calls
+     * qemu_chr_be_opened() in here. On failure close() is called on what there is.
      */
     bool coroutine_fn (*co_open)(Chardev *chr, const ChardevBackend *backend, GError **errp);
     /* Releases everything; sends nothing to the front end. */
@@ -23,7 +23,10 @@ typedef struct ChardevClass {
     size_t (*pending)(const Chardev *chr); /* optional: 0 */
     /* The front end came, went or can read again. Optional. */
     void (*update_read)(Chardev *chr);
-    /* The other end sends no more, but the front end may still write: somebody else may take its place. Optional. */
+    /*
+     * The other end sends no more, but the front end may still write: somebody else may take its
+     * place. Optional.
+     */
     void (*eof)(Chardev *chr);
     /* Ends the conversation: after sending what is pending, or at once. Optional. */
     void (*disconnect)(Chardev *chr, bool at_once);

@@ -6,12 +6,15 @@
 #include <glib.h>
 #include "qapi/qapi-types-char.h"
 
-/* "socket,id=ID,path=/x,server=on,wait=off". The caller frees both results. NULL and errp on nonsense. */
+/*
+ * "socket,id=ID,path=/x,server=on,wait=off". The caller frees both results. NULL and errp on
+ * nonsense.
+ */
 ChardevBackend *chardev_parse_option(const char *text, char **id,
                                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * The short forms of -qmp, -monitor and -serial: "unix:/x,server=on,wait=off", "tcp:HOST:PORT", "stdio", "pty", "null",
- * "file:PATH", "pipe:PATH", "fd:N". The caller frees.
+ * The short forms of -qmp, -monitor and -serial: "unix:/x,server=on,wait=off", "tcp:HOST:PORT",
+ * "stdio", "pty", "null", "file:PATH", "pipe:PATH", "fd:N". The caller frees.
  */
 ChardevBackend *chardev_parse_short(const char *text, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Prints the kinds for -chardev help. */

@@ -2,8 +2,9 @@
 /*
  * chardev pty: a pseudo-terminal whose other side anybody may open.
  *
- * The kernel reports a pty that nobody has open as hung up, all the time, and does not say when that changes: while
- * disconnected it is looked at once a second, and whenever there is something to write.
+ * The kernel reports a pty that nobody has open as hung up, all the time, and does not say when
+ * that changes: while disconnected it is looked at once a second, and whenever there is something
+ * to write.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -84,7 +85,10 @@ static bool coroutine_fn pty_co_open(Chardev *chr, const ChardevBackend *backend
         }
         return false;
     }
-    /* Bytes go through unchanged. Opening the other side once also makes a fresh pty report a hang-up. */
+    /*
+     * Bytes go through unchanged. Opening the other side once also makes a fresh pty report a
+     * hang-up.
+     */
     slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (slave >= 0) {
         if (tcgetattr(slave, &tty) == 0) {

@@ -87,7 +87,10 @@ void char_stream_free(CharStream *stream)
     g_free(stream);
 }
 
-/* The front end may be on the stack of whoever finds out that it is over; the news comes from the loop. */
+/*
+ * The front end may be on the stack of whoever finds out that it is over; the news comes from the
+ * loop.
+ */
 static void stream_break(CharStream *stream)
 {
     stream->broken = true;
@@ -124,7 +127,10 @@ static ssize_t send_some(CharStream *stream, const void *buf, size_t len)
     return n;
 }
 
-/* Sends from the buffer until it is empty or the kernel takes no more. False: the descriptor failed. */
+/*
+ * Sends from the buffer until it is empty or the kernel takes no more. False: the descriptor
+ * failed.
+ */
 static bool send_pending(CharStream *stream)
 {
     size_t len;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * CharStream: the traffic of a chardev over descriptors. Reads while the front end can take bytes; writes what the kernel takes at
- * once and buffers the rest.
+ * CharStream: the traffic of a chardev over descriptors. Reads while the front end can take bytes;
+ * writes what the kernel takes at once and buffers the rest.
  */
 #ifndef FERRY_CHARDEV_CHAR_STREAM_H
 #define FERRY_CHARDEV_CHAR_STREAM_H
@@ -10,12 +10,15 @@
 
 typedef struct CharStream CharStream;
 
-/* The conversation is over: the peer left, or everything was sent after char_stream_finish(). From the event loop. */
+/*
+ * The conversation is over: the peer left, or everything was sent after char_stream_finish(). From
+ * the event loop.
+ */
 typedef void CharStreamHangupFunc(Chardev *chr);
 
 /*
- * The descriptors stay the caller's, non-blocking and open until char_stream_free(); either may be -1, and both may be the same.
- * Nothing is read before char_stream_update_read().
+ * The descriptors stay the caller's, non-blocking and open until char_stream_free(); either may be
+ * -1, and both may be the same. Nothing is read before char_stream_update_read().
  */
 CharStream *char_stream_new(Chardev *chr, int in_fd, int out_fd, CharStreamHangupFunc *hangup);
 /* Stops both directions and drops what is unsent; no callback comes after this. NULL is allowed. */

@@ -290,7 +290,7 @@ Chardev *qemu_chr_find(const char *label)
 {
     Chardev *chr;
 
-    TAILQ_FOREACH (chr, &chardevs, next) {
+    TAILQ_FOREACH(chr, &chardevs, next) {
         if (!strcmp(chr->label, label)) {
             return chr;
         }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Character devices: named streams of bytes between the outside (a socket, a terminal, a file) and one front end inside
- * (a monitor, a serial port).
+ * Character devices: named streams of bytes between the outside (a socket, a terminal, a file) and
+ * one front end inside (a monitor, a serial port).
  *
- * Back ends never block: what the outside does not take is buffered up to the front end's limit. Everything runs in the
- * main thread and its AioContext.
+ * Back ends never block: what the outside does not take is buffered up to the front end's limit.
+ * Everything runs in the main thread and its AioContext.
  */
 #ifndef FERRY_CHARDEV_CHAR_H
 #define FERRY_CHARDEV_CHAR_H
@@ -31,13 +31,19 @@ typedef enum QEMUChrEvent {
     CHR_EVENT_CLOSED, /* nobody is there any more; unsent output is gone */
 } QEMUChrEvent;
 
-/* What a front end does. Called from the event loop, never from inside qemu_chr_fe_*(), qemu_chr_fe_init() excepted. */
+/*
+ * What a front end does. Called from the event loop, never from inside qemu_chr_fe_*(),
+ * qemu_chr_fe_init() excepted.
+ */
 typedef struct CharFrontendOps {
     /* Bytes it can take now. 0: none until it calls qemu_chr_fe_accept_input(). */
     size_t (*can_read)(void *opaque);
     /* 1..can_read() bytes. */
     void (*read)(void *opaque, const uint8_t *buf, size_t len);
-    /* Descriptors that came with the bytes of the next read(); ownership passes. NULL: they are closed. */
+    /*
+     * Descriptors that came with the bytes of the next read(); ownership passes. NULL: they are
+     * closed.
+     */
     void (*receive_fds)(void *opaque, const int *fds, size_t nfds);
     void (*event)(void *opaque, QEMUChrEvent event); /* optional */
     /* Everything written so far has been sent. Optional. */
@@ -53,8 +59,8 @@ struct CharFrontend {
 };
 
 /*
- * Connects a front end; fails when chr has one. If the other end is there already, CHR_EVENT_OPENED is delivered before this
- * returns. output_limit 0: CHR_OUTPUT_LIMIT.
+ * Connects a front end; fails when chr has one. If the other end is there already, CHR_EVENT_OPENED
+ * is delivered before this returns. output_limit 0: CHR_OUTPUT_LIMIT.
  */
 bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops, void *opaque,
                       size_t output_limit, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -63,8 +69,8 @@ void qemu_chr_fe_deinit(CharFrontend *fe);
 /* can_read() may have become positive. */
 void qemu_chr_fe_accept_input(CharFrontend *fe);
 /*
- * Sends, or buffers as far as the limit allows; the bytes taken, which are fewer than len when the limit is reached. Without
- * anybody at the other end everything is taken and lost.
+ * Sends, or buffers as far as the limit allows; the bytes taken, which are fewer than len when the
+ * limit is reached. Without anybody at the other end everything is taken and lost.
  */
 size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len);
 /* Bytes taken and not yet sent. */
@@ -91,7 +97,10 @@ bool qemu_chr_has_frontend(const Chardev *chr);
 /* The driver of a terminal a person sits at: the monitor echoes what is typed. */
 bool qemu_chr_is_terminal(const Chardev *chr);
 
-/* Sends what can be sent without waiting and closes all of them, front ends or not: end of shutdown. */
+/*
+ * Sends what can be sent without waiting and closes all of them, front ends or not: end of
+ * shutdown.
+ */
 void qemu_chr_cleanup(void);
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Authorization objects: who may do something, by name. `authz-simple` knows one identity, `authz-list` a list of rules of
- * which the first that matches decides.
+ * Authorization objects: who may do something, by name. `authz-simple` knows one identity,
+ * `authz-list` a list of rules of which the first that matches decides.
  *
- * An identity is the distinguished name of a verified certificate as text, its parts in the certificate's order
- * ("C=DE,O=Example,CN=alice"), or the user name that goes with a pre-shared key.
- * Main thread only. Users keep the id, not the object: it may be replaced while they run, and where it is missing nobody is allowed.
+ * An identity is the distinguished name of a verified certificate as text, its parts in the
+ * certificate's order ("C=DE,O=Example,CN=alice"), or the user name that goes with a pre-shared
+ * key. Main thread only. Users keep the id, not the object: it may be replaced while they run, and
+ * where it is missing nobody is allowed.
  */
 #ifndef FERRY_CRYPTO_AUTHZ_H
 #define FERRY_CRYPTO_AUTHZ_H
@@ -22,7 +23,10 @@ QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp) G_GNUC_
 void qauthz_free(QAuthZ *authz);
 bool qauthz_is_allowed(const QAuthZ *authz, const char *identity);
 
-/* Asks the object `id`. False with an error that says whether the object or the permission is missing. */
+/*
+ * Asks the object `id`. False with an error that says whether the object or the permission is
+ * missing.
+ */
 bool qauthz_is_allowed_by_id(const char *id, const char *identity,
                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 

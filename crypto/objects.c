@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Secrets, TLS credentials and authorization as objects that users make. Disks and character devices use them, so they are early. */
+/*
+ * Secrets, TLS credentials and authorization as objects that users make. Disks and character
+ * devices use them, so they are early.
+ */
 #include "crypto/objects.h"
 #include "crypto/authz.h"
 #include "crypto/secret.h"
@@ -90,7 +93,10 @@ const UserCreatableOps tls_creds_anon_object_ops = {
     .early = true,
 };
 
-/* --- authorization: found by id each time, so it may be replaced; where it is missing nobody is allowed --- */
+/*
+ * --- authorization: found by id each time, so it may be replaced; where it is missing nobody is
+ * allowed ---
+ */
 
 static void *coroutine_fn authz_list_co_create(const ObjectOptions *options, GError **errp)
 {

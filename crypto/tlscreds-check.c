@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Are these certificates fit for their purpose? (RFC 5280, sections 4.1.2.5 and 4.2.1.) An extension that says no and is critical is an
- * error; one that is not critical is a warning, for peers may overlook it.
+ * Are these certificates fit for their purpose? (RFC 5280, sections 4.1.2.5 and 4.2.1.) An
+ * extension that says no and is critical is an error; one that is not critical is a warning, for
+ * peers may overlook it.
  */
 #include <gnutls/x509.h>
 #include <time.h>
@@ -201,7 +202,10 @@ bool tls_creds_check_certs(const QCryptoTLSCreds *creds, const gnutls_datum_t *c
     if (!cert_list_import(&ca, ca_pem, "CA", ca_path, errp)) {
         return false;
     }
-    /* one of a distribution's many authorities may be past its time; if it is ours, the chain says so */
+    /*
+     * one of a distribution's many authorities may be past its time; if it is ours, the chain says
+     * so
+     */
     if (ca.n == 1) {
         CertCheck check = {ca.certs[0], ca_path, true, creds->endpoint};
 

@@ -8,7 +8,9 @@
 #include <stdint.h>
 #include "crypto/tlscreds.h"
 
-/* Largest file of a kind that is read, in bytes; the CA certificates of a whole distribution fit. */
+/*
+ * Largest file of a kind that is read, in bytes; the CA certificates of a whole distribution fit.
+ */
 #define TLS_CREDS_MAX_FILE (8u << 20)
 
 typedef enum TLSCredsKind {
@@ -38,12 +40,14 @@ struct QCryptoTLSCreds {
     } u; /* by kind and endpoint; NULL until it is there */
 };
 
-/* An object with what all kinds have in common, `u` empty. one reference; NULL and errp on failure. */
+/*
+ * An object with what all kinds have in common, `u` empty. one reference; NULL and errp on failure.
+ */
 QCryptoTLSCreds *tls_creds_new(TLSCredsKind kind, const TlsCredsProperties *props, GError **errp);
 
 /*
- * Reads file `name` of the credentials' folder. 1: *data is what it holds, with a NUL behind it, to be freed by
- * tls_creds_wipe_file(); 0: it is not there, and `required` is false; -1: errp.
+ * Reads file `name` of the credentials' folder. 1: *data is what it holds, with a NUL behind it, to
+ * be freed by tls_creds_wipe_file(); 0: it is not there, and `required` is false; -1: errp.
  */
 int tls_creds_read_file(const QCryptoTLSCreds *creds, const char *name, bool required,
                         gnutls_datum_t *data, GError **errp);
@@ -55,8 +59,8 @@ char *tls_creds_path(const QCryptoTLSCreds *creds, const char *name);
 bool tls_creds_load_dh_params(QCryptoTLSCreds *creds, GError **errp);
 
 /*
- * tlscreds-check.c: certificates that cannot work are refused now, with a reason, and not by the first peer without one.
- * cert_pem may be empty (a client without a certificate).
+ * tlscreds-check.c: certificates that cannot work are refused now, with a reason, and not by the
+ * first peer without one. cert_pem may be empty (a client without a certificate).
  */
 bool tls_creds_check_certs(const QCryptoTLSCreds *creds, const gnutls_datum_t *ca_pem,
                            const gnutls_datum_t *cert_pem, GError **errp);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tls-creds-psk: keys that both ends know. keys.psk has lines "USER:KEY" with the key in hexadecimal, as psktool(1) makes them.
- * A client takes one user's key; a server lets GnuTLS look up whoever connects, so that users can be added while it runs.
+ * tls-creds-psk: keys that both ends know. keys.psk has lines "USER:KEY" with the key in
+ * hexadecimal, as psktool(1) makes them. A client takes one user's key; a server lets GnuTLS look
+ * up whoever connects, so that users can be added while it runs.
  */
 #include <string.h>
 #include "crypto/secret.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tls-creds-x509: a certificate authority, and a certificate of our own with its key. A server must have one; a client may.
+ * tls-creds-x509: a certificate authority, and a certificate of our own with its key. A server must
+ * have one; a client may.
  */
 #include "crypto/secret.h"
 #include "crypto/tlscreds-int.h"

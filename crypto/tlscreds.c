@@ -9,7 +9,10 @@
 #include "qom/user-creatable.h"
 #include "util/error.h"
 
-/* What a kind of credentials needs besides the certificate-based key exchanges. Anonymous ones do not exist in TLS 1.3. */
+/*
+ * What a kind of credentials needs besides the certificate-based key exchanges. Anonymous ones do
+ * not exist in TLS 1.3.
+ */
 static const char *const kind_priority[] = {
     [TLS_CREDS_X509] = "",
     [TLS_CREDS_PSK] = ":+ECDHE-PSK:+DHE-PSK:+PSK",

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * TLS credentials: the objects tls-creds-x509, tls-creds-psk and tls-creds-anon. Everything is read from the credentials'
- * folder when the object is made; only the key file of a PSK server is looked at again with each connection.
+ * TLS credentials: the objects tls-creds-x509, tls-creds-psk and tls-creds-anon. Everything is read
+ * from the credentials' folder when the object is made; only the key file of a PSK server is looked
+ * at again with each connection.
  *
- * Objects are made, found and deleted in the main thread. Credentials do not change, so sessions in any thread share them.
+ * Objects are made, found and deleted in the main thread. Credentials do not change, so sessions in
+ * any thread share them.
  */
 #ifndef FERRY_CRYPTO_TLSCREDS_H
 #define FERRY_CRYPTO_TLSCREDS_H
@@ -38,8 +40,9 @@ void qcrypto_tls_creds_unref(QCryptoTLSCreds *creds); /* NULL is allowed */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QCryptoTLSCreds, qcrypto_tls_creds_unref)
 
 /*
- * The object `id`, which must be for this end of connections. Until qcrypto_tls_creds_release() the object cannot be deleted:
- * for whoever will make connections (a server, a disk). Main thread. NULL and errp when there is no such object.
+ * The object `id`, which must be for this end of connections. Until qcrypto_tls_creds_release() the
+ * object cannot be deleted: for whoever will make connections (a server, a disk). Main thread. NULL
+ * and errp when there is no such object.
  */
 QCryptoTLSCreds *qcrypto_tls_creds_acquire(const char *id, QCryptoTLSCredsEndpoint endpoint,
                                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -11,8 +11,8 @@
 #include "util/error.h"
 
 /*
- * Bytes taken along when GnuTLS asks the transport for something: a record's header comes with the record before it, and a small
- * record in one call; of large ones little has to be copied.
+ * Bytes taken along when GnuTLS asks the transport for something: a record's header comes with the
+ * record before it, and a small record in one call; of large ones little has to be copied.
  */
 #define TLS_READ_AHEAD 1024
 /* Messages in a row that a peer may send and that carry nothing. */
@@ -379,7 +379,10 @@ static void tls_cursor_advance(TLSCursor *cur, size_t bytes)
     cur->skip += bytes;
 }
 
-/* The next record's bytes: the caller's own memory where one piece fills it, else pieces put together. NULL: none left. */
+/*
+ * The next record's bytes: the caller's own memory where one piece fills it, else pieces put
+ * together. NULL: none left.
+ */
 static const void *tls_next_record(QCryptoTLSSession *s, const TLSCursor *cur, size_t *bytes)
 {
     size_t n = 0, skip = cur->skip;

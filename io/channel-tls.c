@@ -50,7 +50,9 @@ static ssize_t tls_pull(void *opaque, const struct iovec *iov, size_t niov)
 
 /* --- the class --- */
 
-/* Reads into one element. Bytes, also fewer when there are no more at hand; 0 at the end; -errno. */
+/*
+ * Reads into one element. Bytes, also fewer when there are no more at hand; 0 at the end; -errno.
+ */
 static ssize_t tls_read_element(QIOChannelTLS *tioc, uint8_t *buf, size_t bytes, GError **errp)
 {
     size_t done = 0;

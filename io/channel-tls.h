@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QIOChannelTLS: TLS over another channel, the master. Threads and rules are those of io/channel.h; besides:
+ * QIOChannelTLS: TLS over another channel, the master. Threads and rules are those of io/channel.h;
+ * besides:
  *
- *  - a writer that was told -EAGAIN goes on with the same bytes, for a record of them may be on its way;
- *  - shutdown tells the peer that this is the end (close_notify) as far as that can be done without waiting;
+ *  - a writer that was told -EAGAIN goes on with the same bytes, for a record of them may be on its
+ *    way;
+ *  - shutdown tells the peer that this is the end (close_notify) as far as that can be done without
+ *    waiting;
  *  - a stream that ends without the peer having said so is an error (-ECONNABORTED), not an end;
  *  - who wants to cancel may as well shut down the master.
  */
@@ -17,8 +20,9 @@
 typedef struct QIOChannelTLS QIOChannelTLS;
 
 /*
- * Takes a reference to master, whose bytes are TLS from now on; nobody uses it directly any more but to shut it down. The
- * arguments are those of qcrypto_tls_session_new_client() and _server(). To be called where master was used last, nobody waiting.
+ * Takes a reference to master, whose bytes are TLS from now on; nobody uses it directly any more
+ * but to shut it down. The arguments are those of qcrypto_tls_session_new_client() and _server().
+ * To be called where master was used last, nobody waiting.
  */
 QIOChannelTLS *qio_channel_tls_new_client(QIOChannel *master, QCryptoTLSCreds *creds,
                                           const char *hostname,
@@ -28,13 +32,16 @@ QIOChannelTLS *qio_channel_tls_new_server(QIOChannel *master, QCryptoTLSCreds *c
                                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
- * Has to succeed before anything is read or written. timeout_ns: fails with -ETIMEDOUT after so long; 0: the caller sees to
- * that, by shutting the channel down. 0 or -errno.
+ * Has to succeed before anything is read or written. timeout_ns: fails with -ETIMEDOUT after so
+ * long; 0: the caller sees to that, by shutting the channel down. 0 or -errno.
  */
 int coroutine_fn qio_channel_tls_co_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
                                               GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
-/* Who the peer has proved to be, see crypto/authz.h; NULL: anybody. After the handshake; valid as long as the channel. */
+/*
+ * Who the peer has proved to be, see crypto/authz.h; NULL: anybody. After the handshake; valid as
+ * long as the channel.
+ */
 const char *qio_channel_tls_peer_name(const QIOChannelTLS *tioc);
 
 #endif

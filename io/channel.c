@@ -99,7 +99,10 @@ ssize_t qio_channel_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov
 static void qio_channel_on_readable(void *opaque);
 static void qio_channel_on_writable(void *opaque);
 
-/* Registers what is wanted; leaves alone what is there already, so that a busy channel makes no system calls for it. */
+/*
+ * Registers what is wanted; leaves alone what is there already, so that a busy channel makes no
+ * system calls for it.
+ */
 static void qio_channel_arm(QIOChannel *ioc, AioContext *ctx, int fd, bool in, bool out)
 {
     if (ioc->ctx == ctx && ioc->polled_fd == fd && ioc->poll_in == in && ioc->poll_out == out) {
@@ -124,7 +127,10 @@ static bool qio_channel_wants(const QIOChannel *ioc, short event)
            (ioc->writer && ioc->writer_events == event) || (event == POLLIN && ioc->idle_cb);
 }
 
-/* The descriptor is ready for `event`: resumes whoever waits for that; a handler that serves nobody is dropped. */
+/*
+ * The descriptor is ready for `event`: resumes whoever waits for that; a handler that serves nobody
+ * is dropped.
+ */
 static void qio_channel_ready(QIOChannel *ioc, short event)
 {
     Coroutine *reader = ioc->reader_events == event ? ioc->reader : NULL;

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QIOChannel: a stream of bytes to a peer, over whatever carries it: a socket, TLS on another channel, a pipe, memory.
+ * QIOChannel: a stream of bytes to a peer, over whatever carries it: a socket, TLS on another
+ * channel, a pipe, memory.
  *
- * A channel never blocks the thread. The plain calls move what can be moved now; the _co_ calls try that first and wait in
- * the event loop only when the kernel says "not yet". At most one coroutine reads and one writes at a time.
+ * A channel never blocks the thread. The plain calls move what can be moved now; the _co_ calls try
+ * that first and wait in the event loop only when the kernel says "not yet". At most one coroutine
+ * reads and one writes at a time.
  *
- * Threads: a channel is used in one AioContext at a time, the one its waiting coroutines run in. An idle channel (nobody waits)
- * may move: qio_channel_detach_aio_context() in the old thread, then simply use it in the new one. qio_channel_shutdown(),
- * qio_channel_ref() and qio_channel_unref() may be called in any thread.
+ * Threads: a channel is used in one AioContext at a time, the one its waiting coroutines run in. An
+ * idle channel (nobody waits) may move: qio_channel_detach_aio_context() in the old thread, then
+ * simply use it in the new one. qio_channel_shutdown(), qio_channel_ref() and qio_channel_unref()
+ * may be called in any thread.
  *
- * Results: bytes moved, 0 for end of stream, or -errno. -EAGAIN means "would block" and sets no error; every other failure
- * sets errp. The caller owns one reference to a new channel; the last one closes it.
+ * Results: bytes moved, 0 for end of stream, or -errno. -EAGAIN means "would block" and sets no
+ * error; every other failure sets errp. The caller owns one reference to a new channel; the last
+ * one closes it.
  */
 #ifndef FERRY_IO_CHANNEL_H
 #define FERRY_IO_CHANNEL_H
@@ -45,14 +49,18 @@ typedef enum QIOChannelDirection {
 /* Most file descriptors that travel with one message; more is an error on either side. */
 #define QIO_CHANNEL_MAX_FDS 16
 
-/* What carries the bytes. Called in the channel's thread, never concurrently with itself, unless said otherwise. */
+/*
+ * What carries the bytes. Called in the channel's thread, never concurrently with itself, unless
+ * said otherwise.
+ */
 struct QIOChannelClass {
     const char *name;
     size_t instance_size; /* QIOChannel is the first member; zeroed */
 
     /*
-     * Moves what can be moved without waiting; niov is 1..IOV_MAX and no element is empty. fds/nfds are NULL unless
-     * the channel has FD_PASS; received descriptors are close-on-exec and the caller's, in an array to g_free().
+     * Moves what can be moved without waiting; niov is 1..IOV_MAX and no element is empty. fds/nfds
+     * are NULL unless the channel has FD_PASS; received descriptors are close-on-exec and the
+     * caller's, in an array to g_free().
      */
     ssize_t (*readv)(QIOChannel *ioc, const struct iovec *iov, size_t niov, int **fds, size_t *nfds,
                      GError **errp);
@@ -62,19 +70,24 @@ struct QIOChannelClass {
     /* Optional: bytes are already at hand, so a reader must not wait for the descriptor. */
     bool (*read_pending)(QIOChannel *ioc);
     /*
-     * Optional: the descriptor is readable while nobody reads. False: that was a message of the channel's own (TLS), nothing
-     * for the user has come.
+     * Optional: the descriptor is readable while nobody reads. False: that was a message of the
+     * channel's own (TLS), nothing for the user has come.
      */
     bool (*idle_event)(QIOChannel *ioc);
     /*
-     * What a waiter for `dir` has to poll: a descriptor, and in *events POLLIN or POLLOUT (TLS may have to read in order
-     * to write). -1: nothing can be waited for (closed).
+     * What a waiter for `dir` has to poll: a descriptor, and in *events POLLIN or POLLOUT (TLS may
+     * have to read in order to write). -1: nothing can be waited for (closed).
      */
     int (*poll_fd)(QIOChannel *ioc, QIOChannelDirection dir, short *events);
 
-    /* Any thread. After it, reads end with 0 and writes with -EPIPE; whoever waits in the descriptor is woken. 0 or -errno. */
+    /*
+     * Any thread. After it, reads end with 0 and writes with -EPIPE; whoever waits in the
+     * descriptor is woken. 0 or -errno.
+     */
     int (*shutdown)(QIOChannel *ioc, QIOChannelShutdown how);
-    /* The last reference is gone, or the owner closes early: release the descriptor. May run twice. */
+    /*
+     * The last reference is gone, or the owner closes early: release the descriptor. May run twice.
+     */
     void (*close)(QIOChannel *ioc);
     void (*finalize)(QIOChannel *ioc); /* optional: frees what the instance owns besides */
 
@@ -118,7 +131,10 @@ bool qio_channel_has_feature(const QIOChannel *ioc, QIOChannelFeature feature);
 
 ssize_t qio_channel_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, GError **errp);
 ssize_t qio_channel_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov, GError **errp);
-/* With descriptors. Received ones (*fds, g_free()) are the caller's to close; *fds is NULL when none came. */
+/*
+ * With descriptors. Received ones (*fds, g_free()) are the caller's to close; *fds is NULL when
+ * none came.
+ */
 ssize_t qio_channel_readv_full(QIOChannel *ioc, const struct iovec *iov, size_t niov, int **fds,
                                size_t *nfds, GError **errp);
 /* Sent descriptors stay the caller's; they travel with the first byte. */
@@ -128,11 +144,14 @@ ssize_t qio_channel_writev_full(QIOChannel *ioc, const struct iovec *iov, size_t
 /* --- in coroutines --- */
 
 /*
- * Waits until a read (write) may make progress. 0, or -ECANCELED after qio_channel_interrupt(); -EPIPE when closed.
- * Spurious wake-ups happen: try, and wait again on -EAGAIN.
+ * Waits until a read (write) may make progress. 0, or -ECANCELED after qio_channel_interrupt();
+ * -EPIPE when closed. Spurious wake-ups happen: try, and wait again on -EAGAIN.
  */
 int coroutine_fn qio_channel_co_wait(QIOChannel *ioc, QIOChannelDirection dir);
-/* Makes waits in progress return -ECANCELED, from the event loop. The channel is unharmed. The channel's thread. */
+/*
+ * Makes waits in progress return -ECANCELED, from the event loop. The channel is unharmed. The
+ * channel's thread.
+ */
 void qio_channel_interrupt(QIOChannel *ioc);
 
 /* At least one byte, or 0 at end of stream. */
@@ -161,16 +180,17 @@ int qio_channel_writev_all(QIOChannel *ioc, const struct iovec *iov, size_t niov
 /* --- life and tuning --- */
 
 /*
- * Ends the conversation: waiters wake, reads return 0, writes fail with -EPIPE. Any thread; idempotent. The descriptor stays
- * open until the last reference goes.
+ * Ends the conversation: waiters wake, reads return 0, writes fail with -EPIPE. Any thread;
+ * idempotent. The descriptor stays open until the last reference goes.
  */
 void qio_channel_shutdown(QIOChannel *ioc, QIOChannelShutdown how);
 bool qio_channel_is_shut_down(const QIOChannel *ioc);
 /* Forgets the event loop it was used in; nobody may be waiting. The channel's thread. */
 void qio_channel_detach_aio_context(QIOChannel *ioc);
 /*
- * Calls cb(opaque) in ctx's thread when bytes or the end of the stream arrive while no coroutine waits to read: how an idle
- * connection learns that its peer left. cb must read, shut down or unset it. NULL unsets. The channel's thread, which runs ctx.
+ * Calls cb(opaque) in ctx's thread when bytes or the end of the stream arrive while no coroutine
+ * waits to read: how an idle connection learns that its peer left. cb must read, shut down or unset
+ * it. NULL unsets. The channel's thread, which runs ctx.
  */
 void qio_channel_set_idle_watch(QIOChannel *ioc, AioContext *ctx, void (*cb)(void *opaque),
                                 void *opaque);

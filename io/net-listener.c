@@ -10,7 +10,10 @@
 #include "util/sockets.h"
 #include "util/timer.h"
 
-/* How long to stop accepting when the process is out of descriptors: the backlog keeps the fd readable meanwhile. */
+/*
+ * How long to stop accepting when the process is out of descriptors: the backlog keeps the fd
+ * readable meanwhile.
+ */
 #define ACCEPT_PAUSE_NS (200 * SCALE_MS)
 /* Connections accepted in one turn of the loop. */
 #define ACCEPT_BATCH 16
@@ -81,7 +84,10 @@ static void listener_add_fd(QIONetListener *listener, int fd, FerrySockAddr *cle
     }
 }
 
-/* Every address that the host name stands for, one socket each; those that fail do not matter while one succeeds. */
+/*
+ * Every address that the host name stands for, one socket each; those that fail do not matter while
+ * one succeeds.
+ */
 static bool coroutine_fn listener_co_open_inet(QIONetListener *listener, const FerrySockAddr *addr,
                                                GArray *list, int backlog, GError **errp)
 {

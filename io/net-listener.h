@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QIONetListener: listening sockets, all that an address stands for, and what to do with who connects.
- * Main thread only.
+ * QIONetListener: listening sockets, all that an address stands for, and what to do with who
+ * connects. Main thread only.
  */
 #ifndef FERRY_IO_NET_LISTENER_H
 #define FERRY_IO_NET_LISTENER_H
@@ -20,8 +20,9 @@ void qio_net_listener_free(QIONetListener *listener);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QIONetListener, qio_net_listener_free)
 
 /*
- * Listens on addr (an inet address may open several sockets; `fd` is an inherited listening socket). May be
- * called several times. Connections wait in the backlog until a client function is set. An existing socket file is replaced.
+ * Listens on addr (an inet address may open several sockets; `fd` is an inherited listening
+ * socket). May be called several times. Connections wait in the backlog until a client function is
+ * set. An existing socket file is replaced.
  */
 bool coroutine_fn qio_net_listener_co_open(QIONetListener *listener, const SocketAddress *addr,
                                            int backlog, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

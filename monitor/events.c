@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Events: from whoever sends them, in any thread, to every QMP client, with the time at which they happened.
+ * Events: from whoever sends them, in any thread, to every QMP client, with the time at which they
+ * happened.
  *
- * Events that a guest or a failing disk can send at will are limited to one a second each: the first goes out at once, of those
- * that follow within the second only the last, when it is over.
+ * Events that a guest or a failing disk can send at will are limited to one a second each: the
+ * first goes out at once, of those that follow within the second only the last, when it is over.
  */
 #include <string.h>
 #include <sys/time.h>

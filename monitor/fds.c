@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Descriptors that a management tool passes in: by name for one monitor (getfd), and in numbered sets for everybody
- * (add-fd, `-add-fd`), to be opened as "/dev/fdset/N" with the access mode that fits.
+ * Descriptors that a management tool passes in: by name for one monitor (getfd), and in numbered
+ * sets for everybody (add-fd, `-add-fd`), to be opened as "/dev/fdset/N" with the access mode that
+ * fits.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,10 @@
 
 #include <stdint.h>
 
-/* Puts fd, which is taken over, into set `id` (-1: a new set). Returns the set's id. opaque may be NULL. */
+/*
+ * Puts fd, which is taken over, into set `id` (-1: a new set). Returns the set's id. opaque may be
+ * NULL.
+ */
 int64_t monitor_fdset_add_fd(int64_t id, int fd, const char *opaque);
 
 #endif

@@ -33,7 +33,10 @@ static BlockBackend *find_disk(const char *name, GError **errp)
     return blk;
 }
 
-/* Results go to standard output and not into the reply: clients tell failures of the command from those of the request by that. */
+/*
+ * Results go to standard output and not into the reply: clients tell failures of the command from
+ * those of the request by that.
+ */
 static void coroutine_fn hmp_co_qemu_io(HMPOutput *out, const HMPCommand *cmd, int argc,
                                         char **argv)
 {

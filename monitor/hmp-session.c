@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * HMP sessions: lines from a chardev, edited as they come where a person types, and what the commands print back.
+ * HMP sessions: lines from a chardev, edited as they come where a person types, and what the
+ * commands print back.
  *
- * One line runs at a time; meanwhile nothing is read. A session on a chardev starts anew with each connection.
+ * One line runs at a time; meanwhile nothing is read. A session on a chardev starts anew with each
+ * connection.
  */
 #include <string.h>
 #include "monitor/monitor-int.h"

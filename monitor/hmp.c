@@ -177,7 +177,10 @@ char *coroutine_fn hmp_co_run_line(const char *line)
             hmp_printf(&out, "%s\n", err->message);
         }
     }
-    /* Terminals want both characters, and programs that read human-monitor-command have come to expect them. */
+    /*
+     * Terminals want both characters, and programs that read human-monitor-command have come to
+     * expect them.
+     */
     text = g_string_free(out.text, FALSE);
     lines = g_strsplit(text, "\n", -1);
     return g_strjoinv("\r\n", lines);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * HMP commands: what people type. Any folder registers its own at start-up; handlers run in coroutines of the main thread and
- * print what they have to say.
+ * HMP commands: what people type. Any folder registers its own at start-up; handlers run in
+ * coroutines of the main thread and print what they have to say.
  */
 #ifndef FERRY_MONITOR_HMP_H
 #define FERRY_MONITOR_HMP_H
@@ -33,8 +33,8 @@ void hmp_printf(HMPOutput *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* Prints "Error: message" and frees err. NULL prints nothing. */
 void hmp_error(HMPOutput *out, GError *err);
 /*
- * Runs a QMP command; takes over args (NULL: none). On success the caller owns the result; else the error was printed and NULL comes
- * back.
+ * Runs a QMP command; takes over args (NULL: none). On success the caller owns the result; else the
+ * error was printed and NULL comes back.
  */
 json_object *coroutine_fn hmp_co_qmp(HMPOutput *out, const char *command, json_object *args);
 

@@ -18,7 +18,10 @@ MsgFds *msg_fds_new(void);
 void msg_fds_free(MsgFds *fds);
 /* Takes over descriptors that came with bytes yet to be parsed. */
 void msg_fds_add(MsgFds *fds, const int *fd, size_t n);
-/* All bytes are parsed: the descriptors belong to `message` (1...), the last complete one or the one that has begun. */
+/*
+ * All bytes are parsed: the descriptors belong to `message` (1...), the last complete one or the
+ * one that has begun.
+ */
 void msg_fds_settle(MsgFds *fds, uint64_t message);
 /* One that came with `message`, now the caller's, or -1. */
 int msg_fds_take(MsgFds *fds, uint64_t message);
@@ -35,7 +38,9 @@ void fdsets_init(void);
 
 /* --- qmp.c --- */
 
-/* The descriptors of the monitor whose command is running in this coroutine; NULL outside of one. */
+/*
+ * The descriptors of the monitor whose command is running in this coroutine; NULL outside of one.
+ */
 NamedFds *qmp_current_named_fds(void);
 /* Sends an event to every client that has negotiated. */
 void qmp_broadcast(json_object *event);

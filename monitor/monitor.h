@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Monitors: conversations that control the process, in QMP (JSON, for programs) or HMP (lines, for people).
+ * Monitors: conversations that control the process, in QMP (JSON, for programs) or HMP (lines, for
+ * people).
  *
- * Main thread only, monitor_emit_event() excepted. Commands run in coroutines, one in-band command at a time for each
- * conversation, so a command that waits keeps nobody else waiting.
+ * Main thread only, monitor_emit_event() excepted. Commands run in coroutines, one in-band command
+ * at a time for each conversation, so a command that waits keeps nobody else waiting.
  */
 #ifndef FERRY_MONITOR_MONITOR_H
 #define FERRY_MONITOR_MONITOR_H
@@ -22,13 +23,14 @@ bool monitor_new_hmp(Chardev *chr, bool readline, GError **errp) G_GNUC_WARN_UNU
 void monitor_cleanup(void);
 
 /*
- * A descriptor that the client of the running command sent with it (SCM_RIGHTS), now the caller's; -1 without one.
- * For handlers, before they yield.
+ * A descriptor that the client of the running command sent with it (SCM_RIGHTS), now the caller's;
+ * -1 without one. For handlers, before they yield.
  */
 int monitor_take_fd(void);
 /*
- * The descriptor that getfd stored under `name` in the monitor of the running command, or a number, which names an inherited
- * descriptor. It leaves the monitor and is the caller's. -1 and errp when there is none.
+ * The descriptor that getfd stored under `name` in the monitor of the running command, or a number,
+ * which names an inherited descriptor. It leaves the monitor and is the caller's. -1 and errp when
+ * there is none.
  */
 int monitor_get_fd(const char *name, GError **errp);
 

@@ -2,10 +2,12 @@
 /*
  * Descriptors that a client sends along with its commands.
  *
- * The kernel hands them over with some bytes of the stream, which need not be where the client put them: they may arrive with the
- * end of the command before, or ahead of their own. So, once the bytes are parsed, each descriptor gets the number of the message
- * that was being received (or was the last one complete), and a command takes the newest that is not younger than itself. What a
- * command leaves is closed once a later one is done, so that a descriptor whose command failed never turns up in another.
+ * The kernel hands them over with some bytes of the stream, which need not be where the client put
+ * them: they may arrive with the end of the command before, or ahead of their own. So, once the
+ * bytes are parsed, each descriptor gets the number of the message that was being received (or was
+ * the last one complete), and a command takes the newest that is not younger than itself. What a
+ * command leaves is closed once a later one is done, so that a descriptor whose command failed
+ * never turns up in another.
  */
 #include <unistd.h>
 #include "monitor/monitor-int.h"
@@ -68,7 +70,10 @@ int msg_fds_take(MsgFds *fds, uint64_t message)
     guint index = 0;
     int fd;
 
-    /* In order of arrival, so a later message number comes later; of several with the same the first one is taken. */
+    /*
+     * In order of arrival, so a later message number comes later; of several with the same the
+     * first one is taken.
+     */
     for (guint i = 0; i < fds->list->len; i++) {
         const MsgFd *item = &g_array_index(fds->list, MsgFd, i);
 

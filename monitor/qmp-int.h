@@ -14,8 +14,8 @@ typedef struct QmpState {
 /* True for a request that asks for out-of-band execution. */
 bool qmp_is_oob_request(json_object *request);
 /*
- * Runs a request and makes the reply, with the request's id; NULL when none is due. May yield for as long as the command
- * does; what `state` points to stays valid meanwhile.
+ * Runs a request and makes the reply, with the request's id; NULL when none is due. May yield for
+ * as long as the command does; what `state` points to stays valid meanwhile.
  */
 json_object *coroutine_fn qmp_co_answer(QmpState *state, json_object *request);
 /* {"error": ...}; id may be NULL, its reference stays the caller's. */

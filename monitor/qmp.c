@@ -6,9 +6,10 @@
  *   NEGOTIATING  greeting sent; only qmp_capabilities is taken
  *   COMMAND      every command is taken; events are sent
  *
- * A session lives from connect to disconnect, or longer while a command of it still runs; the result of that command then goes
- * nowhere. In-band requests run one after the other in the session's runner coroutine, out-of-band ones at once in coroutines of
- * their own. Reading stops while QMP_QUEUE_MAX requests wait or the client does not read its replies, and so does the
+ * A session lives from connect to disconnect, or longer while a command of it still runs; the
+ * result of that command then goes nowhere. In-band requests run one after the other in the
+ * session's runner coroutine, out-of-band ones at once in coroutines of their own. Reading stops
+ * while QMP_QUEUE_MAX requests wait or the client does not read its replies, and so does the
  * runner, which bounds what a session holds.
  */
 #include "monitor/qmp-int.h"
@@ -453,7 +454,7 @@ void qmp_broadcast(json_object *event)
 {
     MonitorQMP *mon;
 
-    TAILQ_FOREACH (mon, &qmp.monitors, next) {
+    TAILQ_FOREACH(mon, &qmp.monitors, next) {
         if (mon->session && mon->session->state.negotiated) {
             monitor_send(mon, event);
         }
@@ -465,7 +466,7 @@ static QmpRunning *current(void)
     Coroutine *self = qemu_in_coroutine() ? qemu_coroutine_self() : NULL;
     QmpRunning *running;
 
-    LIST_FOREACH (running, &qmp.running, next) {
+    LIST_FOREACH(running, &qmp.running, next) {
         if (running->co == self) {
             return running;
         }

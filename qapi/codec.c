@@ -325,7 +325,10 @@ void qapi_slot_clear(const QapiType *type, void *slot)
     *(void **)slot = NULL;
 }
 
-/* ---- cloning: a flat copy first, then each pointer in it is replaced by a copy of what it points to */
+/*
+ * ---- cloning: a flat copy first, then each pointer in it is replaced by a copy of what it points
+ * to
+ */
 
 static void own_slot(const QapiType *type, void *slot)
 {

@@ -2,22 +2,22 @@
 /*
  * QMP commands: the table of what the schema offers, and how a handler is called.
  *
- * The generated "qapi/qapi-commands-NAME.h" (or all of them, "qapi/qapi-commands.h") declares a handler
- * for each command of qapi/NAME.json:
+ * The generated "qapi/qapi-commands-NAME.h" (or all of them, "qapi/qapi-commands.h") declares a
+ * handler for each command of qapi/NAME.json:
  *
  *   bool coroutine_fn qmp_NAME(const ARG *arg, RET *ret, GError **errp);
  *
- * - `arg` is the command's 'data': the type it names, or NAMEArg (drive-mirror: DriveMirrorArg) when its
- *   members stand in the command itself. It belongs to the caller; QAPI_CLONE() what must outlive the call.
- *   A command without arguments has no such parameter.
- * - `ret` is where the result goes: bool, int64_t, double, an enum, char **, X **, XList ** (which may stay
- *   NULL: the empty list) or json_object ** for 'any'. The caller owns it. It starts as zero. A command
- *   without 'returns' has no such parameter.
+ * - `arg` is the command's 'data': the type it names, or NAMEArg (drive-mirror: DriveMirrorArg)
+ *   when its members stand in the command itself. It belongs to the caller; QAPI_CLONE() what must
+ *   outlive the call. A command without arguments has no such parameter.
+ * - `ret` is where the result goes: bool, int64_t, double, an enum, char **, X **, XList ** (which
+ *   may stay NULL: the empty list) or json_object ** for 'any'. The caller owns it. It starts as
+ *   zero. A command without 'returns' has no such parameter.
  * - true is success; false comes with *errp set and nothing in *ret.
  *
  * Handlers run in a coroutine of the main thread's loop, so they may yield.
- * A command with 'gen': false takes and gives JSON: bool qmp_NAME(json_object *args, json_object **ret, errp);
- * args may be NULL.
+ * A command with 'gen': false takes and gives JSON: bool qmp_NAME(json_object *args, json_object
+ * **ret, errp); args may be NULL.
  */
 #ifndef FERRY_QAPI_DISPATCH_H
 #define FERRY_QAPI_DISPATCH_H
@@ -55,18 +55,21 @@ extern const size_t qmp_command_count;
 const QmpCommand *qmp_find_command(const char *name);
 
 /*
- * Decodes args (NULL: none), runs the handler and encodes its result: an empty object when the command
- * returns nothing. On success the caller owns *ret. May yield for as long as the handler does.
+ * Decodes args (NULL: none), runs the handler and encodes its result: an empty object when the
+ * command returns nothing. On success the caller owns *ret. May yield for as long as the handler
+ * does.
  */
 bool coroutine_fn qmp_command_co_run(const QmpCommand *cmd, json_object *args, json_object **ret,
                                      GError **errp);
 
-/* For a command with 'gen': false that takes none: false, with an error, when there are arguments. */
+/*
+ * For a command with 'gen': false that takes none: false, with an error, when there are arguments.
+ */
 bool qmp_refuse_arguments(json_object *args, GError **errp);
 
 /*
- * The reply to query-qmp-schema: a JSON array, made anew at each call from a constant text that costs no
- * memory until then. It can be written out and freed, not looked into.
+ * The reply to query-qmp-schema: a JSON array, made anew at each call from a constant text that
+ * costs no memory until then. It can be written out and freed, not looked into.
  */
 json_object *qmp_schema_json(void);
 

@@ -2,12 +2,14 @@
 /*
  * QMP events.
  *
- * For every event the generated "qapi/qapi-events-NAME.h" (or all of them, "qapi/qapi-events.h") has
+ * For every event the generated "qapi/qapi-events-NAME.h" (or all of them, "qapi/qapi-events.h")
+ * has
  *
  *   void qapi_event_send_NAME(...)
  *
- * with the data's members as parameters (has_X before an optional scalar X, NULL for an absent pointer),
- * or, when that would make more than six, with a pointer to the data struct. Nothing is taken over.
+ * with the data's members as parameters (has_X before an optional scalar X, NULL for an absent
+ * pointer), or, when that would make more than six, with a pointer to the data struct. Nothing is
+ * taken over.
  */
 #ifndef FERRY_QAPI_EVENT_H
 #define FERRY_QAPI_EVENT_H

@@ -2,15 +2,16 @@
 /*
  * JSON text to json-c values.
  *
- * json-c parses strictly; this file finds where a value ends, so that errors can be survived, and rewrites
- * single-quoted strings into what the strict parser takes. The scanner's states:
+ * json-c parses strictly; this file finds where a value ends, so that errors can be survived, and
+ * rewrites single-quoted strings into what the strict parser takes. The scanner's states:
  *
  *   BETWEEN  no value begun; white space is dropped
  *   WORD     in a number, true, false or null at the top level
  *   NESTED   in at least one bracket, outside strings
  *   STRING   in a string; ESCAPED after a backslash in it
  *
- * A value that was given up for its size, depth or number of parts is scanned to its end in the same states, with `skipping` set.
+ * A value that was given up for its size, depth or number of parts is scanned to its end in the
+ * same states, with `skipping` set.
  */
 #include "qapi/json.h"
 
@@ -101,8 +102,8 @@ static void stream_abandon(JsonStream *stream, const char *message)
 }
 
 /*
- * A number has ended. json-c would cut an integer that is too large down to the nearest one that fits; with a
- * fraction it becomes a double, which is then refused wherever an integer is needed.
+ * A number has ended. json-c would cut an integer that is too large down to the nearest one that
+ * fits; with a fraction it becomes a double, which is then refused wherever an integer is needed.
  */
 static void end_number(JsonStream *stream)
 {

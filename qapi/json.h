@@ -2,9 +2,9 @@
 /*
  * JSON text to json-c values.
  *
- * The grammar is RFC 8259 in UTF-8, with one extension that QMP's users know: strings may stand in single
- * quotes, where \' is one and " needs no escape. An integer that fits neither int64 nor uint64 becomes a
- * double. Duplicate keys: the last one counts.
+ * The grammar is RFC 8259 in UTF-8, with one extension that QMP's users know: strings may stand in
+ * single quotes, where \' is one and " needs no escape. An integer that fits neither int64 nor
+ * uint64 becomes a double. Duplicate keys: the last one counts.
  */
 #ifndef FERRY_QAPI_JSON_H
 #define FERRY_QAPI_JSON_H
@@ -18,8 +18,8 @@
 #define JSON_MAX_DEPTH 1024
 
 /*
- * The most brackets, strings and commas of one value: as values in memory, short ones take a hundred times the space of
- * their text.
+ * The most brackets, strings and commas of one value: as values in memory, short ones take a
+ * hundred times the space of their text.
  */
 #define JSON_MAX_PARTS (2 * 1024 * 1024)
 
@@ -27,19 +27,21 @@
 #define JSON_MAX_TEXT (64 * 1024 * 1024)
 
 /*
- * Parses text[0..len) as one value with nothing but white space around it. On success the caller owns
- * *ret, which is NULL for the value null. The error says what is wrong and at which byte.
+ * Parses text[0..len) as one value with nothing but white space around it. On success the caller
+ * owns *ret, which is NULL for the value null. The error says what is wrong and at which byte.
  */
 bool json_parse_text(const char *text, size_t len, json_object **ret,
                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
- * A stream of values, as a monitor reads it: values follow each other with or without white space between.
+ * A stream of values, as a monitor reads it: values follow each other with or without white space
+ * between.
  *
- * A value that can't be parsed is reported once and the stream goes on behind it. It is given up early at a bracket
- * that doesn't match, at a raw control character inside a string (so a line end ends a forgotten quote), and
- * at the byte 0xFF, which no UTF-8 text contains and clients send to get back to a known state. After it was
- * given up for its size, depth or number of parts, the rest of it is skipped without further reports.
+ * A value that can't be parsed is reported once and the stream goes on behind it. It is given up
+ * early at a bracket that doesn't match, at a raw control character inside a string (so a line end
+ * ends a forgotten quote), and at the byte 0xFF, which no UTF-8 text contains and clients send to
+ * get back to a known state. After it was given up for its size, depth or number of parts, the rest
+ * of it is skipped without further reports.
  */
 typedef struct JsonStream JsonStream;
 

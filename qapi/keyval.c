@@ -2,8 +2,8 @@
 /*
  * Option arguments of the command line to JSON.
  *
- * Containers are first built as objects, whatever their keys; the second pass turns those whose keys are
- * all indexes into arrays.
+ * Containers are first built as objects, whatever their keys; the second pass turns those whose
+ * keys are all indexes into arrays.
  */
 #include "qapi/keyval.h"
 
@@ -75,7 +75,9 @@ static bool put_value(json_object *root, const char *key, const char *value, GEr
     return true;
 }
 
-/* Takes the text up to the next single comma, with double ones undone, and moves *params behind it. */
+/*
+ * Takes the text up to the next single comma, with double ones undone, and moves *params behind it.
+ */
 static char *take_text(const char **params)
 {
     GString *text = g_string_new(NULL);
@@ -150,8 +152,8 @@ static json_object *to_array(json_object *object, const char *key, GError **errp
 }
 
 /*
- * Makes arrays of what should be: the finished form of `object`, as a new reference. `key` is its place.
- * The recursion is at most KEYVAL_MAX_DEPTH deep.
+ * Makes arrays of what should be: the finished form of `object`, as a new reference. `key` is its
+ * place. The recursion is at most KEYVAL_MAX_DEPTH deep.
  */
 static json_object *finish_container(json_object *object, const char *key, GError **errp)
 {

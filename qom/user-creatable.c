@@ -48,7 +48,7 @@ static UserCreatable *find_any(const char *id)
 {
     UserCreatable *uc;
 
-    TAILQ_FOREACH (uc, &registry.objects, next) {
+    TAILQ_FOREACH(uc, &registry.objects, next) {
         if (!strcmp(uc->id, id)) {
             return uc;
         }
@@ -170,7 +170,7 @@ void user_creatable_foreach(ObjectType type, void (*fn)(UserCreatable *object, v
 {
     UserCreatable *uc;
 
-    TAILQ_FOREACH (uc, &registry.objects, next) {
+    TAILQ_FOREACH(uc, &registry.objects, next) {
         if (uc->ops->type == type) {
             fn(uc, opaque);
         }

@@ -2,8 +2,8 @@
 /*
  * Objects that users make by name: `-object`, object-add, object-del. Main thread only.
  *
- * Each type registers a table of operations at start-up; the registry owns the objects and their ids. Who works with an object
- * holds a reference, and an object in use cannot be deleted.
+ * Each type registers a table of operations at start-up; the registry owns the objects and their
+ * ids. Who works with an object holds a reference, and an object in use cannot be deleted.
  */
 #ifndef FERRY_QOM_USER_CREATABLE_H
 #define FERRY_QOM_USER_CREATABLE_H
@@ -17,13 +17,18 @@ typedef struct UserCreatable UserCreatable;
 
 typedef struct UserCreatableOps {
     ObjectType type;
-    /* Makes the thing from checked options (options->qom_type is `type`); NULL and errp on failure. */
+    /*
+     * Makes the thing from checked options (options->qom_type is `type`); NULL and errp on failure.
+     */
     void *coroutine_fn (*co_create)(const ObjectOptions *options, GError **errp);
     /* Nobody holds a reference: destroys it. */
     void (*destroy)(void *object);
     /* Optional: a veto beyond the use count, with the reason in errp. */
     bool (*can_be_deleted)(void *object, GError **errp);
-    /* Objects others refer to by name (secrets, iothreads) are made before chardevs and disks; the others after them. */
+    /*
+     * Objects others refer to by name (secrets, iothreads) are made before chardevs and disks; the
+     * others after them.
+     */
     bool early;
 } UserCreatableOps;
 

@@ -35,7 +35,10 @@ typedef struct StartConfig {
 
 extern StartConfig start_config;
 
-/* Fills start_config. False, with errp, on errors; exits after -help, -version and lists ("-machine help"). */
+/*
+ * Fills start_config. False, with errp, on errors; exits after -help, -version and lists ("-machine
+ * help").
+ */
 bool cmdline_parse(int argc, char **argv, GError **errp);
 
 /* The groups of -help, in the order in which they are printed. */

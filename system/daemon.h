@@ -7,11 +7,15 @@
 #include <stdbool.h>
 
 /*
- * Forks; returns in the child, which has a session of its own. The parent stays until the child calls daemon_ready() and then exits
- * with status 0, or with 1 when the child ends before that. Before any thread or event loop exists.
+ * Forks; returns in the child, which has a session of its own. The parent stays until the child
+ * calls daemon_ready() and then exits with status 0, or with 1 when the child ends before that.
+ * Before any thread or event loop exists.
  */
 bool daemon_fork(GError **errp);
-/* Cuts the last ties (standard streams, working directory) and lets the parent go. No effect without daemon_fork(). */
+/*
+ * Cuts the last ties (standard streams, working directory) and lets the parent go. No effect
+ * without daemon_fork().
+ */
 bool daemon_ready(GError **errp);
 bool daemon_is_forked(void);
 

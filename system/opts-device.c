@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Options that make things: disks, objects, character devices, monitors. Start-up makes them later, in its own order. */
+/*
+ * Options that make things: disks, objects, character devices, monitors. Start-up makes them later,
+ * in its own order.
+ */
 #include <stdlib.h>
 #include "block/block.h"
 #include "chardev/char-opts.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Options that describe the machine. Only the machine "none" exists: no CPU, no memory, no devices. */
+/*
+ * Options that describe the machine. Only the machine "none" exists: no CPU, no memory, no devices.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +19,10 @@ static void G_GNUC_NORETURN print_and_exit(const char *text)
     exit(0);
 }
 
-/* "kvm:tcg": the first that there is. None runs code on the machine "none", so any known one will do. */
+/*
+ * "kvm:tcg": the first that there is. None runs code on the machine "none", so any known one will
+ * do.
+ */
 static bool choose_accel(const char *names, GError **errp)
 {
     static const char *const known[] = {"qtest", "kvm", "tcg"};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Run state: whether the guest runs, and if not why; requests to end the process. Main thread only, qemu_system_*_request()
- * excepted.
+ * Run state: whether the guest runs, and if not why; requests to end the process. Main thread only,
+ * qemu_system_*_request() excepted.
  */
 #ifndef FERRY_SYSTEM_RUNSTATE_H
 #define FERRY_SYSTEM_RUNSTATE_H

@@ -32,7 +32,10 @@ static void report(const struct signalfd_siginfo *info, const char *more)
     }
 }
 
-/* Ends in the middle of things: what others can see (pid file, terminal) is put in order, memory in use is not given back. */
+/*
+ * Ends in the middle of things: what others can see (pid file, terminal) is put in order, memory in
+ * use is not given back.
+ */
 static void G_GNUC_NORETURN end_now(void)
 {
     fflush(NULL);

@@ -7,8 +7,9 @@
 #include <stdbool.h>
 
 /*
- * Takes over the signals, for threads made from now on as well. Until signals_set_loop_running() one ends the process at once;
- * then the first asks for shutdown, and one that comes SIGNAL_IMPATIENT_NS or more after that gives up waiting for it.
+ * Takes over the signals, for threads made from now on as well. Until signals_set_loop_running()
+ * one ends the process at once; then the first asks for shutdown, and one that comes
+ * SIGNAL_IMPATIENT_NS or more after that gives up waiting for it.
  */
 bool signals_init(GError **errp);
 void signals_set_loop_running(void);

@@ -6,7 +6,10 @@
 #include <glib.h>
 #include <stdbool.h>
 
-/* Everything up to the first turn of the main loop, as start_config asks. False and errp: the process must end. */
+/*
+ * Everything up to the first turn of the main loop, as start_config asks. False and errp: the
+ * process must end.
+ */
 bool startup_run(GError **errp);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Disk I/O of coroutines: by the running context's ring, or by preadv2() and pwritev2() in a worker thread. */
+/*
+ * Disk I/O of coroutines: by the running context's ring, or by preadv2() and pwritev2() in a worker
+ * thread.
+ */
 #include <errno.h>
 #include <glib.h>
 #include <limits.h>
@@ -57,7 +60,9 @@ static ssize_t coroutine_fn disk_co_request(AioDiskEngine engine, const AioDiskR
     return ret == -EAGAIN ? aio_disk_co_thread(req) : ret;
 }
 
-/* More elements than the kernel takes at once make a short transfer, which callers expect anyway. */
+/*
+ * More elements than the kernel takes at once make a short transfer, which callers expect anyway.
+ */
 static int bounded_niov(int niov)
 {
     return MIN(niov, IOV_MAX);

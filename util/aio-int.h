@@ -24,11 +24,17 @@ typedef struct AioBackendOps {
     void (*watch_update)(AioContext *ctx, AioWatch *watch, unsigned events);
     /* fd is about to be closed: the kernel's interest in it ends before this returns. */
     void (*watch_forget)(AioContext *ctx, AioWatch *watch);
-    /* Hands queued work to the kernel; waits up to timeout_ns for events (-1: for ever, 0: not at all). */
+    /*
+     * Hands queued work to the kernel; waits up to timeout_ns for events (-1: for ever, 0: not at
+     * all).
+     */
     void (*wait)(AioContext *ctx, int64_t timeout_ns);
     /* Runs the handlers of what wait() found; true when there were any. */
     bool (*dispatch)(AioContext *ctx);
-    /* Performs req and yields; returns bytes or -errno. NULL when the back end has no disk I/O of its own. */
+    /*
+     * Performs req and yields; returns bytes or -errno. NULL when the back end has no disk I/O of
+     * its own.
+     */
     ssize_t coroutine_fn (*co_disk)(AioContext *ctx, const AioDiskRequest *req);
 } AioBackendOps;
 
@@ -42,7 +48,10 @@ enum {
     AIO_WATCH_WRITE = 2,
 };
 
-/* Interest in a file descriptor. Freed with its last reference: a stale kernel event finds it deleted. */
+/*
+ * Interest in a file descriptor. Freed with its last reference: a stale kernel event finds it
+ * deleted.
+ */
 struct AioWatch {
     int fd;
     unsigned refs;
@@ -62,7 +71,10 @@ static inline AioWatch *aio_watch_ref(AioWatch *watch)
 void aio_watch_unref(AioWatch *watch);
 /* AIO_WATCH_* bits that the handlers want. */
 unsigned aio_watch_events(const AioWatch *watch);
-/* Calls the handlers that are still there for `ready` (AIO_WATCH_* bits). The caller holds a reference. */
+/*
+ * Calls the handlers that are still there for `ready` (AIO_WATCH_* bits). The caller holds a
+ * reference.
+ */
 bool aio_watch_dispatch(AioWatch *watch, unsigned ready);
 
 typedef enum AioDiskOp {

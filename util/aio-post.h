@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * AioPostList: work posted to an AioContext. Any thread pushes, the context's thread takes everything at once and
- * runs it in the order it was pushed. Lock free. Internal to the event loop.
+ * AioPostList: work posted to an AioContext. Any thread pushes, the context's thread takes
+ * everything at once and runs it in the order it was pushed. Lock free. Internal to the event loop.
  */
 #ifndef FERRY_UTIL_AIO_POST_H
 #define FERRY_UTIL_AIO_POST_H

@@ -2,14 +2,15 @@
 /*
  * AioContext's io_uring back end: polling and disk I/O through one ring.
  *
- * Each side of a watch (read, write) is a poll request of its own, one shot, armed again after its handler has
- * run: the kernel looks at the state of the file when it arms, which makes the handlers level triggered. A side
- * that is dropped stays armed until it fires and is ignored, so that toggling a side costs nothing. Forgetting a
- * watch cancels both, because an armed poll keeps the file open.
+ * Each side of a watch (read, write) is a poll request of its own, one shot, armed again after its
+ * handler has run: the kernel looks at the state of the file when it arms, which makes the handlers
+ * level triggered. A side that is dropped stays armed until it fires and is ignored, so that
+ * toggling a side costs nothing. Forgetting a watch cancels both, because an armed poll keeps the
+ * file open.
  *
- * Requests are queued during a turn and handed to the kernel by the system call that waits for the next one. Disk
- * requests live on the stacks of their coroutines, poll requests in their watch, whose reference each armed
- * or queued poll holds.
+ * Requests are queued during a turn and handed to the kernel by the system call that waits for the
+ * next one. Disk requests live on the stacks of their coroutines, poll requests in their watch,
+ * whose reference each armed or queued poll holds.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -56,7 +57,8 @@ typedef struct UringDisk {
 typedef struct UringState {
     struct io_uring ring;
     pid_t
-        thread_id; /* who enabled the ring, which accepts requests of no other thread; 0: nobody yet */
+        /* who enabled the ring, which accepts requests of no other thread; 0: nobody yet */
+        thread_id;
     UringOp wake_op; /* a read of ctx->wake_fd that is always in flight */
     uint64_t wake_value;
     bool wake_armed;
@@ -246,7 +248,9 @@ static bool uring_flush_poll(UringState *s, UringPoll *poll)
     return true;
 }
 
-/* Fills the submission queue with everything that waits for it. False when something found no room. */
+/*
+ * Fills the submission queue with everything that waits for it. False when something found no room.
+ */
 static bool uring_flush(AioContext *ctx)
 {
     UringState *s = ctx->state;
@@ -302,7 +306,10 @@ static void uring_poll_done(AioContext *ctx, UringOp *op, int res)
 
     poll->armed = false;
     if (!watch->deleted) {
-        /* An error of the poll itself counts as ready: the handler's own call reports what is wrong. */
+        /*
+         * An error of the poll itself counts as ready: the handler's own call reports what is
+         * wrong.
+         */
         if (res != -ECANCELED && res != 0) {
             s->progress |= aio_watch_dispatch(watch, poll->side);
         }
@@ -417,7 +424,9 @@ static void uring_wait(AioContext *ctx, int64_t timeout_ns)
     ts.tv_nsec = timeout_ns % NANOSECONDS_PER_SECOND;
     ret = io_uring_submit_and_wait_timeout(&s->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
     if (ret == -EAGAIN || ret == -EBUSY) {
-        /* Not submitted: wait for what is in flight, which frees what is lacking, but not for long. */
+        /*
+         * Not submitted: wait for what is in flight, which frees what is lacking, but not for long.
+         */
         ts = (struct __kernel_timespec){.tv_nsec = URING_RETRY_NS};
         io_uring_wait_cqe_timeout(&s->ring, &cqe, &ts);
     } else if (ret < 0 && ret != -EINTR && ret != -ETIME) {

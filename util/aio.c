@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * AioContext: life cycle, the turn of the loop, wake-ups from other threads, and watches of file descriptors.
+ * AioContext: life cycle, the turn of the loop, wake-ups from other threads, and watches of file
+ * descriptors.
  *
- * Sleep and wake. Before it waits, the loop sets `sleeping` and then looks for posts; who posts pushes first
- * and then clears `sleeping`. Both are sequentially consistent, so either the loop sees the post or the poster
- * sees it asleep; only the one that clears the flag writes to wake_fd. A busy loop costs no system call.
+ * Sleep and wake. Before it waits, the loop sets `sleeping` and then looks for posts; who posts
+ * pushes first and then clears `sleeping`. Both are sequentially consistent, so either the loop
+ * sees the post or the poster sees it asleep; only the one that clears the flag writes to wake_fd.
+ * A busy loop costs no system call.
  */
 #include "util/aio.h"
 
@@ -16,7 +18,10 @@
 #include "util/coroutine-int.h"
 #include "util/error.h"
 
-/* A loop without anything to do for this long gives all but a few coroutine stacks back to the system. */
+/*
+ * A loop without anything to do for this long gives all but a few coroutine stacks back to the
+ * system.
+ */
 #define IDLE_TRIM_NS (250 * SCALE_MS)
 #define IDLE_STACKS  8
 
@@ -149,7 +154,10 @@ void aio_context_post(AioContext *ctx, AioPost *post)
         aio_post_push(&ctx->posts, post);
         return;
     }
-    /* Once pushed, the post may run and drop the last reference that protected ctx from being freed. */
+    /*
+     * Once pushed, the post may run and drop the last reference that protected ctx from being
+     * freed.
+     */
     aio_context_ref(ctx);
     aio_post_push(&ctx->posts, post);
     aio_wake(ctx);
@@ -191,7 +199,10 @@ static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
     if (__atomic_load_n(&ctx->sleeping, __ATOMIC_RELAXED)) {
         __atomic_store_n(&ctx->sleeping, false, __ATOMIC_RELAXED);
     }
-    /* The exchange reads what was notified about; a notification that comes later ends the next wait. */
+    /*
+     * The exchange reads what was notified about; a notification that comes later ends the next
+     * wait.
+     */
     if (__atomic_load_n(&ctx->notified, __ATOMIC_RELAXED)) {
         (void)__atomic_exchange_n(&ctx->notified, false, __ATOMIC_ACQ_REL);
     }

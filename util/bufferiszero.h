@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Zero detection: scalar, AVX2 and AVX-512 versions, chosen once at run time by what the CPU and the kernel offer. */
+/*
+ * Zero detection: scalar, AVX2 and AVX-512 versions, chosen once at run time by what the CPU and
+ * the kernel offer.
+ */
 #ifndef FERRY_UTIL_BUFFERISZERO_H
 #define FERRY_UTIL_BUFFERISZERO_H
 

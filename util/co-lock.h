@@ -2,9 +2,9 @@
 /*
  * Locks and queues between coroutines.
  *
- * CoMutex and CoRwlock may be shared by coroutines of several AioContexts (threads); CoQueue belongs to the
- * thread of the CoMutex that guards it, or, without one, to a single AioContext. All are fair: first come,
- * first served. A waiter is resumed in the AioContext it waited in.
+ * CoMutex and CoRwlock may be shared by coroutines of several AioContexts (threads); CoQueue
+ * belongs to the thread of the CoMutex that guards it, or, without one, to a single AioContext. All
+ * are fair: first come, first served. A waiter is resumed in the AioContext it waited in.
  */
 #ifndef FERRY_UTIL_CO_LOCK_H
 #define FERRY_UTIL_CO_LOCK_H
@@ -18,7 +18,8 @@ typedef struct CoWaiter CoWaiter;
 TAILQ_HEAD(CoWaiterList, CoWaiter);
 
 typedef struct CoMutex {
-    pthread_mutex_t guard; /* protects the members; held for a few instructions, never across a yield */
+    /* protects the members; held for a few instructions, never across a yield */
+    pthread_mutex_t guard;
     Coroutine *holder;
     struct CoWaiterList waiters;
 } CoMutex;
@@ -36,17 +37,21 @@ typedef struct CoQueue {
 
 void qemu_co_queue_init(CoQueue *queue);
 bool qemu_co_queue_empty(const CoQueue *queue);
-/* Waits until woken. With a mutex: releases it while waiting and takes it again before returning. */
+/*
+ * Waits until woken. With a mutex: releases it while waiting and takes it again before returning.
+ */
 void coroutine_fn qemu_co_queue_wait(CoQueue *queue, CoMutex *mutex);
 /*
- * Wakes the longest waiter, or all; callable from coroutines and callbacks of the queue's thread. The woken
- * run from the event loop, not inside this call. qemu_co_queue_next() is false when nobody waited.
+ * Wakes the longest waiter, or all; callable from coroutines and callbacks of the queue's thread.
+ * The woken run from the event loop, not inside this call. qemu_co_queue_next() is false when
+ * nobody waited.
  */
 bool qemu_co_queue_next(CoQueue *queue);
 void qemu_co_queue_restart_all(CoQueue *queue);
 
 typedef struct CoRwlock {
-    pthread_mutex_t guard; /* protects the members; held for a few instructions, never across a yield */
+    /* protects the members; held for a few instructions, never across a yield */
+    pthread_mutex_t guard;
     struct CoWaiterList waiters;
     unsigned readers;
     bool writer;

@@ -29,8 +29,8 @@ struct Coroutine {
 };
 
 /*
- * True while co's registers are not saved yet. A coroutine that was scheduled into another thread's context
- * before it yielded must not be entered until this is false.
+ * True while co's registers are not saved yet. A coroutine that was scheduled into another thread's
+ * context before it yielded must not be entered until this is false.
  */
 static inline bool coroutine_running(const Coroutine *co)
 {
@@ -41,7 +41,10 @@ static inline bool coroutine_running(const Coroutine *co)
 void coroutine_set_thread_context(AioContext *ctx);
 AioContext *coroutine_get_thread_context(void);
 
-/* Ended coroutines that wait in the calling thread's pool; the pool gives stacks back until `keep` are left. */
+/*
+ * Ended coroutines that wait in the calling thread's pool; the pool gives stacks back until `keep`
+ * are left.
+ */
 unsigned coroutine_pool_size(void);
 void coroutine_pool_trim(unsigned keep);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Tells the address and thread sanitizers about stack switches; nothing at all in a build without them. */
+/*
+ * Tells the address and thread sanitizers about stack switches; nothing at all in a build without
+ * them.
+ */
 #ifndef FERRY_UTIL_COROUTINE_SANITIZER_H
 #define FERRY_UTIL_COROUTINE_SANITIZER_H
 

@@ -2,12 +2,13 @@
 /*
  * Coroutines for x86-64 (System V ABI): the stack switch, the stacks and their pool.
  *
- * A coroutine that does not run has its callee-saved registers, MXCSR and x87 control word on its own stack
- * and its stack pointer in Coroutine.sp; all other registers are dead across a call. A coroutine that ended
- * waits inside coroutine_main() for its next entry function, so taking it from the pool prepares nothing.
+ * A coroutine that does not run has its callee-saved registers, MXCSR and x87 control word on its
+ * own stack and its stack pointer in Coroutine.sp; all other registers are dead across a call. A
+ * coroutine that ended waits inside coroutine_main() for its next entry function, so taking it from
+ * the pool prepares nothing.
  *
- * A coroutine may continue in another thread than the one it yielded in: what reads thread-local variables
- * is not inlined, so that no address of a variable is carried over a switch.
+ * A coroutine may continue in another thread than the one it yielded in: what reads thread-local
+ * variables is not inlined, so that no address of a variable is carried over a switch.
  */
 #include "util/coroutine.h"
 
@@ -58,14 +59,16 @@ static pthread_key_t pool_key;
 static pthread_once_t pool_key_once = PTHREAD_ONCE_INIT;
 
 /*
- * Saves the running stack in *save_sp and continues the one at load_sp, where `action` is the result of the
- * coroutine_switch() that left it. The stack pointer's target holds, upwards: MXCSR and x87 control word,
- * r15, r14, r13, r12, rbx, rbp, the address to continue at.
+ * Saves the running stack in *save_sp and continues the one at load_sp, where `action` is the
+ * result of the coroutine_switch() that left it. The stack pointer's target holds, upwards: MXCSR
+ * and x87 control word, r15, r14, r13, r12, rbx, rbp, the address to continue at.
  *
  * It jumps instead of returning: the processor's return predictor would be wrong every time.
  */
 CoroutineAction coroutine_switch(void **save_sp, void *load_sp, CoroutineAction action);
-/* Where a new stack continues: calls coroutine_main() with an aligned stack and no frame above it. */
+/*
+ * Where a new stack continues: calls coroutine_main() with an aligned stack and no frame above it.
+ */
 void coroutine_start(void);
 /* Called by coroutine_start() only. */
 void coroutine_main(void) __attribute__((noreturn, used));
@@ -265,7 +268,10 @@ Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque)
     return co;
 }
 
-/* Leaves the running coroutine for the one that entered it. Nothing thread-local is used after the switch. */
+/*
+ * Leaves the running coroutine for the one that entered it. Nothing thread-local is used after the
+ * switch.
+ */
 static inline void coroutine_leave(Coroutine *self, CoroutineThread *t, CoroutineAction action)
 {
     Coroutine *caller = self->caller;
@@ -312,7 +318,9 @@ void qemu_coroutine_enter(Coroutine *co)
         AioContext *move_to = co->move_to;
 
         co->move_to = NULL;
-        /* From here on another thread may run co, or have freed it, unless it is to be moved by us. */
+        /*
+         * From here on another thread may run co, or have freed it, unless it is to be moved by us.
+         */
         __atomic_store_n(&co->caller, NULL, __ATOMIC_RELEASE);
         if (move_to) {
             aio_co_schedule(move_to, co);

@@ -2,9 +2,10 @@
 /*
  * Numbers as text: strict parsing of what users write, and sizes for people to read.
  *
- * The parsers return 0, -EINVAL (not a number, or something behind it) or -ERANGE (does not fit), and set
- * *result to 0 on error. `end`, when not NULL, receives where parsing stopped and permits something to follow; on error
- * it is the start of the string. White space and one sign may come first, as strtol() has it.
+ * The parsers return 0, -EINVAL (not a number, or something behind it) or -ERANGE (does not fit),
+ * and set *result to 0 on error. `end`, when not NULL, receives where parsing stopped and permits
+ * something to follow; on error it is the start of the string. White space and one sign may come
+ * first, as strtol() has it.
  */
 #ifndef FERRY_UTIL_CUTILS_H
 #define FERRY_UTIL_CUTILS_H
@@ -13,16 +14,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* base as strtol(): 0 recognises 0x and 0. A negative number is out of range for the unsigned one. */
+/*
+ * base as strtol(): 0 recognises 0x and 0. A negative number is out of range for the unsigned one.
+ */
 G_GNUC_WARN_UNUSED_RESULT int qemu_strtoi64(const char *str, const char **end, int base,
                                             int64_t *result);
 G_GNUC_WARN_UNUSED_RESULT int qemu_strtou64(const char *str, const char **end, int base,
                                             uint64_t *result);
 
 /*
- * A size as the command line takes it: decimal with an optional fraction and an optional suffix of either
- * case (b, k, M, G, T, P, E: powers of 1024), or hexadecimal with neither ("0x1000"). A fraction needs a suffix above
- * b and is rounded to the nearest byte.
+ * A size as the command line takes it: decimal with an optional fraction and an optional suffix of
+ * either case (b, k, M, G, T, P, E: powers of 1024), or hexadecimal with neither ("0x1000"). A
+ * fraction needs a suffix above b and is rounded to the nearest byte.
  */
 G_GNUC_WARN_UNUSED_RESULT int qemu_strtosz(const char *str, const char **end, uint64_t *result);
 /* The same with M for a missing suffix (sizes of guest memory), or with powers of 1000 (rates). */

@@ -85,7 +85,8 @@ static char *report_prefix(void)
 
         time = g_date_time_format(now, "%Y-%m-%dT%H:%M:%S.%fZ ");
     }
-    return g_strconcat(time ? time : "", with_guest_name ? with_guest_name : "", with_guest_name ? " " : "", NULL);
+    return g_strconcat(time ? time : "", with_guest_name ? with_guest_name : "",
+                       with_guest_name ? " " : "", NULL);
 }
 
 /* One write for a line, so that reports of several threads do not mix. */
@@ -95,7 +96,8 @@ static void G_GNUC_PRINTF(2, 0) report_valist(const char *kind, const char *fmt,
     g_autofree char *prefix = report_prefix();
     const char *program = g_get_prgname();
 
-    fprintf(stderr, "%s%s: %s%s\n", prefix, program ? program : "qemu-system-x86_64", kind, message);
+    fprintf(stderr, "%s%s: %s%s\n", prefix, program ? program : "qemu-system-x86_64", kind,
+            message);
 }
 
 void error_report(const char *fmt, ...)

@@ -2,18 +2,18 @@
 /*
  * HBitmap: a tree with a fan-out of 64 over the granules.
  *
- * A leaf (level 0) has 64 words of 64 bits; a node of level n has 64 slots, each for a node of level n - 1.
- * Two summary words a node hold one bit a slot:
+ * A leaf (level 0) has 64 words of 64 bits; a node of level n has 64 slots, each for a node of
+ * level n - 1. Two summary words a node hold one bit a slot:
  *
  *   any  rest  the slot is
  *    0    1    clean: no bit set, nothing allocated below
  *    1    0    full: every bit set, nothing allocated below
  *    1    1    mixed: child[] (or word[]) has the details
  *
- * Invariants: a mixed slot's node is neither clean nor full (it is folded into its parent's summary when it
- * becomes so); node->count is the number of set bits below it; bits past the last granule are never set.
- * Hence memory and search cost follow the number of places where the value changes, whether most of the
- * range is clean or dirty, and a search visits at most two nodes a level.
+ * Invariants: a mixed slot's node is neither clean nor full (it is folded into its parent's summary
+ * when it becomes so); node->count is the number of set bits below it; bits past the last granule
+ * are never set. Hence memory and search cost follow the number of places where the value changes,
+ * whether most of the range is clean or dirty, and a search visits at most two nodes a level.
  *
  * Granule numbers inside the recursive functions are relative to the node's first granule.
  */
@@ -149,7 +149,10 @@ static void slot_fill(HBNode *node, unsigned level, unsigned slot, bool value)
     node->count += slot_count(node, level, slot);
 }
 
-/* The node below a slot, made if the slot was uniform. The caller changes it, then calls slot_fold(). */
+/*
+ * The node below a slot, made if the slot was uniform. The caller changes it, then calls
+ * slot_fold().
+ */
 static HBNode *slot_unfold(HBNode *node, unsigned level, unsigned slot)
 {
     if (slot_state(node, slot) != SLOT_MIXED) {

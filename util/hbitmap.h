@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * HBitmap: a bitmap over a range of bytes with summary levels above it, so that finding the next dirty extent costs with
- * the number of extents and not with the size of the range.
+ * HBitmap: a bitmap over a range of bytes with summary levels above it, so that finding the next
+ * dirty extent costs with the number of extents and not with the size of the range.
  *
- * One bit covers `granularity` bytes (a power of two). Offsets and lengths are bytes; a set rounds outwards to whole
- * granules and a reset must be aligned to granules (the end of the range excepted). Levels are allocated lazily: an
- * untouched 1 TiB range costs next to nothing. Not locked: one thread, or the caller's lock.
+ * One bit covers `granularity` bytes (a power of two). Offsets and lengths are bytes; a set rounds
+ * outwards to whole granules and a reset must be aligned to granules (the end of the range
+ * excepted). Levels are allocated lazily: an untouched 1 TiB range costs next to nothing. Not
+ * locked: one thread, or the caller's lock.
  */
 #ifndef FERRY_UTIL_HBITMAP_H
 #define FERRY_UTIL_HBITMAP_H
@@ -38,7 +39,8 @@ void hbitmap_truncate(HBitmap *hb, uint64_t size);
 int64_t hbitmap_next_dirty(const HBitmap *hb, uint64_t offset, uint64_t bytes);
 int64_t hbitmap_next_zero(const HBitmap *hb, uint64_t offset, uint64_t bytes);
 /*
- * The first dirty run that starts in [start, end), cut at max_bytes and at end. False when there is none.
+ * The first dirty run that starts in [start, end), cut at max_bytes and at end. False when there is
+ * none.
  */
 bool hbitmap_next_dirty_area(const HBitmap *hb, uint64_t start, uint64_t end, uint64_t max_bytes,
                              uint64_t *dirty_start, uint64_t *dirty_bytes);
@@ -50,8 +52,9 @@ void hbitmap_merge(HBitmap *dst, const HBitmap *src);
 HBitmap *hbitmap_clone(const HBitmap *hb);
 
 /*
- * Little-endian image of the lowest level, one bit a granule, as bitmaps are stored in qcow2 and sent in migration.
- * [offset, offset+bytes) must be aligned to hbitmap_serialization_align() but for the end.
+ * Little-endian image of the lowest level, one bit a granule, as bitmaps are stored in qcow2 and
+ * sent in migration. [offset, offset+bytes) must be aligned to hbitmap_serialization_align() but
+ * for the end.
  */
 uint64_t hbitmap_serialization_align(const HBitmap *hb);
 uint64_t hbitmap_serialization_size(const HBitmap *hb, uint64_t offset, uint64_t bytes);

@@ -2,8 +2,9 @@
 /*
  * Checked and rounding integer arithmetic.
  *
- * Every sum or product with a number from outside (guest, peer, image, client) goes through the checked
- * helpers: they return false and leave *res unusable when the exact result does not fit its type.
+ * Every sum or product with a number from outside (guest, peer, image, client) goes through the
+ * checked helpers: they return false and leave *res unusable when the exact result does not fit its
+ * type.
  */
 #ifndef FERRY_UTIL_INT_MATH_H
 #define FERRY_UTIL_INT_MATH_H
@@ -69,7 +70,10 @@ static inline bool range_fits_u64(uint64_t offset, uint64_t bytes, uint64_t size
     return offset <= size && bytes <= size - offset;
 }
 
-/* True when [a, a + a_bytes) and [b, b + b_bytes) share a byte; ranges that reach past 2^64 are fine. */
+/*
+ * True when [a, a + a_bytes) and [b, b + b_bytes) share a byte; ranges that reach past 2^64 are
+ * fine.
+ */
 static inline bool ranges_overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
 {
     return a < b ? b - a < a_bytes && b_bytes > 0 : a - b < b_bytes && a_bytes > 0;
@@ -121,8 +125,9 @@ static inline uint64_t pow2ceil(uint64_t value)
 }
 
 /*
- * Rounding, for values known to be in range (the sum may wrap: check with round_up_u64() what comes from
- * outside). ROUND_*, IS_ALIGNED: d is a power of two; QEMU_ALIGN_*: any d > 0. d is evaluated twice.
+ * Rounding, for values known to be in range (the sum may wrap: check with round_up_u64() what comes
+ * from outside). ROUND_*, IS_ALIGNED: d is a power of two; QEMU_ALIGN_*: any d > 0. d is evaluated
+ * twice.
  */
 #define DIV_ROUND_UP(n, d)    (((n) + (d)-1) / (d))
 #define ROUND_DOWN(n, d)      ((n) & ~((__typeof__((n) + (d)))(d)-1))

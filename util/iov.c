@@ -21,7 +21,9 @@ static IOVCursor iov_cursor(const struct iovec *iov, unsigned niov, size_t offse
     return c;
 }
 
-/* The next contiguous, non-empty piece of the range; false at its end or at the end of the vector. */
+/*
+ * The next contiguous, non-empty piece of the range; false at its end or at the end of the vector.
+ */
 static bool iov_cursor_next(IOVCursor *c, void **base, size_t *bytes)
 {
     while (c->left > 0 && c->iov < c->end) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Scatter-gather vectors: plain iovec helpers, and QEMUIOVector, a growable vector that knows its size.
- * Offsets and lengths are bytes. A vector never owns the memory it points to.
+ * Scatter-gather vectors: plain iovec helpers, and QEMUIOVector, a growable vector that knows its
+ * size. Offsets and lengths are bytes. A vector never owns the memory it points to.
  */
 #ifndef FERRY_UTIL_IOV_H
 #define FERRY_UTIL_IOV_H
@@ -13,9 +13,13 @@
 #include <sys/uio.h>
 
 size_t iov_size(const struct iovec *iov, unsigned niov);
-/* Copies between a buffer and the vector from `offset` on; returns the bytes copied (fewer at its end). */
+/*
+ * Copies between a buffer and the vector from `offset` on; returns the bytes copied (fewer at its
+ * end).
+ */
 size_t iov_to_buf(const struct iovec *iov, unsigned niov, size_t offset, void *buf, size_t bytes);
-size_t iov_from_buf(const struct iovec *iov, unsigned niov, size_t offset, const void *buf, size_t bytes);
+size_t iov_from_buf(const struct iovec *iov, unsigned niov, size_t offset, const void *buf,
+                    size_t bytes);
 size_t iov_memset(const struct iovec *iov, unsigned niov, size_t offset, int fill, size_t bytes);
 
 typedef struct QEMUIOVector {
@@ -33,7 +37,8 @@ void qemu_iovec_init_external(QEMUIOVector *qiov, struct iovec *iov, int niov);
 /* Over one buffer; needs no destroy. */
 void qemu_iovec_init_buf(QEMUIOVector *qiov, void *buf, size_t bytes);
 /* A view of bytes [offset, offset + bytes) of src; needs destroy. */
-void qemu_iovec_init_slice(QEMUIOVector *qiov, const QEMUIOVector *src, size_t offset, size_t bytes);
+void qemu_iovec_init_slice(QEMUIOVector *qiov, const QEMUIOVector *src, size_t offset,
+                           size_t bytes);
 void qemu_iovec_add(QEMUIOVector *qiov, void *base, size_t bytes);
 /* Appends a view of part of src. */
 void qemu_iovec_concat(QEMUIOVector *qiov, const QEMUIOVector *src, size_t offset, size_t bytes);

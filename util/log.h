@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log: what -d asks for goes to stderr, or to the file that -D names. Any thread writes; whole lines
- * do not mix. Errors for the user are not log entries: see util/error.h.
+ * The log: what -d asks for goes to stderr, or to the file that -D names. Any thread writes; whole
+ * lines do not mix. Errors for the user are not log entries: see util/error.h.
  */
 #ifndef FERRY_UTIL_LOG_H
 #define FERRY_UTIL_LOG_H
@@ -36,16 +36,16 @@ void qemu_log(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void qemu_log_line(const char *line);
 
 /*
- * The argument of -d, comma separated; "trace:PATTERN" enables events, "none" empties the mask. Replaces the mask.
- * Unknown items are an error.
+ * The argument of -d, comma separated; "trace:PATTERN" enables events, "none" empties the mask.
+ * Replaces the mask. Unknown items are an error.
  */
 G_GNUC_WARN_UNUSED_RESULT bool qemu_set_log_items(const char *items, GError **errp);
 /* The items, one a line, for -d help. */
 void qemu_print_log_items(void);
 
 /*
- * The log goes to this file from now on, made empty first; NULL: stderr. "%d" in the name, once, becomes the process id.
- * On error nothing changes.
+ * The log goes to this file from now on, made empty first; NULL: stderr. "%d" in the name, once,
+ * becomes the process id. On error nothing changes.
  */
 G_GNUC_WARN_UNUSED_RESULT bool qemu_set_log_filename(const char *path, GError **errp);
 

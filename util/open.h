@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening files that a user named: open(2), close-on-exec, and "/dev/fdset/N", which stands for a duplicate of a descriptor
- * that a management tool passed in.
+ * Opening files that a user named: open(2), close-on-exec, and "/dev/fdset/N", which stands for a
+ * duplicate of a descriptor that a management tool passed in.
  */
 #ifndef FERRY_UTIL_OPEN_H
 #define FERRY_UTIL_OPEN_H
@@ -12,8 +12,8 @@
 #include <sys/types.h>
 
 /*
- * As open(2) with O_CLOEXEC. A descriptor, or -errno with "Could not open 'PATH': ..." in errp. Any thread, except for fdset names,
- * which are looked up in the main thread only.
+ * As open(2) with O_CLOEXEC. A descriptor, or -errno with "Could not open 'PATH': ..." in errp. Any
+ * thread, except for fdset names, which are looked up in the main thread only.
  */
 int qemu_open(const char *path, int flags, mode_t mode, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* "/dev/fdset/N" gives true and N. */
@@ -23,7 +23,9 @@ void qemu_close(int fd);
 
 /* Whoever keeps the fd sets registers this at start-up. */
 typedef struct QemuFdsetOps {
-    /* A duplicate with the access mode of flags (O_RDONLY, O_WRONLY, O_RDWR), or -errno and errp. */
+    /*
+     * A duplicate with the access mode of flags (O_RDONLY, O_WRONLY, O_RDWR), or -errno and errp.
+     */
     int (*dup)(int64_t fdset_id, int flags, GError **errp);
     /* fd, a duplicate, is about to be closed. False: it is none of a set. */
     bool (*forget_dup)(int fd);

@@ -24,7 +24,10 @@ static void opt_clear(void *opaque)
     g_free(opt->value);
 }
 
-/* The text up to a single comma, with double ones made single; *text moves behind the comma or to the end. */
+/*
+ * The text up to a single comma, with double ones made single; *text moves behind the comma or to
+ * the end.
+ */
 static char *next_item(const char **text)
 {
     g_autoptr(GString) item = g_string_new(NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FerrySockAddr: a socket address as users give it, before resolution: the counterpart, member by member,
- * of the QAPI type SocketAddress. Any thread; strings belong to the address.
+ * FerrySockAddr: a socket address as users give it, before resolution: the counterpart, member by
+ * member, of the QAPI type SocketAddress. Any thread; strings belong to the address.
  */
 #ifndef FERRY_UTIL_SOCKADDR_H
 #define FERRY_UTIL_SOCKADDR_H
@@ -32,7 +32,8 @@ typedef struct FerrySockUnix {
     char *path;
     bool has_abstract, abstract; /* a name of Linux's abstract namespace, not of the file system */
     bool has_tight,
-        tight; /* abstract: the name ends with its last character (default); else padded with NULs */
+        /* abstract: the name ends with its last character (default); else padded with NULs */
+        tight;
 } FerrySockUnix;
 
 typedef struct FerrySockVsock {
@@ -56,17 +57,21 @@ FerrySockAddr *ferry_sockaddr_copy(const FerrySockAddr *addr);
 
 /*
  * "[tcp:]HOST:PORT[,to=N][,ipv4[=on|off]][,ipv6[=on|off]][,keep-alive[=on|off]][,numeric[=on|off]]",
- * "[tcp:][IPV6]:PORT...", "unix:PATH", "vsock:CID:PORT", "fd:NAME". NULL and errp when it is none of these.
+ * "[tcp:][IPV6]:PORT...", "unix:PATH", "vsock:CID:PORT", "fd:NAME". NULL and errp when it is none
+ * of these.
  */
 FerrySockAddr *ferry_sockaddr_parse(const char *str, GError **errp);
-/* For messages: "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@name", "vsock:2:1024", "fd:7". Caller frees. */
+/*
+ * For messages: "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@name", "vsock:2:1024", "fd:7".
+ * Caller frees.
+ */
 char *ferry_sockaddr_to_string(const FerrySockAddr *addr);
 /* From the kernel's form; numeric, never looks anything up. NULL and errp for other families. */
 FerrySockAddr *ferry_sockaddr_from_native(const struct sockaddr_storage *sa, socklen_t len,
                                           GError **errp);
 /*
- * The kernel's form of a unix or vsock address. False and errp when it has none (a path that is empty or
- * longer than sun_path).
+ * The kernel's form of a unix or vsock address. False and errp when it has none (a path that is
+ * empty or longer than sun_path).
  */
 G_GNUC_WARN_UNUSED_RESULT bool ferry_sockaddr_to_native(const FerrySockAddr *addr,
                                                         struct sockaddr_storage *sa, socklen_t *len,

@@ -8,7 +8,10 @@
 #include "util/error.h"
 #include "util/sockets.h"
 
-/* A unix listener whose queue is full refuses without a way to wait for it: asked again after this time. */
+/*
+ * A unix listener whose queue is full refuses without a way to wait for it: asked again after this
+ * time.
+ */
 #define UNIX_RETRY_NS (20 * SCALE_MS)
 /* ... for so long, when there is no earlier deadline. */
 #define UNIX_RETRY_MAX_NS (5 * NANOSECONDS_PER_SECOND)

@@ -224,7 +224,9 @@ int coroutine_fn socket_listen_co(const FerrySockAddr *addr, int backlog, GError
 {
     ListenCall call = {.addr = addr, .backlog = backlog, .errp = errp};
 
-    /* Only names can take time; a lookup among the monitor's descriptors must stay in its thread. */
+    /*
+     * Only names can take time; a lookup among the monitor's descriptors must stay in its thread.
+     */
     return addr->type == FERRY_SOCK_INET ? thread_pool_submit_co(listen_in_worker, &call)
                                          : socket_listen(addr, backlog, errp);
 }

@@ -2,8 +2,9 @@
 /*
  * Sockets: listening, connecting, options, and descriptors sent along with data.
  *
- * Every descriptor made here is close-on-exec and non-blocking, and belongs to the caller. Functions of the
- * configuration path return -1 (or NULL, false) and set errp; those of the data path return -errno.
+ * Every descriptor made here is close-on-exec and non-blocking, and belongs to the caller.
+ * Functions of the configuration path return -1 (or NULL, false) and set errp; those of the data
+ * path return -errno.
  */
 #ifndef FERRY_UTIL_SOCKETS_H
 #define FERRY_UTIL_SOCKETS_H
@@ -29,18 +30,19 @@ typedef struct SocketCandidate {
 } SocketCandidate;
 
 /*
- * What an inet address may mean, best first: an array of SocketCandidate, never empty. Blocks while it asks name
- * servers: for worker threads and start-up. passive: to listen.
+ * What an inet address may mean, best first: an array of SocketCandidate, never empty. Blocks while
+ * it asks name servers: for worker threads and start-up. passive: to listen.
  */
 GArray *socket_resolve(const FerrySockInet *inet, bool passive, GError **errp);
 
 /* --- listening --- */
 
 /*
- * Binds and listens. inet: the first candidate and port of PORT..to that is free; an empty host serves IPv4 and
- * IPv6 on one socket where both are allowed; port 0 takes any free port (see socket_local_address()). unix: a
- * socket left over at that path is removed first; nothing else is. fd: takes the descriptor over.
- * Blocks while names are resolved; socket_listen_co() does that in a worker thread.
+ * Binds and listens. inet: the first candidate and port of PORT..to that is free; an empty host
+ * serves IPv4 and IPv6 on one socket where both are allowed; port 0 takes any free port (see
+ * socket_local_address()). unix: a socket left over at that path is removed first; nothing else is.
+ * fd: takes the descriptor over. Blocks while names are resolved; socket_listen_co() does that in a
+ * worker thread.
  */
 G_GNUC_WARN_UNUSED_RESULT int socket_listen(const FerrySockAddr *addr, int backlog, GError **errp);
 G_GNUC_WARN_UNUSED_RESULT int coroutine_fn socket_listen_co(const FerrySockAddr *addr, int backlog,
@@ -58,8 +60,9 @@ typedef struct SocketConnectControl {
 } SocketConnectControl;
 
 /*
- * Connects, trying the candidates in turn, in the running coroutine's AioContext. ctl may be NULL. keep-alive is set as
- * the address says. fd: takes the descriptor over. A look-up under way is waited for even when cancelled.
+ * Connects, trying the candidates in turn, in the running coroutine's AioContext. ctl may be NULL.
+ * keep-alive is set as the address says. fd: takes the descriptor over. A look-up under way is
+ * waited for even when cancelled.
  */
 G_GNUC_WARN_UNUSED_RESULT int coroutine_fn socket_connect_co(const FerrySockAddr *addr,
                                                              SocketConnectControl *ctl,
@@ -70,12 +73,14 @@ void socket_connect_cancel(SocketConnectControl *ctl);
 /* --- descriptors by name --- */
 
 /*
- * Finds a descriptor that was passed to a monitor under a name, and gives it away; -1 and errp if there is none.
- * Registered once, at start-up; without it only numbers are known.
+ * Finds a descriptor that was passed to a monitor under a name, and gives it away; -1 and errp if
+ * there is none. Registered once, at start-up; without it only numbers are known.
  */
 typedef int SocketFdLookup(const char *name, GError **errp);
 void socket_set_fd_lookup(SocketFdLookup *lookup);
-/* The socket that an `fd` address means, made non-blocking; -1 and errp when it is no open socket. */
+/*
+ * The socket that an `fd` address means, made non-blocking; -1 and errp when it is no open socket.
+ */
 G_GNUC_WARN_UNUSED_RESULT int socket_get_fd(const char *name, GError **errp);
 
 /* --- a socket's properties --- */
@@ -94,9 +99,10 @@ int socket_set_nonblock(int fd, bool on);
 #define SOCKET_MAX_FDS 16
 
 /*
- * One sendmsg() or recvmsg(): the bytes moved, 0 at end of file, -EAGAIN when it would block. Descriptors travel with
- * the first byte: niov must have at least one, and nfds is at most SOCKET_MAX_FDS. Received descriptors are the
- * caller's; those beyond max_fds are closed. *nfds is set on success.
+ * One sendmsg() or recvmsg(): the bytes moved, 0 at end of file, -EAGAIN when it would block.
+ * Descriptors travel with the first byte: niov must have at least one, and nfds is at most
+ * SOCKET_MAX_FDS. Received descriptors are the caller's; those beyond max_fds are closed. *nfds is
+ * set on success.
  */
 G_GNUC_WARN_UNUSED_RESULT ssize_t socket_send_fds(int fd, const struct iovec *iov, int niov,
                                                   const int *fds, size_t nfds);

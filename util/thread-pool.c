@@ -2,13 +2,14 @@
 /*
  * The process's worker threads.
  *
- * Calls stand in one queue. At most one worker at a time is on its way to the queue from sleep or birth; when
- * it arrives and finds more than it takes, it sends for the next one before it starts to work. So a burst of
- * short calls is served by few workers that need no waking, a burst of long ones soon by all, and the caller
- * pays for one wake-up at most. The worker that became idle last is woken first: its caches are warm, and the
- * others get to age and exit.
+ * Calls stand in one queue. At most one worker at a time is on its way to the queue from sleep or
+ * birth; when it arrives and finds more than it takes, it sends for the next one before it starts
+ * to work. So a burst of short calls is served by few workers that need no waking, a burst of long
+ * ones soon by all, and the caller pays for one wake-up at most. The worker that became idle last
+ * is woken first: its caches are warm, and the others get to age and exit.
  *
- * Results return as posts to the caller's context: however many of them wait there, the loop is woken once.
+ * Results return as posts to the caller's context: however many of them wait there, the loop is
+ * woken once.
  */
 #include <errno.h>
 #include <glib.h>
@@ -125,7 +126,10 @@ static bool worker_start(Worker *worker)
     return ret == 0;
 }
 
-/* With the lock held: who is to be signalled after it is released, if the queue needs a worker and none comes. */
+/*
+ * With the lock held: who is to be signalled after it is released, if the queue needs a worker and
+ * none comes.
+ */
 static Worker *pool_call_idle(void)
 {
     Worker *worker = LIST_FIRST(&pool.idle);
@@ -140,8 +144,8 @@ static Worker *pool_call_idle(void)
 }
 
 /*
- * The system refuses threads. The others serve the queue, one of which may have become idle because this one
- * was said to be coming; if there are none, it is served here and now.
+ * The system refuses threads. The others serve the queue, one of which may have become idle because
+ * this one was said to be coming; if there are none, it is served here and now.
  */
 static void worker_start_failed(Worker *worker)
 {

@@ -7,7 +7,9 @@
 #include "util/error.h"
 #include "util/timer.h"
 
-/* A bucket without bursts holds this part of a second's worth, and so does the burst's own bucket. */
+/*
+ * A bucket without bursts holds this part of a second's worth, and so does the burst's own bucket.
+ */
 #define RIM_SECONDS 0.1
 
 typedef struct ThrottleKind {
@@ -38,7 +40,9 @@ void throttle_config_init(ThrottleConfig *cfg)
     }
 }
 
-/* Whether one of the three buckets of a kind limits everything while another limits one direction. */
+/*
+ * Whether one of the three buckets of a kind limits everything while another limits one direction.
+ */
 static bool total_conflicts(const ThrottleLimit *total)
 {
     return (total[0].avg && (total[1].avg || total[2].avg)) ||
@@ -172,7 +176,9 @@ int64_t throttle_compute_wait(ThrottleState *ts, bool is_write, int64_t now_ns)
             wait = MAX(wait, seconds);
         }
     }
-    /* A level is at most the sum of sizes of requests that started: cut what no clock could reach. */
+    /*
+     * A level is at most the sum of sizes of requests that started: cut what no clock could reach.
+     */
     wait = MIN(ceil(wait * NANOSECONDS_PER_SECOND), (double)(INT64_MAX / 4));
     return (int64_t)wait;
 }

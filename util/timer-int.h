@@ -23,7 +23,9 @@ void timer_list_init(TimerList *list);
 void timer_list_destroy(TimerList *list);
 /* ns until the first timer expires; -1: none, 0: now. */
 int64_t timer_list_timeout_ns(const TimerList *list);
-/* Calls what has expired; timers armed meanwhile wait for the next turn. True when there was any. */
+/*
+ * Calls what has expired; timers armed meanwhile wait for the next turn. True when there was any.
+ */
 bool timer_list_run(TimerList *list);
 
 #endif

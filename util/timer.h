@@ -2,8 +2,8 @@
 /*
  * Clocks and timers. Times are nanoseconds in int64_t.
  *
- * A timer belongs to one AioContext and its callback runs in that context's thread. All timer functions are
- * called in that thread.
+ * A timer belongs to one AioContext and its callback runs in that context's thread. All timer
+ * functions are called in that thread.
  */
 #ifndef FERRY_UTIL_TIMER_H
 #define FERRY_UTIL_TIMER_H
@@ -33,7 +33,10 @@ typedef void QEMUTimerCB(void *opaque);
 QEMUTimer *aio_timer_new(AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb, void *opaque);
 /* Disarms and frees; NULL is allowed. */
 void timer_free(QEMUTimer *timer);
-/* Arms (or re-arms) for the time expire_ns of its clock; past times fire at the next turn of the loop. */
+/*
+ * Arms (or re-arms) for the time expire_ns of its clock; past times fire at the next turn of the
+ * loop.
+ */
 void timer_mod_ns(QEMUTimer *timer, int64_t expire_ns);
 void timer_del(QEMUTimer *timer);
 bool timer_pending(const QEMUTimer *timer);
@@ -41,17 +44,23 @@ bool timer_pending(const QEMUTimer *timer);
 int64_t timer_expire_ns(const QEMUTimer *timer);
 
 /*
- * Who runs the virtual clock: the accelerator, once there is one. Without it the virtual clock is the real-time
- * clock. Both members are called in any thread.
+ * Who runs the virtual clock: the accelerator, once there is one. Without it the virtual clock is
+ * the real-time clock. Both members are called in any thread.
  */
 typedef struct QEMUVirtualClock {
     int64_t (*get_ns)(void);
     bool (*running)(void); /* false: it stands still, nobody need wait for a time in its future */
 } QEMUVirtualClock;
 
-/* Set before any virtual timer exists, in the main thread; `clock` lives on. NULL: the real-time clock. */
+/*
+ * Set before any virtual timer exists, in the main thread; `clock` lives on. NULL: the real-time
+ * clock.
+ */
 void qemu_clock_set_virtual(const QEMUVirtualClock *clock);
-/* To be called after the virtual clock was started, stopped or stepped: ctx looks at its timers. Any thread. */
+/*
+ * To be called after the virtual clock was started, stopped or stepped: ctx looks at its timers.
+ * Any thread.
+ */
 void qemu_clock_notify(AioContext *ctx);
 
 /* Sleeps for ns of the clock, in the running coroutine's AioContext. */
@@ -63,7 +72,9 @@ typedef struct QemuCoSleep {
 } QemuCoSleep;
 
 void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, int64_t ns);
-/* Ends the sleep, if there is one, from the sleeper's thread. The sleeper runs from the event loop. */
+/*
+ * Ends the sleep, if there is one, from the sleeper's thread. The sleeper runs from the event loop.
+ */
 void qemu_co_sleep_wake(QemuCoSleep *w);
 
 #endif

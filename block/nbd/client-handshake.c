@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The client's side of the handshake. Everything the server says is checked against what was asked, and bounded; nothing is read ahead.
+ * The client's side of the handshake. Everything the server says is checked against what was asked,
+ * and bounded; nothing is read ahead.
  */
 #include "block/nbd/client-int.h"
 #include <inttypes.h>

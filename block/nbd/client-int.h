@@ -2,8 +2,9 @@
 /*
  * Inside the NBD client.
  *
- * A client (one per node) has one connection, or several where the server says that they see each other's writes. Requests go to
- * the connection with the fewest in flight. All of it runs in the node's AioContext.
+ * A client (one per node) has one connection, or several where the server says that they see each
+ * other's writes. Requests go to the connection with the fewest in flight. All of it runs in the
+ * node's AioContext.
  *
  * A connection's states (NbdLinkState):
  *
@@ -16,11 +17,12 @@
  *   BROKEN    the reader has ended         DOWN     nbd_link_end_broken()    those in flight are tried again, or fail
  *   any       node closed                  CLOSED   nbd_client_close()       fail
  *
- * A dial (NbdDial) owns what it needs and may be abandoned at any moment, also while a name server keeps it waiting: it then ends by
- * itself and nobody waits for it.
+ * A dial (NbdDial) owns what it needs and may be abandoned at any moment, also while a name server
+ * keeps it waiting: it then ends by itself and nobody waits for it.
  *
- * A reader coroutine exists while requests are in flight; without any, a watch on the socket notices when the server leaves. So
- * an idle connection has no coroutine, and the node can move to another thread.
+ * A reader coroutine exists while requests are in flight; without any, a watch on the socket
+ * notices when the server leaves. So an idle connection has no coroutine, and the node can move to
+ * another thread.
  */
 #ifndef FERRY_BLOCK_NBD_CLIENT_INT_H
 #define FERRY_BLOCK_NBD_CLIENT_INT_H
@@ -67,13 +69,16 @@ NbdTarget *nbd_target_ref(NbdTarget *target);
 void nbd_target_unref(NbdTarget *target);
 
 /*
- * Takes a fresh connection through the handshake; on success *ioc may have become a TLS channel. 0 or -errno.
- * Reads nothing ahead.
+ * Takes a fresh connection through the handshake; on success *ioc may have become a TLS channel. 0
+ * or -errno. Reads nothing ahead.
  */
 int coroutine_fn nbd_client_co_handshake(QIOChannel **ioc, const NbdTarget *target,
                                          NbdExportInfo *info, GError **errp);
 
-/* client-tls.c: the server has agreed to TLS. On success and failure *ioc is what has to be shut down from now on. 0 or -errno. */
+/*
+ * client-tls.c: the server has agreed to TLS. On success and failure *ioc is what has to be shut
+ * down from now on. 0 or -errno.
+ */
 int coroutine_fn nbd_client_co_start_tls(QIOChannel **ioc, const NbdTarget *target, GError **errp);
 
 /* --- requests --- */
@@ -166,13 +171,15 @@ void nbd_link_free(NbdLink *link);
 void nbd_link_dial(NbdLink *link);
 /* Lets go of the dial, if there is one. */
 void nbd_link_abandon_dial(NbdLink *link);
-/* Makes an established connection the link's; it is UP afterwards. Takes over the reference to ioc. */
+/*
+ * Makes an established connection the link's; it is UP afterwards. Takes over the reference to ioc.
+ */
 void nbd_link_set_up(NbdLink *link, QIOChannel *ioc, const NbdExportInfo *info);
 /* Gives up the connection: nothing it says counts any more. Reason for messages. */
 void nbd_link_break(NbdLink *link, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /*
- * Sends the request on a link that is UP and has a free slot, waits for its reply. 0 or -errno from the server; p->lost when the
- * connection went.
+ * Sends the request on a link that is UP and has a free slot, waits for its reply. 0 or -errno from
+ * the server; p->lost when the connection went.
  */
 int coroutine_fn nbd_link_co_request(NbdLink *link, NbdPending *p);
 /* An idle link forgets the event loop; and takes notice of its socket again. */
@@ -187,7 +194,9 @@ void nbd_pending_clear(NbdPending *p);
 void nbd_pending_finish(NbdLink *link, NbdPending *p);
 
 /* client-pool.c: which connection, and waiting for one. */
-/* A link that is UP with a free slot; NULL: there is none and waiting is not allowed (any longer). */
+/*
+ * A link that is UP with a free slot; NULL: there is none and waiting is not allowed (any longer).
+ */
 NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client);
 void nbd_client_link_up(NbdClient *client); /* one has come up */
 void nbd_client_slot_freed(NbdClient *client);

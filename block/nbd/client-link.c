@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One connection of the client: dialling, sending, breaking. The states are described in client-int.h. */
+/*
+ * One connection of the client: dialling, sending, breaking. The states are described in
+ * client-int.h.
+ */
 #include "block/nbd/client-int.h"
 #include "trace/trace-block-nbd.h"
 #include <stdarg.h>
@@ -293,7 +296,9 @@ void nbd_link_rest(NbdLink *link)
 
 /* --- requests --- */
 
-/* Sends header and payload in as few calls as the socket allows, straight from the caller's memory. */
+/*
+ * Sends header and payload in as few calls as the socket allows, straight from the caller's memory.
+ */
 static int coroutine_fn link_co_send(NbdLink *link, NbdPending *p)
 {
     uint8_t head[NBD_REQUEST_BYTES];

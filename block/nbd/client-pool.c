@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Which connection a request takes, how long it waits for one, and what a drained section means for all of them. */
+/*
+ * Which connection a request takes, how long it waits for one, and what a drained section means for
+ * all of them.
+ */
 #include "block/nbd/client-int.h"
 
 /* The link that is up with the fewest requests, if it has room; *any: some link is up. */

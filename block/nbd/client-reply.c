@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The reader of a connection: takes replies off the socket and hands each to the request it answers. Data goes from the socket
- * straight into the request's vector.
+ * The reader of a connection: takes replies off the socket and hands each to the request it
+ * answers. Data goes from the socket straight into the request's vector.
  *
- * Nothing the server says is believed before it was checked against the request with that cookie. What breaks the protocol breaks the
- * connection (nbd_link_break()); an error the server reports is the request's result.
+ * Nothing the server says is believed before it was checked against the request with that cookie.
+ * What breaks the protocol breaks the connection (nbd_link_break()); an error the server reports is
+ * the request's result.
  */
 #include "block/nbd/client-int.h"
 #include "trace/trace-block-nbd.h"
@@ -456,8 +457,8 @@ void coroutine_fn nbd_link_co_read(void *opaque)
     BlockDriverState *bs = link->client->bs;
 
     /*
-     * A request that was answered goes on inside nbd_pending_finish(), and might close the node: drained
-     * sections wait until the reader has ended too.
+     * A request that was answered goes on inside nbd_pending_finish(), and might close the node:
+     * drained sections wait until the reader has ended too.
      */
     bdrv_inc_in_flight(bs);
     while (link->state == NBD_LINK_UP && link->in_flight && link_co_next(link)) {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The client's side of TLS: its credentials and the change of channel after the server has agreed to STARTTLS. */
+/*
+ * The client's side of TLS: its credentials and the change of channel after the server has agreed
+ * to STARTTLS.
+ */
 #include "block/nbd/client-int.h"
 #include "io/channel-tls.h"
 #include "util/error.h"

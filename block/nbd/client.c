@@ -5,7 +5,7 @@
 #include "util/error.h"
 
 /* A request that took its connection down this often will not be sent again. */
-#define NBD_MAX_TRIES 5
+#define NBD_MAX_TRIES   5
 #define NBD_CLOSE_TURNS 16
 /* Between attempts to open within open-timeout. */
 #define NBD_OPEN_RETRY_NS (200 * SCALE_MS)
@@ -78,11 +78,12 @@ static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int
 }
 
 /*
- * Data of a host file goes from its page cache into the socket. A failure says nothing about which side it came from; the caller then reads and
- * writes by itself.
+ * Data of a host file goes from its page cache into the socket. A failure says nothing about which
+ * side it came from; the caller then reads and writes by itself.
  */
-static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
-                                             int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                                             int64_t src_offset, int64_t offset, int64_t bytes,
+                                             BdrvRequestFlags flags)
 {
     NbdClient *client = bs->opaque;
     int fd = src->bs->drv->bdrv_get_read_fd ? src->bs->drv->bdrv_get_read_fd(src->bs) : -1;
@@ -141,7 +142,10 @@ static int coroutine_fn nbd_co_flush(BlockDriverState *bs)
     if (!(client->info.flags & NBD_FLAG_SEND_FLUSH)) {
         return 0;
     }
-    /* one connection's flush covers what was acknowledged on any: the server said so when it allowed several */
+    /*
+     * one connection's flush covers what was acknowledged on any: the server said so when it
+     * allowed several
+     */
     return nbd_client_co_request(client, &p);
 }
 
@@ -369,14 +373,21 @@ static void coroutine_fn nbd_co_close(BlockDriverState *bs)
     NbdClient *client = bs->opaque;
 
     for (unsigned i = 0; i < client->n_links; i++) {
-        /* the caller's last request may have been answered inside the reader, which has to end first */
+        /*
+         * the caller's last request may have been answered inside the reader, which has to end
+         * first
+         */
         while (client->links[i]->reading || client->links[i]->senders) {
             qemu_co_yield_to_loop();
         }
         nbd_link_abandon_dial(client->links[i]);
     }
-    /* abandoned dials end within a few turns, unless a name server keeps them: that is not waited for */
-    for (unsigned i = 0; i < NBD_CLOSE_TURNS && g_atomic_int_get(&client->target->refcount) > 1; i++) {
+    /*
+     * abandoned dials end within a few turns, unless a name server keeps them: that is not waited
+     * for
+     */
+    for (unsigned i = 0; i < NBD_CLOSE_TURNS && g_atomic_int_get(&client->target->refcount) > 1;
+         i++) {
         qemu_co_yield_to_loop();
     }
     nbd_client_free(client);

@@ -15,11 +15,15 @@ extern const BlockDriver bdrv_nbd;
  *   nbd:HOST:PORT[:exportname=NAME]      nbd:unix:PATH[:exportname=NAME]
  *   nbd://HOST[:PORT][/NAME]             nbd+tcp://...
  *   nbd+unix:///[NAME]?socket=PATH
- * Fills the members of *out, which the caller has zeroed and frees as part of the struct it belongs to. Main thread or any other.
+ * Fills the members of *out, which the caller has zeroed and frees as part of the struct it belongs
+ * to. Main thread or any other.
  */
 bool nbd_parse_filename(const char *filename, BlockdevOptionsNbd *out, GError **errp);
 
-/* The shortest of these names that says what opts say, or NULL when only a json: name would. The caller frees. */
+/*
+ * The shortest of these names that says what opts say, or NULL when only a json: name would. The
+ * caller frees.
+ */
 char *nbd_make_filename(const BlockdevOptionsNbd *opts);
 
 #endif

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The NBD protocol as both sides here speak it. Specification: "The NBD protocol", doc/proto.md of the nbd project.
- * All integers are big-endian. Offsets below are bytes from the start of a message.
+ * The NBD protocol as both sides here speak it. Specification: "The NBD protocol", doc/proto.md of
+ * the nbd project. All integers are big-endian. Offsets below are bytes from the start of a
+ * message.
  *
  * Handshake (fixed newstyle):
  *   server greeting   0 u64 NBD_INIT_MAGIC, 8 u64 NBD_OPTS_MAGIC, 16 u16 handshake flags
  *   client flags      0 u32
  *   option            0 u64 NBD_OPTS_MAGIC, 8 u32 option, 12 u32 length, payload
  *   option reply      0 u64 NBD_REP_MAGIC, 8 u32 option, 12 u32 reply type, 16 u32 length, payload
- *   after EXPORT_NAME 0 u64 size, 8 u16 transmission flags, 124 zero bytes unless NO_ZEROES was agreed
+ *   after EXPORT_NAME 0 u64 size, 8 u16 transmission flags, 124 zero bytes unless NO_ZEROES was
+ *   agreed
  *
  * Transmission:
  *   request           0 u32 magic, 4 u16 flags, 6 u16 command, 8 u64 cookie, 16 u64 offset, 24 u32 length, payload of WRITE

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The transmission phase of one connection: a reader that takes requests off the socket with few system calls, and starts each
- * in a coroutine of its own.
+ * The transmission phase of one connection: a reader that takes requests off the socket with few
+ * system calls, and starts each in a coroutine of its own.
  */
 #include "block/nbd/server-int.h"
 #include "trace/trace-block-nbd.h"
 
-/* While a large payload arrives, only so much of what follows is taken along: it will have to be copied. */
+/*
+ * While a large payload arrives, only so much of what follows is taken along: it will have to be
+ * copied.
+ */
 #define NBD_READ_AHEAD_BYTES (4u << 10)
 #define NBD_LARGE_PAYLOAD    (64u << 10)
 
@@ -41,7 +44,10 @@ int coroutine_fn nbd_conn_co_wait(NbdConn *conn, QIOChannelDirection dir)
     return ret;
 }
 
-/* Makes the section wait until who has parked or ended, which it does without waiting for the client. */
+/*
+ * Makes the section wait until who has parked or ended, which it does without waiting for the
+ * client.
+ */
 static void nbd_conn_expect_parked(NbdConn *conn, NbdParked *who)
 {
     if (!who->co && !who->expected) {
@@ -184,7 +190,9 @@ static bool nbd_command_writes(uint16_t command)
     return command == NBD_CMD_WRITE || command == NBD_CMD_WRITE_ZEROES || command == NBD_CMD_TRIM;
 }
 
-/* What is wrong with a request by itself: a positive errno and the words for it; 0 when nothing is. */
+/*
+ * What is wrong with a request by itself: a positive errno and the words for it; 0 when nothing is.
+ */
 static int nbd_request_check(const NbdConn *conn, const NbdRequest *wire, const char **why)
 {
     int64_t size = nbd_export_size(conn->exp);

@@ -10,7 +10,7 @@ NbdExport *nbd_export_find(const char *name)
 {
     NbdExport *exp;
 
-    TAILQ_FOREACH (exp, &nbd_exports, next) {
+    TAILQ_FOREACH(exp, &nbd_exports, next) {
         if (!strcmp(exp->name, name)) {
             return exp;
         }
@@ -53,7 +53,7 @@ static void nbd_export_drained_begin(void *opaque)
     NbdConn *conn;
 
     exp->quiesced = true;
-    TAILQ_FOREACH (conn, &exp->conns, next_in_export) {
+    TAILQ_FOREACH(conn, &exp->conns, next_in_export) {
         nbd_conn_drained_begin(conn);
     }
 }
@@ -64,7 +64,7 @@ static void nbd_export_drained_end(void *opaque)
     NbdConn *conn;
 
     exp->quiesced = false;
-    TAILQ_FOREACH (conn, &exp->conns, next_in_export) {
+    TAILQ_FOREACH(conn, &exp->conns, next_in_export) {
         nbd_conn_drained_end(conn);
     }
 }
@@ -253,7 +253,7 @@ static void nbd_export_request_shutdown(BlockExport *blk_exp)
 
     nbd_export_withdraw(exp);
     g_mutex_lock(&exp->lock);
-    TAILQ_FOREACH (conn, &exp->conns, next_in_export) {
+    TAILQ_FOREACH(conn, &exp->conns, next_in_export) {
         qio_channel_shutdown(conn->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
     }
     g_mutex_unlock(&exp->lock);

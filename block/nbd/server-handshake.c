@@ -2,11 +2,12 @@
 /*
  * The server's side of the fixed newstyle handshake. Main thread, one coroutine a connection.
  *
- * It reads exactly what it parses, never ahead: what a client sends before STARTTLS cannot end up behind it. A client learns
- * nothing about exports before TLS where TLS is required, and nothing it has negotiated in the clear survives STARTTLS.
+ * It reads exactly what it parses, never ahead: what a client sends before STARTTLS cannot end up
+ * behind it. A client learns nothing about exports before TLS where TLS is required, and nothing it
+ * has negotiated in the clear survives STARTTLS.
  *
- * An option is answered by one of the table's functions. They return 0 to go on, NBD_HS_DONE when transmission starts, or -errno when the
- * connection is over.
+ * An option is answered by one of the table's functions. They return 0 to go on, NBD_HS_DONE when
+ * transmission starts, or -errno when the connection is over.
  */
 #include "block/nbd/server-int.h"
 #include "trace/trace-block-nbd.h"
@@ -144,8 +145,8 @@ static int coroutine_fn nbd_opt_co_list(NbdConn *conn, NbdOpt *opt, GError **err
 }
 
 /*
- * Contexts selected for another export than the one chosen do not count, nor do those of an export of the same name that was
- * removed since: its bitmaps were others.
+ * Contexts selected for another export than the one chosen do not count, nor do those of an export
+ * of the same name that was removed since: its bitmaps were others.
  */
 static void nbd_conn_enter_export(NbdConn *conn, NbdExport *exp)
 {
@@ -277,7 +278,10 @@ static char *nbd_context_name(const NbdExport *exp, const NbdContext *ctx)
     }
 }
 
-/* Whether a query (NULL: everything) selects a context; a wildcard ("qemu:") does so in a listing only. */
+/*
+ * Whether a query (NULL: everything) selects a context; a wildcard ("qemu:") does so in a listing
+ * only.
+ */
 static bool nbd_query_matches(const char *query, const char *context, bool listing)
 {
     if (!query || !strcmp(query, context)) {

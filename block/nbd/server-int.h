@@ -2,16 +2,18 @@
 /*
  * Inside the NBD server.
  *
- * A connection (NbdConn) starts in the main thread, where one coroutine takes it through the handshake. With the choice of an export
- * it moves to the export's thread and stays there: the same coroutine becomes its reader, each request gets a coroutine
- * of its own, and replies leave in the order in which they are ready. It ends in the main thread, where it is freed.
+ * A connection (NbdConn) starts in the main thread, where one coroutine takes it through the
+ * handshake. With the choice of an export it moves to the export's thread and stays there: the same
+ * coroutine becomes its reader, each request gets a coroutine of its own, and replies leave in the
+ * order in which they are ready. It ends in the main thread, where it is freed.
  *
- * Memory of a connection is bounded by NBD_CONN_MAX_REQUESTS and NBD_CONN_MAX_BYTES: the reader stops reading at either limit and
- * goes on as replies have left. A client that does not read its replies holds up nobody but itself.
+ * Memory of a connection is bounded by NBD_CONN_MAX_REQUESTS and NBD_CONN_MAX_BYTES: the reader
+ * stops reading at either limit and goes on as replies have left. A client that does not read its
+ * replies holds up nobody but itself.
  *
- * Drained sections: requests count as in flight of the export's BlockBackend until their block work is done. Then replies may
- * go out, but whoever would wait for the socket parks instead, so that the graph may move to another thread with no
- * handler left behind in the old one.
+ * Drained sections: requests count as in flight of the export's BlockBackend until their block work
+ * is done. Then replies may go out, but whoever would wait for the socket parks instead, so that
+ * the graph may move to another thread with no handler left behind in the old one.
  */
 #ifndef FERRY_BLOCK_NBD_SERVER_INT_H
 #define FERRY_BLOCK_NBD_SERVER_INT_H
@@ -47,7 +49,7 @@ typedef struct NbdExportBitmap {
 typedef struct NbdExport {
     BlockExport common;
     /* Set once. */
-    uint64_t serial;   /* no other export ever has the same, of whatever name */
+    uint64_t serial; /* no other export ever has the same, of whatever name */
     char *name;
     char *description; /* or NULL */
     bool writable;
@@ -74,7 +76,9 @@ extern const BlockExportDriver blk_exp_nbd;
 
 /* --- connections --- */
 
-/* The metadata contexts a client has selected, and of which export. Their ids are their positions. */
+/*
+ * The metadata contexts a client has selected, and of which export. Their ids are their positions.
+ */
 typedef enum NbdContextKind {
     NBD_CTX_ALLOCATION,
     NBD_CTX_ALLOCATION_DEPTH,
@@ -155,11 +159,17 @@ struct NbdReq {
     NbdReq *spare_next;
 };
 
-/* server-handshake.c: 0 when transmission starts (conn->exp is set, referenced), -errno when the connection is over. */
+/*
+ * server-handshake.c: 0 when transmission starts (conn->exp is set, referenced), -errno when the
+ * connection is over.
+ */
 int coroutine_fn nbd_conn_co_handshake(NbdConn *conn, GError **errp);
 /* server-tls.c: STARTTLS was acknowledged; conn->ioc becomes a TLS channel. 0 or -errno. */
 int coroutine_fn nbd_conn_co_starttls(NbdConn *conn, GError **errp);
-/* server-conn.c: serves conn->exp until the client leaves or is thrown out. Runs in the export's thread. */
+/*
+ * server-conn.c: serves conn->exp until the client leaves or is thrown out. Runs in the export's
+ * thread.
+ */
 void coroutine_fn nbd_conn_co_serve(NbdConn *conn);
 /* The export's drained section. Export's thread. */
 void nbd_conn_drained_begin(NbdConn *conn);
@@ -189,7 +199,9 @@ void nbd_req_add_bytes(NbdReq *req, const void *data, size_t bytes);
 void nbd_req_queue(NbdReq *req);
 NbdReq *nbd_req_new(NbdConn *conn);
 void nbd_req_free(NbdReq *req);
-/* Sends what is ready, or leaves it to a coroutine when the socket is full. opaque is the NbdConn. */
+/*
+ * Sends what is ready, or leaves it to a coroutine when the socket is full. opaque is the NbdConn.
+ */
 void nbd_conn_flush(void *opaque);
 /* Drops all replies that wait to leave. */
 void nbd_conn_drop_replies(NbdConn *conn);

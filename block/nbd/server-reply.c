@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Replies: put together in the request that they answer, sent straight from its buffer, several in one system call when several
- * are ready.
+ * Replies: put together in the request that they answer, sent straight from its buffer, several in
+ * one system call when several are ready.
  */
 #include "block/nbd/server-int.h"
 #include <limits.h>
@@ -199,7 +199,7 @@ static unsigned nbd_conn_gather(NbdConn *conn, struct iovec *iov)
     unsigned n = 0;
     NbdReq *req;
 
-    TAILQ_FOREACH (req, &conn->replies, next) {
+    TAILQ_FOREACH(req, &conn->replies, next) {
         for (unsigned i = 0; i < req->niov; i++) {
             size_t len = req->iov[i].iov_len;
 
@@ -242,7 +242,10 @@ void nbd_conn_drop_replies(NbdConn *conn)
     }
 }
 
-/* Sends what the socket takes now. 0: all has left, or the connection is dead; -EAGAIN: the rest must wait. */
+/*
+ * Sends what the socket takes now. 0: all has left, or the connection is dead; -EAGAIN: the rest
+ * must wait.
+ */
 static int nbd_conn_try_send(NbdConn *conn)
 {
     struct iovec iov[NBD_SEND_IOV];

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What each NBD request does to the export. Runs in the export's thread, one coroutine a request. */
+/*
+ * What each NBD request does to the export. Runs in the export's thread, one coroutine a request.
+ */
 #include "block/nbd/server-int.h"
 
-/* Requests without a payload may be as large as 4 GiB; the block layer gets them in pieces of this size. */
+/*
+ * Requests without a payload may be as large as 4 GiB; the block layer gets them in pieces of this
+ * size.
+ */
 #define NBD_REQUEST_STEP (INT64_C(1) << 30)
 /* Reads below this size are not worth a look at what is allocated. */
 #define NBD_READ_STATUS_MIN (16u << 10)
@@ -19,7 +24,10 @@ typedef struct ReadRun {
     bool zero;
 } ReadRun;
 
-/* Splits a read into runs; what does not fit the reply's pieces counts as data. Returns their number. */
+/*
+ * Splits a read into runs; what does not fit the reply's pieces counts as data. Returns their
+ * number.
+ */
 static unsigned coroutine_fn nbd_req_co_find_runs(NbdReq *req, ReadRun *runs)
 {
     BlockDriverState *bs = blk_bs(req->conn->exp->common.blk);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The server's side of STARTTLS (NBD protocol, "TLS support"). The handshake reads nothing ahead, so what a client sent behind the option
- * in the clear is the first thing TLS gets to see, and ends the connection.
+ * The server's side of STARTTLS (NBD protocol, "TLS support"). The handshake reads nothing ahead,
+ * so what a client sent behind the option in the clear is the first thing TLS gets to see, and ends
+ * the connection.
  */
 #include "block/nbd/server-int.h"
 #include "io/channel-tls.h"

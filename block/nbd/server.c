@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The NBD server: listening, admission, and the life of a connection around its handshake and service. */
+/*
+ * The NBD server: listening, admission, and the life of a connection around its handshake and
+ * service.
+ */
 #include "block/nbd/server.h"
 #include "block/nbd/server-int.h"
 #include "io/net-listener.h"
@@ -8,7 +11,10 @@
 #include "util/error.h"
 #include "util/timer.h"
 
-/* Connections that the kernel holds for us when max-connections is reached, and before they are accepted. */
+/*
+ * Connections that the kernel holds for us when max-connections is reached, and before they are
+ * accepted.
+ */
 #define NBD_BACKLOG 128
 
 struct NbdServer {
@@ -203,7 +209,7 @@ void coroutine_fn nbd_server_co_stop(void)
     s->stopping = true;
     g_clear_pointer(&s->listener, qio_net_listener_free);
     blk_exp_co_close_all(BLOCK_EXPORT_TYPE_NBD);
-    TAILQ_FOREACH (conn, &s->conns, next_in_server) {
+    TAILQ_FOREACH(conn, &s->conns, next_in_server) {
         qio_channel_shutdown(conn->ioc, QIO_CHANNEL_SHUTDOWN_BOTH); /* those in their handshake */
     }
     while (!TAILQ_EMPTY(&s->conns)) {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Allocating writes: deciding where guest data goes, and linking it once it is there. See the life of a write in qcow2.h. */
+/*
+ * Allocating writes: deciding where guest data goes, and linking it once it is there. See the life
+ * of a write in qcow2.h.
+ */
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -8,7 +11,7 @@ static Qcow2Alloc *find_overlap(BDRVQcow2State *s, uint64_t start, uint64_t end)
 {
     Qcow2Alloc *a, *first = NULL;
 
-    LIST_FOREACH (a, &s->allocs, list) {
+    LIST_FOREACH(a, &s->allocs, list) {
         uint64_t a_end = a->start + ((uint64_t)a->nb_clusters << s->cluster_bits);
         if (a->start < end && start < a_end && (!first || a->start < first->start)) {
             first = a;
@@ -70,8 +73,9 @@ static Treatment treat(const BDRVQcow2State *s, uint64_t entry, uint64_t bitmap,
 }
 
 /*
- * In a cluster that is replaced, the subclusters that hold data must be copied along: widens [*from, *to) to take them in. In
- * any case the ends are rounded to subclusters that are not NORMAL.
+ * In a cluster that is replaced, the subclusters that hold data must be copied along: widens
+ * [*from, *to) to take them in. In any case the ends are rounded to subclusters that are not
+ * NORMAL.
  */
 static void widen_fill(const BDRVQcow2State *s, uint64_t entry, uint64_t bitmap, Treatment t,
                        uint64_t *from, uint64_t *to)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Storing persistent dirty bitmaps. Everything is written to new clusters; the header then switches to the new directory in one
- * write, and the old clusters are freed. A failure or crash before that leaves the old bitmaps, marked as in use.
+ * Storing persistent dirty bitmaps. Everything is written to new clusters; the header then switches
+ * to the new directory in one write, and the old clusters are freed. A failure or crash before that
+ * leaves the old bitmaps, marked as in use.
  */
 #include "block/dirty-bitmap.h"
 #include "block/qcow2/bitmap-int.h"
@@ -98,7 +99,10 @@ static bool is_stored_anew(const BdrvDirtyBitmap *bitmap)
     return bdrv_dirty_bitmap_get_persistence(bitmap) && !bdrv_dirty_bitmap_inconsistent(bitmap);
 }
 
-/* Whether an old entry stays as it is: bitmaps that cannot be used, and those marked as inconsistent. */
+/*
+ * Whether an old entry stays as it is: bitmaps that cannot be used, and those marked as
+ * inconsistent.
+ */
 static bool is_kept(BlockDriverState *bs, const Qcow2Bitmap *old)
 {
     BdrvDirtyBitmap *bitmap = bdrv_find_dirty_bitmap(bs, old->name);

@@ -172,7 +172,10 @@ int coroutine_fn qcow2_co_bitmaps_mark_in_use(BlockDriverState *bs)
     if (!changed) {
         return 0;
     }
-    /* Same entries, same length: written over the old directory. Each flag word changes at once or not at all. */
+    /*
+     * Same entries, same length: written over the old directory. Each flag word changes at once or
+     * not at all.
+     */
     buf = qcow2_bitmaps_serialize(s->bitmaps, &bytes);
     if (bytes != s->header.bitmap_directory_size) {
         return -EIO;

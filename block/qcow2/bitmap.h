@@ -2,8 +2,9 @@
 /*
  * Persistent dirty bitmaps: the bitmaps extension of the header, its directory, tables and data.
  *
- * When a writable image is opened, its bitmaps become dirty bitmaps of the node, and are marked as in use on disk: a crash then leaves
- * them marked, and their contents are not trusted again. Closing writes them to new clusters and switches the header over.
+ * When a writable image is opened, its bitmaps become dirty bitmaps of the node, and are marked as
+ * in use on disk: a crash then leaves them marked, and their contents are not trusted again.
+ * Closing writes them to new clusters and switches the header over.
  */
 #ifndef FERRY_BLOCK_QCOW2_BITMAP_H
 #define FERRY_BLOCK_QCOW2_BITMAP_H
@@ -40,7 +41,10 @@ bool coroutine_fn qcow2_co_bitmaps_load(BlockDriverState *bs,
 int coroutine_fn qcow2_co_bitmaps_mark_in_use(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 /* Writes the node's persistent bitmaps and frees what they replace. Nothing else is in flight. */
 int coroutine_fn qcow2_co_bitmaps_store(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
-/* Calls visit for every run of host clusters that bitmaps occupy, with the directory; ends when it is false. */
+/*
+ * Calls visit for every run of host clusters that bitmaps occupy, with the directory; ends when it
+ * is false.
+ */
 bool coroutine_fn qcow2_co_bitmaps_visit(BlockDriverState *bs, Qcow2VisitClusters *visit,
                                          void *opaque, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void qcow2_bitmaps_free(GArray *bitmaps);

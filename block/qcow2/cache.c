@@ -106,7 +106,7 @@ static Qcow2CacheEntry *find_victim(Qcow2Cache *cache)
 {
     Qcow2CacheEntry *entry;
 
-    TAILQ_FOREACH (entry, &cache->lru, lru) {
+    TAILQ_FOREACH(entry, &cache->lru, lru) {
         if (entry->pins == 0 && !entry->dirty && !entry->frozen && !entry->loading) {
             return entry;
         }
@@ -285,7 +285,7 @@ GPtrArray *qcow2_cache_freeze(Qcow2Cache *cache)
     Qcow2CacheEntry *entry;
 
     if (cache->nb_dirty) {
-        TAILQ_FOREACH (entry, &cache->lru, lru) {
+        TAILQ_FOREACH(entry, &cache->lru, lru) {
             if (entry->dirty) {
                 g_assert(!entry->frozen);
                 entry->dirty = false;
@@ -375,7 +375,7 @@ void qcow2_cache_age(Qcow2Cache *cache)
 {
     Qcow2CacheEntry *entry, *next;
 
-    TAILQ_FOREACH_SAFE (entry, &cache->lru, lru, next) {
+    TAILQ_FOREACH_SAFE(entry, &cache->lru, lru, next) {
         if (entry->used != cache->clock && entry->pins == 0 && !entry->dirty && !entry->frozen &&
             !entry->loading) {
             entry_remove(cache, entry);

@@ -2,12 +2,15 @@
 /*
  * A cache of equally sized pieces of the image file: slices of L2 tables, or refcount blocks.
  *
- * An entry's data is as on disk (big-endian). An entry that is pinned stays in memory; data pointers are valid until the next yield unless
- * the entry is pinned, and a pointer for reading may be outdated by a writer after a yield. The size is a goal: when every entry is pinned or
- * being written, the cache grows beyond it rather than wait. Buffers are allocated as entries come into use.
+ * An entry's data is as on disk (big-endian). An entry that is pinned stays in memory; data
+ * pointers are valid until the next yield unless the entry is pinned, and a pointer for reading may
+ * be outdated by a writer after a yield. The size is a goal: when every entry is pinned or being
+ * written, the cache grows beyond it rather than wait. Buffers are allocated as entries come into
+ * use.
  *
- * One thread. Loading is atomic to other users: they wait for it. Writing out works on a snapshot: qcow2_cache_freeze() marks all
- * dirty entries, and whoever changes one of them before it is on disk changes a copy.
+ * One thread. Loading is atomic to other users: they wait for it. Writing out works on a snapshot:
+ * qcow2_cache_freeze() marks all dirty entries, and whoever changes one of them before it is on
+ * disk changes a copy.
  */
 #ifndef FERRY_BLOCK_QCOW2_CACHE_H
 #define FERRY_BLOCK_QCOW2_CACHE_H
@@ -48,15 +51,25 @@ int coroutine_fn qcow2_cache_co_get_empty(Qcow2Cache *cache, uint64_t offset,
                                           Qcow2CacheEntry **entry) G_GNUC_WARN_UNUSED_RESULT;
 /* Unpins; NULL is allowed. */
 void qcow2_cache_put(Qcow2Cache *cache, Qcow2CacheEntry *entry);
-/* The data for changing; the entry is dirty from now on. The pointer is valid until the next yield. */
+/*
+ * The data for changing; the entry is dirty from now on. The pointer is valid until the next yield.
+ */
 uint8_t *qcow2_cache_writable(Qcow2Cache *cache, Qcow2CacheEntry *entry);
-/* Forgets what is cached of [offset, offset + bytes), dirty or not: it is not metadata any longer. */
+/*
+ * Forgets what is cached of [offset, offset + bytes), dirty or not: it is not metadata any longer.
+ */
 void qcow2_cache_drop(Qcow2Cache *cache, uint64_t offset, uint64_t bytes);
 bool qcow2_cache_is_dirty(const Qcow2Cache *cache);
 
-/* Starts a snapshot of all dirty entries, which then count as clean. Returns them sorted by offset; the caller owns the array. */
+/*
+ * Starts a snapshot of all dirty entries, which then count as clean. Returns them sorted by offset;
+ * the caller owns the array.
+ */
 GPtrArray *qcow2_cache_freeze(Qcow2Cache *cache);
-/* Writes a snapshot. On failure everything not written is dirty again. Ends the snapshot and frees the array in any case. */
+/*
+ * Writes a snapshot. On failure everything not written is dirty again. Ends the snapshot and frees
+ * the array in any case.
+ */
 int coroutine_fn qcow2_cache_co_write_frozen(Qcow2Cache *cache, GPtrArray *frozen,
                                              BlkdebugEvent event,
                                              int ignore_overlap) G_GNUC_WARN_UNUSED_RESULT;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Making a new, empty qcow2 image: header, refcounts and an L1 table, written in one go with the header last. */
+/*
+ * Making a new, empty qcow2 image: header, refcounts and an L1 table, written in one go with the
+ * header last.
+ */
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -103,7 +106,10 @@ static bool fill_backing(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, GE
     return true;
 }
 
-/* Where everything goes: header, refcount table, refcount blocks, L1 table, in whole clusters from 0 on. */
+/*
+ * Where everything goes: header, refcount table, refcount blocks, L1 table, in whole clusters from
+ * 0 on.
+ */
 typedef struct Layout {
     uint64_t cluster_size;
     uint64_t table_clusters, blocks, l1_clusters, total;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Freeing host clusters. A cluster that loses a reference passes through two lists before its refcount is changed:
+ * Freeing host clusters. A cluster that loses a reference passes through two lists before its
+ * refcount is changed:
  *
  *   frees   the L2 (L1, header) change that dropped it may still be in memory only
  *   grace   the change is durable; requests that looked the cluster up before the change may still use it
  *
- * Until then it counts as used, so it is not given to anybody else: neither a crash nor a request in flight can meet another
- * owner's data in it.
+ * Until then it counts as used, so it is not given to anybody else: neither a crash nor a request
+ * in flight can meet another owner's data in it.
  */
 #include "block/qcow2/qcow2.h"
 
@@ -61,8 +62,9 @@ static void start_grace(BDRVQcow2State *s, guint count)
 }
 
 /*
- * Counts down every cluster that stays in use or need not be discarded; those whose only reference goes and of which the file
- * is to hear are collected in `last` instead: they stay counted, so that nobody takes them meanwhile.
+ * Counts down every cluster that stays in use or need not be discarded; those whose only reference
+ * goes and of which the file is to hear are collected in `last` instead: they stay counted, so that
+ * nobody takes them meanwhile.
  */
 static int coroutine_fn co_count_down(BlockDriverState *bs, GArray *grace, GArray *last)
 {
@@ -119,7 +121,10 @@ static int coroutine_fn co_end_grace(BlockDriverState *bs)
     return result;
 }
 
-/* Frees what may be freed, given that everything up to `mark` (counted from the beginning) was written back. */
+/*
+ * Frees what may be freed, given that everything up to `mark` (counted from the beginning) was
+ * written back.
+ */
 static int coroutine_fn co_process_frees(BlockDriverState *bs, uint64_t mark)
 {
     BDRVQcow2State *s = bs->opaque;

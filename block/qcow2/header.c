@@ -37,7 +37,9 @@ void qcow2_header_clear(Qcow2Header *h)
     memset(h, 0, sizeof(*h));
 }
 
-/* A table of `bytes` bytes at `offset`: aligned to clusters, below the limit, not over the header. */
+/*
+ * A table of `bytes` bytes at `offset`: aligned to clusters, below the limit, not over the header.
+ */
 static bool check_table(const Qcow2Header *h, uint64_t offset, uint64_t bytes, const char *name,
                         GError **errp)
 {
@@ -260,7 +262,10 @@ static bool parse_bitmaps_ext(const uint8_t *data, uint32_t len, Qcow2Header *h,
         error_setg(errp, "bitmaps_ext: Invalid extension length");
         return false;
     }
-    /* Without its feature bit the extension describes a state of the past: whoever wrote last did not keep it up. */
+    /*
+     * Without its feature bit the extension describes a state of the past: whoever wrote last did
+     * not keep it up.
+     */
     if (!(h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
         return true;
     }
@@ -333,7 +338,8 @@ static bool parse_one_ext(uint32_t type, const uint8_t *data, uint32_t len, Qcow
 }
 
 /*
- * Steps to the extension at *pos: false at the end of the area. *data is NULL when it does not fit below `end`.
+ * Steps to the extension at *pos: false at the end of the area. *data is NULL when it does not fit
+ * below `end`.
  */
 static bool next_ext(const uint8_t *cluster, uint64_t *pos, uint64_t end, uint32_t *type,
                      uint32_t *len, const uint8_t **data)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The first cluster of a qcow2 image: fixed fields, header extensions, backing file name. Pure functions between bytes and
- * a host-endian struct; no I/O. Format: "qcow2" in the interoperability documents published with QEMU.
+ * The first cluster of a qcow2 image: fixed fields, header extensions, backing file name. Pure
+ * functions between bytes and a host-endian struct; no I/O. Format: "qcow2" in the interoperability
+ * documents published with QEMU.
  */
 #ifndef FERRY_BLOCK_QCOW2_HEADER_H
 #define FERRY_BLOCK_QCOW2_HEADER_H
@@ -113,21 +114,28 @@ typedef struct Qcow2Header {
 } Qcow2Header;
 
 /*
- * Reads the fixed fields alone from the first `len` bytes of the image (at least QCOW2_V2_HEADER_BYTES) and checks each against the
- * limits above and against the others. On failure *h is empty.
+ * Reads the fixed fields alone from the first `len` bytes of the image (at least
+ * QCOW2_V2_HEADER_BYTES) and checks each against the limits above and against the others. On
+ * failure *h is empty.
  */
 bool qcow2_header_parse_fixed(const uint8_t *buf, size_t len, Qcow2Header *h,
                               GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* Then extensions and the backing file name, from the whole first cluster. On failure *h is to be cleared. */
+/*
+ * Then extensions and the backing file name, from the whole first cluster. On failure *h is to be
+ * cleared.
+ */
 bool qcow2_header_parse_extensions(const uint8_t *cluster, Qcow2Header *h,
                                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Writes the header with everything that belongs to it to buf (cluster_size bytes, zeroed first). Returns the bytes used; -1 with
- * errp when it does not fit the cluster.
+ * Writes the header with everything that belongs to it to buf (cluster_size bytes, zeroed first).
+ * Returns the bytes used; -1 with errp when it does not fit the cluster.
  */
 int qcow2_header_serialize(const Qcow2Header *h, uint8_t *buf,
                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* "dirty bit, feature 7": the names of incompatible features this code does not know. The caller frees. */
+/*
+ * "dirty bit, feature 7": the names of incompatible features this code does not know. The caller
+ * frees.
+ */
 char *qcow2_header_unknown_features(const uint8_t *cluster, const Qcow2Header *h);
 /* Frees what it owns and zeroes it. */
 void qcow2_header_clear(Qcow2Header *h);

@@ -112,8 +112,8 @@ int coroutine_fn qcow2_co_reads_zero(BlockDriverState *bs, uint64_t offset, uint
 }
 
 /*
- * What surrounds the guest data in clusters that are being allocated: read into buf. *skip: it need not be written, the host has
- * zeroes there.
+ * What surrounds the guest data in clusters that are being allocated: read into buf. *skip: it need
+ * not be written, the host has zeroes there.
  */
 static int coroutine_fn co_read_surrounding(BlockDriverState *bs, const Qcow2Alloc *alloc,
                                             uint64_t offset, uint64_t bytes, uint8_t *buf,
@@ -139,7 +139,9 @@ static int coroutine_fn co_read_surrounding(BlockDriverState *bs, const Qcow2All
     return ret;
 }
 
-/* Writes head, guest data and tail; as one request unless the guest's vector is too long for that. */
+/*
+ * Writes head, guest data and tail; as one request unless the guest's vector is too long for that.
+ */
 static int coroutine_fn co_write_merged(BlockDriverState *bs, uint64_t host, QEMUIOVector *head,
                                         QEMUIOVector *tail, uint64_t bytes, QEMUIOVector *qiov,
                                         size_t qiov_offset)
@@ -173,7 +175,10 @@ static int coroutine_fn co_write_merged(BlockDriverState *bs, uint64_t host, QEM
     return ret;
 }
 
-/* Writes [offset, offset + bytes) into newly allocated clusters and completes what must be NORMAL around it. */
+/*
+ * Writes [offset, offset + bytes) into newly allocated clusters and completes what must be NORMAL
+ * around it.
+ */
 static int coroutine_fn co_write_alloc(BlockDriverState *bs, const Qcow2WritePlan *plan,
                                        uint64_t offset, QEMUIOVector *qiov, size_t qiov_offset)
 {

@@ -146,7 +146,10 @@ void qcow2_l1_set(BDRVQcow2State *s, uint32_t i, uint64_t value)
     }
 }
 
-/* Fills the slices of a new L2 table at `host` in the cache: from the table at `old`, or with zeroes when that is 0. */
+/*
+ * Fills the slices of a new L2 table at `host` in the cache: from the table at `old`, or with
+ * zeroes when that is 0.
+ */
 static int coroutine_fn co_fill_l2(BlockDriverState *bs, uint64_t host, uint64_t old)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -233,7 +236,10 @@ int coroutine_fn qcow2_co_l2_get_writable(BlockDriverState *bs, uint64_t offset,
 
 /* --- runs --- */
 
-/* Collects the run that starts at offset from a loaded slice. False: the first entry contradicts the format. */
+/*
+ * Collects the run that starts at offset from a loaded slice. False: the first entry contradicts
+ * the format.
+ */
 static bool scan_run(const BDRVQcow2State *s, const uint8_t *slice, uint64_t offset, uint64_t bytes,
                      Qcow2Extent *x)
 {

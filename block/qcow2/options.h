@@ -13,8 +13,8 @@
 #define QCOW2_DEFAULT_CACHE_CLEAN_INTERVAL 600
 
 /*
- * Checks all options, then puts them in force; on failure nothing has changed. The header is loaded; when caches exist, they are
- * clean and idle.
+ * Checks all options, then puts them in force; on failure nothing has changed. The header is
+ * loaded; when caches exist, they are clean and idle.
  */
 bool qcow2_options_apply(BlockDriverState *bs, const BlockdevOptionsQcow2 *o,
                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Guarding the image: reporting contradictions in its metadata, and refusing writes that would hit metadata. */
+/*
+ * Guarding the image: reporting contradictions in its metadata, and refusing writes that would hit
+ * metadata.
+ */
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -55,7 +58,10 @@ static bool ranges_overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_
     return a_bytes && b_bytes && a < b + b_bytes && b < a + a_bytes;
 }
 
-/* Whether a cluster of [offset, offset + bytes) is in the set of host offsets; walks the smaller of the two. */
+/*
+ * Whether a cluster of [offset, offset + bytes) is in the set of host offsets; walks the smaller of
+ * the two.
+ */
 static bool set_overlaps(const BDRVQcow2State *s, GHashTable *set, uint64_t offset, uint64_t bytes)
 {
     uint64_t start = qcow2_cluster_start(s, offset),

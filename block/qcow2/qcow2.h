@@ -2,25 +2,30 @@
 /*
  * The qcow2 driver: its state and the rules its files keep.
  *
- * An image maps guest clusters to host clusters through two levels (L1 table, L2 tables) and counts the references to every host
- * cluster in two levels as well (refcount table, refcount blocks). A crash may leave clusters counted too high (leaks) but never
- * too low, and no L2 entry may show anything but what was written or what was there before.
+ * An image maps guest clusters to host clusters through two levels (L1 table, L2 tables) and counts
+ * the references to every host cluster in two levels as well (refcount table, refcount blocks). A
+ * crash may leave clusters counted too high (leaks) but never too low, and no L2 entry may show
+ * anything but what was written or what was there before.
  *
  * Life of an allocating write:
  *   allocate: count the host clusters in cached refcount blocks       (s->lock held, usually no I/O)
  *   write:    guest data and copied-on-write surroundings as one      (s->lock not held)
  *   link:     point cached L2 entries at them                         (s->lock held, usually no I/O)
- * Clusters being written are in s->allocs from allocate to link; whoever needs the same guest cluster waits for them.
+ * Clusters being written are in s->allocs from allocate to link; whoever needs the same guest
+ * cluster waits for them.
  *
- * What reaches the disk, and when: writeback.c takes a snapshot of all dirty metadata at one instant and writes it in stages:
- * refcount blocks, refcount table, (barrier) L2 slices, (barrier) L1 entries. A later stage refers only to what an earlier stage or an
- * earlier writeback made durable. Clusters that lose their last reference are put on a list and are counted down only when the L2
- * tables that dropped them are durable and no request from before that is still using them (free.c). With lazy refcounts the dirty
- * bit is durable before the first change and the first two stages wait until close.
+ * What reaches the disk, and when: writeback.c takes a snapshot of all dirty metadata at one
+ * instant and writes it in stages: refcount blocks, refcount table, (barrier) L2 slices, (barrier)
+ * L1 entries. A later stage refers only to what an earlier stage or an earlier writeback made
+ * durable. Clusters that lose their last reference are put on a list and are counted down only when
+ * the L2 tables that dropped them are durable and no request from before that is still using them
+ * (free.c). With lazy refcounts the dirty bit is durable before the first change and the first two
+ * stages wait until close.
  *
- * Threads: all in the graph's thread. s->lock (coroutine) excludes changes of the metadata from each other; it may be held across metadata
- * reads but never across guest data I/O. Looking up a cached entry needs no lock. s->writeback_lock excludes writebacks from
- * each other and nests inside s->lock.
+ * Threads: all in the graph's thread. s->lock (coroutine) excludes changes of the metadata from
+ * each other; it may be held across metadata reads but never across guest data I/O. Looking up a
+ * cached entry needs no lock. s->writeback_lock excludes writebacks from each other and nests
+ * inside s->lock.
  */
 #ifndef FERRY_BLOCK_QCOW2_QCOW2_H
 #define FERRY_BLOCK_QCOW2_QCOW2_H
@@ -103,8 +108,8 @@ typedef struct Qcow2Snapshot {
 } Qcow2Snapshot;
 
 /*
- * Guest clusters whose host clusters are being written. Lives on the writer's stack, in s->allocs. Offsets are guest bytes unless
- * they are called host.
+ * Guest clusters whose host clusters are being written. Lives on the writer's stack, in s->allocs.
+ * Offsets are guest bytes unless they are called host.
  */
 typedef struct Qcow2Alloc {
     uint64_t start; /* cluster-aligned */
@@ -158,9 +163,11 @@ typedef struct BDRVQcow2State {
     uint64_t reftable_dirty_start, reftable_dirty_end;
     uint64_t free_hint; /* no free cluster below this index */
     uint64_t
-        fresh_offset; /* from here on the file was never written; UINT64_MAX: not known to be zero */
+        /* from here on the file was never written; UINT64_MAX: not known to be zero */
+        fresh_offset;
     uint64_t
-        compressed_pos; /* host offset after the last compressed cluster, 0: none with room behind it */
+        /* host offset after the last compressed cluster, 0: none with room behind it */
+        compressed_pos;
     GHashTable *l2_clusters, *refblock_clusters; /* sets of host offsets, for the overlap check */
     uint64_t
         *inactive_l2; /* sorted offsets of the L2 tables of snapshots, with QCOW2_OL_INACTIVE_L2 */
@@ -185,13 +192,15 @@ typedef struct BDRVQcow2State {
     bool grace_busy;
     uint64_t frees_base; /* how many entries have left `frees` since the image was opened */
     uint64_t
-        frees_sealed; /* entries before this one, counted as frees_base, are not merged with new ones */
+        /* entries before this one, counted as frees_base, are not merged with new ones */
+        frees_sealed;
 
     /* --- the rest --- */
     bool corrupt; /* marked corrupt: writes fail */
     bool fatal;   /* metadata cannot be trusted: everything fails */
     bool corruption_signalled;
-    int sparse_file; /* -1: not known yet; 1: the file has holes below data clusters (preallocation) */
+    /* -1: not known yet; 1: the file has holes below data clusters (preallocation) */
+    int sparse_file;
     QEMUTimer *clean_timer;
 } BDRVQcow2State;
 
@@ -226,28 +235,35 @@ static inline bool qcow2_data_file_is_raw(const BDRVQcow2State *s)
 int coroutine_fn qcow2_co_update_header(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 /* Sets the dirty bit, durably, unless it is set. */
 int coroutine_fn qcow2_co_mark_dirty(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
-/* What must be true before the first change to the image: clears autoclear bits that we do not keep up. */
+/*
+ * What must be true before the first change to the image: clears autoclear bits that we do not keep
+ * up.
+ */
 int coroutine_fn qcow2_co_prepare_write(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 
 /* --- corruption (overlap.c) --- */
 
 /*
- * Reports that metadata contradicts itself: event BLOCK_IMAGE_CORRUPTED and a message. fatal: the image is marked corrupt on disk and
- * every later request fails. offset and size, host bytes, are left out of the event when negative.
+ * Reports that metadata contradicts itself: event BLOCK_IMAGE_CORRUPTED and a message. fatal: the
+ * image is marked corrupt on disk and every later request fails. offset and size, host bytes, are
+ * left out of the event when negative.
  */
 void coroutine_fn qcow2_co_signal_corruption(BlockDriverState *bs, bool fatal, int64_t offset,
                                              int64_t size, const char *fmt, ...)
     G_GNUC_PRINTF(5, 6);
 /*
- * 0 when [offset, offset + bytes) of the file may be written, -EIO after signalling corruption when it holds metadata. ignore: kinds
- * that are about to be written.
+ * 0 when [offset, offset + bytes) of the file may be written, -EIO after signalling corruption when
+ * it holds metadata. ignore: kinds that are about to be written.
  */
 int coroutine_fn qcow2_co_check_overlap(BlockDriverState *bs, int ignore, uint64_t offset,
                                         uint64_t bytes) G_GNUC_WARN_UNUSED_RESULT;
 
 /* --- L1 and L2 (l2.c); offsets are guest bytes --- */
 
-/* The cached slice with the entry for offset, pinned (qcow2_cache_put()); *entry NULL: there is no L2 table. */
+/*
+ * The cached slice with the entry for offset, pinned (qcow2_cache_put()); *entry NULL: there is no
+ * L2 table.
+ */
 int coroutine_fn qcow2_co_l2_get(BlockDriverState *bs, uint64_t offset,
                                  Qcow2CacheEntry **entry) G_GNUC_WARN_UNUSED_RESULT;
 /* The same for writing: makes (or copies) the L2 table when need be. s->lock held. */
@@ -264,7 +280,10 @@ static inline uint64_t qcow2_l2_entry(const BDRVQcow2State *s, const uint8_t *sl
     return qcow2_load64(slice + (size_t)index * s->l2_entry_bytes);
 }
 
-/* Subcluster bitmap: allocated in bits 0..31, zero in 32..63. Without subclusters: made up from the entry. */
+/*
+ * Subcluster bitmap: allocated in bits 0..31, zero in 32..63. Without subclusters: made up from the
+ * entry.
+ */
 static inline uint64_t qcow2_l2_bitmap(const BDRVQcow2State *s, const uint8_t *slice,
                                        unsigned index)
 {
@@ -291,7 +310,10 @@ typedef struct Qcow2Extent {
 } Qcow2Extent;
 int coroutine_fn qcow2_co_lookup(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                  Qcow2Extent *x) G_GNUC_WARN_UNUSED_RESULT;
-/* As lookup, when it can be answered from the cache and the answer is NORMAL and all of [offset, offset + bytes). */
+/*
+ * As lookup, when it can be answered from the cache and the answer is NORMAL and all of [offset,
+ * offset + bytes).
+ */
 bool qcow2_lookup_fast(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool for_write,
                        uint64_t *host_offset);
 
@@ -311,12 +333,15 @@ typedef struct Qcow2WritePlan {
 } Qcow2WritePlan;
 
 /*
- * Finds or allocates where the first bytes of [offset, offset + bytes) are to be written. Waits for overlapping allocations, with the
- * lock released meanwhile.
+ * Finds or allocates where the first bytes of [offset, offset + bytes) are to be written. Waits for
+ * overlapping allocations, with the lock released meanwhile.
  */
 int coroutine_fn qcow2_co_plan_write(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                      Qcow2WritePlan *plan) G_GNUC_WARN_UNUSED_RESULT;
-/* Points the L2 entries at what was written; frees what they pointed at. On failure the clusters are released. */
+/*
+ * Points the L2 entries at what was written; frees what they pointed at. On failure the clusters
+ * are released.
+ */
 int coroutine_fn qcow2_co_alloc_link(BlockDriverState *bs,
                                      Qcow2Alloc *alloc) G_GNUC_WARN_UNUSED_RESULT;
 /* Gives the clusters back. */
@@ -337,14 +362,14 @@ void qcow2_refcount_close(BlockDriverState *bs);
 int coroutine_fn qcow2_co_get_refcount(BlockDriverState *bs, uint64_t cluster,
                                        uint64_t *refcount) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Adds delta (1 or -1) to the counts of `count` clusters. When it fails, increments are taken back; decrements may be
- * done in part (a leak).
+ * Adds delta (1 or -1) to the counts of `count` clusters. When it fails, increments are taken back;
+ * decrements may be done in part (a leak).
  */
 int coroutine_fn qcow2_co_update_refcount(BlockDriverState *bs, uint64_t first, uint64_t count,
                                           int delta) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Takes 1..want free clusters in one run and counts them; *got of them from host offset *host on. *fresh: they were never
- * written and read as zeroes.
+ * Takes 1..want free clusters in one run and counts them; *got of them from host offset *host on.
+ * *fresh: they were never written and read as zeroes.
  */
 int coroutine_fn qcow2_co_alloc_run(BlockDriverState *bs, uint32_t want, uint64_t *host,
                                     uint32_t *got, bool *fresh) G_GNUC_WARN_UNUSED_RESULT;
@@ -359,7 +384,10 @@ void coroutine_fn qcow2_co_unalloc(BlockDriverState *bs, uint64_t host, uint64_t
 
 /* --- freeing (free.c) --- */
 
-/* The run loses one reference; counted down some time after the change that dropped it is durable. Never yields. */
+/*
+ * The run loses one reference; counted down some time after the change that dropped it is durable.
+ * Never yields.
+ */
 void qcow2_free_later(BlockDriverState *bs, uint64_t host, uint64_t bytes,
                       Qcow2DiscardReason reason);
 /* Appends a cluster to a list of Qcow2PendingFree, extending its last run where possible. */
@@ -382,7 +410,10 @@ int coroutine_fn qcow2_co_throttle_frees(BlockDriverState *bs) G_GNUC_WARN_UNUSE
 
 /* --- writeback.c --- */
 
-/* Writes all dirty metadata in order; with lazy refcounts and not `final`, refcounts stay in memory. */
+/*
+ * Writes all dirty metadata in order; with lazy refcounts and not `final`, refcounts stay in
+ * memory.
+ */
 int coroutine_fn qcow2_co_writeback(BlockDriverState *bs, bool final) G_GNUC_WARN_UNUSED_RESULT;
 /* Makes durable what was written before, if anything that relies on order was. */
 int coroutine_fn qcow2_co_barrier(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
@@ -399,13 +430,19 @@ int coroutine_fn qcow2_co_reads_zero(BlockDriverState *bs, uint64_t offset,
 /* Plans a write and checks that it hits no metadata. */
 int coroutine_fn qcow2_co_start_write(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                       Qcow2WritePlan *plan) G_GNUC_WARN_UNUSED_RESULT;
-/* Links or aborts what was planned, by the result of the write; returns that result, or the failure to link. */
+/*
+ * Links or aborts what was planned, by the result of the write; returns that result, or the failure
+ * to link.
+ */
 int coroutine_fn qcow2_co_finish_write(BlockDriverState *bs, Qcow2WritePlan *plan,
                                        int ret) G_GNUC_WARN_UNUSED_RESULT;
 int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
-/* Drops the clusters in [offset, offset + bytes) (cluster-aligned) from the active L2 tables; full: the backing file shows. */
+/*
+ * Drops the clusters in [offset, offset + bytes) (cluster-aligned) from the active L2 tables; full:
+ * the backing file shows.
+ */
 int coroutine_fn qcow2_co_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                            Qcow2DiscardReason reason,
                                            bool full) G_GNUC_WARN_UNUSED_RESULT;
@@ -429,11 +466,20 @@ int coroutine_fn qcow2_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, in
 bool coroutine_fn qcow2_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
                                 GError **errp);
 void coroutine_fn qcow2_co_close(BlockDriverState *bs);
-/* Another process takes the image over: everything is on disk, and nothing is written until it is invalidated. */
+/*
+ * Another process takes the image over: everything is on disk, and nothing is written until it is
+ * invalidated.
+ */
 int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs);
-/* Another process has changed the image: everything is read anew. On failure all later requests fail. */
+/*
+ * Another process has changed the image: everything is read anew. On failure all later requests
+ * fail.
+ */
 bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp);
-/* Nothing in flight: brings the file up to date with what is in memory and takes the dirty bit away. */
+/*
+ * Nothing in flight: brings the file up to date with what is in memory and takes the dirty bit
+ * away.
+ */
 int coroutine_fn qcow2_co_sync(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 bool coroutine_fn qcow2_co_create(const BlockdevCreateOptions *options, GError **errp);
 bool coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t size, bool exact,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Reference counts of host clusters: reading and changing them in cached refcount blocks, and finding free clusters.
+ * Reference counts of host clusters: reading and changing them in cached refcount blocks, and
+ * finding free clusters.
  *
- * A refcount block that does not exist yet is put into the first cluster that it covers (nothing there is in use, or the block would
- * exist), so that making one never needs another.
+ * A refcount block that does not exist yet is put into the first cluster that it covers (nothing
+ * there is in use, or the block would exist), so that making one never needs another.
  */
 #include "block/qcow2/qcow2.h"
 
@@ -175,7 +176,10 @@ static int coroutine_fn co_make_own_block(BlockDriverState *bs, uint64_t ti)
     return ret < 0 ? ret : qcow2_co_update_refcount(bs, cluster, 1, 1);
 }
 
-/* Entries of the next refcount table so that it covers min_entries and what it needs itself; 0: not possible. */
+/*
+ * Entries of the next refcount table so that it covers min_entries and what it needs itself; 0: not
+ * possible.
+ */
 static uint64_t next_reftable_size(const BDRVQcow2State *s, uint64_t min_entries,
                                    uint64_t *table_clusters, uint64_t *blocks)
 {
@@ -203,8 +207,8 @@ static uint64_t next_reftable_size(const BDRVQcow2State *s, uint64_t min_entries
 }
 
 /*
- * Moves the refcount table to a larger place behind everything it covers now: new refcount blocks for that place, then
- * the table, all written at once, and made valid by the header.
+ * Moves the refcount table to a larger place behind everything it covers now: new refcount blocks
+ * for that place, then the table, all written at once, and made valid by the header.
  */
 static int coroutine_fn co_grow_reftable(BlockDriverState *bs, uint64_t min_entries)
 {
@@ -366,7 +370,10 @@ int coroutine_fn qcow2_co_update_refcount(BlockDriverState *bs, uint64_t first, 
     return result;
 }
 
-/* Takes up to `want` free clusters from index *pos of a block on; 0 when there is none, *pos is then past the block. */
+/*
+ * Takes up to `want` free clusters from index *pos of a block on; 0 when there is none, *pos is
+ * then past the block.
+ */
 static uint32_t take_from_block(BDRVQcow2State *s, Qcow2CacheEntry *entry, uint64_t *pos,
                                 uint32_t want)
 {
@@ -448,7 +455,10 @@ int coroutine_fn qcow2_co_alloc_run(BlockDriverState *bs, uint32_t want, uint64_
     return ret;
 }
 
-/* Contiguous clusters behind everything that has a refcount block, with their refcount blocks in front of them. */
+/*
+ * Contiguous clusters behind everything that has a refcount block, with their refcount blocks in
+ * front of them.
+ */
 static int coroutine_fn co_alloc_region(BlockDriverState *bs, uint64_t count, uint64_t *host)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -521,7 +531,10 @@ int coroutine_fn qcow2_co_alloc_contiguous(BlockDriverState *bs, uint64_t count,
     return ret;
 }
 
-/* Whether `bytes` more fit behind the last compressed cluster; counts the clusters they touch. 1: yes, 0: no. */
+/*
+ * Whether `bytes` more fit behind the last compressed cluster; counts the clusters they touch. 1:
+ * yes, 0: no.
+ */
 static int coroutine_fn co_extend_compressed(BlockDriverState *bs, uint32_t bytes)
 {
     BDRVQcow2State *s = bs->opaque;

@@ -5,8 +5,8 @@
 #include <errno.h>
 
 /*
- * True when the data file takes less room than it is long: then clusters may be mapped to holes (preallocation), and
- * it is worth asking it about zeroes in what is data here.
+ * True when the data file takes less room than it is long: then clusters may be mapped to holes
+ * (preallocation), and it is worth asking it about zeroes in what is data here.
  */
 static bool coroutine_fn co_file_is_sparse(BlockDriverState *bs)
 {
@@ -140,7 +140,10 @@ int coroutine_fn qcow2_co_copy_range_from(BlockDriverState *bs, int64_t offset, 
     return ret;
 }
 
-/* One plan of a copy into this image. Allocations that need more than the copied bytes are left to ordinary writes. */
+/*
+ * One plan of a copy into this image. Allocations that need more than the copied bytes are left to
+ * ordinary writes.
+ */
 static int coroutine_fn co_copy_into(BlockDriverState *bs, BdrvChild *src, uint64_t src_offset,
                                      uint64_t offset, uint64_t bytes, BdrvRequestFlags flags,
                                      uint64_t *done)

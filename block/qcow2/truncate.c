@@ -102,7 +102,10 @@ static int coroutine_fn co_write_zeroes(BlockDriverState *bs, uint64_t offset, u
     return ret;
 }
 
-/* Old data may lie behind the old end in its last cluster, and a backing file may be longer: both must not appear. */
+/*
+ * Old data may lie behind the old end in its last cluster, and a backing file may be longer: both
+ * must not appear.
+ */
 static int coroutine_fn co_zero_grown(BlockDriverState *bs, uint64_t old, uint64_t size)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -124,7 +127,10 @@ static int coroutine_fn co_zero_grown(BlockDriverState *bs, uint64_t old, uint64
     }
     end = MIN(size, (uint64_t)backing);
     if (end > tail && end > old) {
-        /* Also ends the zeroes in the middle of a cluster that lies behind the backing file or the image. */
+        /*
+         * Also ends the zeroes in the middle of a cluster that lies behind the backing file or the
+         * image.
+         */
         ret = qcow2_co_pwrite_zeroes(bs, MAX(tail, old), qcow2_cluster_end(s, end) - MAX(tail, old),
                                      0);
         return ret == -ENOTSUP ? co_write_zeroes(bs, MAX(tail, old), end) : ret;

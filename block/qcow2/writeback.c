@@ -8,7 +8,8 @@
  *   3      L2 slices                 1 and 2, and copied-on-write data, being durable
  *   4      L1 entries                3 being durable (new tables)
  *
- * All four are snapshots of one instant, taken without yielding: later changes wait for the next writeback.
+ * All four are snapshots of one instant, taken without yielding: later changes wait for the next
+ * writeback.
  */
 #include "block/qcow2/qcow2.h"
 

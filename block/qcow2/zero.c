@@ -11,7 +11,10 @@ typedef enum ZeroMode {
     DISCARD,    /* what is allocated is freed and reads as zeroes; the rest is left alone */
 } ZeroMode;
 
-/* The new entry and bitmap of a cluster that is zeroed or discarded as a whole. True when they differ from the old. */
+/*
+ * The new entry and bitmap of a cluster that is zeroed or discarded as a whole. True when they
+ * differ from the old.
+ */
 static bool zeroed_entry(const BDRVQcow2State *s, ZeroMode mode, uint64_t old, uint64_t old_bitmap,
                          uint64_t *new, uint64_t *bitmap)
 {
@@ -45,8 +48,8 @@ static bool in_slice(const BDRVQcow2State *s, uint64_t a, uint64_t b)
 }
 
 /*
- * Clusters that keep their place but whose contents are not needed: the file may drop them. s->lock is held meanwhile, so that
- * nobody writes to them.
+ * Clusters that keep their place but whose contents are not needed: the file may drop them. s->lock
+ * is held meanwhile, so that nobody writes to them.
  */
 static void coroutine_fn co_discard_kept(BlockDriverState *bs, const GArray *kept)
 {
@@ -59,7 +62,10 @@ static void coroutine_fn co_discard_kept(BlockDriverState *bs, const GArray *kep
     }
 }
 
-/* Changes the clusters of [offset, end) that lie in one slice; *offset is moved behind them. s->lock held. */
+/*
+ * Changes the clusters of [offset, end) that lie in one slice; *offset is moved behind them.
+ * s->lock held.
+ */
 static int coroutine_fn co_zero_slice(BlockDriverState *bs, uint64_t *offset, uint64_t end,
                                       ZeroMode mode, Qcow2DiscardReason reason)
 {
@@ -119,8 +125,9 @@ typedef struct ZeroRange {
 } ZeroRange;
 
 /*
- * Checks that what [start, end) has outside of the asked range reads as zeroes, so that it may be zeroed along. s->lock held, nothing
- * in flight there: it stays true until the lock is released. 0, -ENOTSUP, -errno.
+ * Checks that what [start, end) has outside of the asked range reads as zeroes, so that it may be
+ * zeroed along. s->lock held, nothing in flight there: it stays true until the lock is released. 0,
+ * -ENOTSUP, -errno.
  */
 static int coroutine_fn co_check_edges(BlockDriverState *bs, const ZeroRange *r, uint64_t start,
                                        uint64_t end)
@@ -161,7 +168,9 @@ static int coroutine_fn co_zero_clusters(BlockDriverState *bs, const ZeroRange *
     return ret;
 }
 
-/* Some subclusters of one cluster, [from, to) bytes in it. -ENOTSUP when the cluster is compressed. */
+/*
+ * Some subclusters of one cluster, [from, to) bytes in it. -ENOTSUP when the cluster is compressed.
+ */
 static int coroutine_fn co_zero_subclusters(BlockDriverState *bs, const ZeroRange *r,
                                             uint64_t cluster, uint64_t from, uint64_t to)
 {

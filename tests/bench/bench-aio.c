@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the event loop costs: ns for each of its basic operations, one line an operation and back end. */
+/*
+ * What the event loop costs: ns for each of its basic operations, one line an operation and back
+ * end.
+ */
 #include <fcntl.h>
 #include <glib.h>
 #include <stdio.h>

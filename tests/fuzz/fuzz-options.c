@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Option strings of the command line and names of disks, as far as they are only read: the first byte chooses what the rest is
- * taken for. What was understood is written out again, and must be understood again.
+ * Option strings of the command line and names of disks, as far as they are only read: the first
+ * byte chooses what the rest is taken for. What was understood is written out again, and must be
+ * understood again.
  */
 #include <glib.h>
 #include <stdint.h>

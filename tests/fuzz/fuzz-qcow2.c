@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * qcow2 over any image. The input is CONFIG_BYTES of how to open and what to do, then the image: its 512-byte blocks are laid out
- * 2^spread bytes apart, so that small inputs reach images with large clusters.
+ * qcow2 over any image. The input is CONFIG_BYTES of how to open and what to do, then the image:
+ * its 512-byte blocks are laid out 2^spread bytes apart, so that small inputs reach images with
+ * large clusters.
  *
- * Everything runs over disks in memory that answer now or after a turn of the loop, and fail when told to: nothing depends
- * on time, files or threads. Requests may fail; they may not crash, hang, leak or be kept waiting for ever.
+ * Everything runs over disks in memory that answer now or after a turn of the loop, and fail when
+ * told to: nothing depends on time, files or threads. Requests may fail; they may not crash, hang,
+ * leak or be kept waiting for ever.
  */
 #include <errno.h>
 #include <glib.h>
@@ -410,7 +412,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         g_assert(disks[i].bytes != MAP_FAILED);
     }
-    /* Reports about broken images would drown everything else; sanitizers and libFuzzer have their own way out. */
+    /*
+     * Reports about broken images would drown everything else; sanitizers and libFuzzer have their
+     * own way out.
+     */
     stderr = fopen("/dev/null", "w");
     g_assert_true(qemu_init_main_loop(NULL));
     return 0;

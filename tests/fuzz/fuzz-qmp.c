@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Fuzzer: bytes of a QMP client, from the JSON stream over the session's queue to dispatch and the reply.
+ * Fuzzer: bytes of a QMP client, from the JSON stream over the session's queue to dispatch and the
+ * reply.
  *
- * The first byte says in pieces of what size the rest arrives. Handlers run only if every request of the input asks for a command that
- * changes nothing; otherwise the requests are parsed and their arguments decoded, and that is all.
+ * The first byte says in pieces of what size the rest arrives. Handlers run only if every request
+ * of the input asks for a command that changes nothing; otherwise the requests are parsed and their
+ * arguments decoded, and that is all.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -45,8 +47,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 static bool is_harmless(const char *name)
 {
-    return g_str_has_prefix(name, "query-") || !strcmp(name, "qmp_capabilities") || !strcmp(name, "trace-event-get-state") ||
-           !strcmp(name, "closefd") || !strcmp(name, "getfd") || !strcmp(name, "add-fd") || !strcmp(name, "object-del");
+    return g_str_has_prefix(name, "query-") || !strcmp(name, "qmp_capabilities") ||
+           !strcmp(name, "trace-event-get-state") || !strcmp(name, "closefd") ||
+           !strcmp(name, "getfd") || !strcmp(name, "add-fd") || !strcmp(name, "object-del");
 }
 
 /* Decodes the arguments as dispatch would. */
@@ -67,11 +70,13 @@ static void judge(void *opaque, json_object *value, const GError *err)
     static const char *const members[] = {"execute", "exec-oob"};
     bool *harmless = opaque;
 
-    for (size_t i = 0; i < G_N_ELEMENTS(members) && json_object_is_type(value, json_type_object); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(members) && json_object_is_type(value, json_type_object);
+         i++) {
         json_object *name, *args = NULL;
         const QmpCommand *cmd;
 
-        if (!json_object_object_get_ex(value, members[i], &name) || !json_object_is_type(name, json_type_string)) {
+        if (!json_object_object_get_ex(value, members[i], &name) ||
+            !json_object_is_type(name, json_type_string)) {
             continue;
         }
         cmd = qmp_find_command(json_object_get_string(name));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The event loop under mixed load: in the main loop and two iothreads, pairs of coroutines send each other
- * streams over sockets and pipes that are opened and closed all the time (so that descriptor numbers return at
- * once), while others sleep, write and read a file, and call worker threads. Every byte is checked.
- * FERRY_AIO chooses the back end.
+ * The event loop under mixed load: in the main loop and two iothreads, pairs of coroutines send
+ * each other streams over sockets and pipes that are opened and closed all the time (so that
+ * descriptor numbers return at once), while others sleep, write and read a file, and call worker
+ * threads. Every byte is checked. FERRY_AIO chooses the back end.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The event loop, over each of its back ends: bottom halves, descriptors, timers, coroutines, disk I/O. */
+/*
+ * The event loop, over each of its back ends: bottom halves, descriptors, timers, coroutines, disk
+ * I/O.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
@@ -348,7 +351,9 @@ static void test_fd_forgotten_by_own_read_handler(Fixture *f, gconstpointer data
     pair_close(&p);
 }
 
-/* The same number may be another file at once; the old one is really closed: its peer sees the end. */
+/*
+ * The same number may be another file at once; the old one is really closed: its peer sees the end.
+ */
 static void test_fd_number_reused(Fixture *f, gconstpointer data)
 {
     Pair a, b;
@@ -856,7 +861,10 @@ static void coroutine_fn disk_many_co_entry(void *opaque)
     (*d->done)++;
 }
 
-/* More requests at once than the submission queue, the completion queue and the worker threads hold. */
+/*
+ * More requests at once than the submission queue, the completion queue and the worker threads
+ * hold.
+ */
 static void test_disk_many_at_once(Fixture *f, gconstpointer data)
 {
     enum {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Authorization: the first rule that matches decides, and where nothing says yes the answer is no. */
+/*
+ * Authorization: the first rule that matches decides, and where nothing says yes the answer is no.
+ */
 #include <string.h>
 #include "crypto/authz.h"
 #include "tests/unit/crypto-objects.h"

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The block graph over real files: requests of any alignment, status, permissions, drained sections, filters. */
+/*
+ * The block graph over real files: requests of any alignment, status, permissions, drained
+ * sections, filters.
+ */
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -50,7 +53,8 @@ static BlockBackend *backend(BlockDriverState *bs, uint64_t perm, uint64_t share
 static void coroutine_fn random_requests(void *opaque)
 {
     g_autofree char *path = image("random.raw", IMAGE_BYTES);
-    BlockDriverState *bs = open_raw(path, "random", BDRV_O_RDWR | BDRV_O_UNMAP | GPOINTER_TO_INT(opaque));
+    BlockDriverState *bs =
+        open_raw(path, "random", BDRV_O_RDWR | BDRV_O_UNMAP | GPOINTER_TO_INT(opaque));
     BlockBackend *blk = backend(bs, READ_WRITE, BLK_PERM_ALL);
     g_autofree uint8_t *model = g_malloc0(IMAGE_BYTES);
     g_autofree uint8_t *buf = g_malloc(256 * 1024);
@@ -69,7 +73,8 @@ static void coroutine_fn random_requests(void *opaque)
             memcpy(model + off, buf, len);
             break;
         case 1:
-            g_assert_cmpint(blk_co_pwrite_zeroes(blk, off, len, i % 2 ? BDRV_REQ_MAY_UNMAP : 0), ==, 0);
+            g_assert_cmpint(blk_co_pwrite_zeroes(blk, off, len, i % 2 ? BDRV_REQ_MAY_UNMAP : 0), ==,
+                            0);
             memset(model + off, 0, len);
             break;
         case 2: {
@@ -222,7 +227,8 @@ static void coroutine_fn copy_co(void *opaque)
 {
     g_autofree char *a = image("copy-a.raw", IMAGE_BYTES), *b = image("copy-b.raw", IMAGE_BYTES);
     BlockDriverState *src = open_raw(a, "a", BDRV_O_RDWR), *dst = open_raw(b, "b", BDRV_O_RDWR);
-    BlockBackend *s = backend(src, READ_WRITE, BLK_PERM_ALL), *d = backend(dst, READ_WRITE, BLK_PERM_ALL);
+    BlockBackend *s = backend(src, READ_WRITE, BLK_PERM_ALL),
+                 *d = backend(dst, READ_WRITE, BLK_PERM_ALL);
     g_autofree uint8_t *buf = g_malloc(1 << 20), *got = g_malloc(1 << 20);
 
     (void)opaque;
@@ -247,8 +253,12 @@ static void test_copy_range(void)
 
 static void coroutine_fn bad_names_co(void *opaque)
 {
-    static const char *const names[] = {"json:{", "json:[]", "json:{\"driver\":\"nope\"}", "nosuch:x",
-                                        "json:{\"driver\":\"raw\"}", "/does/not/exist"};
+    static const char *const names[] = {"json:{",
+                                        "json:[]",
+                                        "json:{\"driver\":\"nope\"}",
+                                        "nosuch:x",
+                                        "json:{\"driver\":\"raw\"}",
+                                        "/does/not/exist"};
 
     (void)opaque;
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {

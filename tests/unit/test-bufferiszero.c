@@ -19,7 +19,10 @@ static bool select_or_skip(gconstpointer name)
     return false;
 }
 
-/* Dirty bytes around the buffer must not matter; the allocation is exact so that a sanitizer sees overreads. */
+/*
+ * Dirty bytes around the buffer must not matter; the allocation is exact so that a sanitizer sees
+ * overreads.
+ */
 static void test_ignores_bytes_outside(gconstpointer name)
 {
     if (!select_or_skip(name)) {

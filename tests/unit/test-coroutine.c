@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Coroutines: entering, yielding, nesting, the pool, registers and control words across switches. */
+/*
+ * Coroutines: entering, yielding, nesting, the pool, registers and control words across switches.
+ */
 #include <fenv.h>
 #include <glib.h>
 #include "util/coroutine.h"
@@ -97,7 +99,10 @@ static void coroutine_fn yield_once_co_entry(void *opaque)
     (*n)++;
 }
 
-/* More than the pool holds, alive together, twice: the second round takes part of them from the pool. */
+/*
+ * More than the pool holds, alive together, twice: the second round takes part of them from the
+ * pool.
+ */
 static void test_many_alive_together(void)
 {
     enum {

@@ -69,7 +69,10 @@ static uint64_t pick(Model *m, uint64_t lo, uint64_t hi)
     return lo + r % (hi - lo + 1);
 }
 
-/* Short runs mostly, so that mixed words abound; sometimes to the end, so that nodes fill and empty. */
+/*
+ * Short runs mostly, so that mixed words abound; sometimes to the end, so that nodes fill and
+ * empty.
+ */
 static uint64_t pick_bytes(Model *m, uint64_t offset)
 {
     uint64_t max = m->size - offset;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Jobs: the life cycle's table, verbs in every state, transactions, and the order of what users are told. */
+/*
+ * Jobs: the life cycle's table, verbs in every state, transactions, and the order of what users are
+ * told.
+ */
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
@@ -140,7 +143,10 @@ static void run_until(TestJob *t, JobStatus status)
 
 /* --- the tables --- */
 
-/* Rows: undefined created running paused ready standby waiting pending aborting concluded null; columns: JobEvent. */
+/*
+ * Rows: undefined created running paused ready standby waiting pending aborting concluded null;
+ * columns: JobEvent.
+ */
 static const char *const expected_next[JOB_STATUS__MAX] = {
     /* create start pause resume ready run-ended all-ran fail conclude dismiss */
     "created - - - - - - - - -",

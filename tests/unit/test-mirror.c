@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror job over real files, in one process: several writers change the source and remember what they were acknowledged, while the
- * job is paused, resumed, limited in speed, switched between copy modes, and ended one way or another. At its end source and
- * copy are held against the writers' record, byte by byte.
+ * The mirror job over real files, in one process: several writers change the source and remember
+ * what they were acknowledged, while the job is paused, resumed, limited in speed, switched between
+ * copy modes, and ended one way or another. At its end source and copy are held against the
+ * writers' record, byte by byte.
  */
 #include <errno.h>
 #include <glib.h>
@@ -356,7 +357,10 @@ static int64_t allocated(const char *path)
     return st.st_blocks * 512;
 }
 
-/* Holes stay holes, whether the target was empty or full of other data, and small writes do not grow the copy by granules. */
+/*
+ * Holes stay holes, whether the target was empty or full of other data, and small writes do not
+ * grow the copy by granules.
+ */
 static void coroutine_fn thin_entry(void *opaque)
 {
     for (int dirty = 0; dirty < 2; dirty++) {
@@ -388,7 +392,10 @@ static void test_thin(void)
     aio_run_coroutine(thin_entry, NULL);
 }
 
-/* With manual finalize guests go on writing while the copy waits; it is equal at the pivot all the same. */
+/*
+ * With manual finalize guests go on writing while the copy waits; it is equal at the pivot all the
+ * same.
+ */
 static void coroutine_fn finalize_entry(void *opaque)
 {
     World *w = world_new(11, false, qemu_get_aio_context());

@@ -255,7 +255,10 @@ static void test_status(void)
     aio_run_coroutine(status, NULL);
 }
 
-/* Requests that lie in wait while the exported node is drained, and then moves to another thread and back. */
+/*
+ * Requests that lie in wait while the exported node is drained, and then moves to another thread
+ * and back.
+ */
 static void coroutine_fn drain_and_move(void *opaque)
 {
     g_autoptr(GError) err = NULL;
@@ -339,7 +342,10 @@ static void test_reconnect(gconstpointer connections)
     aio_run_coroutine(reconnect, (void *)connections);
 }
 
-/* Without reconnect-delay requests fail at once while the server is away, and work again when it is back. */
+/*
+ * Without reconnect-delay requests fail at once while the server is away, and work again when it is
+ * back.
+ */
 static void coroutine_fn fail_while_away(void *opaque)
 {
     Setup s = {.connections = 1};
@@ -370,7 +376,10 @@ static void coroutine_fn read_that_hangs(void *opaque)
     --*w->running;
 }
 
-/* A server that does not answer holds nobody up after bdrv_cancel_in_flight(), reconnect-delay or not. */
+/*
+ * A server that does not answer holds nobody up after bdrv_cancel_in_flight(), reconnect-delay or
+ * not.
+ */
 static void coroutine_fn cancel_in_flight(void *opaque)
 {
     Setup s = {.connections = 1, .reconnect_delay = GPOINTER_TO_INT(opaque)};
@@ -397,7 +406,9 @@ static void test_cancel_in_flight(gconstpointer delay)
     aio_run_coroutine(cancel_in_flight, (void *)delay);
 }
 
-/* A drained section of a node whose server is gone ends, also while a request waits for the server. */
+/*
+ * A drained section of a node whose server is gone ends, also while a request waits for the server.
+ */
 static void coroutine_fn drain_without_server(void *opaque)
 {
     Setup s = {.connections = 1, .reconnect_delay = 1};

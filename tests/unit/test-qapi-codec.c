@@ -248,7 +248,7 @@ static void test_lists(void)
     QAPI_LIST_APPEND(tail, g_strdup("b"));
     QAPI_LIST_APPEND(tail, g_strdup("c"));
     QAPI_LIST_PREPEND(list, g_strdup("a"));
-    QAPI_LIST_FOREACH (it, list) {
+    QAPI_LIST_FOREACH(it, list) {
         g_string_append(all, it->value);
     }
     g_assert_cmpstr(all->str, ==, "abc");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * qcow2 images after a crash. A filter below the image keeps a journal of all that is written and flushed, while several coroutines
- * write, zero, discard and flush. Then images are made as power failures at random moments could leave them: what was flushed by then is there,
- * and of what was written after, any part (in pieces of 4 KiB). Each must have no corruption (leaks are allowed), hold
- * what was flushed, and elsewhere only what was ever written there.
+ * qcow2 images after a crash. A filter below the image keeps a journal of all that is written and
+ * flushed, while several coroutines write, zero, discard and flush. Then images are made as power
+ * failures at random moments could leave them: what was flushed by then is there, and of what was
+ * written after, any part (in pieces of 4 KiB). Each must have no corruption (leaks are allowed),
+ * hold what was flushed, and elsewhere only what was ever written there.
  */
 #include <glib.h>
 #include <glib/gstdio.h>

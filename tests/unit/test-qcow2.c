@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The qcow2 driver over real files: random requests from several coroutines against a model in memory, for many shapes of images. After each,
- * stock qemu-img (where installed) checks the image and converts it, and the result is compared with the model.
+ * The qcow2 driver over real files: random requests from several coroutines against a model in
+ * memory, for many shapes of images. After each, stock qemu-img (where installed) checks the image
+ * and converts it, and the result is compared with the model.
  */
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -121,7 +122,10 @@ static BlockDriverState *coroutine_fn open_image(const Shape *shape, const char 
     return open_node(json);
 }
 
-/* The bytes of worker w: stripes that are not aligned to anything, so that workers meet in clusters. */
+/*
+ * The bytes of worker w: stripes that are not aligned to anything, so that workers meet in
+ * clusters.
+ */
 #define STRIPE 3333
 
 static void random_range(GRand *rng, const Run *run, int w, int64_t *offset, int64_t *bytes)
@@ -338,7 +342,10 @@ static void coroutine_fn shape_co(void *opaque)
         fill_random(rng, run.model, shape->size * 2 / 3 + 777);
         g_assert_true(
             g_file_set_contents(base, (char *)run.model, shape->size * 2 / 3 + 777, NULL));
-        /* The end of a raw file is rounded up to a sector by readers; it reads as zeroes from there. */
+        /*
+         * The end of a raw file is rounded up to a sector by readers; it reads as zeroes from
+         * there.
+         */
     }
     create_image(shape, path);
     verify_with_qemu_img(shape, path, run.model);

@@ -7,7 +7,10 @@
 #include "tests/unit/crypto-objects.h"
 #include "util/error.h"
 
-/* "hunter2" under thirty-two times 'k', as openssl enc -aes-256-cbc makes it; the IV is "0123456789abcdef". */
+/*
+ * "hunter2" under thirty-two times 'k', as openssl enc -aes-256-cbc makes it; the IV is
+ * "0123456789abcdef".
+ */
 #define IV     "MDEyMzQ1Njc4OWFiY2RlZg=="
 #define CIPHER "IPb0FDb9MYLi92WtR6UZqA=="
 #define KEY    "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"

@@ -90,7 +90,10 @@ static void test_result_comes_back(void)
     g_assert_true(done);
 }
 
-/* AIO_THREAD_POOL_MAX run together; none of those that came later starts before one of the first is done. */
+/*
+ * AIO_THREAD_POOL_MAX run together; none of those that came later starts before one of the first is
+ * done.
+ */
 static void test_limit(void)
 {
     enum {

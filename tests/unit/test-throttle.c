@@ -59,7 +59,9 @@ static void test_every_bucket_holds_its_rate(void)
         cfg.limits[b].avg = 100 * request;
         g_assert_true(throttle_enabled(&cfg));
         start(&c, &cfg);
-        /* A tenth of a second's worth is let through at once, and one request that passes the rim. */
+        /*
+         * A tenth of a second's worth is let through at once, and one request that passes the rim.
+         */
         assert_near(run_for(&c, writes, request, 10 * SEC), 1000 * request, 12 * request);
         if (total) {
             g_assert_cmpint(throttle_compute_wait(&c.ts, !writes, c.now), >, 0);
@@ -97,7 +99,10 @@ static void test_long_burst_runs_at_max(void)
     start(&c, &cfg);
     moved = run_for(&c, true, 1, 5 * SEC);
     assert_near(moved, 5000, 105);
-    /* The bucket of 10 s at max also leaks at avg meanwhile, so the burst lasts 10000 / (1000 - 100) s. */
+    /*
+     * The bucket of 10 s at max also leaks at avg meanwhile, so the burst lasts 10000 / (1000 -
+     * 100) s.
+     */
     moved += run_for(&c, true, 1, 15 * SEC);
     assert_near(moved, 10000 + 20 * 100, 105);
     assert_near(run_for(&c, true, 1, 10 * SEC), 1000, 2);

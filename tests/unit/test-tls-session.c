@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* TLS: credentials that are refused with a reason, peers that are, and bytes that arrive as they were sent. */
+/*
+ * TLS: credentials that are refused with a reason, peers that are, and bytes that arrive as they
+ * were sent.
+ */
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <poll.h>
@@ -100,7 +103,10 @@ static void remove_tree(const char *path)
 
 /* --- credentials --- */
 
-/* A server's certificate by this template is refused for this reason; without sanity-check it is not. */
+/*
+ * A server's certificate by this template is refused for this reason; without sanity-check it is
+ * not.
+ */
 static void check_server_refused(const PkiTemplate *tmpl, const PkiCert *issuer, const char *why)
 {
     PkiCert cert = pki_make(tmpl, issuer);
@@ -524,7 +530,10 @@ static void test_an_end_is_told_from_a_cut(void)
 
 /* --- messages of TLS's own --- */
 
-/* A server of another make, in a thread: sends a session ticket when told to, then a byte when told to. */
+/*
+ * A server of another make, in a thread: sends a session ticket when told to, then a byte when told
+ * to.
+ */
 typedef struct TicketServer {
     int fd;
     const char *psk_file;
