@@ -115,9 +115,13 @@ static void coroutine_fn create_image(const Shape *shape, const char *path)
 
 static BlockDriverState *coroutine_fn open_image(const Shape *shape, const char *path)
 {
+    g_autofree char *data =
+        shape->data_file
+            ? g_strdup_printf("'data-file':{'driver':'file','filename':'%s.data'},", path)
+            : g_strdup("");
     g_autofree char *json = g_strdup_printf("{'driver':'qcow2','node-name':'q','discard':'unmap',%"
-                                            "s'file':{'driver':'file','filename':'%s'}}",
-                                            shape->options, path);
+                                            "s%s'file':{'driver':'file','filename':'%s'}}",
+                                            shape->options, data, path);
 
     return open_node(json);
 }
