@@ -12,7 +12,7 @@
 
 /* A long write is forwarded in slices of this size, and all slices in flight share a bound: the buffers are extra memory. */
 #define ACTIVE_SLICE_BYTES (1 << 20)
-#define ACTIVE_MAX_BYTES   (4 << 20)
+#define ACTIVE_MAX_BYTES   (3 << 20)
 
 bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes)
 {

@@ -21,6 +21,10 @@
 #define MIN_DEPTH       2
 #define MAX_DEPTH       32
 #define ADAPT_MIN_BYTES (256 << 10)
+/* Memory that copying from file to file may take, bytes. */
+#define COPY_RANGE_BUFFER (256 << 10)
+/* bdrv_co_copy_range() that goes on being refused is tried for one of this power of two pieces. */
+#define COPY_RANGE_MAX_BACKOFF 10
 /* How long the rate is measured before it counts. */
 #define RATE_WINDOW_NS (20 * SCALE_MS)
 /* A job with a speed limit is served in requests of this time's worth. */
@@ -117,6 +121,9 @@ static int coroutine_fn zero_co_run(MirrorBlockJob *s, int64_t offset, int64_t b
     while (bytes > 0) {
         int64_t n = bytes;
 
+        if (job_is_cancelled(&s->common.job)) {
+            return -ECANCELED; /* the target was given up already, and may hang again */
+        }
         if (state == MIRROR_TARGET_UNKNOWN) {
             ret = bdrv_co_block_status_above(s->target_bs, NULL, offset, bytes, &st);
             if (ret == 0 && st.pnum > 0) {
@@ -217,6 +224,30 @@ static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t b
     return ret;
 }
 
+/*
+ * -ENOTSUP may be about one place only (compressed clusters), or about all. So it is tried again, more and more rarely as long as it goes
+ * on being refused.
+ */
+static bool may_copy_range(MirrorBlockJob *s)
+{
+    if (s->copy_range_skip > 0) {
+        s->copy_range_skip--;
+        return false;
+    }
+    return true;
+}
+
+static void note_copy_range(MirrorBlockJob *s, int ret)
+{
+    if (ret == -ENOTSUP) {
+        s->copy_range_refusals = MIN(s->copy_range_refusals + 1, COPY_RANGE_MAX_BACKOFF);
+        s->copy_range_skip = (1 << s->copy_range_refusals) - 2;
+    } else {
+        s->copy_range_refusals = 0;
+        s->copy_range_skip = 0;
+    }
+}
+
 static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64_t bytes)
 {
     MirrorBlockJob *s = c->s;
@@ -228,12 +259,10 @@ static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64
         if (job_is_cancelled(&s->common.job)) {
             return -ECANCELED;
         }
-        if (!s->no_copy_range) {
+        if (may_copy_range(s)) {
             mirror_map_set_data(&s->map, offset, n);
             ret = bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, n, 0);
-            if (ret == -ENOTSUP) {
-                s->no_copy_range = true;
-            }
+            note_copy_range(s, ret);
         }
         if (ret < 0) {
             /* Not possible, or failed without saying which side: reading and writing does. */
@@ -475,7 +504,8 @@ static int64_t start_delay_ns(MirrorBlockJob *s)
  */
 static bool has_room(const MirrorBlockJob *s)
 {
-    int64_t limit = s->no_copy_range ? s->buf_size / (int64_t)s->piece_bytes : MAX_DEPTH;
+    int64_t one = s->copy_range_refusals ? (int64_t)s->piece_bytes : COPY_RANGE_BUFFER;
+    int64_t limit = MIN(s->buf_size / one, MAX_DEPTH);
     int depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
 
     return s->in_flight < MIN(depth, MIRROR_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
@@ -532,6 +562,9 @@ int coroutine_fn mirror_co_flush_target(MirrorBlockJob *s)
 {
     int ret;
 
+    if (job_is_cancelled(&s->common.job)) {
+        return -ECANCELED;
+    }
     s->in_flight++;
     ret = blk_co_flush(s->target);
     s->in_flight--;

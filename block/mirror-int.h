@@ -152,7 +152,8 @@ struct MirrorBlockJob {
     int64_t dirty_cursor;        /* where the search for dirty extents goes on */
     int64_t not_before_ns;       /* no new operation before this time: after an ignored error */
     int ret;                     /* first fatal error */
-    bool no_copy_range;          /* bdrv_co_copy_range() is not possible here */
+    int copy_range_refusals;     /* of bdrv_co_copy_range(), in a row */
+    int copy_range_skip;         /* pieces to copy by hand before it is tried again */
     int64_t not_before_final_ns; /* no attempt to hold up guests and finish before this time */
     bool ready;
     bool stopped; /* an error paused it, and the user has not resumed it yet */

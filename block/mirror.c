@@ -30,6 +30,8 @@
 #define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
+/* A target that was given up is given up again after this time, as long as anything waits for it. */
+#define GIVE_UP_AGAIN_NS (100 * SCALE_MS)
 /* Operations in flight at first. */
 #define START_DEPTH 4
 /* One buffer. */
@@ -61,6 +63,9 @@ void mirror_update_progress(MirrorBlockJob *s)
 /* Applies the policy to a failed flush. False: the job is to end. */
 static bool coroutine_fn flush_co_failed(MirrorBlockJob *s, int ret)
 {
+    if (job_is_cancelled(&s->common.job)) {
+        return false;
+    }
     switch (block_job_co_error_action(&s->common, s->on_target_error, false, -ret)) {
     case BLOCK_ERROR_ACTION_STOP:
         return true;
@@ -106,8 +111,10 @@ static bool little_left(const MirrorBlockJob *s)
 /* Source and target have met for the first time. */
 static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
 {
-    int ret = mirror_co_flush_target(s);
+    int ret;
 
+    mirror_update_progress(s); /* as they met: what guests write during the flush counts from READY on */
+    ret = mirror_co_flush_target(s);
     if (ret < 0) {
         (void)flush_co_failed(s, ret);
         return;
@@ -115,9 +122,9 @@ static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
     if (job_is_cancelled(&s->common.job)) {
         return;
     }
-    mirror_update_progress(s);
     s->ready = true;
     job_co_transition_to_ready(&s->common.job);
+    mirror_update_progress(s);
 }
 
 /* The user wants it to end, and little is left. True: the copy is final. */
@@ -500,15 +507,32 @@ static void cancel_in_flight(BlockDriverState *bs)
     }
 }
 
-static void cancel_bh(void *opaque)
+/* Something is on its way to the target: copying, a flush, or a guest's write. */
+static bool target_busy(const MirrorBlockJob *s)
+{
+    return s->in_flight > 0 || !LIST_EMPTY(&s->ops);
+}
+
+/* More than once: an operation that was still reading the source may reach the target after it was given up, and hang there again. */
+static void coroutine_fn give_up_co_entry(void *opaque)
 {
     MirrorBlockJob *s = opaque;
+    int64_t wait = SCALE_MS;
 
     /* After the switch-over it is the guest's disk. */
-    if (s->target && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
+    while (target_busy(s) && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
         cancel_in_flight(s->target_bs);
+        if (target_busy(s)) {
+            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, wait);
+            wait = MIN(wait * 2, GIVE_UP_AGAIN_NS);
+        }
     }
     job_unref(&s->common.job);
+}
+
+static void cancel_bh(void *opaque)
+{
+    qemu_coroutine_enter(qemu_coroutine_create(give_up_co_entry, opaque));
 }
 
 static bool mirror_cancel(Job *job, bool force)
@@ -653,7 +677,8 @@ static bool wire_up(MirrorBlockJob *s, GError **errp)
 
 static BlockDriverState *coroutine_fn co_new_filter(const MirrorOptions *opts, GError **errp)
 {
-    int flags = bdrv_is_read_only(opts->source) ? 0 : BDRV_O_RDWR;
+    /* Whether space is given back is the source's to decide. */
+    int flags = BDRV_O_UNMAP | (bdrv_is_read_only(opts->source) ? 0 : BDRV_O_RDWR);
     BlockDriverState *filter =
         bdrv_new_filter(&bdrv_mirror_top, opts->filter_node_name, flags, errp);
 

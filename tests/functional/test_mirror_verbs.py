@@ -168,8 +168,10 @@ class Schedule:
             vm.cmd('block-job-cancel', device='m', force=True)
             vm.wait('BLOCK_JOB_CANCELLED', device='m')
             return self.check(self.source)
-        if vm.block_job('m')['paused']:
+        try:
             vm.cmd('job-resume', id='m')
+        except ferry.QMPError as error:
+            assert "Can't resume a job that was not paused" in error.desc
         vm.cmd('block-job-set-speed', device='m', speed=0)
         vm.wait('BLOCK_JOB_READY', device='m')
         if end == 'cancel':
