@@ -253,6 +253,7 @@ def test_a_target_that_hangs_at_the_pivot_can_be_given_up(vm, remote):
     vm.wait('BLOCK_JOB_READY', device='m')
     vm.cmd('block-job-complete', device='m')
     vm.wait('BLOCK_JOB_PENDING', id='m')
+    writers[0].wait_count(10)                        # in step with the disk: something to flush
     server.signal(19)
     vm.cmd('job-finalize', id='m')
     vm.cmd('block-job-cancel', device='m', force=True)
