@@ -10,7 +10,10 @@
 
 #include <errno.h>
 
-/* A long write is forwarded in slices of this size, and all slices in flight share a bound: the buffers are extra memory. */
+/*
+ * A long write is forwarded in slices of this size, all at once. What is in flight shares a bound, and beyond it what the copy engine has not
+ * taken of its own.
+ */
 #define ACTIVE_SLICE_BYTES (1 << 20)
 #define ACTIVE_MAX_BYTES   (3 << 20)
 
@@ -118,6 +121,19 @@ static void coroutine_fn active_co_target_failed(MirrorBlockJob *s, int error)
     job_enter(&s->common.job);
 }
 
+/* Memory that guest writes may take now, bytes. */
+static int64_t active_limit(const MirrorBlockJob *s)
+{
+    int64_t engine = MAX(s->nr_buffers, s->in_flight) * (int64_t)s->piece_bytes;
+
+    return ACTIVE_MAX_BYTES + MAX(s->buf_size - engine, 0);
+}
+
+int64_t mirror_active_borrowed(const MirrorBlockJob *s)
+{
+    return MAX(s->active_bytes - ACTIVE_MAX_BYTES, 0);
+}
+
 static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrite *w, int64_t done,
                                         int64_t bytes)
 {
@@ -129,7 +145,7 @@ static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrit
         qemu_co_queue_wait(&other->waiters, NULL);
     }
     if (w->qiov) {
-        while (s->active_bytes && s->active_bytes + bytes > ACTIVE_MAX_BYTES) {
+        while (s->active_bytes && s->active_bytes + bytes > active_limit(s)) {
             qemu_co_queue_wait(&s->active_ended, NULL);
         }
         t.buf = qemu_try_blockalign(s->source, bytes);
@@ -152,6 +168,7 @@ static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrit
     if (w->qiov) {
         s->active_bytes -= bytes;
         qemu_co_queue_restart_all(&s->active_ended);
+        qemu_co_queue_restart_all(&s->buffer_freed);
         qemu_vfree(t.buf);
     }
     if (t.ret < 0) {
@@ -160,13 +177,47 @@ static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrit
     return ret;
 }
 
+/* A long write under way; lives on its coroutine's stack. */
+typedef struct SlicedWrite {
+    MirrorBlockJob *s;
+    const MirrorGuestWrite *w;
+    int64_t next; /* where the next slice begins, from the start of the write */
+    int running;
+    int ret;
+    Coroutine *waiter;
+} SlicedWrite;
+
+static void coroutine_fn slice_co_entry(void *opaque)
+{
+    SlicedWrite *all = opaque;
+    int64_t done = all->next;
+    int64_t bytes = MIN(ACTIVE_SLICE_BYTES, all->w->bytes - done);
+    int ret;
+
+    all->next += bytes;
+    ret = active_co_slice(all->s, all->w, done, bytes);
+    if (ret < 0 && all->ret == 0) {
+        all->ret = ret;
+    }
+    if (--all->running == 0 && all->waiter) {
+        aio_co_wake(all->waiter);
+    }
+}
+
 int coroutine_fn mirror_co_active_write(MirrorBlockJob *s, const MirrorGuestWrite *w)
 {
-    int64_t slice = w->qiov ? ACTIVE_SLICE_BYTES : w->bytes;
-    int ret = 0;
+    SlicedWrite all = {.s = s, .w = w};
 
-    for (int64_t done = 0; done < w->bytes && ret == 0; done += slice) {
-        ret = active_co_slice(s, w, done, MIN(slice, w->bytes - done));
+    if (!w->qiov || w->bytes <= ACTIVE_SLICE_BYTES) {
+        return active_co_slice(s, w, 0, w->bytes);
     }
-    return ret;
+    while (all.next < w->bytes) {
+        all.running++;
+        qemu_coroutine_enter(qemu_coroutine_create(slice_co_entry, &all));
+    }
+    if (all.running) {
+        all.waiter = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    return all.ret;
 }

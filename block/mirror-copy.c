@@ -79,7 +79,8 @@ static void *coroutine_fn mirror_co_get_buffer(MirrorBlockJob *s)
             return buf;
         }
         if (s->nr_buffers == 0 ||
-            (int64_t)(s->nr_buffers + 1) * (int64_t)s->piece_bytes <= s->buf_size) {
+            (int64_t)(s->nr_buffers + 1) * (int64_t)s->piece_bytes + mirror_active_borrowed(s) <=
+                s->buf_size) {
             buf = qemu_try_blockalign(s->source, s->piece_bytes);
             if (buf) {
                 s->nr_buffers++;

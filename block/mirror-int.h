@@ -206,6 +206,8 @@ typedef struct MirrorGuestWrite {
 
 /* Whether a guest write goes to both sides now; then that it does. */
 bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes);
+/* Of buf_size, bytes that guest writes use now: the copy engine waits for them. */
+int64_t mirror_active_borrowed(const MirrorBlockJob *s);
 int coroutine_fn mirror_co_active_write(MirrorBlockJob *s, const MirrorGuestWrite *w);
 
 #endif

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the mirror promises beyond a right copy: thin targets, bounded memory, progress that adds up, verbs while the target hangs."""
 import signal
+import threading
 
 import pytest
 
@@ -100,6 +101,33 @@ def test_memory_stays_within_the_buffers(vmm, work, source, buf_size):
     grown = (vm.memory_kib('VmHWM') - before) * 1024
     end(vm)
     assert grown <= buf_size + 4 * MIB
+
+
+# --- write-blocking ---
+
+def test_a_long_write_reaches_source_and_target_as_one(vm, work):
+    """Its parts are on their way to both sides at the same time: the guest waits for the slower side, once."""
+    for name in ('disk', 'copy'):
+        vm.add('raw', name, file={'driver': 'blkdebug', 'node-name': f'{name}-hook', 'image': {
+            'driver': 'file', 'filename': str(ferry.make_image(work / f'{name}.raw', SIZE))}})
+    io = ferry.nbd_connect(vm.export('disk'))
+    start(vm, copy_mode='write-blocking')
+    vm.wait('BLOCK_JOB_READY', device='m')
+    held = [(side, f'{side}{i}') for side in ('disk', 'copy') for i in range(4)]
+    for side, tag in held:
+        vm.qemu_io(f'{side}-hook', f'break write_aio {tag}')
+    guest = threading.Thread(target=io.pwrite, args=(b'\x5a' * 4 * MIB, MIB), daemon=True)
+    guest.start()
+    for side, tag in held:
+        vm.qemu_io(f'{side}-hook', f'wait_break {tag}')
+    for side, tag in reversed(held):
+        vm.qemu_io(f'{side}-hook', f'resume {tag}')
+    guest.join(60)
+    assert not guest.is_alive()
+    io.shutdown()
+    end(vm)
+    vm.quit()
+    ferry.compare(work / 'disk.raw', work / 'copy.raw')
 
 
 # --- progress ---
