@@ -106,6 +106,22 @@ def test_fio_reads_back_what_it_wrote(disk, need):
                    check=True, timeout=120, stdout=subprocess.DEVNULL)
 
 
+def test_the_kernels_client_reads_and_writes(disk, vm, need):
+    need.root()
+    need.tool('nbd-client', 'modprobe')
+    subprocess.run(['modprobe', 'nbd'], check=False, stderr=subprocess.DEVNULL)
+    free = [n for n in range(16) if os.path.exists(f'/dev/nbd{n}') and not os.path.exists(f'/sys/block/nbd{n}/pid')]
+    need.that(free, 'the kernel has no nbd')
+    device = f'/dev/nbd{free[-1]}'
+    uri, path = disk
+    ferry.images.run_tool('nbd-client', '-unix', uri.split('socket=')[1], device, '-N', 'disk')
+    try:
+        ferry.qemu_io(device, 'write -P 0x6b 1M 64k', 'flush')
+    finally:
+        ferry.images.run_tool('nbd-client', '-d', device)
+    assert client(uri).pread(65536, ferry.MIB) == b'\x6b' * 65536
+
+
 # --- exports ---
 
 def test_export_list_has_names_and_descriptions(vm, work):
