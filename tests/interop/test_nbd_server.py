@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -108,8 +109,9 @@ def test_fio_reads_back_what_it_wrote(disk, need):
 
 def test_the_kernels_client_reads_and_writes(disk, vm, need):
     need.root()
-    need.tool('nbd-client', 'modprobe')
-    subprocess.run(['modprobe', 'nbd'], check=False, stderr=subprocess.DEVNULL)
+    need.tool('nbd-client')
+    if shutil.which('modprobe'):
+        subprocess.run(['modprobe', 'nbd'], check=False, stderr=subprocess.DEVNULL)
     free = [n for n in range(16) if os.path.exists(f'/dev/nbd{n}') and not os.path.exists(f'/sys/block/nbd{n}/pid')]
     need.that(free, 'the kernel has no nbd')
     device = f'/dev/nbd{free[-1]}'
