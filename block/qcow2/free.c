@@ -134,7 +134,7 @@ static int coroutine_fn co_process_frees(BlockDriverState *bs, uint64_t mark)
         ret = co_end_grace(bs);
     }
     if (ret == 0 && s->grace->len == 0 && mark > s->frees_base) {
-        s->ordering_pending = true; /* the L2 tables just written must be durable */
+        qcow2_note_ordered(s); /* the L2 tables just written must be durable */
         ret = qcow2_co_barrier(bs);
         if (ret == 0) {
             start_grace(s, mark - s->frees_base);

@@ -151,7 +151,6 @@ static int coroutine_fn co_write_merged(BlockDriverState *bs, uint64_t host, QEM
     int ret = 0;
 
     BLKDBG_CO_EVENT(bs->file, BLKDBG_COW_WRITE);
-    s->ordering_pending = true; /* copied data must be durable before the L2 entry is */
     if (qiov->niov > MAX_MERGE_IOV) {
         if (head->size) {
             ret = bdrv_co_pwritev(s->data_file, host - head->size, head->size, head, 0);

@@ -15,8 +15,8 @@
  * cluster waits for them.
  *
  * What reaches the disk, and when: writeback.c takes a snapshot of all dirty metadata at one
- * instant and writes it in stages: refcount blocks, refcount table, (barrier) L2 slices, (barrier)
- * L1 entries. A later stage refers only to what an earlier stage or an earlier writeback made
+ * instant and writes it in stages: refcount blocks, (barrier) refcount table, (barrier) L2 slices,
+ * (barrier) L1 entries. A later stage refers only to what an earlier stage or an earlier writeback made
  * durable. Clusters that lose their last reference are put on a list and are counted down only when
  * the L2 tables that dropped them are durable and no request from before that is still using them
  * (free.c). With lazy refcounts the dirty bit is durable before the first change and the first two
@@ -174,8 +174,11 @@ typedef struct BDRVQcow2State {
     size_t nb_inactive_l2;
     GArray *snapshots;        /* of Qcow2Snapshot */
     uint64_t snapshots_bytes; /* length of the snapshot table */
-    bool
-        ordering_pending; /* something was written since the last barrier that L2 entries rely on */
+    /*
+     * Completed writes that later metadata relies on, and how many of them are durable: writes in
+     * flight count in neither.
+     */
+    uint64_t ordered_writes, ordered_durable;
     bool dirty_bit_set;   /* the dirty bit is on disk */
     size_t header_bytes;  /* of the first cluster that a header on disk may occupy */
     bool write_prepared;  /* qcow2_co_prepare_write() has nothing left to do */
@@ -415,7 +418,15 @@ int coroutine_fn qcow2_co_throttle_frees(BlockDriverState *bs) G_GNUC_WARN_UNUSE
  * memory.
  */
 int coroutine_fn qcow2_co_writeback(BlockDriverState *bs, bool final) G_GNUC_WARN_UNUSED_RESULT;
-/* Makes durable what was written before, if anything that relies on order was. */
+/*
+ * A write that later metadata relies on has completed. Not before: a barrier that passes it in
+ * flight does not make it durable.
+ */
+static inline void qcow2_note_ordered(BDRVQcow2State *s)
+{
+    s->ordered_writes++;
+}
+/* Makes durable what was noted before. Several may run at once. */
 int coroutine_fn qcow2_co_barrier(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 
 /* --- data path (io.c, zero.c, compress.c, status.c) --- */

@@ -5,7 +5,7 @@
  *   stage  writes                    relies on
  *   1      refcount blocks           nothing: they count too much at worst
  *   2      refcount table entries    1 being durable (new blocks)
- *   3      L2 slices                 1 and 2, and copied-on-write data, being durable
+ *   3      L2 slices                 1 and 2, and the data in new clusters, being durable
  *   4      L1 entries                3 being durable (new tables)
  *
  * All four are snapshots of one instant, taken without yielding: later changes wait for the next
@@ -26,18 +26,18 @@ typedef struct Snapshot {
 int coroutine_fn qcow2_co_barrier(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
+    uint64_t covered = s->ordered_writes;
     int ret;
 
-    if (!s->ordering_pending) {
+    if (s->ordered_durable >= covered) {
         return 0;
     }
-    s->ordering_pending = false;
     ret = bdrv_co_flush(bs->file->bs);
     if (ret == 0 && s->data_file != bs->file) {
         ret = bdrv_co_flush(s->data_file->bs);
     }
-    if (ret < 0) {
-        s->ordering_pending = true;
+    if (ret == 0) {
+        s->ordered_durable = MAX(s->ordered_durable, covered);
     }
     return ret;
 }
@@ -126,17 +126,17 @@ static int coroutine_fn co_write_refcounts(BlockDriverState *bs, Snapshot *snap)
     int ret = 0;
 
     if (snap->refblocks && snap->refblocks->len) {
-        s->ordering_pending = true;
         ret = qcow2_cache_co_write_frozen(s->refblock_cache, g_steal_pointer(&snap->refblocks),
                                           BLKDBG_REFBLOCK_UPDATE, QCOW2_OL_REFCOUNT_BLOCK);
+        qcow2_note_ordered(s);
     }
     if (ret == 0 && snap->reft) {
         ret = qcow2_co_barrier(bs);
         if (ret == 0) {
             BLKDBG_CO_EVENT(bs->file, BLKDBG_REFTABLE_UPDATE);
-            s->ordering_pending = true;
             ret = co_write_table(bs, s->header.refcount_table_offset, snap->reft, snap->reft_start,
                                  snap->reft_end, QCOW2_OL_REFCOUNT_TABLE);
+            qcow2_note_ordered(s);
         }
         if (ret == 0) {
             g_clear_pointer(&snap->reft, g_free);
@@ -155,9 +155,11 @@ static int coroutine_fn co_write_mapping(BlockDriverState *bs, Snapshot *snap)
     }
     ret = qcow2_co_barrier(bs);
     if (ret == 0 && snap->l2->len) {
-        s->ordering_pending = snap->l1 != NULL;
         ret = qcow2_cache_co_write_frozen(s->l2_cache, g_steal_pointer(&snap->l2), BLKDBG_L2_UPDATE,
                                           QCOW2_OL_ACTIVE_L2);
+        if (snap->l1) {
+            qcow2_note_ordered(s); /* new tables */
+        }
     }
     if (ret == 0 && snap->l1) {
         ret = qcow2_co_barrier(bs);

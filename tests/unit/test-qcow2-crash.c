@@ -60,6 +60,7 @@ static uint64_t seq;
 static uint32_t next_value;
 static int running;
 static char *dir;
+static enum { HOLD_NONE, HOLD_NEXT, HOLDING } hold; /* of the next write to the file */
 
 /* --- the filter --- */
 
@@ -86,6 +87,12 @@ static int coroutine_fn journal_co_pwritev(BlockDriverState *bs, int64_t offset,
 {
     int ret = bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 
+    if (hold == HOLD_NEXT) {
+        hold = HOLDING;
+        while (hold == HOLDING) {
+            qemu_co_yield_to_loop();
+        }
+    }
     qemu_co_yield_to_loop(); /* others get between a write and its completion */
     journal_add(offset, bytes, qiov, qiov_offset);
     return ret;
@@ -302,10 +309,10 @@ static void coroutine_fn large_ops(BlockBackend *blk, const Shape *shape, GRand 
     }
 }
 
-static void coroutine_fn run_load(const Shape *shape, const char *path)
+/* The image at path, with the journal below it; close_journaled() ends it. */
+static BlockBackend *coroutine_fn open_journaled(const Shape *shape, const char *path)
 {
     g_autoptr(GError) err = NULL;
-    g_autoptr(GRand) rng = g_rand_new_with_seed(5);
     BlockDriverState *file, *filter, *bs;
     BlockBackend *blk = blk_new(READ_WRITE, BLK_PERM_ALL);
 
@@ -318,6 +325,22 @@ static void coroutine_fn run_load(const Shape *shape, const char *path)
     bs = open_json("{'driver':'qcow2',%s'discard':'unmap','file':'journal0'%s}", shape->options,
                    shape->backing ? ",'backing':{'driver':'null-co'}" : "");
     g_assert_true(blk_insert_bs(blk, bs, &err));
+    bdrv_co_unref(bs);
+    bdrv_co_unref(filter);
+    return blk;
+}
+
+static void coroutine_fn close_journaled(BlockBackend *blk)
+{
+    blk_unref(blk);
+    bdrv_co_close_all();
+}
+
+static void coroutine_fn run_load(const Shape *shape, const char *path)
+{
+    g_autoptr(GRand) rng = g_rand_new_with_seed(5);
+    BlockBackend *blk = open_journaled(shape, path);
+
     for (int round = 0; round < 2; round++) {
         running = WORKERS;
         for (int i = 0; i < WORKERS; i++) {
@@ -330,10 +353,7 @@ static void coroutine_fn run_load(const Shape *shape, const char *path)
         }
         large_ops(blk, shape, rng);
     }
-    blk_unref(blk);
-    bdrv_co_unref(bs);
-    bdrv_co_unref(filter);
-    bdrv_co_close_all();
+    close_journaled(blk);
 }
 
 /* --- crashes --- */
@@ -405,9 +425,9 @@ static void verify_sectors(const Shape *shape, guint end, const uint8_t *content
             found |= g_array_index(allowed[i], uint32_t, j) == v;
         }
         if (!found) {
-            g_error("sector %" G_GINT64_FORMAT
+            g_error("%s: sector %" G_GINT64_FORMAT
                     " holds %#x, which it must not after a crash at record %u",
-                    i, v, end);
+                    shape->name, i, v, end);
         }
         g_array_free(allowed[i], TRUE);
     }
@@ -488,6 +508,96 @@ static void coroutine_fn shape_co(void *opaque)
     g_unlink(crashed);
 }
 
+/* --- what L2 entries rely on is durable before they are written --- */
+
+typedef struct OrderCase {
+    const char *name;
+    Shape shape;
+    int64_t skip, bytes; /* of the write, in its cluster */
+    bool flush_meanwhile;
+} OrderCase;
+
+typedef struct HeldWrite {
+    BlockBackend *blk;
+    int64_t offset, bytes;
+    bool done;
+} HeldWrite;
+
+static void coroutine_fn held_write_co(void *opaque)
+{
+    HeldWrite *w = opaque;
+    g_autofree uint8_t *buf = g_malloc(w->bytes);
+
+    memset(buf, 0x77, w->bytes);
+    g_assert_cmpint(blk_co_pwrite(w->blk, w->offset, w->bytes, buf, 0), ==, 0);
+    w->done = true;
+}
+
+static void coroutine_fn write_cluster(BlockBackend *blk, int64_t index, int byte)
+{
+    uint8_t buf[4096];
+
+    memset(buf, byte, sizeof(buf));
+    g_assert_cmpint(blk_co_pwrite(blk, index * 4096, 4096, buf, 0), ==, 0);
+}
+
+/* A write into a host cluster that still holds somebody's old data; with a flush from its beginning to its end while it is in flight. */
+static void coroutine_fn order_co(void *opaque)
+{
+    const OrderCase *c = opaque;
+    g_autofree char *path = in_dir("order.qcow2");
+    HeldWrite w = {.offset = c->skip, .bytes = c->bytes};
+    bool flushed = false;
+    guint i;
+
+    reset_logs();
+    create_image(&c->shape, path);
+    w.blk = open_journaled(&c->shape, path);
+    write_cluster(w.blk, 0, 0x55);
+    g_assert_cmpint(blk_co_pdiscard(w.blk, 0, 4096), ==, 0);
+    for (i = 0; i < 3; i++) { /* until the host cluster is free again */
+        g_assert_cmpint(blk_co_flush(w.blk), ==, 0);
+    }
+    hold = c->flush_meanwhile ? HOLD_NEXT : HOLD_NONE;
+    qemu_coroutine_enter(qemu_coroutine_create(held_write_co, &w));
+    while (hold == HOLD_NEXT) {
+        qemu_co_yield_to_loop();
+    }
+    if (c->flush_meanwhile) {
+        write_cluster(w.blk, 2, 0x66); /* something to write back */
+        g_assert_cmpint(blk_co_flush(w.blk), ==, 0);
+        hold = HOLD_NONE;
+    }
+    while (!w.done) {
+        qemu_co_yield_to_loop();
+    }
+    i = journal->len; /* behind the data */
+    g_assert_cmpint(g_array_index(journal, Record, i - 1).data[c->skip ? 512 : 0], ==, 0x77);
+    g_assert_cmpint(blk_co_flush(w.blk), ==, 0);
+    for (; i < journal->len && !g_array_index(journal, Record, i).data; i++) {
+        flushed = true;
+    }
+    g_assert_cmpuint(i, <, journal->len);
+    g_assert_true(flushed);
+    close_journaled(w.blk);
+    g_unlink(path);
+}
+
+static void test_order(gconstpointer data)
+{
+    aio_run_coroutine(order_co, (void *)data);
+}
+
+#define ORDER_SHAPE(more) {.create = "'cluster-size':4096," more, .options = "", .size = 1 << 20}
+
+static const OrderCase order_cases[] = {
+    {"part-in-flight", ORDER_SHAPE(""), 512, 512, true},
+    {"whole-in-flight", ORDER_SHAPE(""), 0, 4096, true},
+    {"lazy-part-in-flight", ORDER_SHAPE("'lazy-refcounts':true,"), 512, 512, true},
+    {"lazy-part", ORDER_SHAPE("'lazy-refcounts':true,"), 512, 512, false},
+    {"lazy-whole", ORDER_SHAPE("'lazy-refcounts':true,"), 0, 4096, false},
+};
+
 static void test_shape(gconstpointer data)
 {
     aio_run_coroutine(shape_co, (void *)data);
@@ -551,6 +661,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
         g_autofree char *name = g_strdup_printf("/qcow2/crash/%s", shapes[i].name);
         g_test_add_data_func(name, &shapes[i], test_shape);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(order_cases); i++) {
+        g_autofree char *name = g_strdup_printf("/qcow2/order/%s", order_cases[i].name);
+        g_test_add_data_func(name, &order_cases[i], test_order);
     }
     ret = g_test_run();
     rm = g_strdup_printf("rm -rf %s", dir);
