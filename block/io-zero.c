@@ -84,7 +84,7 @@ int coroutine_fn bdrv_do_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int
         offset += n;
         bytes -= n;
     }
-    return flush ? bdrv_co_flush(bs) : 0;
+    return flush ? bdrv_co_flush_fua(bs) : 0;
 }
 
 /* --- discard --- */
@@ -216,6 +216,13 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     qemu_co_queue_next(&bs->flush_queue);
     bdrv_dec_in_flight(bs);
     return ret;
+}
+
+int coroutine_fn bdrv_co_flush_fua(BlockDriverState *bs)
+{
+    /* The write counts from now on: otherwise the flush would find nothing to do. */
+    bs->write_gen++;
+    return bdrv_co_flush(bs);
 }
 
 /* --- size --- */

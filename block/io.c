@@ -120,7 +120,7 @@ int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64
         qiov_offset += n;
         bytes -= n;
     }
-    return flush ? bdrv_co_flush(bs) : 0;
+    return flush ? bdrv_co_flush_fua(bs) : 0;
 }
 
 /* Aligned read; what lies past the end of the image reads as zeroes. */

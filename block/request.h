@@ -37,6 +37,8 @@ int coroutine_fn bdrv_write_req_prepare(BdrvChild *child, BdrvTrackedRequest *re
 void coroutine_fn bdrv_write_req_finish(BdrvTrackedRequest *req, int64_t offset, int64_t bytes,
                                         int ret);
 
+/* The flush behind a write of a driver that does not know FUA, before bdrv_write_req_finish(). */
+int coroutine_fn bdrv_co_flush_fua(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 /* Zeroes in whatever way works; offset and bytes aligned to request_alignment. */
 int coroutine_fn bdrv_do_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        BdrvRequestFlags flags);
