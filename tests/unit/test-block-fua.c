@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A write with FUA to a driver that does not know FUA is followed by a flush that reaches the disk, whatever was flushed before. */
+/*
+ * A write with FUA to a driver that does not know FUA is followed by a flush that reaches the disk,
+ * whatever was flushed before.
+ */
 #include <errno.h>
 #include <glib.h>
 #include <string.h>

@@ -4,7 +4,8 @@
  * flushed, while several coroutines write, zero, discard and flush. Then images are made as power
  * failures at random moments could leave them: what was flushed by then is there, and of what was
  * written after, any part (in pieces of 4 KiB). Each must have no corruption (leaks are allowed),
- * hold what was flushed, and elsewhere only what was ever written there.
+ * hold what was flushed, and elsewhere only what was ever written there. FERRY_SLOW=1 in the
+ * environment: more crashes of each load.
  */
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -17,12 +18,13 @@
 #include "block/qcow2/qcow2.h"
 #include "util/error.h"
 
-#define READ_WRITE (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE)
-#define SECTOR     512
-#define WORKERS    4
-#define GROUP      13 /* sectors in a row that one worker owns */
-#define PIECE      4096
-#define CRASHES    25
+#define READ_WRITE   (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE)
+#define SECTOR       512
+#define WORKERS      4
+#define GROUP        13 /* sectors in a row that one worker owns */
+#define PIECE        4096
+#define CRASHES      9
+#define CRASHES_SLOW 40
 
 typedef struct Shape {
     const char *name, *create, *options;
@@ -486,6 +488,7 @@ static void coroutine_fn shape_co(void *opaque)
     g_autofree char *path = in_dir("test.qcow2"), *crashed = in_dir("crashed.qcow2"), *start = NULL;
     g_autoptr(GRand) rng = g_rand_new_with_seed(11);
     gsize start_bytes;
+    int crashes = g_getenv("FERRY_SLOW") ? CRASHES_SLOW : CRASHES;
 
     reset_logs();
     if (shape->backing) {
@@ -499,7 +502,7 @@ static void coroutine_fn shape_co(void *opaque)
     g_assert_true(g_file_get_contents(path, &start, &start_bytes, NULL));
     run_load(shape, path);
     g_test_message("%u records, %u operations, %u flushes", journal->len, ops->len, flushes->len);
-    for (int i = 0; i < CRASHES; i++) {
+    for (int i = 0; i < crashes; i++) {
         guint end = i == 0 ? journal->len : (guint)g_rand_int_range(rng, 0, journal->len + 1);
         write_crashed(start, start_bytes, end, rng, i % 3 != 2, crashed);
         verify_crashed(shape, crashed, end);
@@ -541,7 +544,10 @@ static void coroutine_fn write_cluster(BlockBackend *blk, int64_t index, int byt
     g_assert_cmpint(blk_co_pwrite(blk, index * 4096, 4096, buf, 0), ==, 0);
 }
 
-/* A write into a host cluster that still holds somebody's old data; with a flush from its beginning to its end while it is in flight. */
+/*
+ * A write into a host cluster that still holds somebody's old data; with a flush from its beginning
+ * to its end while it is in flight.
+ */
 static void coroutine_fn order_co(void *opaque)
 {
     const OrderCase *c = opaque;
@@ -588,7 +594,10 @@ static void test_order(gconstpointer data)
     aio_run_coroutine(order_co, (void *)data);
 }
 
-#define ORDER_SHAPE(more) {.create = "'cluster-size':4096," more, .options = "", .size = 1 << 20}
+#define ORDER_SHAPE(more)                                                     \
+    {                                                                         \
+        .create = "'cluster-size':4096," more, .options = "", .size = 1 << 20 \
+    }
 
 static const OrderCase order_cases[] = {
     {"part-in-flight", ORDER_SHAPE(""), 512, 512, true},
