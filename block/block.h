@@ -89,6 +89,13 @@ BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int 
 BlockDriverState *coroutine_fn bdrv_co_open_filename(const char *filename, const char *format,
                                                      const char *node_name, int flags,
                                                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * The same with members to add to what the name says: those of extra's object "file" to the
+ * options of the protocol, the others to those of the format. Numbers may be text, with suffixes.
+ */
+BlockDriverState *coroutine_fn bdrv_co_open_filename_with(const char *filename, const char *format,
+                                                          json_object *extra, int flags,
+                                                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* The same as options, for callers that add members before bdrv_co_open(). The caller frees. */
 BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *format,
                                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -18,6 +18,9 @@
 #include "qapi/keyval.h"
 #include "util/error.h"
 
+/* The key that the name of the file has within this file. */
+#define FILE_NAME_KEY "x-file-name"
+
 /* What a -drive says besides the node's own options. Strings belong to the parsed JSON. */
 typedef struct DriveOptions {
     json_object *rest; /* owned: the node's options */
@@ -63,7 +66,8 @@ static char *take_string(json_object *obj, const char *key)
 
 static bool parse_on_off(const char *key, const char *text, bool *value, GError **errp)
 {
-    if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") || !strcmp(text, "y")) {
+    if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") ||
+        !strcmp(text, "y")) {
         *value = true;
     } else if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") ||
                !strcmp(text, "n")) {
@@ -153,7 +157,8 @@ static bool take_detect_zeroes(DriveOptions *d, GError **errp)
 }
 
 /* What QEMU knows as if=; of these, machines here take "none". */
-static const char *const interfaces[] = {"none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen", NULL};
+static const char *const interfaces[] = {"none", "ide", "scsi",   "floppy", "pflash",
+                                         "mtd",  "sd",  "virtio", "xen",    NULL};
 
 static bool take_interface(DriveOptions *d, GError **errp)
 {
@@ -213,13 +218,13 @@ static bool take_options(DriveOptions *d, GError **errp)
     d->flags = BDRV_O_RDWR;
     d->rerror = BLOCKDEV_ON_ERROR_REPORT;
     d->werror = BLOCKDEV_ON_ERROR_ENOSPC;
-    d->file = take_string(d->rest, "file");
+    d->file = take_string(d->rest, FILE_NAME_KEY);
     d->format = take_string(d->rest, "format");
     d->id = take_string(d->rest, "id");
     d->aio = take_string(d->rest, "aio");
     if (!take_interface(d, errp) || !take_cache(d, errp) || !take_discard(d, errp) ||
-        !take_detect_zeroes(d, errp) || !check_aio(d->aio, errp) || !take_media(d, &read_only, errp) ||
-        !take_bool(d->rest, "readonly", &read_only, errp) ||
+        !take_detect_zeroes(d, errp) || !check_aio(d->aio, errp) ||
+        !take_media(d, &read_only, errp) || !take_bool(d->rest, "readonly", &read_only, errp) ||
         !take_bool(d->rest, "read-only", &read_only, errp) ||
         !take_bool(d->rest, "snapshot", &d->snapshot, errp) ||
         !take_on_error(d, "rerror", true, &d->rerror, errp) ||
@@ -249,14 +254,14 @@ static char *name_with_aio(const char *file, const char *aio, GError **errp)
     }
     obj = BlockdevOptions_to_json(o);
     json_object_object_add(obj, "aio", json_object_new_string(aio));
-    name = g_strdup_printf("json:%s", json_object_to_json_string_ext(obj, JSON_C_TO_STRING_NOSLASHESCAPE));
+    name = g_strdup_printf("json:%s",
+                           json_object_to_json_string_ext(obj, JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(obj);
     return name;
 }
 
 static BlockDriverState *coroutine_fn open_by_name(DriveOptions *d, GError **errp)
 {
-    g_autofree char *node_name = take_string(d->rest, "node-name");
     g_autofree char *driver = take_string(d->rest, "driver");
     g_autofree char *name = NULL;
 
@@ -264,20 +269,12 @@ static BlockDriverState *coroutine_fn open_by_name(DriveOptions *d, GError **err
         error_setg(errp, "Cannot specify both 'driver' and 'format'");
         return NULL;
     }
-    if (json_object_object_length(d->rest) > 0) {
-        json_object_object_foreach(d->rest, key, value)
-        {
-            (void)value;
-            error_setg(errp, "Block format '%s' does not support the option '%s'",
-                       d->format ? d->format : driver ? driver : "raw", key);
-            return NULL;
-        }
-    }
     name = d->aio ? name_with_aio(d->file, d->aio, errp) : g_strdup(d->file);
     if (!name) {
         return NULL;
     }
-    return bdrv_co_open_filename(name, d->format ? d->format : driver, node_name, d->flags, errp);
+    return bdrv_co_open_filename_with(name, d->format ? d->format : driver, d->rest, d->flags,
+                                      errp);
 }
 
 static BlockDriverState *coroutine_fn open_by_options(DriveOptions *d, GError **errp)
@@ -288,7 +285,7 @@ static BlockDriverState *coroutine_fn open_by_options(DriveOptions *d, GError **
     if (d->format) {
         json_object_object_add(d->rest, "driver", json_object_new_string(d->format));
     }
-    o = BlockdevOptions_from_json(d->rest, QAPI_DECODE_KEYVAL, errp);
+    o = BlockdevOptions_from_json(d->rest, QAPI_DECODE_KEYVAL | QAPI_DECODE_SUFFIXES, errp);
     return o ? bdrv_co_open(o, d->flags, errp) : NULL;
 }
 
@@ -350,13 +347,40 @@ static void print_name(const char *name, void *opaque)
     printf(" %s", name);
 }
 
+/*
+ * Options may have both a name and members of the file (file=disk.raw,file.locking=off), which no tree can hold: the
+ * name gets a key of its own. The caller frees.
+ */
+static char *rename_file_key(const char *text)
+{
+    GString *out = g_string_new(NULL);
+
+    while (*text) {
+        if (g_str_has_prefix(text, "file=")) {
+            g_string_append(out, FILE_NAME_KEY);
+            text += strlen("file");
+        }
+        while (*text && (text[0] != ',' || text[1] == ',')) {
+            size_t len = text[0] == ',' ? 2 : 1; /* a doubled comma belongs to the value */
+
+            g_string_append_len(out, text, len);
+            text += len;
+        }
+        if (*text) {
+            g_string_append_c(out, *text++);
+        }
+    }
+    return g_string_free(out, FALSE);
+}
+
 bool coroutine_fn drive_co_new(const char *text, GError **errp)
 {
+    g_autofree char *renamed = rename_file_key(text);
     g_auto(DriveOptions) d = {0};
     BlockDriverState *bs = NULL;
     bool ok;
 
-    d.rest = keyval_parse(text, NULL, NULL, errp);
+    d.rest = keyval_parse(renamed, NULL, NULL, errp);
     if (!d.rest || !take_options(&d, errp)) {
         return false;
     }

@@ -115,6 +115,17 @@ static void null_refresh_filename(BlockDriverState *bs)
     bs->exact_filename = g_strdup_printf("%s://", bs->drv->format_name);
 }
 
+/* "null-co://": such names say nothing but the driver. */
+static bool null_parse_filename(const char *filename, BlockdevOptions *o, GError **errp)
+{
+    if (!g_str_has_suffix(filename, "://")) {
+        error_setg(errp, "The only allowed filename for this driver is '%s://'",
+                   BlockdevDriver_str(o->driver));
+        return false;
+    }
+    return true;
+}
+
 #define NULL_DRIVER_COMMON                                                                     \
     .instance_size = sizeof(BDRVNullState), .is_protocol = true, .bdrv_co_open = null_co_open, \
     .bdrv_co_preadv = null_co_preadv, .bdrv_co_pwritev = null_co_pwritev,                      \
@@ -122,11 +133,12 @@ static void null_refresh_filename(BlockDriverState *bs)
     .bdrv_co_flush_to_disk = null_co_flush, .bdrv_co_block_status = null_co_block_status,      \
     .bdrv_co_getlength = null_co_getlength,                                                    \
     .bdrv_co_get_allocated_file_size = null_co_get_allocated_file_size,                        \
-    .bdrv_refresh_filename = null_refresh_filename
+    .bdrv_parse_filename = null_parse_filename, .bdrv_refresh_filename = null_refresh_filename
 
 const BlockDriver bdrv_null_co = {
     .format_name = "null-co",
     .protocol_name = "null-co",
+    .filename_prefixes = (const char *const[]){"null-co:", NULL},
     .driver = BLOCKDEV_DRIVER_NULL_CO,
     NULL_DRIVER_COMMON,
 };
@@ -134,6 +146,7 @@ const BlockDriver bdrv_null_co = {
 const BlockDriver bdrv_null_aio = {
     .format_name = "null-aio",
     .protocol_name = "null-aio",
+    .filename_prefixes = (const char *const[]){"null-aio:", NULL},
     .driver = BLOCKDEV_DRIVER_NULL_AIO,
     NULL_DRIVER_COMMON,
 };

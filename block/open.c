@@ -136,8 +136,9 @@ static bool apply_generic_options(BlockDriverState *bs, const BlockdevOptions *o
     if (o->has_detect_zeroes) {
         bs->detect_zeroes = o->detect_zeroes;
         if (bs->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP && !(flags & BDRV_O_UNMAP)) {
-            error_setg(errp, "setting detect-zeroes to unmap is not allowed without setting discard "
-                             "operation to unmap");
+            error_setg(errp,
+                       "setting detect-zeroes to unmap is not allowed without setting discard "
+                       "operation to unmap");
             return false;
         }
     }
@@ -209,9 +210,9 @@ static bool coroutine_fn open_backing(BlockDriverState *bs, const BlockdevRefOrN
     if (!path) {
         return false;
     }
-    backing = bdrv_co_open_filename(path, bs->backing_format && bs->backing_format[0] ? bs->backing_format
-                                                                                     : NULL,
-                                    NULL, inherited_flags(bs, BDRV_CHILD_COW), errp);
+    backing = bdrv_co_open_filename(
+        path, bs->backing_format && bs->backing_format[0] ? bs->backing_format : NULL, NULL,
+        inherited_flags(bs, BDRV_CHILD_COW), errp);
     if (!backing) {
         g_prefix_error(errp, "Could not open backing file: ");
         return false;
@@ -228,7 +229,8 @@ char *bdrv_backing_path(BlockDriverState *bs, GError **errp)
         return g_strdup(name);
     }
     if (!bs->exact_filename || !bs->exact_filename[0] || strstr(bs->exact_filename, ":")) {
-        error_setg(errp, "Cannot tell where the relative backing file name '%s' of node '%s' starts",
+        error_setg(errp,
+                   "Cannot tell where the relative backing file name '%s' of node '%s' starts",
                    name, bs->node_name);
         return NULL;
     }
@@ -293,7 +295,8 @@ BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *optio
     return bs;
 }
 
-BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int flags, GError **errp)
+BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int flags,
+                                            GError **errp)
 {
     return bdrv_co_open_inherit(options, flags, false, errp);
 }
@@ -364,7 +367,8 @@ static json_object *name_to_json(const char *filename, GError **errp)
     if (!g_str_has_prefix(filename, "json:")) {
         return protocol_options(filename, errp);
     }
-    if (!json_parse_text(filename + strlen("json:"), strlen(filename + strlen("json:")), &obj, errp)) {
+    if (!json_parse_text(filename + strlen("json:"), strlen(filename + strlen("json:")), &obj,
+                         errp)) {
         g_prefix_error(errp, "Could not parse the JSON options: ");
         return NULL;
     }
@@ -397,29 +401,54 @@ static json_object *wrap_in_format(json_object *obj, const char *format)
     return outer;
 }
 
-BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *format, GError **errp)
+/* Names may have numbers as text, with suffixes. */
+static BlockdevOptions *decode_name(json_object *obj, GError **errp)
+{
+    return BlockdevOptions_from_json(obj, QAPI_DECODE_KEYVAL | QAPI_DECODE_SUFFIXES, errp);
+}
+
+/* What the name says, within a format's options if `format` is one. */
+static json_object *name_in_format(const char *filename, const char *format, GError **errp)
 {
     json_object *obj = name_to_json(filename, errp);
-    BlockdevOptions *options;
+    const BlockDriver *drv = format ? bdrv_find_format(format) : NULL;
 
-    if (!obj) {
+    if (obj && format && !drv) {
+        error_setg(errp, "Unknown driver '%s'", format);
+        json_object_put(obj);
         return NULL;
     }
-    if (format) {
-        const BlockDriver *drv = bdrv_find_format(format);
+    return obj && drv && !drv->is_protocol ? wrap_in_format(obj, format) : obj;
+}
 
-        if (!drv) {
-            error_setg(errp, "Unknown driver '%s'", format);
-            json_object_put(obj);
-            return NULL;
-        }
-        if (!drv->is_protocol) {
-            obj = wrap_in_format(obj, format);
-        }
-    }
-    options = BlockdevOptions_from_json(obj, QAPI_DECODE_KEYVAL, errp);
+BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *format, GError **errp)
+{
+    json_object *obj = name_in_format(filename, format, errp);
+    BlockdevOptions *options = obj ? decode_name(obj, errp) : NULL;
+
     json_object_put(obj);
     return options;
+}
+
+/* Adds the members of `from` to those of `to`; the container "file" is not one of them. */
+static void add_members(json_object *to, json_object *from)
+{
+    json_object_object_foreach(from, key, value)
+    {
+        if (strcmp(key, "file") || !json_object_is_type(value, json_type_object)) {
+            json_object_object_add(to, key, json_object_get(value));
+        }
+    }
+}
+
+/* Adds members of the container "file" of `extra` to the options of the protocol. */
+static void add_file_members(json_object *protocol, json_object *extra)
+{
+    json_object *members;
+
+    if (json_object_object_get_ex(extra, "file", &members)) {
+        add_members(protocol, members);
+    }
 }
 
 static const BlockDriver *coroutine_fn probe(BlockDriverState *file, GError **errp)
@@ -455,13 +484,15 @@ static const BlockDriver *coroutine_fn probe(BlockDriverState *file, GError **er
 }
 
 /* Opens the protocol, looks at the first bytes, and opens the format over it. */
-static BlockDriverState *coroutine_fn open_probing(json_object *obj, const char *node_name, int flags,
+static BlockDriverState *coroutine_fn open_probing(json_object *obj, json_object *extra, int flags,
                                                    GError **errp)
 {
-    g_autoptr(BlockdevOptions) protocol = BlockdevOptions_from_json(obj, QAPI_DECODE_KEYVAL, errp);
+    g_autoptr(BlockdevOptions) protocol = NULL;
     BlockDriverState *file, *bs = NULL;
     const BlockDriver *drv;
 
+    add_file_members(obj, extra);
+    protocol = decode_name(obj, errp);
     if (!protocol) {
         return NULL;
     }
@@ -474,15 +505,12 @@ static BlockDriverState *coroutine_fn open_probing(json_object *obj, const char 
         json_object *outer = json_object_new_object();
         g_autoptr(BlockdevOptions) options = NULL;
 
+        add_members(outer, extra);
         json_object_object_add(outer, "driver", json_object_new_string(drv->format_name));
         json_object_object_add(outer, "file", json_object_new_string(file->node_name));
-        options = BlockdevOptions_from_json(outer, QAPI_DECODE_KEYVAL, errp);
+        options = decode_name(outer, errp);
         json_object_put(outer);
-        if (options) {
-            g_free(options->node_name);
-            options->node_name = g_strdup(node_name);
-            bs = bdrv_co_open_inherit(options, flags, false, errp);
-        }
+        bs = options ? bdrv_co_open_inherit(options, flags, false, errp) : NULL;
     }
     if (bs && bs->options->driver == BLOCKDEV_DRIVER_RAW) {
         bs->probed_raw = true;
@@ -491,38 +519,59 @@ static BlockDriverState *coroutine_fn open_probing(json_object *obj, const char 
     return bs;
 }
 
-BlockDriverState *coroutine_fn bdrv_co_open_filename(const char *filename, const char *format,
-                                                     const char *node_name, int flags, GError **errp)
+/* Whether the options name only a protocol, so that the format must be guessed. */
+static bool is_protocol_only(json_object *obj)
 {
-    g_autoptr(BlockdevOptions) options = NULL;
-    json_object *obj, *driver;
-    bool probing;
+    const BlockDriver *drv = NULL;
+    json_object *driver;
 
-    if (!format) {
-        BlockDriverState *bs;
-        const BlockDriver *drv = NULL;
-
-        obj = name_to_json(filename, errp);
-        if (!obj) {
-            return NULL;
-        }
-        if (json_object_object_get_ex(obj, "driver", &driver)) {
-            drv = bdrv_find_format(json_object_get_string(driver));
-        }
-        probing = drv && drv->is_protocol;
-        bs = probing ? open_probing(obj, node_name, flags, errp) : NULL;
-        json_object_put(obj);
-        if (probing) {
-            return bs;
-        }
+    if (json_object_object_get_ex(obj, "driver", &driver)) {
+        drv = bdrv_find_format(json_object_get_string(driver));
     }
-    options = bdrv_filename_to_options(filename, format, errp);
-    if (!options) {
+    return drv && drv->is_protocol;
+}
+
+BlockDriverState *coroutine_fn bdrv_co_open_filename_with(const char *filename, const char *format,
+                                                          json_object *extra, int flags,
+                                                          GError **errp)
+{
+    json_object *obj = name_in_format(filename, format, errp), *file;
+    g_autoptr(BlockdevOptions) options = NULL;
+    BlockDriverState *bs = NULL;
+
+    if (!obj) {
         return NULL;
     }
-    if (node_name) {
-        g_free(options->node_name);
-        options->node_name = g_strdup(node_name);
+    if (!format && is_protocol_only(obj)) {
+        bs = open_probing(obj, extra, flags, errp);
+        json_object_put(obj);
+        return bs;
     }
-    return bdrv_co_open_inherit(options, flags, false, errp);
+    add_members(obj, extra);
+    if (json_object_object_get_ex(obj, "file", &file) &&
+        json_object_is_type(file, json_type_object)) {
+        add_file_members(file, extra);
+    } else if (json_object_object_get_ex(extra, "file", NULL)) {
+        error_setg(errp, "Options of 'file' were given, but '%s' has no such file", filename);
+        json_object_put(obj);
+        return NULL;
+    }
+    options = decode_name(obj, errp);
+    json_object_put(obj);
+    return options ? bdrv_co_open_inherit(options, flags, false, errp) : NULL;
+}
+
+BlockDriverState *coroutine_fn bdrv_co_open_filename(const char *filename, const char *format,
+                                                     const char *node_name, int flags,
+                                                     GError **errp)
+{
+    json_object *extra = json_object_new_object();
+    BlockDriverState *bs;
+
+    if (node_name) {
+        json_object_object_add(extra, "node-name", json_object_new_string(node_name));
+    }
+    bs = bdrv_co_open_filename_with(filename, format, extra, flags, errp);
+    json_object_put(extra);
+    return bs;
 }

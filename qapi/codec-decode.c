@@ -110,6 +110,31 @@ static const char *keyval_text(const Decoder *dec, json_object *json)
 
 /* ---- scalars */
 
+/* The value of an integer with a size's suffix, where these are allowed. */
+static bool parse_suffixed(const Decoder *dec, const char *text, uint64_t *value)
+{
+    return (dec->flags & QAPI_DECODE_SUFFIXES) && qemu_strtosz(text, NULL, value) == 0;
+}
+
+static bool parse_int(const Decoder *dec, const char *text, int64_t *value)
+{
+    uint64_t size;
+
+    if (qemu_strtoi64(text, NULL, 0, value) == 0) {
+        return true;
+    }
+    if (!parse_suffixed(dec, text, &size) || size > INT64_MAX) {
+        return false;
+    }
+    *value = size;
+    return true;
+}
+
+static bool parse_uint(const Decoder *dec, const char *text, uint64_t *value)
+{
+    return qemu_strtou64(text, NULL, 0, value) == 0 || parse_suffixed(dec, text, value);
+}
+
 static bool decode_bool(Decoder *dec, const QapiType *type, bool *slot, json_object *json,
                         const Path *path)
 {
@@ -150,8 +175,7 @@ static bool decode_int(Decoder *dec, const QapiType *type, void *slot, json_obje
     const char *text = keyval_text(dec, json);
     int64_t value;
 
-    if (text ? qemu_strtoi64(text, NULL, 0, &value) < 0
-             : !json_object_is_type(json, json_type_int)) {
+    if (text ? !parse_int(dec, text, &value) : !json_object_is_type(json, json_type_int)) {
         return text ? fail_value(dec, path, "an integer") : fail_type(dec, type, path);
     }
     if (!text) {
@@ -179,8 +203,7 @@ static bool decode_uint(Decoder *dec, const QapiType *type, void *slot, json_obj
     uint64_t value;
 
     if (text) {
-        if ((is_size ? qemu_strtosz(text, NULL, &value) : qemu_strtou64(text, NULL, 0, &value)) <
-            0) {
+        if (is_size ? qemu_strtosz(text, NULL, &value) < 0 : !parse_uint(dec, text, &value)) {
             return fail_value(dec, path, is_size ? "a size" : "a non-negative integer");
         }
     } else if (!json_object_is_type(json, json_type_int)) {

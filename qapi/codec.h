@@ -49,6 +49,8 @@ typedef enum QapiDecodeFlags {
      * the empty string for null.
      */
     QAPI_DECODE_KEYVAL = 1 << 0,
+    /* With KEYVAL: any integer may have a size's suffix, as -drive and file names have them. */
+    QAPI_DECODE_SUFFIXES = 1 << 1,
 } QapiDecodeFlags;
 
 typedef enum QapiKind {

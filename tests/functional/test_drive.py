@@ -110,6 +110,29 @@ def test_json_and_dotted_names(vmm, work):
     assert sizes == {'a': SIZE, 'b': 2 * SIZE, 'c': 4096, 'empty': None, 'none4': None}
 
 
+@pytest.mark.parametrize('options', [
+    'file={work}/d.raw,format=raw,size=64k', 'file={work}/d.raw,size=64k', 'file={work}/d.raw,format=raw,size=0x10000',
+    'file={work}/d.raw,format=raw,size=64k,file.locking=off', 'file.filename={work}/d.raw,format=raw,size=64k',
+    'driver=raw,file={work}/d.raw,size=65536', 'driver=null-co,size=64k', 'file=null-co://,file.size=64k',
+    'file={work}/a,,file=b,size=64k',
+])
+def test_options_of_the_format_stand_beside_the_name(vmm, work, options):
+    ferry.make_image(work / 'd.raw', SIZE)
+    ferry.make_image(work / 'a,file=b', SIZE)
+    vm = vmm('-drive', 'if=none,id=d,' + options.format(work=work))
+    assert vm.cmd('query-block')[0]['inserted']['image']['virtual-size'] == 64 << 10
+
+
+@pytest.mark.parametrize('fmt', ['format=qcow2,', ''])
+def test_caches_and_locks_are_set_beside_the_name(vmm, work, fmt):
+    """Two processes' worth of drives on one image: what file.locking=off allows."""
+    path = ferry.make_image(work / 'd.qcow2', SIZE, 'qcow2')
+    options = f'if=none,file={path},{fmt}file.locking=off,l2-cache-size=1M,lazy-refcounts=on,node-name=n'
+    first, second = vmm('-drive', options), vmm('-drive', options)
+    assert 'wrote' in first.qemu_io('n', 'write 0 4k')
+    assert second.cmd('query-block')[0]['inserted']['node-name'] == 'n'
+
+
 def test_error_policies_are_taken(drive):
     drive('format=raw', 'rerror=stop', 'werror=ignore')
 
@@ -143,7 +166,10 @@ def test_format_help_lists_drivers():
     ('file={raw},format=raw,werror=bogus', "'bogus' invalid write error action"),
     ('file={raw},format=raw,rerror=enospc', "'enospc' invalid read error action"),
     ('file={raw},format=raw,media=bogus', "'bogus' invalid media"),
-    ('file={raw},format=raw,serial=5', "Block format 'raw' does not support the option 'serial'"),
+    ('file={raw},format=raw,serial=5', "Parameter 'serial' is unexpected"),
+    ('file={raw},format=qcow2,l2-cache-size=1Q', "Parameter 'l2-cache-size' expects"),
+    ('file=null-co://x', "The only allowed filename for this driver is 'null-co://'"),
+    ('file={raw},file.bogus=1', "Parameter 'bogus' is unexpected"),
     ('file={raw},format=raw,node-name=1x', "Invalid node-name: '1x'"),
     ('file={raw},format=raw,if=bogus', "unsupported bus type 'bogus'"),
     ('format=raw', 'A block device must be specified for "file"'),
