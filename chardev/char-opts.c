@@ -19,10 +19,7 @@ static bool get_bool(QemuOpts *opts, const char *key, OptBool *b, GError **errp)
 static bool parse_common(QemuOpts *opts, ChardevCommon *common, GError **errp)
 {
     common->logfile = g_strdup(qemu_opts_get(opts, "logfile"));
-    return qemu_opts_get_bool(opts, "logappend", &common->has_logappend, &common->logappend,
-                              errp) &&
-           qemu_opts_get_bool(opts, "logtimestamp", &common->has_logtimestamp,
-                              &common->logtimestamp, errp);
+    return qemu_opts_get_bool(opts, "logappend", &common->has_logappend, &common->logappend, errp);
 }
 
 static bool need(QemuOpts *opts, const char *kind, const char *key, char **value, GError **errp)
