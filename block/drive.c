@@ -348,8 +348,8 @@ static void print_name(const char *name, void *opaque)
 }
 
 /*
- * Options may have both a name and members of the file (file=disk.raw,file.locking=off), which no tree can hold: the
- * name gets a key of its own. The caller frees.
+ * Options may have both a name and members of the file (file=disk.raw,file.locking=off), which no
+ * tree can hold: the name gets a key of its own. The caller frees.
  */
 static char *rename_file_key(const char *text)
 {
