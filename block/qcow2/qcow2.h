@@ -179,11 +179,11 @@ typedef struct BDRVQcow2State {
      * flight count in neither.
      */
     uint64_t ordered_writes, ordered_durable;
-    bool dirty_bit_set;   /* the dirty bit is on disk */
-    size_t header_bytes;  /* of the first cluster that a header on disk may occupy */
-    bool write_prepared;  /* qcow2_co_prepare_write() has nothing left to do */
-    GArray *bitmaps;      /* of Qcow2Bitmap: the directory; NULL without */
-    bool bitmaps_kept;    /* persistent bitmaps follow our writes, or are marked as in use */
+    bool dirty_bit_set;  /* the dirty bit is on disk */
+    size_t header_bytes; /* of the first cluster that a header on disk may occupy */
+    bool write_prepared; /* qcow2_co_prepare_write() has nothing left to do */
+    GArray *bitmaps;     /* of Qcow2Bitmap: the directory; NULL without */
+    bool bitmaps_kept;   /* persistent bitmaps follow our writes, or are marked as in use */
 
     /* --- requests --- */
     LIST_HEAD(, Qcow2Alloc) allocs;
