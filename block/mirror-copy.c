@@ -64,6 +64,7 @@ void mirror_op_end(MirrorBlockJob *s, MirrorOp *op)
 {
     LIST_REMOVE(op, next);
     qemu_co_queue_restart_all(&op->waiters);
+    mirror_note_idle(s);
 }
 
 /* --- buffers --- */
@@ -391,6 +392,7 @@ static void coroutine_fn copy_co_entry(void *opaque)
     mirror_op_end(s, &c->op);
     s->bytes_in_flight -= bytes;
     s->in_flight--;
+    mirror_note_idle(s);
     mirror_update_progress(s);
     qemu_co_queue_restart_all(&s->op_ended);
     job_enter(&s->common.job);
@@ -569,6 +571,7 @@ int coroutine_fn mirror_co_flush_target(MirrorBlockJob *s)
     s->in_flight++;
     ret = blk_co_flush(s->target);
     s->in_flight--;
+    mirror_note_idle(s);
     qemu_co_queue_restart_all(&s->op_ended);
     bdrv_drain_kick();
     return ret;

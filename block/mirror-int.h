@@ -130,6 +130,7 @@ struct MirrorBlockJob {
     int64_t size;
     uint32_t granularity;
     int64_t buf_size;
+    QemuCoSleep give_up; /* of the coroutine that gives up a hanging target, again and again */
     size_t piece_bytes; /* of one buffer */
 
     /* Main thread writes, graph thread reads: atomics. */
@@ -175,6 +176,8 @@ void mirror_update_progress(MirrorBlockJob *s);
 MirrorOp *mirror_find_overlap(MirrorBlockJob *s, int64_t offset, int64_t bytes);
 void mirror_op_begin(MirrorBlockJob *s, MirrorOp *op, int64_t offset, int64_t bytes);
 void mirror_op_end(MirrorBlockJob *s, MirrorOp *op);
+/* An operation has ended; whoever waits for the last one hears of it. */
+void mirror_note_idle(MirrorBlockJob *s);
 
 /* --- the engine (mirror-copy.c) --- */
 

@@ -83,6 +83,7 @@ static void coroutine_fn scan_co_entry(void *opaque)
     }
     scan->running = false;
     s->in_flight--;
+    mirror_note_idle(s);
     qemu_co_queue_restart_all(&s->op_ended);
     job_enter(&s->common.job);
     bdrv_drain_kick();

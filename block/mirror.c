@@ -513,6 +513,14 @@ static bool target_busy(const MirrorBlockJob *s)
     return s->in_flight > 0 || !LIST_EMPTY(&s->ops);
 }
 
+void mirror_note_idle(MirrorBlockJob *s)
+{
+    if (!target_busy(s)) {
+        qemu_co_sleep_wake(&s->give_up);
+    }
+}
+
+
 /* More than once: an operation that was still reading the source may reach the target after it was given up, and hang there again. */
 static void coroutine_fn give_up_co_entry(void *opaque)
 {
@@ -523,7 +531,7 @@ static void coroutine_fn give_up_co_entry(void *opaque)
     while (target_busy(s) && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
         cancel_in_flight(s->target_bs);
         if (target_busy(s)) {
-            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, wait);
+            qemu_co_sleep_ns_wakeable(&s->give_up, QEMU_CLOCK_REALTIME, wait);
             wait = MIN(wait * 2, GIVE_UP_AGAIN_NS);
         }
     }

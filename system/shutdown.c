@@ -70,8 +70,8 @@ static const struct {
 } steps[] = {
     {"the guest to stop",
      step_co_stop_guest}, /* it must not write while disks go; clients learn of the end */
-    {"clients of exports to leave", step_co_exports}, /* no more requests from outside */
-    {"jobs to end", step_co_jobs},                    /* nor from inside; their ends are events */
+    {"jobs to end", step_co_jobs}, /* first: one that hangs may hold up the requests of clients */
+    {"clients of exports to leave", step_co_exports},
     {"disks to be flushed", step_co_flush},
     {"disks to be closed", step_co_disks},
     {"monitors", step_co_monitors},          /* they tell of everything above */
