@@ -2,8 +2,9 @@
 /*
  * Drained sections: a fence that yields until a node and everything above it is quiet.
  *
- * Quiescence travels upwards along edges: each parent is told once, stops sending, and says through drained_poll when what it had
- * sent has ended. Whoever becomes idle calls bdrv_drain_kick(); every drain in progress then looks again. Nothing polls.
+ * Quiescence travels upwards along edges: each parent is told once, stops sending, and says through
+ * drained_poll when what it had sent has ended. Whoever becomes idle calls bdrv_drain_kick(); every
+ * drain in progress then looks again. Nothing polls.
  */
 #include "block/graph.h"
 
@@ -40,8 +41,8 @@ void bdrv_drain_kick(void)
 }
 
 /*
- * Edges are linked by the main thread and walked by drains in the graph's thread. Recursive: a drain walks edges of several levels, and a
- * parent that is told of one may be moved by another.
+ * Edges are linked by the main thread and walked by drains in the graph's thread. Recursive: a
+ * drain walks edges of several levels, and a parent that is told of one may be moved by another.
  */
 static pthread_mutex_t edges_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 
@@ -136,8 +137,8 @@ bool bdrv_drain_busy(BlockDriverState *bs)
 static const char *request_type_name(BdrvTrackedRequestType type)
 {
     static const char *const names[] = {
-        [BDRV_TRACKED_READ] = "read",         [BDRV_TRACKED_WRITE] = "write",
-        [BDRV_TRACKED_DISCARD] = "discard",   [BDRV_TRACKED_TRUNCATE] = "truncate",
+        [BDRV_TRACKED_READ] = "read",       [BDRV_TRACKED_WRITE] = "write",
+        [BDRV_TRACKED_DISCARD] = "discard", [BDRV_TRACKED_TRUNCATE] = "truncate",
         [BDRV_TRACKED_FLUSH] = "flush",
     };
 
@@ -154,8 +155,8 @@ static void describe_node(GString *s, BlockDriverState *bs)
     LIST_FOREACH(req, &bs->tracked_requests, list) {
         g_string_append_printf(
             s, "%snode '%s': %s of %" PRId64 " bytes at %" PRId64 " for %" PRId64 " ms",
-            s->len ? "; " : "", bs->node_name, request_type_name(req->type), req->bytes, req->offset,
-            (int64_t)((now - req->start_ns) / SCALE_MS));
+            s->len ? "; " : "", bs->node_name, request_type_name(req->type), req->bytes,
+            req->offset, (int64_t)((now - req->start_ns) / SCALE_MS));
         listed++;
     }
     if (bs->in_flight > listed) {
@@ -204,7 +205,8 @@ static void coroutine_fn drain_wait(BlockDriverState *bs)
     timer = NULL;
     while (bdrv_drain_busy(bs)) {
         if (!timer) {
-            timer = aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME, drain_warn, bs);
+            timer =
+                aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME, drain_warn, bs);
             timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BDRV_DRAIN_WARN_NS);
         }
         qemu_coroutine_yield(); /* a kick since the look has sent a wake-up: it ends this wait */
@@ -272,7 +274,10 @@ void coroutine_fn bdrv_co_drain_all(void)
         bs = g_ptr_array_index(all, i);
         bdrv_co_drained_begin(bs);
         if (LIST_EMPTY(&bs->parents)) {
-            /* A failed flush at shutdown was reported by the driver; there is no caller left to return it to. */
+            /*
+             * A failed flush at shutdown was reported by the driver; there is no caller left to
+             * return it to.
+             */
             (void)bdrv_co_flush(bs);
         }
     }

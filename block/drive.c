@@ -2,8 +2,9 @@
 /*
  * -drive: the short form of a node and a device in one.
  *
- * Members that belong to the device or are shorthands are taken out of the option string here; everything left (driver, node-name, file.*,
- * cache.*, qcow2's own options, ...) goes to the node as with -blockdev.
+ * Members that belong to the device or are shorthands are taken out of the option string here;
+ * everything left (driver, node-name, file.*, cache.*, qcow2's own options, ...) goes to the node
+ * as with -blockdev.
  */
 #include "block/blockdev.h"
 

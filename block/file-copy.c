@@ -2,8 +2,9 @@
 /*
  * Copying between two host files in worker threads.
  *
- * Where the file system shares blocks or copies by itself, copy_file_range(2) does it. Elsewhere a worker reads and writes through a buffer
- * that stays in its core's cache: two memory copies of which one misses the cache, and no wait for the event loop between them.
+ * Where the file system shares blocks or copies by itself, copy_file_range(2) does it. Elsewhere a
+ * worker reads and writes through a buffer that stays in its core's cache: two memory copies of
+ * which one misses the cache, and no wait for the event loop between them.
  */
 #include "block/file.h"
 
@@ -14,7 +15,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* Half of a typical second-level cache: the bytes just read are still there when they are written. */
+/*
+ * Half of a typical second-level cache: the bytes just read are still there when they are written.
+ */
 #define COPY_BUFFER_BYTES (256 * 1024)
 
 typedef struct CopyJob {
@@ -169,7 +172,10 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
     }
     from = src->bs->opaque;
     if ((src->bs->open_flags | bs->open_flags) & BDRV_O_NOCACHE) {
-        /* Direct I/O is bound by the disk: many requests in flight beat a thread that waits for each. */
+        /*
+         * Direct I/O is bound by the disk: many requests in flight beat a thread that waits for
+         * each.
+         */
         return -ENOTSUP;
     }
     job = (CopyJob){

@@ -2,9 +2,10 @@
 /*
  * The file and host_device drivers: open, reads, writes, zeroes, discard, flush.
  *
- * Requests go to io_uring or to worker threads (option aio). Locks follow the permissions of the node: check takes what is added,
- * set drops what is gone, abort restores. After a failed flush every later flush fails too: the kernel may have dropped the pages it could
- * not write, so a later success would prove nothing.
+ * Requests go to io_uring or to worker threads (option aio). Locks follow the permissions of the
+ * node: check takes what is added, set drops what is gone, abort restores. After a failed flush
+ * every later flush fails too: the kernel may have dropped the pages it could not write, so a later
+ * success would prove nothing.
  */
 #include "block/file.h"
 
@@ -73,7 +74,10 @@ static int posix_flags(const BlockDriverState *bs)
     return (bs->open_flags & BDRV_O_NOCACHE) ? flags | O_DIRECT : flags;
 }
 
-/* Opens as the flags say; a file that cannot be written is opened for reading if auto-read-only allows that. */
+/*
+ * Opens as the flags say; a file that cannot be written is opened for reading if auto-read-only
+ * allows that.
+ */
 static int open_image(BlockDriverState *bs, GError **errp)
 {
     BDRVFileState *s = bs->opaque;
@@ -291,8 +295,8 @@ static bool needs_bounce(BDRVFileState *s, const QEMUIOVector *qiov)
 }
 
 /*
- * Largest request whose copy to or from the page cache is done in the loop's thread: faster than a worker could be woken, and short
- * enough not to hold up the loop.
+ * Largest request whose copy to or from the page cache is done in the loop's thread: faster than a
+ * worker could be woken, and short enough not to hold up the loop.
  */
 #define SMALL_REQUEST_BYTES (64 * 1024)
 
@@ -382,7 +386,9 @@ static int coroutine_fn write_whole(BDRVFileState *s, int64_t offset, QEMUIOVect
     return 0;
 }
 
-/* The vector for the request: the caller's own when it is exactly that, else a view of part of it. */
+/*
+ * The vector for the request: the caller's own when it is exactly that, else a view of part of it.
+ */
 static QEMUIOVector *request_vector(QEMUIOVector *qiov, size_t qiov_offset, int64_t bytes,
                                     QEMUIOVector *slice)
 {

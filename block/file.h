@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The file and host_device drivers: a regular file or block device of the host. Shared by file.c (open, requests), file-lock.c, file-extent.c,
- * file-copy.c and file-create.c.
+ * The file and host_device drivers: a regular file or block device of the host. Shared by file.c
+ * (open, requests), file-lock.c, file-extent.c, file-copy.c and file-create.c.
  */
 #ifndef FERRY_BLOCK_FILE_H
 #define FERRY_BLOCK_FILE_H
 
 #include "block/block_int.h"
 
-/* The extent around the last looked-up offset: SEEK_DATA answers are worth keeping while nothing is written there. */
+/*
+ * The extent around the last looked-up offset: SEEK_DATA answers are worth keeping while nothing is
+ * written there.
+ */
 typedef struct FileExtent {
     int64_t start, end; /* start == end: nothing known */
     bool is_data;
@@ -20,36 +23,47 @@ typedef struct BDRVFileState {
     bool is_device;
     bool use_locks;
     AioDiskEngine engine;
-    bool aio_chosen;          /* the user said how requests are done */
-    bool small_reads_by_ring; /* reads that the page cache may answer at once do not go through a worker */
-    bool small_inline;        /* a file system in memory: small requests are done on the spot */
+    bool aio_chosen; /* the user said how requests are done */
+    /* reads that the page cache may answer at once do not go through a worker */
+    bool small_reads_by_ring;
+    bool small_inline;     /* a file system in memory: small requests are done on the spot */
     bool has_write_zeroes; /* fallocate(ZERO_RANGE) not refused so far */
     bool has_discard;      /* fallocate(PUNCH_HOLE) not refused so far */
     bool has_seek_data;
-    bool has_fua;          /* RWF_DSYNC not refused so far */
-    int flush_error;       /* -errno of a failed flush: the page cache can no longer be trusted to hold what is not on disk */
+    bool has_fua; /* RWF_DSYNC not refused so far */
+    /*
+     * -errno of a failed flush: the page cache can no longer be trusted to hold what is not on disk
+     */
+    int flush_error;
     size_t buf_align;
     uint32_t request_align;
     uint64_t locked_perm, locked_shared;
     bool fs_copies; /* the file system has its own way to copy ranges */
     FileExtent extent;
-    uint64_t extent_generation; /* counts changes: an answer that raced with one is not remembered */
+    /* counts changes: an answer that raced with one is not remembered */
+    uint64_t extent_generation;
 
 } BDRVFileState;
 
 extern const BlockDriver bdrv_file;
 extern const BlockDriver bdrv_host_device;
 
-/* --- file-lock.c: byte-range locks (F_OFD_SETLK) that tell other processes what we do and tolerate --- */
+/*
+ * --- file-lock.c: byte-range locks (F_OFD_SETLK) that tell other processes what we do and tolerate
+ * ---
+ */
 
 /*
- * Takes the locks for perm and the unshared part of ~shared on fd, besides those held already, and checks that nobody holds a
- * contrary one. On failure the locks are as before and errp says which permission is missing.
+ * Takes the locks for perm and the unshared part of ~shared on fd, besides those held already, and
+ * checks that nobody holds a contrary one. On failure the locks are as before and errp says which
+ * permission is missing.
  */
 bool file_lock_apply(BDRVFileState *s, int fd, uint64_t perm, uint64_t shared, GError **errp);
 /* Drops what is not needed for perm and shared. */
 void file_lock_trim(BDRVFileState *s, uint64_t perm, uint64_t shared);
-/* Takes on fd, another open of the same file, the locks that s->fd holds; s->fd may then be closed. */
+/*
+ * Takes on fd, another open of the same file, the locks that s->fd holds; s->fd may then be closed.
+ */
 void file_lock_move(BDRVFileState *s, int fd);
 /* Whether the host file system has such locks for fd. */
 bool file_lock_supported(int fd);
@@ -76,8 +90,8 @@ void file_probe_fs(BDRVFileState *s);
 
 bool coroutine_fn file_co_create(const BlockdevCreateOptions *opts, GError **errp);
 /* Sets the size of fd with the preallocation asked for; worker thread. */
-bool file_resize_fd(int fd, const char *filename, int64_t old_size, int64_t size, PreallocMode prealloc,
-                    GError **errp);
+bool file_resize_fd(int fd, const char *filename, int64_t old_size, int64_t size,
+                    PreallocMode prealloc, GError **errp);
 bool coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
                                    PreallocMode prealloc, BdrvRequestFlags flags, GError **errp);
 

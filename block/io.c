@@ -2,8 +2,9 @@
 /*
  * Reads and writes on an edge.
  *
- * Any byte range is accepted. What does not fit the node's request alignment is widened: a read fetches the surrounding blocks and
- * shows the caller the middle; a write reads the first and last block, merges, and writes them back while no other request may touch them.
+ * Any byte range is accepted. What does not fit the node's request alignment is widened: a read
+ * fetches the surrounding blocks and shows the caller the middle; a write reads the first and last
+ * block, merges, and writes them back while no other request may touch them.
  */
 #include "block/request.h"
 
@@ -47,7 +48,8 @@ static int64_t max_transfer(BlockDriverState *bs)
 
 /* Calls the driver with at most max_iov elements: longer vectors go through a contiguous buffer. */
 static int coroutine_fn driver_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
 {
     int max_iov = bs->bl.max_iov ? bs->bl.max_iov : IOV_MAX;
     QEMUIOVector flat;
@@ -125,7 +127,8 @@ int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64
 
 /* Aligned read; what lies past the end of the image reads as zeroes. */
 static int coroutine_fn aligned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
 {
     int64_t align = bs->bl.request_alignment;
     int64_t max = max_transfer(bs);
@@ -162,7 +165,10 @@ static int coroutine_fn aligned_preadv(BlockDriverState *bs, int64_t offset, int
 
 /* --- widening to the request alignment --- */
 
-/* The widened range [offset, offset + bytes): head and tail blocks in `buf`, the caller's vector between them. */
+/*
+ * The widened range [offset, offset + bytes): head and tail blocks in `buf`, the caller's vector
+ * between them.
+ */
 typedef struct Padding {
     int64_t offset, bytes;
     size_t head, tail; /* bytes added before and after */
@@ -313,7 +319,8 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, 
 static bool detect_zero_write(BlockDriverState *bs, int64_t bytes, QEMUIOVector *qiov,
                               size_t qiov_offset, BdrvRequestFlags *flags)
 {
-    if (bs->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF || !bs->drv->bdrv_co_pwrite_zeroes ||
+    if (bs->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF ||
+        !bs->drv->bdrv_co_pwrite_zeroes ||
         (*flags & (BDRV_REQ_WRITE_COMPRESSED | BDRV_REQ_ZERO_WRITE)) ||
         !qemu_iovec_is_zero(qiov, qiov_offset, bytes)) {
         return false;
@@ -416,7 +423,8 @@ static int coroutine_fn unaligned_write(BdrvChild *child, BdrvTrackedRequest *re
 }
 
 int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
     BdrvTrackedRequest req;
@@ -448,8 +456,8 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     return ret;
 }
 
-int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-                                 BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes,
+                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
     return bdrv_co_pwritev_part(child, offset, bytes, qiov, 0, flags);
 }

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Write-blocking mode: a guest write goes to source and target at the same time and is acknowledged when both have it.
+ * Write-blocking mode: a guest write goes to source and target at the same time and is acknowledged
+ * when both have it.
  *
- * The write owns its range meanwhile, so neither the copy engine nor another such write touches those bytes of the target. Granules that it
- * covers wholly need no copying any more: their bits are cleared first, and come back if either side fails. The data is
- * copied to a buffer, as the guest may change its own while the two writes run.
+ * The write owns its range meanwhile, so neither the copy engine nor another such write touches
+ * those bytes of the target. Granules that it covers wholly need no copying any more: their bits
+ * are cleared first, and come back if either side fails. The data is copied to a buffer, as the
+ * guest may change its own while the two writes run.
  */
 #include "block/mirror-int.h"
 
 #include <errno.h>
 
 /*
- * A long write is forwarded in slices of this size, all at once. What is in flight shares a bound, and beyond it what the copy engine has not
- * taken of its own.
+ * A long write is forwarded in slices of this size, all at once. What is in flight shares a bound,
+ * and beyond it what the copy engine has not taken of its own.
  */
 #define ACTIVE_SLICE_BYTES (1 << 20)
 #define ACTIVE_MAX_BYTES   (3 << 20)
@@ -86,7 +88,10 @@ static int coroutine_fn source_co_write(MirrorBlockJob *s, const TargetWrite *t)
     return bdrv_co_pwrite_zeroes(s->filter->file, t->offset, t->bytes, t->flags);
 }
 
-/* The range is owned. Writes both sides; returns the source's result, and what goes wrong on the target is left dirty. */
+/*
+ * The range is owned. Writes both sides; returns the source's result, and what goes wrong on the
+ * target is left dirty.
+ */
 static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
 {
     int ret;
@@ -109,7 +114,10 @@ static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
     return ret;
 }
 
-/* The job hears of a target that failed; the guest's write has succeeded on the source and is not held up. */
+/*
+ * The job hears of a target that failed; the guest's write has succeeded on the source and is not
+ * held up.
+ */
 static void coroutine_fn active_co_target_failed(MirrorBlockJob *s, int error)
 {
     BlockErrorAction action =

@@ -2,10 +2,11 @@
 /*
  * The mirror's copy engine.
  *
- * An operation is a coroutine that owns a range of the target until it ends. The range's dirty bits are cleared before its first read;
- * if it fails they are set again and the error policy decides what follows. Zeroes are cheapest first: nothing where the target
- * reads as zeroes already, a write-zeroes request (which may deallocate), data. Data goes through bdrv_co_copy_range() where both
- * ends can do it, else through a bounded pool of buffers.
+ * An operation is a coroutine that owns a range of the target until it ends. The range's dirty bits
+ * are cleared before its first read; if it fails they are set again and the error policy decides
+ * what follows. Zeroes are cheapest first: nothing where the target reads as zeroes already, a
+ * write-zeroes request (which may deallocate), data. Data goes through bdrv_co_copy_range() where
+ * both ends can do it, else through a bounded pool of buffers.
  */
 #include "block/mirror-int.h"
 
@@ -17,7 +18,9 @@
 #define ZERO_STEP (64 << 10)
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
-/* Operations in flight: at least, at most, and how large one is that tells something about latency. */
+/*
+ * Operations in flight: at least, at most, and how large one is that tells something about latency.
+ */
 #define MIN_DEPTH       2
 #define MAX_DEPTH       32
 #define ADAPT_MIN_BYTES (256 << 10)
@@ -227,8 +230,8 @@ static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t b
 }
 
 /*
- * -ENOTSUP may be about one place only (compressed clusters), or about all. So it is tried again, more and more rarely as long as it goes
- * on being refused.
+ * -ENOTSUP may be about one place only (compressed clusters), or about all. So it is tried again,
+ * more and more rarely as long as it goes on being refused.
  */
 static bool may_copy_range(MirrorBlockJob *s)
 {
@@ -279,7 +282,10 @@ static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64
     return 0;
 }
 
-/* Asks what a dirtied range holds now, and copies that: a small write into a hole does not make the whole granule data. */
+/*
+ * Asks what a dirtied range holds now, and copies that: a small write into a hole does not make the
+ * whole granule data.
+ */
 static int coroutine_fn mirror_co_copy_dirty(MirrorCopy *c, int64_t offset, int64_t bytes)
 {
     MirrorBlockJob *s = c->s;
@@ -340,7 +346,10 @@ static void measure_rate(MirrorBlockJob *s, int64_t bytes)
     }
 }
 
-/* One operation of data has ended: after as many as are in flight, looks whether that was a good number. */
+/*
+ * One operation of data has ended: after as many as are in flight, looks whether that was a good
+ * number.
+ */
 static void adapt_depth(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
 {
     int64_t per_mib = (int64_t)((double)elapsed_ns * (1 << 20) / (double)bytes);
@@ -502,8 +511,9 @@ static int64_t start_delay_ns(MirrorBlockJob *s)
 }
 
 /*
- * How many operations may be in flight: more as long as each takes hardly longer than the quickest have, fewer when they only wait for
- * each other. A local file settles at what its cores can copy, a distant server at what fills the line or the buffers.
+ * How many operations may be in flight: more as long as each takes hardly longer than the quickest
+ * have, fewer when they only wait for each other. A local file settles at what its cores can copy,
+ * a distant server at what fills the line or the buffers.
  */
 static bool has_room(const MirrorBlockJob *s)
 {

@@ -12,10 +12,10 @@
  *
  * Invariants that make the copy right:
  *
- *   1. A granule at or behind scan.issued that may differ from the target is dirty in `dirty`, or in flight. What lies ahead of
- *      scan.issued has not been copied at all.
- *   2. A dirty bit is cleared before the source is read, and the request path sets it after the source was written: a write that a
- *      read may have missed leaves its bit behind.
+ *   1. A granule at or behind scan.issued that may differ from the target is dirty in `dirty`, or
+ *      in flight. What lies ahead of scan.issued has not been copied at all.
+ *   2. A dirty bit is cleared before the source is read, and the request path sets it after the
+ *      source was written: a write that a read may have missed leaves its bit behind.
  *   3. No two ranges in `ops` overlap, so no two requests race on the same bytes of the target.
  *
  * Everything here runs in the graph's thread, but for what is marked.
@@ -85,7 +85,10 @@ typedef struct MirrorScan {
 
 /* Goes on finding extents if there is room; calls job_enter() when something was found. */
 void mirror_scan_kick(MirrorBlockJob *s);
-/* The next extent, cut to max_bytes if it is DATA; false when none has been found yet. Advances issued. */
+/*
+ * The next extent, cut to max_bytes if it is DATA; false when none has been found yet. Advances
+ * issued.
+ */
 bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent);
 /* Everything was found and taken. */
 bool mirror_scan_done(const MirrorBlockJob *s);
@@ -125,13 +128,14 @@ struct MirrorBlockJob {
     BlockdevOnError on_source_error, on_target_error;
     bool unmap;
     bool
-        target_plain; /* what the target does not hold reads as zeroes: no backing file will show through */
+        /* what the target does not hold reads as zeroes: no backing file will show through */
+        target_plain;
     MirrorBackingMode backing_mode;
     int64_t size;
     uint32_t granularity;
     int64_t buf_size;
     QemuCoSleep give_up; /* of the coroutine that gives up a hanging target, again and again */
-    size_t piece_bytes; /* of one buffer */
+    size_t piece_bytes;  /* of one buffer */
 
     /* Main thread writes, graph thread reads: atomics. */
     int copy_mode; /* MirrorCopyMode */
@@ -182,8 +186,8 @@ void mirror_note_idle(MirrorBlockJob *s);
 /* --- the engine (mirror-copy.c) --- */
 
 /*
- * Starts as many operations as make sense now. Returns 0, or how many ns to wait before it can start more. even_if_paused: inside the job's own
- * drained section.
+ * Starts as many operations as make sense now. Returns 0, or how many ns to wait before it can
+ * start more. even_if_paused: inside the job's own drained section.
  */
 int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused);
 /* Nothing in flight and nothing left to copy. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror job: start, main loop, READY, finish and pivot. block/mirror-int.h maps its parts and states what keeps the copy right.
+ * The mirror job: start, main loop, READY, finish and pivot. block/mirror-int.h maps its parts and
+ * states what keeps the copy right.
  *
  *   start     under a drained section: filter above the source, dirty bitmap on it; then the job runs
  *   phase 1   the scan feeds the copy engine; what guests write behind it gets dirty
@@ -22,15 +23,17 @@
 #define READY_BATCH_NS    (20 * SCALE_MS)
 #define READY_BATCH_BYTES (1 << 20)
 /*
- * Guests are held up while the rest is copied when that is expected to take no longer than this, by the rate seen so far, and not longer
- * than the deadline if it does.
+ * Guests are held up while the rest is copied when that is expected to take no longer than this, by
+ * the rate seen so far, and not longer than the deadline if it does.
  */
 #define FINAL_EXPECTED_NS (50 * SCALE_MS)
 #define FINAL_DEADLINE_NS (500 * SCALE_MS)
 #define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
-/* A target that was given up is given up again after this time, as long as anything waits for it. */
+/*
+ * A target that was given up is given up again after this time, as long as anything waits for it.
+ */
 #define GIVE_UP_AGAIN_NS (100 * SCALE_MS)
 /* Operations in flight at first. */
 #define START_DEPTH 4
@@ -78,7 +81,10 @@ static bool coroutine_fn flush_co_failed(MirrorBlockJob *s, int ret)
     }
 }
 
-/* Holds the guests up and copies what is left, if that is quick. True: source and target are equal, and guests still held. */
+/*
+ * Holds the guests up and copies what is left, if that is quick. True: source and target are equal,
+ * and guests still held.
+ */
 static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
@@ -113,7 +119,8 @@ static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
 {
     int ret;
 
-    mirror_update_progress(s); /* as they met: what guests write during the flush counts from READY on */
+    /* as they met: what guests write during the flush counts from READY on */
+    mirror_update_progress(s);
     ret = mirror_co_flush_target(s);
     if (ret < 0) {
         (void)flush_co_failed(s, ret);
@@ -264,7 +271,10 @@ static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
 
 /* --- pivot --- */
 
-/* Drained: copies what was left over by writes that could not be forwarded, and makes all of it durable. */
+/*
+ * Drained: copies what was left over by writes that could not be forwarded, and makes all of it
+ * durable.
+ */
 static int coroutine_fn settle_co_target(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
@@ -285,8 +295,8 @@ static int coroutine_fn settle_co_target(MirrorBlockJob *s)
 }
 
 /*
- * The backing file that the target gets at the pivot, a reference; *backing NULL: none. A node of the source's chain where it is the one that
- * the image names.
+ * The backing file that the target gets at the pivot, a reference; *backing NULL: none. A node of
+ * the source's chain where it is the one that the image names.
  */
 static bool coroutine_fn co_find_backing(MirrorBlockJob *s, BlockDriverState **backing,
                                          GError **errp)
@@ -520,8 +530,10 @@ void mirror_note_idle(MirrorBlockJob *s)
     }
 }
 
-
-/* More than once: an operation that was still reading the source may reach the target after it was given up, and hang there again. */
+/*
+ * More than once: an operation that was still reading the source may reach the target after it was
+ * given up, and hang there again.
+ */
 static void coroutine_fn give_up_co_entry(void *opaque)
 {
     MirrorBlockJob *s = opaque;
@@ -635,8 +647,9 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
 }
 
 /*
- * With sync=top and none the target is completed by a backing file that may come later: a write must not leave the rest of one of its
- * clusters to be filled with zeroes, so whole clusters are copied.
+ * With sync=top and none the target is completed by a backing file that may come later: a write
+ * must not leave the rest of one of its clusters to be filled with zeroes, so whole clusters are
+ * copied.
  */
 static uint32_t coroutine_fn effective_granularity(const MirrorOptions *opts)
 {

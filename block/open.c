@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Opening nodes: from schema options, and from the names that command lines, images and drive-mirror give. */
+/*
+ * Opening nodes: from schema options, and from the names that command lines, images and
+ * drive-mirror give.
+ */
 #include "block/graph.h"
 
 #include <errno.h>
@@ -154,7 +157,10 @@ static int inherited_flags(BlockDriverState *parent, int role)
     if (role & BDRV_CHILD_COW) {
         return flags & ~(BDRV_O_RDWR | BDRV_O_NO_FLUSH | BDRV_O_UNMAP);
     }
-    /* A parent passes down only what its own options let through, so what lies below may do everything. */
+    /*
+     * A parent passes down only what its own options let through, so what lies below may do
+     * everything.
+     */
     return (flags & ~BDRV_O_NO_FLUSH) | BDRV_O_UNMAP | BDRV_O_AUTO_RDONLY;
 }
 
@@ -380,7 +386,10 @@ static json_object *name_to_json(const char *filename, GError **errp)
     return obj;
 }
 
-/* Wraps protocol options into those of a format, unless obj (a json: name) names that format itself. */
+/*
+ * Wraps protocol options into those of a format, unless obj (a json: name) names that format
+ * itself.
+ */
 static json_object *wrap_in_format(json_object *obj, const char *format)
 {
     json_object *driver, *outer;

@@ -24,7 +24,10 @@ static void grow(uint8_t **buf, size_t *size, size_t max)
     *size = wanted;
 }
 
-/* Reads until the end or until there are `limit` bytes. Bytes or -errno; *buf is the caller's either way, of *size bytes. */
+/*
+ * Reads until the end or until there are `limit` bytes. Bytes or -errno; *buf is the caller's
+ * either way, of *size bytes.
+ */
 static ssize_t read_until_end(int fd, uint8_t **buf, size_t *size, size_t limit)
 {
     size_t done = 0;

@@ -2,8 +2,8 @@
 /*
  * QAPI values from JSON.
  *
- * The value under construction is always safe to free: memory starts as zero, and a discriminator or
- * alternate tag is set before what it selects is filled.
+ * The value under construction is always safe to free: memory starts as zero, and a discriminator
+ * or alternate tag is set before what it selects is filled.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -330,7 +330,9 @@ static bool decode_member(Decoder *dec, const QapiMember *member, char *obj, jso
     return decode_slot(dec, member->type, obj + member->offset, value, &path);
 }
 
-/* The members of a struct and, as they share one JSON object, of its branch. Counts them in *used. */
+/*
+ * The members of a struct and, as they share one JSON object, of its branch. Counts them in *used.
+ */
 static bool decode_members(Decoder *dec, const QapiType *type, char *obj, json_object *json,
                            const Path *path, size_t *used)
 {

@@ -9,8 +9,9 @@
  *              bool X_parse(const char *, X *, GError **).
  *   struct     members in snake_case, those of the base first. Structs, strings, lists and alternates
  *              are pointers and owned by the struct. An optional pointer is NULL when absent; an
- *              optional scalar, enum or list NAME has `bool has_NAME` before it (for a list, because
- *              NULL is the empty list; when encoding, a list that is not NULL counts as present).
+ *              optional scalar, enum or list NAME has `bool has_NAME` before it (for a list,
+ *              because NULL is the empty list; when encoding, a list that is not NULL counts as
+ *              present).
  *   union      a struct whose discriminator selects the member of `u` that holds the rest: u.qcow2.
  *              Branches without members of their own have no member in u.
  *   alternate  `json_type type` (json-c's) tells which member of `u` is set; a null has none.
@@ -21,12 +22,12 @@
  *   void qapi_free_X(X *)                                       NULL is fine; also g_autoptr(X)
  *   QAPI_CLONE(X, src)                                          a deep copy
  *
- * The same exists for each XList. Values have no owner thread and no locks: who holds the pointer may
- * use it. Names that C reserves (default, static, errno, unix, ...) get the prefix q_.
+ * The same exists for each XList. Values have no owner thread and no locks: who holds the pointer
+ * may use it. Names that C reserves (default, static, errno, unix, ...) get the prefix q_.
  *
- * Decoding checks everything the schema says: types, integer ranges, enum values, required members, and
- * that there are no others. Strings with an embedded NUL are refused. The error names the member by
- * its path ("file.server.port", "actions[2].type").
+ * Decoding checks everything the schema says: types, integer ranges, enum values, required members,
+ * and that there are no others. Strings with an embedded NUL are refused. The error names the
+ * member by its path ("file.server.port", "actions[2].type").
  */
 #ifndef FERRY_QAPI_CODEC_H
 #define FERRY_QAPI_CODEC_H
@@ -37,16 +38,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Containers within each other that are decoded; what is deeper would be too much for a coroutine's stack. */
+/*
+ * Containers within each other that are decoded; what is deeper would be too much for a coroutine's
+ * stack.
+ */
 #define QAPI_DECODE_MAX_DEPTH 100
 
 typedef enum QapiDecodeFlags {
     /* Values have the JSON type of the schema. */
     QAPI_DECODE_JSON = 0,
     /*
-     * Values may also be strings, as command lines have them: on/off, yes/no, true/false, y/n for bool;
-     * decimal, hexadecimal (0x) or octal (0) integers; sizes with a suffix k, M, G, T, P or E (powers of 1024);
-     * the empty string for null.
+     * Values may also be strings, as command lines have them: on/off, yes/no, true/false, y/n for
+     * bool; decimal, hexadecimal (0x) or octal (0) integers; sizes with a suffix k, M, G, T, P or E
+     * (powers of 1024); the empty string for null.
      */
     QAPI_DECODE_KEYVAL = 1 << 0,
     /* With KEYVAL: any integer may have a size's suffix, as -drive and file names have them. */
@@ -107,8 +111,8 @@ void qapi_free(const QapiType *type, void *value);
 void *qapi_clone(const QapiType *type, const void *value);
 
 /*
- * The same for a variable of any type: `slot` points to the bool, int64_t, enum, char *, X *, XList *...
- * qapi_slot_clear() leaves zero.
+ * The same for a variable of any type: `slot` points to the bool, int64_t, enum, char *, X *, XList
+ * *... qapi_slot_clear() leaves zero.
  */
 json_object *qapi_slot_encode(const QapiType *type, const void *slot);
 void qapi_slot_clear(const QapiType *type, void *slot);

@@ -69,7 +69,7 @@ static const struct {
     void coroutine_fn (*co_run)(void);
 } steps[] = {
     {"the guest to stop",
-     step_co_stop_guest}, /* it must not write while disks go; clients learn of the end */
+     step_co_stop_guest},          /* it must not write while disks go; clients learn of the end */
     {"jobs to end", step_co_jobs}, /* first: one that hangs may hold up the requests of clients */
     {"clients of exports to leave", step_co_exports},
     {"disks to be flushed", step_co_flush},

@@ -331,7 +331,10 @@ int coroutine_fn qcow2_co_alloc_link(BlockDriverState *bs, Qcow2Alloc *alloc)
     BDRVQcow2State *s = bs->opaque;
     uint32_t done = 0;
 
-    /* An L2 entry that is durable before the data shows what a former owner left in the host cluster. */
+    /*
+     * An L2 entry that is durable before the data shows what a former owner left in the host
+     * cluster.
+     */
     qcow2_note_ordered(s);
     while (done < alloc->nb_clusters) {
         uint64_t offset = alloc->start + ((uint64_t)done << s->cluster_bits);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Rebuilding refcounts of an image that was not closed properly: every reference in the image is counted, and the refcount
- * blocks are written anew from that. The dirty bit stays set until all is durable, so that a crash in between repeats the work.
+ * Rebuilding refcounts of an image that was not closed properly: every reference in the image is
+ * counted, and the refcount blocks are written anew from that. The dirty bit stays set until all is
+ * durable, so that a crash in between repeats the work.
  *
- * Metadata that contradicts itself (tables unaligned or outside of the file) ends the repair with an error and nothing written.
+ * Metadata that contradicts itself (tables unaligned or outside of the file) ends the repair with
+ * an error and nothing written.
  */
 #include "block/qcow2/qcow2.h"
 
@@ -11,7 +13,10 @@
 #include "block/qcow2/bitmap.h"
 #include "util/error.h"
 
-/* References may lie behind the end of the file by this much: clusters that were linked but not filled. */
+/*
+ * References may lie behind the end of the file by this much: clusters that were linked but not
+ * filled.
+ */
 #define MAX_CLUSTERS_BEYOND_END 65536
 
 typedef struct RefMap {
@@ -188,7 +193,10 @@ static uint64_t blocks_needed(const RefMap *map)
     return (map->nb + (1ULL << s->refblock_bits) - 1) >> s->refblock_bits;
 }
 
-/* Places for missing refcount blocks and, when it is too small, for a new table: behind everything else. */
+/*
+ * Places for missing refcount blocks and, when it is too small, for a new table: behind everything
+ * else.
+ */
 static bool place_missing(RefMap *map, uint64_t **table, uint64_t *size, uint64_t *table_offset)
 {
     BDRVQcow2State *s = map->bs->opaque;
@@ -284,7 +292,10 @@ static bool fix_copied(const RefMap *map, uint64_t *entry)
     uint64_t host = *entry & QCOW2_OFFSET_MASK, fixed = *entry & ~QCOW2_OFLAG_COPIED;
     bool changed;
 
-    /* A table that lay where the repair has written holds other entries now than those that were counted. */
+    /*
+     * A table that lay where the repair has written holds other entries now than those that were
+     * counted.
+     */
     if (!host || (*entry & QCOW2_OFLAG_COMPRESSED) || host >> s->cluster_bits >= map->nb) {
         return false;
     }

@@ -7,7 +7,9 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
-/* zlib's window as a power of two, stored raw (no header): what every reader of the format expects. */
+/*
+ * zlib's window as a power of two, stored raw (no header): what every reader of the format expects.
+ */
 #define DEFLATE_WINDOW_BITS (-12)
 
 typedef struct CompressJob {
@@ -56,7 +58,10 @@ static int inflate_job(void *opaque)
     strm.next_out = job->dst;
     strm.avail_out = job->dst_bytes;
     ret = inflate(&strm, Z_FINISH);
-    /* What follows in the last sector belongs to somebody else: running out of room is the ordinary end. */
+    /*
+     * What follows in the last sector belongs to somebody else: running out of room is the ordinary
+     * end.
+     */
     ret = (ret == Z_STREAM_END || ret == Z_BUF_ERROR) && strm.avail_out == 0 ? 0 : -EIO;
     inflateEnd(&strm);
     return ret;

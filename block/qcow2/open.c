@@ -172,8 +172,9 @@ static bool coroutine_fn co_read_header(BlockDriverState *bs, GError **errp)
 }
 
 /*
- * The external data file: only what the option `data-file` grants. The name in the image comes from whoever made the image, and opening
- * it unasked would give them any file that this process can reach; it is quoted for the user and no more.
+ * The external data file: only what the option `data-file` grants. The name in the image comes from
+ * whoever made the image, and opening it unasked would give them any file that this process can
+ * reach; it is quoted for the user and no more.
  */
 static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevRef *ref,
                                            GError **errp)
@@ -191,9 +192,11 @@ static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevR
     }
     if (!ref) {
         error_setg(errp,
-                   "'data-file' is required for this image: it keeps its data in an external data file%s%s%s, "
+                   "'data-file' is required for this image: it keeps its data in an external data "
+                   "file%s%s%s, "
                    "which is opened only when the option names it",
-                   name && *name ? " ('" : "", name && *name ? name : "", name && *name ? "')" : "");
+                   name && *name ? " ('" : "", name && *name ? name : "",
+                   name && *name ? "')" : "");
         return false;
     }
     s->data_file = bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp);

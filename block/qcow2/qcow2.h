@@ -16,11 +16,11 @@
  *
  * What reaches the disk, and when: writeback.c takes a snapshot of all dirty metadata at one
  * instant and writes it in stages: refcount blocks, (barrier) refcount table, (barrier) L2 slices,
- * (barrier) L1 entries. A later stage refers only to what an earlier stage or an earlier writeback made
- * durable. Clusters that lose their last reference are put on a list and are counted down only when
- * the L2 tables that dropped them are durable and no request from before that is still using them
- * (free.c). With lazy refcounts the dirty bit is durable before the first change and the first two
- * stages wait until close.
+ * (barrier) L1 entries. A later stage refers only to what an earlier stage or an earlier writeback
+ * made durable. Clusters that lose their last reference are put on a list and are counted down only
+ * when the L2 tables that dropped them are durable and no request from before that is still using
+ * them (free.c). With lazy refcounts the dirty bit is durable before the first change and the first
+ * two stages wait until close.
  *
  * Threads: all in the graph's thread. s->lock (coroutine) excludes changes of the metadata from
  * each other; it may be held across metadata reads but never across guest data I/O. Looking up a

@@ -7,7 +7,10 @@
 
 #define SNAPSHOT_ENTRY_BYTES 40
 #define SNAPSHOT_MAX_EXTRA   1024
-/* Ids and names are 16-bit lengths, so this is the most a table of legal entries can need per snapshot, and a cap on all. */
+/*
+ * Ids and names are 16-bit lengths, so this is the most a table of legal entries can need per
+ * snapshot, and a cap on all.
+ */
 #define SNAPSHOT_MAX_TABLE_BYTES (64u << 20)
 /* L2 tables of all snapshots together that writes can be checked against; 32 MiB of memory. */
 #define SNAPSHOT_MAX_L2_TABLES (4 << 20)
