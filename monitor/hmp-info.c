@@ -3,6 +3,7 @@
 #include <string.h>
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
+#include "util/cutils.h"
 #include "util/version.h"
 
 static const char *str(json_object *json, const char *member)
@@ -209,6 +210,17 @@ static void coroutine_fn info_blockstats(HMPOutput *out, const HMPCommand *cmd, 
 
 /* --- jobs --- */
 
+/* "45.2 % done, 1.5 GiB left, running": what a person wants to know of it. */
+static void print_progress(HMPOutput *out, json_object *item)
+{
+    int64_t done = json_object_get_int64(sub(item, "offset"));
+    int64_t len = json_object_get_int64(sub(item, "len"));
+    g_autofree char *left = size_to_str(MAX(len - done, 0));
+
+    hmp_printf(out, "    %.1f %% done, %s left, %s\n",
+               len > 0 ? 100.0 * (double)done / (double)len : 100.0, left, str(item, "status"));
+}
+
 static void print_block_job(HMPOutput *out, json_object *item)
 {
     if (!strcmp(str(item, "type"), "stream")) {
@@ -219,6 +231,7 @@ static void print_block_job(HMPOutput *out, json_object *item)
                    str(item, "type"), str(item, "device"), str(item, "offset"), str(item, "len"),
                    str(item, "speed"));
     }
+    print_progress(out, item);
 }
 
 static void coroutine_fn info_block_jobs(HMPOutput *out, const HMPCommand *cmd, int argc,

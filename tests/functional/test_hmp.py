@@ -143,3 +143,15 @@ def test_session_quits(vmm, work):
     assert vm.wait('SHUTDOWN')['data']['reason'] == 'host-qmp-quit'
     assert vm.wait_exit() == 0
     one.sock.close()
+
+
+def test_info_block_jobs_tells_how_far_it_is(vm):
+    for name in ('source', 'target'):
+        vm.cmd('blockdev-add', driver='null-co', node_name=name, size=64 << 20, read_zeroes=False)
+    vm.cmd('blockdev-mirror', job_id='m', device='source', target='target', sync='full')
+    vm.wait('BLOCK_JOB_READY')
+    text = vm.hmp('info block-jobs')
+    assert 'Type mirror, device m: Completed 67108864 of 67108864 bytes, speed limit 0 bytes/s' in text
+    assert '100.0 % done, 0 B left, ready' in text
+    vm.cmd('block-job-cancel', device='m', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED')
