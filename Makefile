@@ -41,7 +41,7 @@ install: all
 	DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild
 
 docs: all
-	@echo "Guides: docs/*.md; generated reference: $(BUILD)/docs"
+	@echo "Guides: docs/*.md; generated: $(BUILD)/qapi/qmp-reference.md, $(BUILD)/docs/qemu-system-x86_64.1"
 
 clean:
 	[ ! -e $(BUILD)/build.ninja ] || ninja -C $(BUILD) clean
