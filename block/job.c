@@ -317,6 +317,7 @@ static void coroutine_fn job_co_entry(void *opaque)
 void job_start(Job *job)
 {
     job_ref(job);
+    job->start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     __atomic_store_n(&job->busy, true, __ATOMIC_SEQ_CST);
     job_event(job, JOB_EVENT_START);
     aio_co_schedule(job->aio_context, qemu_coroutine_create(job_co_entry, job));

@@ -90,7 +90,8 @@ struct Job {
     bool auto_finalize, auto_dismiss;
     bool user_paused;
     JobTxn *txn;
-    GError *err; /* why it failed, once ret < 0 */
+    int64_t start_ns; /* QEMU_CLOCK_REALTIME of job_start(); 0: not started */
+    GError *err;      /* why it failed, once ret < 0 */
     int ret;
     TAILQ_ENTRY(Job) all_jobs;
     TAILQ_ENTRY(Job) txn_jobs;

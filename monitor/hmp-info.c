@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* HMP "info": the answers of QMP's queries for people to read. */
 #include <string.h>
+#include "block/job.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
 #include "util/cutils.h"
@@ -210,15 +211,30 @@ static void coroutine_fn info_blockstats(HMPOutput *out, const HMPCommand *cmd, 
 
 /* --- jobs --- */
 
-/* "45.2 % done, 1.5 GiB left, running": what a person wants to know of it. */
+/*
+ * "45.2 % done, 1.5 GiB left, 162 MiB/s, 9 s to go, running": what a person wants to know of it.
+ * The rate is the average since the job began.
+ */
 static void print_progress(HMPOutput *out, json_object *item)
 {
     int64_t done = json_object_get_int64(sub(item, "offset"));
     int64_t len = json_object_get_int64(sub(item, "len"));
     g_autofree char *left = size_to_str(MAX(len - done, 0));
+    Job *job = job_get(str(item, "device"));
+    double seconds = 0;
 
-    hmp_printf(out, "    %.1f %% done, %s left, %s\n",
-               len > 0 ? 100.0 * (double)done / (double)len : 100.0, left, str(item, "status"));
+    if (job && job->start_ns) {
+        seconds = (double)(qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - job->start_ns) / 1e9;
+    }
+    hmp_printf(out, "    %.1f %% done, %s left, ",
+               len > 0 ? 100.0 * (double)done / (double)len : 100.0, left);
+    if (done > 0 && seconds > 0) {
+        double rate = (double)done / seconds;
+        g_autofree char *text = size_to_str((uint64_t)rate);
+
+        hmp_printf(out, "%s/s, %.0f s to go, ", text, (double)MAX(len - done, 0) / rate);
+    }
+    hmp_printf(out, "%s\n", str(item, "status"));
 }
 
 static void print_block_job(HMPOutput *out, json_object *item)
