@@ -519,7 +519,13 @@ static bool has_room(const MirrorBlockJob *s)
 {
     int64_t one = s->copy_range_refusals ? (int64_t)s->piece_bytes : COPY_RANGE_BUFFER;
     int64_t limit = MIN(s->buf_size / one, MAX_DEPTH);
-    int depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
+    int depth;
+
+    if (s->host_target && !s->copy_range_refusals) {
+        /* Workers that write to one file take turns at its lock: more of them than cores only spin. */
+        limit = MIN(limit, (int64_t)g_get_num_processors());
+    }
+    depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
 
     return s->in_flight < MIN(depth, MIRROR_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
 }

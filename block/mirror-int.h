@@ -134,6 +134,7 @@ struct MirrorBlockJob {
     int64_t size;
     uint32_t granularity;
     int64_t buf_size;
+    bool host_target;    /* the target's bytes end in a file of this host */
     QemuCoSleep give_up; /* of the coroutine that gives up a hanging target, again and again */
     size_t piece_bytes;  /* of one buffer */
 

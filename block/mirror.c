@@ -610,6 +610,15 @@ static const JobDriver mirror_job_driver = {
 
 /* --- start --- */
 
+/* The chain of primary children leads to a file of this host. */
+static bool ends_in_host_file(BlockDriverState *bs)
+{
+    while (bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs->drv && bs->drv->bdrv_get_read_fd;
+}
+
 static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t granularity)
 {
     BlockDriverState *target;
@@ -632,6 +641,7 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
         s->piece_bytes /= 2;
     }
     s->depth = START_DEPTH;
+    s->host_target = ends_in_host_file(s->target_bs);
     LIST_INIT(&s->ops);
     qemu_co_queue_init(&s->op_ended);
     qemu_co_queue_init(&s->buffer_freed);
