@@ -309,6 +309,11 @@ char *bdrv_describe_in_flight(BlockDriverState *bs);
 /* Flushes and drains every graph; start of shutdown. */
 void coroutine_fn bdrv_co_drain_all(void);
 /*
+ * Writes back the caches of every node that is open for writing, those that nobody uses included.
+ * 0, or the first -errno; the others are flushed nevertheless.
+ */
+int coroutine_fn bdrv_co_flush_all(void);
+/*
  * Closes all that is left; end of shutdown. Nodes still referenced by anybody are reported as bugs
  * under -trace only.
  */

@@ -287,3 +287,24 @@ void coroutine_fn bdrv_co_drain_all(void)
         bdrv_co_unref(bs);
     }
 }
+
+int coroutine_fn bdrv_co_flush_all(void)
+{
+    BlockDriverState *bs;
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
+    int ret = 0;
+
+    TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
+        if (!bs->closing && !bdrv_is_read_only(bs)) {
+            bdrv_ref(bs);
+            g_ptr_array_add(all, bs);
+        }
+    }
+    for (guint i = 0; i < all->len; i++) {
+        int flushed = bdrv_co_flush(g_ptr_array_index(all, i));
+
+        ret = ret < 0 ? ret : flushed;
+        bdrv_co_unref(g_ptr_array_index(all, i));
+    }
+    return ret;
+}

@@ -2,7 +2,7 @@
 /* qemu-system-x86_64: start, serve, end. */
 #include <stdlib.h>
 #include "system/cmdline.h"
-#include "system/runstate.h"
+#include "accel/runstate.h"
 #include "system/shutdown.h"
 #include "system/startup.h"
 #include "util/aio.h"

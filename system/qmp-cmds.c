@@ -4,7 +4,7 @@
 #include "qapi/qapi-commands-misc.h"
 #include "qapi/qapi-commands-run-state.h"
 #include "system/cmdline.h"
-#include "system/runstate.h"
+#include "accel/runstate.h"
 #include "system/uuid.h"
 
 bool coroutine_fn qmp_quit(GError **errp)

@@ -12,7 +12,7 @@
 #include "monitor/monitor.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qom/user-creatable.h"
-#include "system/runstate.h"
+#include "accel/runstate.h"
 
 static const char *current_step = "the shutdown to begin";
 

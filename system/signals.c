@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
-#include "system/runstate.h"
+#include "accel/runstate.h"
 #include "system/shutdown.h"
 #include "util/aio.h"
 #include "util/error.h"

@@ -18,7 +18,7 @@
 #include "system/cmdline.h"
 #include "system/daemon.h"
 #include "system/objects.h"
-#include "system/runstate.h"
+#include "accel/runstate.h"
 #include "system/signals.h"
 #include "util/aio.h"
 #include "util/error.h"

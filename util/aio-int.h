@@ -92,6 +92,12 @@ struct AioDiskRequest {
     bool fua;
 };
 
+/* Called around every wait of the context that has them. */
+typedef struct AioWaitHooks {
+    void (*before)(void);
+    void (*after)(void);
+} AioWaitHooks;
+
 struct AioContext {
     /* Any thread, atomically. */
     int refs;
@@ -107,6 +113,7 @@ struct AioContext {
     unsigned n_watches; /* size of watches[], indexed by fd */
     TimerList timers;
     bool polling;
+    const AioWaitHooks *wait_hooks; /* NULL: none */
 };
 
 /* Runs `post` in ctx's thread at its next turn. Any thread. */

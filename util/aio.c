@@ -195,7 +195,13 @@ static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
             timeout_ns = 0;
         }
     }
-    ctx->ops->wait(ctx, timeout_ns);
+    if (ctx->wait_hooks) {
+        ctx->wait_hooks->before();
+        ctx->ops->wait(ctx, timeout_ns);
+        ctx->wait_hooks->after();
+    } else {
+        ctx->ops->wait(ctx, timeout_ns);
+    }
     if (__atomic_load_n(&ctx->sleeping, __ATOMIC_RELAXED)) {
         __atomic_store_n(&ctx->sleeping, false, __ATOMIC_RELAXED);
     }

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The main thread's event loop, and coroutines run to their end before that loop starts. */
-#include "util/aio.h"
+#include "util/aio-int.h"
+#include "util/bql.h"
 #include "util/coroutine-int.h"
 
 static AioContext *main_context;
+
+/* The main thread has the big lock whenever it does not wait. */
+static const AioWaitHooks big_lock_hooks = {
+    .before = bql_main_unlock,
+    .after = bql_main_lock,
+};
 
 bool qemu_init_main_loop(GError **errp)
 {
@@ -13,6 +20,8 @@ bool qemu_init_main_loop(GError **errp)
         return false;
     }
     aio_context_attach_thread(main_context);
+    main_context->wait_hooks = &big_lock_hooks;
+    bql_main_lock();
     return true;
 }
 

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Run state: the table of its changes, and the one function that makes them. */
+#include "accel/runstate.h"
+
+#include <glib.h>
+#include "block/block.h"
+#include "qapi/qapi-events-run-state.h"
+#include "util/aio.h"
+#include "util/queue.h"
+
+#define S(state) (1u << RUN_STATE_##state)
+
+/* What stops a running guest, other than its migration. */
+#define STOPS                                                                             \
+    (S(DEBUG) | S(INTERNAL_ERROR) | S(IO_ERROR) | S(PAUSED) | S(SHUTDOWN) | S(WATCHDOG) | \
+     S(GUEST_PANICKED) | S(SUSPENDED))
+/* Where every stopped guest that is whole may go: on, to another host, into a snapshot. */
+#define LEAVES (S(RUNNING) | S(FINISH_MIGRATE) | S(SAVE_VM) | S(RESTORE_VM) | S(SHUTDOWN))
+
+/* from: the states that may follow. Every state may follow itself. */
+static const unsigned transitions[RUN_STATE__MAX] = {
+    /* not started yet; a guest may arrive here as well */
+    [RUN_STATE_PRELAUNCH] = LEAVES | S(INMIGRATE) | S(PAUSED),
+    [RUN_STATE_RUNNING] = STOPS | S(FINISH_MIGRATE) | S(SAVE_VM) | S(RESTORE_VM) | S(COLO),
+    [RUN_STATE_PAUSED] = LEAVES | S(POSTMIGRATE) | S(COLO),
+    [RUN_STATE_IO_ERROR] = LEAVES | S(PAUSED),
+    [RUN_STATE_DEBUG] = LEAVES | S(PAUSED),
+    [RUN_STATE_WATCHDOG] = LEAVES | S(PAUSED) | S(PRELAUNCH),
+    [RUN_STATE_INTERNAL_ERROR] = LEAVES | S(PAUSED) | S(PRELAUNCH),
+    [RUN_STATE_GUEST_PANICKED] = LEAVES | S(PAUSED) | S(PRELAUNCH),
+    [RUN_STATE_SUSPENDED] = LEAVES | S(PAUSED) | S(PRELAUNCH),
+    [RUN_STATE_SHUTDOWN] = LEAVES | S(PAUSED) | S(PRELAUNCH),
+    /* the stream says in which state the guest was; it stays as it was if it may not run yet */
+    [RUN_STATE_INMIGRATE] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE) | S(COLO),
+    /* its guest leaves, or comes back to the state it had */
+    [RUN_STATE_FINISH_MIGRATE] = STOPS | S(RUNNING) | S(PRELAUNCH) | S(POSTMIGRATE) | S(COLO),
+    /* somebody takes back a guest that has left */
+    [RUN_STATE_POSTMIGRATE] = LEAVES | S(PAUSED) | S(PRELAUNCH),
+    [RUN_STATE_SAVE_VM] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE),
+    [RUN_STATE_RESTORE_VM] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE),
+    [RUN_STATE_COLO] = S(RUNNING) | S(PRELAUNCH) | S(SHUTDOWN),
+};
+
+struct VMChangeStateEntry {
+    VMChangeStateHandler *cb;
+    void *opaque;
+    int priority;
+    TAILQ_ENTRY(VMChangeStateEntry) next; /* ascending priority */
+};
+TAILQ_HEAD(HandlerList, VMChangeStateEntry);
+
+static struct {
+    RunState state;
+    bool no_autostart;
+    struct HandlerList handlers;
+    int cause; /* atomic: the ShutdownCause that was asked for */
+} vm = {
+    .state = RUN_STATE_PRELAUNCH,
+    .handlers = TAILQ_HEAD_INITIALIZER(vm.handlers),
+    .cause = SHUTDOWN_CAUSE_NONE,
+};
+
+RunState runstate_get(void)
+{
+    return vm.state;
+}
+
+bool runstate_check(RunState state)
+{
+    return vm.state == state;
+}
+
+bool runstate_is_running(void)
+{
+    return vm.state == RUN_STATE_RUNNING;
+}
+
+bool runstate_may_become(RunState to)
+{
+    return vm.state == to || (transitions[vm.state] & 1u << to);
+}
+
+static void call_handlers(void)
+{
+    bool running = runstate_is_running();
+    RunState state = vm.state;
+    VMChangeStateEntry *entry;
+
+    if (running) {
+        TAILQ_FOREACH(entry, &vm.handlers, next) {
+            entry->cb(entry->opaque, running, state);
+        }
+    } else {
+        TAILQ_FOREACH_REVERSE(entry, &vm.handlers, HandlerList, next)
+        {
+            entry->cb(entry->opaque, running, state);
+        }
+    }
+}
+
+void runstate_set(RunState state)
+{
+    g_assert(runstate_may_become(state));
+    if (vm.state != state) {
+        vm.state = state;
+        call_handlers();
+    }
+}
+
+bool runstate_get_autostart(void)
+{
+    return !vm.no_autostart;
+}
+
+void runstate_set_autostart(bool autostart)
+{
+    vm.no_autostart = !autostart;
+}
+
+VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *cb, void *opaque,
+                                                          int priority)
+{
+    VMChangeStateEntry *entry = g_new0(VMChangeStateEntry, 1), *other;
+
+    *entry = (VMChangeStateEntry){.cb = cb, .opaque = opaque, .priority = priority};
+    TAILQ_FOREACH(other, &vm.handlers, next) {
+        if (other->priority > priority) {
+            TAILQ_INSERT_BEFORE(other, entry, next);
+            return entry;
+        }
+    }
+    TAILQ_INSERT_TAIL(&vm.handlers, entry, next);
+    return entry;
+}
+
+VMChangeStateEntry *qemu_add_vm_change_state_handler(VMChangeStateHandler *cb, void *opaque)
+{
+    return qemu_add_vm_change_state_handler_prio(cb, opaque, VM_CHANGE_STATE_PRIORITY_DEFAULT);
+}
+
+void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry)
+{
+    TAILQ_REMOVE(&vm.handlers, entry, next);
+    g_free(entry);
+}
+
+void vm_start(void)
+{
+    if (!runstate_is_running()) {
+        runstate_set(RUN_STATE_RUNNING);
+        qapi_event_send_resume();
+    }
+}
+
+bool vm_stop(RunState state)
+{
+    bool ran = runstate_is_running();
+
+    if (runstate_may_become(state)) {
+        runstate_set(state);
+    }
+    if (ran) {
+        qapi_event_send_stop();
+    }
+    return ran;
+}
+
+int coroutine_fn vm_co_stop(RunState state)
+{
+    vm_stop(state);
+    bdrv_co_drain_all();
+    return bdrv_co_flush_all();
+}
+
+void qemu_system_shutdown_request(ShutdownCause cause)
+{
+    int none = SHUTDOWN_CAUSE_NONE;
+
+    if (__atomic_compare_exchange_n(&vm.cause, &none, (int)cause, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST)) {
+        aio_notify(qemu_get_aio_context());
+    }
+}
+
+ShutdownCause qemu_shutdown_cause(void)
+{
+    return (ShutdownCause)__atomic_load_n(&vm.cause, __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The big lock: exclusion, fairness beside a busy main loop, calls into the main loop. */
+#include "util/bql.h"
+
+#include <glib.h>
+#include "util/aio.h"
+
+enum { THREADS = 4, ROUNDS = 2000 };
+
+static uint64_t guarded; /* under the big lock */
+static int finished;     /* atomic */
+
+static void *count_thread(void *opaque)
+{
+    g_assert_false(bql_locked());
+    for (int i = 0; i < ROUNDS; i++) {
+        bql_lock();
+        g_assert_true(bql_locked());
+        guarded++;
+        bql_unlock();
+    }
+    __atomic_add_fetch(&finished, 1, __ATOMIC_RELEASE);
+    aio_notify(qemu_get_aio_context());
+    return NULL;
+}
+
+static void run_threads(bool busy)
+{
+    GThread *threads[THREADS];
+
+    guarded = 0;
+    __atomic_store_n(&finished, 0, __ATOMIC_RELAXED);
+    g_assert_true(bql_locked());
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = g_thread_new("count", count_thread, NULL);
+    }
+    while (__atomic_load_n(&finished, __ATOMIC_ACQUIRE) < THREADS) {
+        guarded++;
+        guarded--; /* a thread that came in between would be lost */
+        aio_poll(qemu_get_aio_context(), !busy);
+    }
+    g_assert_cmpuint(guarded, ==, THREADS * ROUNDS);
+    for (int i = 0; i < THREADS; i++) {
+        g_thread_join(threads[i]);
+    }
+}
+
+static void test_idle_loop(void)
+{
+    run_threads(false);
+}
+
+/* A loop that never sleeps must let the others in nevertheless. */
+static void test_busy_loop(void)
+{
+    run_threads(true);
+}
+
+static void coroutine_fn add_co(void *opaque)
+{
+    int *sum = opaque;
+
+    g_assert_true(bql_locked());
+    g_assert_true(aio_context_in_own_thread(qemu_get_aio_context()));
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_US);
+    *sum += 1;
+}
+
+static void *call_thread(void *opaque)
+{
+    int *sum = opaque;
+
+    for (int i = 0; i < 100; i++) {
+        main_loop_run_co(add_co, sum);
+        g_assert_cmpint(*sum, ==, i + 1);
+    }
+    __atomic_add_fetch(&finished, 1, __ATOMIC_RELEASE);
+    aio_notify(qemu_get_aio_context());
+    return NULL;
+}
+
+static void test_run_co(void)
+{
+    int sum = 0;
+    GThread *thread;
+
+    __atomic_store_n(&finished, 0, __ATOMIC_RELAXED);
+    thread = g_thread_new("call", call_thread, &sum);
+    while (!__atomic_load_n(&finished, __ATOMIC_ACQUIRE)) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_thread_join(thread);
+    g_assert_cmpint(sum, ==, 100);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_assert_true(qemu_init_main_loop(NULL));
+    g_test_add_func("/bql/idle-loop", test_idle_loop);
+    g_test_add_func("/bql/busy-loop", test_busy_loop);
+    g_test_add_func("/bql/run-co", test_run_co);
+    return g_test_run();
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The big lock: who holds it may look at and change the guest's devices and configuration.
+ *
+ * The main thread holds it whenever its event loop does not wait, so code that runs in the main
+ * loop never takes it. Other threads (vCPUs, migration) take it for as long as they touch devices,
+ * and never across I/O on a channel or a disk. Threads get it in the order in which they asked: a
+ * busy main loop cannot starve the others. It does not nest, and it protects no block graph: those
+ * belong to their AioContext (block/block.h).
+ *
+ * Lock order: the big lock before any other lock. A thread that holds it must not wait for another
+ * thread that may want it.
+ */
+#ifndef FERRY_UTIL_BQL_H
+#define FERRY_UTIL_BQL_H
+
+#include <stdbool.h>
+#include "util/coroutine.h"
+
+/* Any thread but the main thread, which has it. */
+void bql_lock(void);
+void bql_unlock(void);
+/* Whether the calling thread holds it. */
+bool bql_locked(void);
+
+/* For main() and the wait of the main loop; the main thread takes it at the first call. */
+void bql_main_lock(void);
+void bql_main_unlock(void);
+
+/*
+ * Runs entry(opaque) as a coroutine in the main thread's loop and waits until it returns. Any
+ * thread but the main thread, without the big lock.
+ */
+void main_loop_run_co(CoroutineEntry *entry, void *opaque);
+
+#endif
