@@ -258,7 +258,8 @@ struct BlockDriverState {
     CoQueue flush_queue;
     bool active_flush;
     uint64_t write_gen, flushed_gen; /* skip flushes that have nothing to make durable */
-    LIST_HEAD(, BdrvDirtyBitmap) dirty_bitmaps;
+    TAILQ_HEAD(, BdrvDirtyBitmap) dirty_bitmaps;
+    GHashTable *named_bitmaps;       /* name -> BdrvDirtyBitmap; NULL while there was none */
     int copy_on_read;                /* > 0: reads populate this node */
     uint64_t wr_highest_offset;      /* end of the highest write, bytes: BlockDeviceStats */
     uint64_t write_threshold_offset; /* BLOCK_WRITE_THRESHOLD event above this; 0: off */

@@ -27,14 +27,14 @@ struct BdrvDirtyBitmap {
     void (*notify)(void *opaque);
     void *notify_opaque;
     LIST_HEAD(, ExpectedMark) expected;
-    LIST_ENTRY(BdrvDirtyBitmap) next; /* bs->dirty_bitmaps */
+    TAILQ_ENTRY(BdrvDirtyBitmap) next; /* bs->dirty_bitmaps */
 };
 
 BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
                                           const char *name, GError **errp)
 {
     int64_t size = bdrv_getlength(bs);
-    BdrvDirtyBitmap *bitmap, *last = NULL, *other;
+    BdrvDirtyBitmap *bitmap;
 
     if (!granularity) {
         granularity = BDRV_BITMAP_DEFAULT_GRANULARITY;
@@ -65,13 +65,12 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     bitmap->hb = hbitmap_new(size, granularity);
     bitmap->enabled = true;
     LIST_INIT(&bitmap->expected);
-    LIST_FOREACH(other, &bs->dirty_bitmaps, next) {
-        last = other;
-    }
-    if (last) {
-        LIST_INSERT_AFTER(last, bitmap, next);
-    } else {
-        LIST_INSERT_HEAD(&bs->dirty_bitmaps, bitmap, next);
+    TAILQ_INSERT_TAIL(&bs->dirty_bitmaps, bitmap, next);
+    if (name) {
+        if (!bs->named_bitmaps) {
+            bs->named_bitmaps = g_hash_table_new(g_str_hash, g_str_equal);
+        }
+        g_hash_table_insert(bs->named_bitmaps, bitmap->name, bitmap);
     }
     return bitmap;
 }
@@ -86,7 +85,10 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
     LIST_FOREACH_SAFE(mark, &bitmap->expected, next, next) {
         g_free(mark);
     }
-    LIST_REMOVE(bitmap, next);
+    TAILQ_REMOVE(&bitmap->bs->dirty_bitmaps, bitmap, next);
+    if (bitmap->name) {
+        g_hash_table_remove(bitmap->bs->named_bitmaps, bitmap->name);
+    }
     hbitmap_free(bitmap->hb);
     g_free(bitmap->name);
     g_free(bitmap);
@@ -94,26 +96,20 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
 
 void bdrv_release_all_dirty_bitmaps(BlockDriverState *bs)
 {
-    while (!LIST_EMPTY(&bs->dirty_bitmaps)) {
-        bdrv_release_dirty_bitmap(LIST_FIRST(&bs->dirty_bitmaps));
+    while (!TAILQ_EMPTY(&bs->dirty_bitmaps)) {
+        bdrv_release_dirty_bitmap(TAILQ_FIRST(&bs->dirty_bitmaps));
     }
+    g_clear_pointer(&bs->named_bitmaps, g_hash_table_destroy);
 }
 
 BdrvDirtyBitmap *bdrv_find_dirty_bitmap(BlockDriverState *bs, const char *name)
 {
-    BdrvDirtyBitmap *bitmap;
-
-    LIST_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
-        if (bitmap->name && strcmp(bitmap->name, name) == 0) {
-            return bitmap;
-        }
-    }
-    return NULL;
+    return bs->named_bitmaps ? g_hash_table_lookup(bs->named_bitmaps, name) : NULL;
 }
 
 BdrvDirtyBitmap *bdrv_dirty_bitmap_next(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
 {
-    return bitmap ? LIST_NEXT(bitmap, next) : LIST_FIRST(&bs->dirty_bitmaps);
+    return bitmap ? TAILQ_NEXT(bitmap, next) : TAILQ_FIRST(&bs->dirty_bitmaps);
 }
 
 const char *bdrv_dirty_bitmap_name(const BdrvDirtyBitmap *bitmap)
@@ -299,7 +295,7 @@ void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BdrvDirtyBitmap *bitmap;
 
-    LIST_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
+    TAILQ_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
         int64_t at = offset, len = bytes;
         bool was_clean;
 
@@ -320,7 +316,7 @@ BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
     BlockDirtyInfoList *list = NULL, **tail = &list;
     BdrvDirtyBitmap *bitmap;
 
-    LIST_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
+    TAILQ_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
         BlockDirtyInfo *info = g_new0(BlockDirtyInfo, 1);
 
         info->name = g_strdup(bitmap->name);
@@ -342,7 +338,7 @@ void bdrv_dirty_bitmap_truncate(BlockDriverState *bs, int64_t bytes)
 {
     BdrvDirtyBitmap *bitmap;
 
-    LIST_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
+    TAILQ_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
         hbitmap_truncate(bitmap->hb, bytes);
     }
 }

@@ -45,7 +45,7 @@ BlockDriverState *bdrv_new(void)
         LIST_INIT(&bs->op_blockers[i]);
     }
     LIST_INIT(&bs->tracked_requests);
-    LIST_INIT(&bs->dirty_bitmaps);
+    TAILQ_INIT(&bs->dirty_bitmaps);
     qemu_co_queue_init(&bs->flush_queue);
     bs->cumulative_shared = BLK_PERM_ALL;
     TAILQ_INSERT_TAIL(&block_graph()->nodes, bs, all_nodes);

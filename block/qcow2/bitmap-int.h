@@ -11,6 +11,8 @@
 /* Data of one bitmap. */
 #define QCOW2_MAX_BITMAP_BYTES (512u << 20)
 
+/* What its entry takes in the directory. */
+uint64_t qcow2_bitmap_entry_bytes(const Qcow2Bitmap *b);
 /* The directory as on disk; the caller frees. */
 uint8_t *qcow2_bitmaps_serialize(const GArray *bitmaps, uint64_t *bytes);
 /* The table, host-endian; the caller frees. NULL with errp. */

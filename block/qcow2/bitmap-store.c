@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Storing persistent dirty bitmaps. Everything is written to new clusters; the header then switches
- * to the new directory in one write, and the old clusters are freed. A failure or crash before that
- * leaves the old bitmaps, marked as in use.
+ * Storing and removing persistent dirty bitmaps. Everything is written to new clusters; the header
+ * then switches to the new directory in one write, and the old clusters are freed. A failure or
+ * crash before that leaves the old bitmaps, marked as in use.
  */
 #include "block/dirty-bitmap.h"
 #include "block/qcow2/bitmap-int.h"
 
 #include <errno.h>
 #include "util/bufferiszero.h"
+#include "util/error.h"
 
 typedef struct Store {
     BlockDriverState *bs;
@@ -110,6 +111,15 @@ static bool is_kept(BlockDriverState *bs, const Qcow2Bitmap *old)
     return !old->loaded || (bitmap && bdrv_dirty_bitmap_inconsistent(bitmap));
 }
 
+static void append_copy(GArray *bitmaps, const Qcow2Bitmap *old)
+{
+    Qcow2Bitmap b = *old;
+
+    b.name = g_strdup(old->name);
+    b.extra = old->extra ? g_bytes_ref(old->extra) : NULL;
+    g_array_append_val(bitmaps, b);
+}
+
 static int coroutine_fn co_collect(Store *st)
 {
     BDRVQcow2State *s = st->bs->opaque;
@@ -119,10 +129,7 @@ static int coroutine_fn co_collect(Store *st)
     for (guint i = 0; s->bitmaps && i < s->bitmaps->len; i++) {
         const Qcow2Bitmap *old = &g_array_index(s->bitmaps, Qcow2Bitmap, i);
         if (is_kept(st->bs, old)) {
-            Qcow2Bitmap b = *old;
-            b.name = g_strdup(old->name);
-            b.extra = old->extra ? g_bytes_ref(old->extra) : NULL;
-            g_array_append_val(st->bitmaps, b);
+            append_copy(st->bitmaps, old);
         }
     }
     while (ret == 0 && (bitmap = bdrv_dirty_bitmap_next(st->bs, bitmap))) {
@@ -133,17 +140,22 @@ static int coroutine_fn co_collect(Store *st)
     return ret;
 }
 
-/* Frees the old directory and the old bitmaps that were not kept. */
-static void coroutine_fn co_free_old(BlockDriverState *bs, GArray *old, uint64_t dir_offset,
-                                     uint64_t dir_bytes)
+/* Frees the old directory and the old bitmaps whose tables the new directory does not have. */
+static void coroutine_fn co_free_old(Store *st, uint64_t dir_offset, uint64_t dir_bytes)
 {
+    BlockDriverState *bs = st->bs;
     BDRVQcow2State *s = bs->opaque;
+    g_autoptr(GHashTable) kept = g_hash_table_new(g_int64_hash, g_int64_equal);
 
+    for (guint i = 0; i < st->bitmaps->len; i++) {
+        g_hash_table_add(kept, &g_array_index(st->bitmaps, Qcow2Bitmap, i).table_offset);
+    }
     qcow2_free_later(bs, dir_offset, dir_bytes, QCOW2_DISCARD_OTHER);
-    for (guint i = 0; old && i < old->len; i++) {
-        const Qcow2Bitmap *b = &g_array_index(old, Qcow2Bitmap, i);
-        g_autofree uint64_t *table =
-            is_kept(bs, b) ? NULL : qcow2_co_bitmap_read_table(bs, b, NULL);
+    for (guint i = 0; s->bitmaps && i < s->bitmaps->len; i++) {
+        const Qcow2Bitmap *b = &g_array_index(s->bitmaps, Qcow2Bitmap, i);
+        g_autofree uint64_t *table = g_hash_table_contains(kept, &b->table_offset)
+                                         ? NULL
+                                         : qcow2_co_bitmap_read_table(bs, b, NULL);
 
         for (uint32_t j = 0; table && j < b->table_size; j++) {
             if (table[j] & QCOW2_OFFSET_MASK) {
@@ -201,7 +213,7 @@ static int coroutine_fn co_switch(Store *st)
         h->autoclear_features = old_autoclear;
         return ret;
     }
-    co_free_old(st->bs, s->bitmaps, old_offset, old_bytes);
+    co_free_old(st, old_offset, old_bytes);
     return 0;
 }
 
@@ -220,11 +232,46 @@ static bool nothing_to_do(BlockDriverState *bs)
     return !any;
 }
 
+static Store *store_new(BlockDriverState *bs)
+{
+    Store *st = g_new0(Store, 1);
+
+    st->bs = bs;
+    st->bitmaps = g_array_new(FALSE, TRUE, sizeof(Qcow2Bitmap));
+    st->taken = g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree));
+    return st;
+}
+
+/* Switches to the new directory if all went well so far, else gives back what was taken. */
+static int coroutine_fn co_finish(Store *st, int ret)
+{
+    BDRVQcow2State *s = st->bs->opaque;
+
+    if (ret == 0) {
+        ret = co_switch(st);
+    }
+    if (ret == 0) {
+        qcow2_bitmaps_free(s->bitmaps);
+        s->bitmaps = g_steal_pointer(&st->bitmaps);
+    } else {
+        qemu_co_mutex_lock(&s->lock);
+        for (guint i = 0; i < st->taken->len; i++) {
+            const Qcow2PendingFree *run = &g_array_index(st->taken, Qcow2PendingFree, i);
+            qcow2_co_unalloc(st->bs, run->first << s->cluster_bits,
+                             (uint64_t)run->count << s->cluster_bits);
+        }
+        qemu_co_mutex_unlock(&s->lock);
+    }
+    qcow2_bitmaps_free(st->bitmaps);
+    g_array_free(st->taken, TRUE);
+    g_free(st);
+    return ret;
+}
+
 int coroutine_fn qcow2_co_bitmaps_store(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
-    Store st = {.bs = bs};
-    int ret;
+    Store *st;
 
     if (nothing_to_do(bs)) {
         return 0;
@@ -232,25 +279,116 @@ int coroutine_fn qcow2_co_bitmaps_store(BlockDriverState *bs)
     if (s->header.version < 3) {
         return -ENOTSUP;
     }
-    st.bitmaps = g_array_new(FALSE, TRUE, sizeof(Qcow2Bitmap));
-    st.taken = g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree));
-    ret = co_collect(&st);
-    if (ret == 0) {
-        ret = co_switch(&st);
-    }
-    if (ret == 0) {
-        qcow2_bitmaps_free(s->bitmaps);
-        s->bitmaps = g_steal_pointer(&st.bitmaps);
-    } else {
-        qemu_co_mutex_lock(&s->lock);
-        for (guint i = 0; i < st.taken->len; i++) {
-            const Qcow2PendingFree *run = &g_array_index(st.taken, Qcow2PendingFree, i);
-            qcow2_co_unalloc(bs, run->first << s->cluster_bits,
-                             (uint64_t)run->count << s->cluster_bits);
+    st = store_new(bs);
+    return co_finish(st, co_collect(st));
+}
+
+/* --- what commands ask for --- */
+
+static const Qcow2Bitmap *find_stored(BDRVQcow2State *s, const char *name)
+{
+    for (guint i = 0; s->bitmaps && i < s->bitmaps->len; i++) {
+        const Qcow2Bitmap *b = &g_array_index(s->bitmaps, Qcow2Bitmap, i);
+
+        if (strcmp(b->name, name) == 0) {
+            return b;
         }
-        qemu_co_mutex_unlock(&s->lock);
     }
-    qcow2_bitmaps_free(st.bitmaps);
-    g_array_free(st.taken, TRUE);
-    return ret;
+    return NULL;
+}
+
+/* The directory that would be stored now: bitmaps and bytes. */
+static void count_future(BlockDriverState *bs, uint64_t *count, uint64_t *bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap = NULL;
+
+    *count = *bytes = 0;
+    for (guint i = 0; s->bitmaps && i < s->bitmaps->len; i++) {
+        const Qcow2Bitmap *b = &g_array_index(s->bitmaps, Qcow2Bitmap, i);
+
+        if (is_kept(bs, b)) {
+            *count += 1;
+            *bytes += qcow2_bitmap_entry_bytes(b);
+        }
+    }
+    while ((bitmap = bdrv_dirty_bitmap_next(bs, bitmap))) {
+        if (is_stored_anew(bitmap)) {
+            const Qcow2Bitmap b = {.name = (char *)bdrv_dirty_bitmap_name(bitmap)};
+
+            *count += 1;
+            *bytes += qcow2_bitmap_entry_bytes(&b);
+        }
+    }
+}
+
+static bool check_room(BlockDriverState *bs, const char *name, uint32_t granularity, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    const Qcow2Bitmap b = {.name = (char *)name};
+    uint64_t per_cluster = s->cluster_size * 8 * granularity, count, bytes;
+    uint64_t clusters = s->header.size / per_cluster + !!(s->header.size % per_cluster);
+
+    if (clusters << s->cluster_bits > QCOW2_MAX_BITMAP_BYTES) {
+        error_setg(errp, "Too much space will be occupied by the bitmap. Use larger granularity");
+        return false;
+    }
+    count_future(bs, &count, &bytes);
+    if (count >= QCOW2_MAX_BITMAPS) {
+        error_setg(errp, "Maximum number of persistent bitmaps (%u) is already reached",
+                   (unsigned)QCOW2_MAX_BITMAPS);
+        return false;
+    }
+    if (bytes + qcow2_bitmap_entry_bytes(&b) > QCOW2_MAX_BITMAP_DIR_BYTES) {
+        error_setg(errp, "Not enough space in the bitmap directory");
+        return false;
+    }
+    return true;
+}
+
+bool coroutine_fn qcow2_co_can_store_new_bitmap(BlockDriverState *bs, const char *name,
+                                                uint32_t granularity, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    const Qcow2Bitmap *same = find_stored(s, name);
+    bool ok = false;
+
+    if (s->header.version < 3) {
+        error_setg(errp, "Cannot store dirty bitmaps in qcow2 v2 files");
+    } else if (same && is_kept(bs, same)) {
+        error_setg(errp, "Bitmap with the same name is already stored");
+    } else {
+        ok = check_room(bs, name, granularity, errp);
+    }
+    if (!ok) {
+        g_prefix_error(errp, "Can't make bitmap '%s' persistent in '%s': ", name,
+                       bdrv_get_device_or_node_name(bs));
+    }
+    return ok;
+}
+
+bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs, const char *name,
+                                                GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    const Qcow2Bitmap *victim = find_stored(s, name);
+    Store *st;
+    int ret;
+
+    if (!victim) {
+        return true;
+    }
+    st = store_new(bs);
+    for (guint i = 0; i < s->bitmaps->len; i++) {
+        const Qcow2Bitmap *b = &g_array_index(s->bitmaps, Qcow2Bitmap, i);
+
+        if (b != victim) {
+            append_copy(st->bitmaps, b);
+        }
+    }
+    ret = co_finish(st, qcow2_co_prepare_write(bs));
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to remove bitmap '%s' from file", name);
+    }
+    return ret == 0;
 }

@@ -50,9 +50,12 @@ static bool check_entry(const BDRVQcow2State *s, const Qcow2Bitmap *b, GError **
     return true;
 }
 
-/* Parses the entry at buf[*pos]; the array owns what it gets even on failure. */
+/*
+ * Parses the entry at buf[*pos] into s->bitmaps, which owns what it gets even on failure. names are
+ * those of the entries before.
+ */
 static bool parse_entry(const BDRVQcow2State *s, const uint8_t *buf, uint64_t bytes, uint64_t *pos,
-                        GArray *bitmaps, GError **errp)
+                        GHashTable *names, GError **errp)
 {
     const uint8_t *p = buf + *pos;
     uint64_t left = bytes - *pos, need;
@@ -77,14 +80,11 @@ static bool parse_entry(const BDRVQcow2State *s, const uint8_t *buf, uint64_t by
     b.extra = extra_bytes ? g_bytes_new(p + QCOW2_BITMAP_ENTRY_BYTES, extra_bytes) : NULL;
     b.name = g_strndup((const char *)p + QCOW2_BITMAP_ENTRY_BYTES + extra_bytes, name_bytes);
     *pos += (need + 7) & ~7ULL;
-    for (guint i = 0; i < bitmaps->len; i++) {
-        if (!strcmp(g_array_index(bitmaps, Qcow2Bitmap, i).name, b.name)) {
-            error_setg(errp, "two bitmaps are named '%s'", b.name);
-            g_array_append_val(bitmaps, b);
-            return false;
-        }
+    g_array_append_val(s->bitmaps, b);
+    if (!g_hash_table_add(names, b.name)) {
+        error_setg(errp, "two bitmaps are named '%s'", b.name);
+        return false;
     }
-    g_array_append_val(bitmaps, b);
     return check_entry(s, &b, errp);
 }
 
@@ -92,6 +92,7 @@ bool coroutine_fn qcow2_co_bitmaps_read_directory(BlockDriverState *bs, GError *
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t bytes = s->header.bitmap_directory_size, pos = 0;
+    g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
     g_autofree uint8_t *buf = NULL;
     int ret;
 
@@ -106,7 +107,7 @@ bool coroutine_fn qcow2_co_bitmaps_read_directory(BlockDriverState *bs, GError *
     }
     s->bitmaps = g_array_new(FALSE, TRUE, sizeof(Qcow2Bitmap));
     while (pos < bytes) {
-        if (!parse_entry(s, buf, bytes, &pos, s->bitmaps, errp)) {
+        if (!parse_entry(s, buf, bytes, &pos, names, errp)) {
             g_prefix_error(errp, "Could not read the bitmap directory: ");
             return false;
         }
@@ -119,7 +120,7 @@ bool coroutine_fn qcow2_co_bitmaps_read_directory(BlockDriverState *bs, GError *
     return true;
 }
 
-static uint64_t entry_bytes(const Qcow2Bitmap *b)
+uint64_t qcow2_bitmap_entry_bytes(const Qcow2Bitmap *b)
 {
     return (QCOW2_BITMAP_ENTRY_BYTES + strlen(b->name) +
             (b->extra ? g_bytes_get_size(b->extra) : 0) + 7) &
@@ -132,7 +133,7 @@ uint8_t *qcow2_bitmaps_serialize(const GArray *bitmaps, uint64_t *bytes)
 
     *bytes = 0;
     for (guint i = 0; i < bitmaps->len; i++) {
-        *bytes += entry_bytes(&g_array_index(bitmaps, Qcow2Bitmap, i));
+        *bytes += qcow2_bitmap_entry_bytes(&g_array_index(bitmaps, Qcow2Bitmap, i));
     }
     p = buf = g_malloc0(MAX(*bytes, 1));
     for (guint i = 0; i < bitmaps->len; i++) {
@@ -151,7 +152,7 @@ uint8_t *qcow2_bitmaps_serialize(const GArray *bitmaps, uint64_t *bytes)
             memcpy(p + QCOW2_BITMAP_ENTRY_BYTES, extra, extra_bytes);
         }
         memcpy(p + QCOW2_BITMAP_ENTRY_BYTES + extra_bytes, b->name, strlen(b->name));
-        p += entry_bytes(b);
+        p += qcow2_bitmap_entry_bytes(b);
     }
     return buf;
 }

@@ -42,6 +42,19 @@ int coroutine_fn qcow2_co_bitmaps_mark_in_use(BlockDriverState *bs) G_GNUC_WARN_
 /* Writes the node's persistent bitmaps and frees what they replace. Nothing else is in flight. */
 int coroutine_fn qcow2_co_bitmaps_store(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 /*
+ * bdrv_co_can_store_new_dirty_bitmap: whether the image's limits leave room for one more besides
+ * those that the node has.
+ */
+bool coroutine_fn qcow2_co_can_store_new_bitmap(BlockDriverState *bs, const char *name,
+                                                uint32_t granularity,
+                                                GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * bdrv_co_remove_persistent_dirty_bitmap: takes it out of the directory, durably, and frees its
+ * clusters. The node is drained.
+ */
+bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs, const char *name,
+                                                GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
  * Calls visit for every run of host clusters that bitmaps occupy, with the directory; ends when it
  * is false.
  */

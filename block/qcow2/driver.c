@@ -3,6 +3,7 @@
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/options.h"
 #include "util/error.h"
 
@@ -86,21 +87,21 @@ static void coroutine_fn qcow2_co_reopen_commit(BDRVReopenState *state)
     BlockDriverState *bs = state->bs;
     g_autoptr(GError) err = NULL;
 
-    qcow2_options_start_timer(bs, NULL);
+    qcow2_clean_timer_stop(bs);
     if (!qcow2_options_apply(bs, &state->options->u.qcow2, &err)) {
         error_report("%s", err->message); /* was checked in prepare */
     }
-    qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
+    qcow2_clean_timer_start(bs);
 }
 
 static void qcow2_detach_aio_context(BlockDriverState *bs)
 {
-    qcow2_options_start_timer(bs, NULL);
+    qcow2_clean_timer_stop(bs);
 }
 
 static void qcow2_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
 {
-    qcow2_options_start_timer(bs, ctx);
+    qcow2_clean_timer_start(bs);
 }
 
 static void qcow2_refresh_filename(BlockDriverState *bs)
@@ -133,6 +134,8 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_refresh_limits = qcow2_refresh_limits,
     .bdrv_has_zero_init = qcow2_has_zero_init,
     .bdrv_co_create = qcow2_co_create,
+    .bdrv_co_can_store_new_dirty_bitmap = qcow2_co_can_store_new_bitmap,
+    .bdrv_co_remove_persistent_dirty_bitmap = qcow2_co_remove_stored_bitmap,
     .bdrv_co_change_backing_file = qcow2_co_change_backing_file,
     .bdrv_detach_aio_context = qcow2_detach_aio_context,
     .bdrv_attach_aio_context = qcow2_attach_aio_context,

@@ -270,7 +270,7 @@ static void free_state(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
-    timer_free(s->clean_timer);
+    qcow2_clean_timer_stop(bs);
     qcow2_cache_free(s->l2_cache);
     qcow2_cache_free(s->refblock_cache);
     qcow2_refcount_close(bs);
@@ -378,7 +378,7 @@ bool coroutine_fn qcow2_co_open(BlockDriverState *bs, const BlockdevOptions *opt
     if (!co_check_flags(bs, errp) || !co_open_bitmaps(bs, errp)) {
         goto fail;
     }
-    qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
+    qcow2_clean_timer_start(bs);
     return true;
 fail:
     free_state(bs);
@@ -461,7 +461,7 @@ bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp)
         if (qcow2_options_apply(bs, &bs->options->u.qcow2, errp) && co_load_tables(bs, errp)) {
             publish(bs);
             if (co_check_flags(bs, errp) && co_open_bitmaps(bs, errp)) {
-                qcow2_options_start_timer(bs, bdrv_get_aio_context(bs));
+                qcow2_clean_timer_start(bs);
                 return true;
             }
         }

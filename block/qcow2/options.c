@@ -202,31 +202,3 @@ bool qcow2_options_apply(BlockDriverState *bs, const BlockdevOptionsQcow2 *o, GE
                                         BLKDBG_REFBLOCK_LOAD, co_clean_caches);
     return true;
 }
-
-static void arm_timer(BDRVQcow2State *s)
-{
-    timer_mod_ns(s->clean_timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
-                                     (int64_t)s->cache_clean_interval * NANOSECONDS_PER_SECOND);
-}
-
-static void clean_timer_cb(void *opaque)
-{
-    BlockDriverState *bs = opaque;
-    BDRVQcow2State *s = bs->opaque;
-
-    qcow2_cache_age(s->l2_cache);
-    qcow2_cache_age(s->refblock_cache);
-    arm_timer(s);
-}
-
-void qcow2_options_start_timer(BlockDriverState *bs, AioContext *ctx)
-{
-    BDRVQcow2State *s = bs->opaque;
-
-    timer_free(s->clean_timer);
-    s->clean_timer = NULL;
-    if (ctx && s->cache_clean_interval) {
-        s->clean_timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, clean_timer_cb, bs);
-        arm_timer(s);
-    }
-}

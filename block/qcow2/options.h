@@ -21,7 +21,11 @@ bool qcow2_options_apply(BlockDriverState *bs, const BlockdevOptionsQcow2 *o,
 /* Checks only. */
 bool qcow2_options_check(BlockDriverState *bs, const BlockdevOptionsQcow2 *o,
                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* Starts (or, with ctx NULL, stops) cleaning the caches by age. */
-void qcow2_options_start_timer(BlockDriverState *bs, AioContext *ctx);
+/*
+ * Starts and stops cleaning the caches by age, as the options say (clean-timer.c). Graph's thread,
+ * or main thread while drained.
+ */
+void qcow2_clean_timer_start(BlockDriverState *bs);
+void qcow2_clean_timer_stop(BlockDriverState *bs);
 
 #endif

@@ -125,6 +125,8 @@ typedef struct Qcow2Alloc {
     LIST_ENTRY(Qcow2Alloc) list;
 } Qcow2Alloc;
 
+typedef struct Qcow2CleanTimer Qcow2CleanTimer;
+
 typedef struct BDRVQcow2State {
     /* --- constant while open --- */
     Qcow2Header header;
@@ -204,7 +206,7 @@ typedef struct BDRVQcow2State {
     bool corruption_signalled;
     /* -1: not known yet; 1: the file has holes below data clusters (preallocation) */
     int sparse_file;
-    QEMUTimer *clean_timer;
+    Qcow2CleanTimer *clean_timer; /* NULL: none runs */
 } BDRVQcow2State;
 
 static inline uint64_t qcow2_cluster_start(const BDRVQcow2State *s, uint64_t offset)

@@ -3,6 +3,8 @@
 import json
 import struct
 
+import pytest
+
 import ferry
 from disk_io import Disk
 
@@ -95,3 +97,198 @@ def test_dirty_image_is_repaired(vmm, work):
         assert disk.holds(i + 1, i * 300 * KIB, 100 * KIB)
     vm.quit()
     ferry.check_qcow2(path)
+
+
+def add(vm, name, **options):
+    vm.cmd('block-dirty-bitmap-add', node='disk', name=name, persistent=True, **options)
+
+
+def node_bitmaps(vm, node='disk'):
+    info = next(n for n in vm.cmd('query-named-block-nodes') if n['node-name'] == node)
+    return {b['name']: b for b in info.get('dirty-bitmaps', [])}
+
+
+@pytest.fixture
+def disk(vm, work):
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
+    vm.add('file', 'disk-file', filename=str(path))
+    vm.add('qcow2', 'disk', file='disk-file')
+    vm.image = path
+    return vm
+
+
+def store(vm):
+    """A reopen writes the bitmaps, as closing does."""
+    vm.cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'disk', 'file': 'disk-file'}])
+
+
+def test_new_persistent_bitmap_is_read_by_stock(disk, vmm):
+    add(disk, 'on')
+    add(disk, 'off', disabled=True, granularity=512)
+    add(disk, 'gone')
+    disk.cmd('block-dirty-bitmap-add', node='disk', name='memory')
+    assert {n: (b['persistent'], b['recording']) for n, b in node_bitmaps(disk).items()} == {
+        'on': (True, True), 'off': (True, False), 'gone': (True, True), 'memory': (False, True)}
+    assert Disk(disk).write(1, MIB, 128 * KIB)
+    disk.cmd('block-dirty-bitmap-merge', node='disk', target='off', bitmaps=['on'])
+    disk.cmd('block-dirty-bitmap-remove', node='disk', name='gone')
+    disk.quit()
+    assert bitmaps(disk.image) == {'on': ['auto'], 'off': []}
+    ferry.check_qcow2(disk.image)
+    assert dirty_extents(vmm, disk.image, 'on') == [(MIB, 128 << 10)]
+    assert dirty_extents(vmm, disk.image, 'off') == [(MIB, 128 << 10)]
+
+
+def test_bitmap_is_taken_up_again_and_goes_on_recording(disk, vmm):
+    add(disk, 'b')
+    assert Disk(disk).write(1, 0, 64 * KIB)
+    disk.quit()
+    vm = vmm()
+    vm.add_file(disk.image, 'qcow2', 'disk')
+    assert node_bitmaps(vm)['b'] == {'name': 'b', 'count': 64 * KIB, 'granularity': 64 * KIB, 'recording': True,
+                                     'busy': False, 'persistent': True}
+    assert Disk(vm).write(2, MIB, 64 * KIB)
+    vm.quit()
+    assert dirty_extents(vmm, disk.image, 'b') == [(0, 64 * KIB), (MIB, 64 * KIB)]
+    ferry.qemu_img('bitmap', '--remove', disk.image, 'b')
+    ferry.check_qcow2(disk.image)
+
+
+@pytest.mark.parametrize('inconsistent', [False, True])
+def test_removing_a_bitmap_takes_it_out_of_the_image_at_once(vmm, work, inconsistent):
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
+    for name in ('a', 'b', 'c'):
+        ferry.qemu_img('bitmap', '--add', path, name)
+    if inconsistent:
+        vm = vmm()
+        vm.add_file(path, 'qcow2', 'disk')
+        vm.kill()
+    vm = vmm()
+    vm.add_file(path, 'qcow2', 'disk')
+    vm.cmd('block-dirty-bitmap-remove', node='disk', name='b')
+    assert bitmaps(path) == {'a': ['auto', 'in-use'], 'c': ['auto', 'in-use']}
+    add(vm, 'b', disabled=True)
+    vm.quit()
+    mark = ['auto', 'in-use'] if inconsistent else ['auto']
+    assert bitmaps(path) == {'a': mark, 'b': [], 'c': mark}
+    for name in ('a', 'b', 'c'):
+        ferry.qemu_img('bitmap', '--remove', path, name)
+    ferry.check_qcow2(path)
+
+
+def test_last_bitmap_removed_leaves_none(disk):
+    add(disk, 'b')
+    store(disk)
+    assert bitmaps(disk.image) == {'b': ['auto']}
+    disk.cmd('block-dirty-bitmap-remove', node='disk', name='b')
+    assert bitmaps(disk.image) == {}
+    disk.quit()
+    ferry.check_qcow2(disk.image)
+
+
+def test_aborted_removal_keeps_the_bitmap(disk, vmm):
+    add(disk, 'b')
+    store(disk)
+    assert Disk(disk).write(1, 0, 64 * KIB)
+    with pytest.raises(ferry.QMPError, match='abort'):
+        disk.cmd('transaction', actions=[
+            {'type': 'block-dirty-bitmap-remove', 'data': {'node': 'disk', 'name': 'b'}},
+            {'type': 'block-dirty-bitmap-add', 'data': {'node': 'disk', 'name': 'new', 'persistent': True}},
+            {'type': 'abort', 'data': {}}])
+    assert list(node_bitmaps(disk)) == ['b']
+    disk.quit()
+    assert bitmaps(disk.image) == {'b': ['auto']}
+    assert dirty_extents(vmm, disk.image, 'b') == [(0, 64 * KIB)]
+    ferry.check_qcow2(disk.image)
+
+
+def test_transaction_hands_recording_over_to_a_new_persistent_bitmap(disk, vmm):
+    """A checkpoint as backup tools make it: the old bitmap freezes where the new one begins."""
+    add(disk, 'old')
+    io = Disk(disk)
+    assert io.write(1, 0, 64 * KIB)
+    disk.cmd('transaction', actions=[
+        {'type': 'block-dirty-bitmap-add', 'data': {'node': 'disk', 'name': 'new', 'persistent': True}},
+        {'type': 'block-dirty-bitmap-disable', 'data': {'node': 'disk', 'name': 'old'}}])
+    assert io.write(2, MIB, 64 * KIB)
+    disk.quit()
+    assert bitmaps(disk.image) == {'old': [], 'new': ['auto']}
+    assert dirty_extents(vmm, disk.image, 'old') == [(0, 64 * KIB)]
+    assert dirty_extents(vmm, disk.image, 'new') == [(MIB, 64 * KIB)]
+
+
+def test_killed_process_leaves_no_bitmap_to_be_trusted(disk):
+    add(disk, 'stored')
+    store(disk)
+    add(disk, 'new')
+    assert Disk(disk).write(1, 0, 64 * KIB)
+    assert bitmaps(disk.image) == {'stored': ['auto', 'in-use']}
+    disk.kill()
+    assert bitmaps(disk.image) == {'stored': ['auto', 'in-use']}
+    ferry.check_qcow2(disk.image, leaks=True)
+
+
+def test_persistent_bitmaps_an_image_cannot_hold_are_refused(vmm, work):
+    vm = vmm()
+    old = ferry.make_image(work / 'v2.qcow2', SIZE, 'qcow2', options='compat=0.10')
+    new = ferry.make_image(work / 'v3.qcow2', SIZE, 'qcow2')
+    big = ferry.make_image(work / 'big.qcow2', 4 << 40, 'qcow2')
+    vm.add_file(old, 'qcow2', 'v2')
+    vm.add_file(new, 'qcow2', 'ro', read_only=True)
+    vm.add_file(big, 'qcow2', 'big')
+    for node, options, message in (
+            ('v2', {}, "Can't make bitmap 'b' persistent in 'v2': Cannot store dirty bitmaps in qcow2 v2 files"),
+            ('ro', {}, 'read-only'),
+            ('big', {'granularity': 512}, "Can't make bitmap 'b' persistent in 'big': Too much space")):
+        with pytest.raises(ferry.QMPError, match=message):
+            vm.cmd('block-dirty-bitmap-add', node=node, name='b', persistent=True, **options)
+        assert node_bitmaps(vm, node) == {}
+
+
+def test_persistent_bitmap_in_an_iothread(vmm, work):
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
+    vm = vmm('-object', 'iothread,id=t')
+    vm.add_file(path, 'qcow2', 'disk')
+    vm.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(vm.workdir / 'nbd')}})
+    vm.cmd('block-export-add', type='nbd', id='e', node_name='disk', writable=True, iothread='t')
+    uri = f'nbd+unix:///disk?socket={vm.workdir}/nbd'
+    for name in ('a', 'b'):
+        add(vm, name)
+    client = ferry.nbd_connect(uri)
+    client.pwrite(b'x' * 4096, 0)
+    client.shutdown()
+    vm.cmd('block-dirty-bitmap-remove', node='disk', name='b')
+    vm.quit()
+    assert bitmaps(path) == {'a': ['auto']}
+    assert dirty_extents(vmm, path, 'a') == [(0, 64 * KIB)]
+    ferry.check_qcow2(path)
+
+
+def test_very_many_bitmaps_cost_no_more_than_their_number(vmm, work):
+    """As many bitmaps as a directory may hold: opened within the time any test has."""
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
+    ferry.qemu_img('bitmap', '--add', path, 'b0')
+    count = 65535
+    with open(path, 'r+b') as file:
+        header = bytearray(file.read(65536))
+        at = header.index(struct.pack('>II', 0x23852875, 24))
+        offset = struct.unpack_from('>Q', header, at + 24)[0]
+        file.seek(offset)
+        table, size, flags, kind, bits = struct.unpack('>QIIBB', file.read(18))
+        entries = b''
+        for i in range(count):
+            name = b'b%06d' % i
+            entry = struct.pack('>QIIBBHI', table, size, flags | 1, kind, bits, len(name), 0) + name
+            entries += entry + bytes(-len(entry) % 8)
+        start = 1 << 30
+        file.seek(start)
+        file.write(entries)
+        struct.pack_into('>IIQQ', header, at + 8, count, 0, len(entries), start)
+        file.seek(0)
+        file.write(header)
+    vm = vmm()
+    vm.add_file(path, 'qcow2', 'disk', read_only=True)
+    for name in ('b000000', f'b{count - 1:06}'):
+        with pytest.raises(ferry.QMPError, match='inconsistent'):
+            vm.cmd('block-dirty-bitmap-enable', node='disk', name=name)
+    vm.quit()
