@@ -10,6 +10,7 @@
 /* A request whose form is right. The members are borrowed from the JSON value. */
 typedef struct QmpParsed {
     const char *name;
+    bool cut;               /* the name goes on after a NUL, so there is no such command */
     json_object *arguments; /* NULL: none */
     json_object *id;        /* NULL: none */
     bool has_id;
@@ -73,6 +74,7 @@ static bool parse_command_name(QmpParsed *parsed, const char *member, json_objec
         return false;
     }
     parsed->name = json_object_get_string(value);
+    parsed->cut = strlen(parsed->name) != (size_t)json_object_get_string_len(value);
     parsed->oob = !strcmp(member, "exec-oob");
     return true;
 }
@@ -112,8 +114,8 @@ static bool parse_request(QmpParsed *parsed, const QmpState *state, json_object 
 /* The command, if it exists and may run now; NULL and errp. */
 static const QmpCommand *find_command(const QmpParsed *parsed, const QmpState *state, GError **errp)
 {
-    const QmpCommand *cmd = qmp_find_command(parsed->name);
-    bool negotiates = !strcmp(parsed->name, "qmp_capabilities");
+    const QmpCommand *cmd = parsed->cut ? NULL : qmp_find_command(parsed->name);
+    bool negotiates = cmd && !strcmp(parsed->name, "qmp_capabilities");
 
     if (!state->negotiated && !negotiates) {
         error_set_class(errp, FERRY_ERROR_COMMAND_NOT_FOUND,

@@ -35,6 +35,7 @@ struct JsonStream {
     size_t depth;                 /* of open brackets */
     char closers[JSON_MAX_DEPTH]; /* the brackets that are to come, innermost last */
     size_t number;                /* 1 + where in text a number has begun, or 0 */
+    size_t string;                /* where in text the last string has begun */
     size_t parts;                 /* brackets opened, strings, and commas outside of strings */
     ScanState state;
     char quote;    /* that ends the string */
@@ -79,6 +80,7 @@ static void stream_reset(JsonStream *stream)
     }
     stream->depth = 0;
     stream->number = 0;
+    stream->string = 0;
     stream->parts = 0;
     stream->state = SCAN_BETWEEN;
     stream->skipping = false;
@@ -201,6 +203,7 @@ static void open_string(JsonStream *stream, char quote)
 {
     stream->quote = quote;
     stream->state = SCAN_STRING;
+    stream->string = stream->text->len;
     keep_char(stream, '"');
 }
 
@@ -236,6 +239,31 @@ static void scan_string(JsonStream *stream, char c)
     }
 }
 
+/* True when the last string has an escaped NUL. */
+static bool string_has_nul(const JsonStream *stream)
+{
+    static const char nul[] = "u0000";
+    const char *text = stream->text->str + stream->string;
+
+    for (; *text; text++) {
+        if (*text == '\\' && !strncmp(++text, nul, strlen(nul))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * json-c ends the names of members at a NUL, so that one would be taken for another; members are
+ * all that a colon follows.
+ */
+static void check_member_name(JsonStream *stream)
+{
+    if (!stream->skipping && string_has_nul(stream)) {
+        stream_skip(stream, "JSON parse error, NUL in the name of a member");
+    }
+}
+
 /* json-c takes the words NaN and Infinity even when strict; no word of JSON has their capitals. */
 static void scan_outside(JsonStream *stream, char c)
 {
@@ -267,6 +295,9 @@ static void scan_outside(JsonStream *stream, char c)
     case '\'':
         open_string(stream, c);
         break;
+    case ':':
+        check_member_name(stream);
+        /* fall through */
     default:
         if (top && g_ascii_isspace(c)) {
             break;

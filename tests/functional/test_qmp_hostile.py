@@ -191,3 +191,25 @@ def test_random_bytes_never_end_the_process(raw):
             assert message is not None
             if 'return' in message and isinstance(message['return'], dict) and 'status' in message['return']:
                 break
+
+
+@pytest.mark.parametrize('request_, word', [
+    (b'{"execute":"query-status\\u0000x"}', 'query-status'),
+    (b'{"execute":"query-status\\u0000"}', 'query-status'),
+    (b'{"execute\\u0000":"query-status"}', 'execute'),
+    (b'{"execute":"query-block","arguments":{"flat\\u0000x":true}}', 'flat'),
+    (b'{"execute":"block-job-pause","arguments":{"device":"a\\u0000b"}}', 'device'),
+])
+def test_nul_does_not_cut_a_string_short(raw, request_, word):
+    sock, line = negotiated(raw)
+    sock.sendall(request_)
+    reply = line()
+    assert 'error' in reply, f'{word} was taken for another name'
+    sock.sendall(STATUS)
+    assert 'return' in line()
+
+
+def test_nul_in_an_id_comes_back(raw):
+    sock, line = negotiated(raw)
+    sock.sendall(b'{"execute":"query-status","id":"a\\u0000b"}')
+    assert line()['id'] == 'a\0b'
