@@ -236,3 +236,15 @@ def test_bitmaps_work_in_an_iothread(vmm):
         vm.cmd('block-dirty-bitmap-remove', node='disk', name='a')
     for writer in writers:
         writer.stop()
+
+
+@pytest.mark.parametrize('name', ['block-dirty-bitmap-add', 'block-dirty-bitmap-clear'])
+def test_actions_without_jobs_cannot_be_grouped(disk, name):
+    """Grouping is about how jobs end; what has none must not pretend to obey it."""
+    disk.cmd('block-dirty-bitmap-add', node='disk', name='old')
+    grouped = {'completion-mode': 'grouped'}
+    with pytest.raises(ferry.QMPError, match='(?i)completion-mode = grouped'):
+        disk.cmd('transaction', actions=[action(name, name='old' if 'clear' in name else 'new')], properties=grouped)
+    assert list(bitmaps(disk)) == ['old']
+    disk.cmd('transaction', actions=[action(name, name='old' if 'clear' in name else 'new')],
+             properties={'completion-mode': 'individual'})
