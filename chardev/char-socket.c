@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "chardev/char-address.h"
 #include "chardev/char-stream.h"
+#include "io/socket-address.h"
 #include "util/aio.h"
 #include "util/error.h"
 #include "util/sockets.h"
@@ -48,6 +48,22 @@ static void socket_connect_later(SocketChardev *s);
 static void socket_accept(void *opaque);
 
 /* --- names --- */
+
+/* "tcp:127.0.0.1:80", "unix:/path", "unix:@name,abstract=on,tight=on", "fd:7". The caller frees. */
+static char *chr_address_name(const FerrySockAddr *addr)
+{
+    g_autofree char *words = ferry_sockaddr_to_string(addr);
+
+    if (addr->type == FERRY_SOCK_INET) {
+        return g_strconcat("tcp:", words, NULL);
+    }
+    if (addr->type == FERRY_SOCK_UNIX && addr->un.has_abstract && addr->un.abstract) {
+        bool tight = !addr->un.has_tight || addr->un.tight;
+
+        return g_strdup_printf("%s,abstract=on,tight=%s", words, tight ? "on" : "off");
+    }
+    return g_steal_pointer(&words);
+}
 
 static char *address_name(const SocketChardev *s, const char *prefix)
 {
@@ -271,7 +287,7 @@ static bool coroutine_fn socket_co_open(Chardev *chr, const ChardevBackend *back
     if (!socket_check_options(opts, s->is_server, reconnect_ms, errp)) {
         return false;
     }
-    s->addr = chr_address_from_legacy(opts->addr, errp);
+    s->addr = socket_address_convert_legacy(opts->addr, errp);
     if (!s->addr) {
         return false;
     }

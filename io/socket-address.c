@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* SocketAddress to FerrySockAddr, member by member. */
+/* SocketAddress, in both forms of the schema, to FerrySockAddr, member by member. */
 #include "io/socket-address.h"
 #include "util/error.h"
 
@@ -40,34 +40,81 @@ static void convert_unix(const UnixSocketAddress *from, FerrySockUnix *to)
     to->tight = from->tight;
 }
 
-FerrySockAddr *socket_address_convert(const SocketAddress *addr, GError **errp)
+/* The members of an address in whichever form: one of them is set. */
+typedef struct AddressParts {
+    const InetSocketAddress *inet;
+    const UnixSocketAddress *un;
+    const VsockSocketAddress *vsock;
+    const FdSocketAddress *fd;
+} AddressParts;
+
+static FerrySockAddr *convert(AddressParts from, GError **errp)
 {
     g_autoptr(FerrySockAddr) out = g_new0(FerrySockAddr, 1);
 
-    switch (addr->type) {
-    case SOCKET_ADDRESS_TYPE_INET:
+    if (from.inet) {
         out->type = FERRY_SOCK_INET;
-        convert_inet(&addr->u.inet, &out->inet);
-        break;
-    case SOCKET_ADDRESS_TYPE_UNIX:
+        convert_inet(from.inet, &out->inet);
+    } else if (from.un) {
         out->type = FERRY_SOCK_UNIX;
-        convert_unix(&addr->u.q_unix, &out->un);
-        break;
-    case SOCKET_ADDRESS_TYPE_VSOCK:
+        convert_unix(from.un, &out->un);
+    } else if (from.vsock) {
         out->type = FERRY_SOCK_VSOCK;
-        if (!parse_u32(addr->u.vsock.cid, "cid", &out->vsock.cid, errp) ||
-            !parse_u32(addr->u.vsock.port, "port", &out->vsock.port, errp)) {
+        if (!parse_u32(from.vsock->cid, "cid", &out->vsock.cid, errp) ||
+            !parse_u32(from.vsock->port, "port", &out->vsock.port, errp)) {
             return NULL;
         }
+    } else {
+        out->type = FERRY_SOCK_FD;
+        out->fd = g_strdup(from.fd->str);
+    }
+    return g_steal_pointer(&out);
+}
+
+FerrySockAddr *socket_address_convert(const SocketAddress *addr, GError **errp)
+{
+    AddressParts parts = {0};
+
+    switch (addr->type) {
+    case SOCKET_ADDRESS_TYPE_INET:
+        parts.inet = &addr->u.inet;
+        break;
+    case SOCKET_ADDRESS_TYPE_UNIX:
+        parts.un = &addr->u.q_unix;
+        break;
+    case SOCKET_ADDRESS_TYPE_VSOCK:
+        parts.vsock = &addr->u.vsock;
         break;
     case SOCKET_ADDRESS_TYPE_FD:
-        out->type = FERRY_SOCK_FD;
-        out->fd = g_strdup(addr->u.fd.str);
+        parts.fd = &addr->u.fd;
         break;
     default:
         g_assert_not_reached();
     }
-    return g_steal_pointer(&out);
+    return convert(parts, errp);
+}
+
+FerrySockAddr *socket_address_convert_legacy(const SocketAddressLegacy *addr, GError **errp)
+{
+    AddressParts parts = {0};
+
+    switch (addr->type) {
+    case SOCKET_ADDRESS_TYPE_INET:
+        parts.inet = addr->u.inet.data;
+        break;
+    case SOCKET_ADDRESS_TYPE_UNIX:
+        parts.un = addr->u.q_unix.data;
+        break;
+    case SOCKET_ADDRESS_TYPE_VSOCK:
+        parts.vsock = addr->u.vsock.data;
+        break;
+    case SOCKET_ADDRESS_TYPE_FD:
+        parts.fd = addr->u.fd.data;
+        break;
+    default:
+        g_assert_not_reached();
+    }
+    return convert(parts, errp);
 }
 
 char *socket_address_to_string(const SocketAddress *addr)

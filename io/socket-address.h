@@ -9,6 +9,9 @@
 /* The caller frees. NULL and errp where a number does not parse. */
 FerrySockAddr *socket_address_convert(const SocketAddress *addr,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* The same for the older form. */
+FerrySockAddr *socket_address_convert_legacy(const SocketAddressLegacy *addr,
+                                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* For messages; the caller frees. */
 char *socket_address_to_string(const SocketAddress *addr);
 
