@@ -275,7 +275,7 @@ def test_very_many_bitmaps_cost_no_more_than_their_number(vmm, work):
         offset = struct.unpack_from('>Q', header, at + 24)[0]
         file.seek(offset)
         table, size, flags, kind, bits = struct.unpack('>QIIBB', file.read(18))
-        entries = b''
+        entries = bytearray()
         for i in range(count):
             name = b'b%06d' % i
             entry = struct.pack('>QIIBBHI', table, size, flags | 1, kind, bits, len(name), 0) + name
