@@ -268,7 +268,7 @@ struct BlockDriverState {
 struct BDRVReopenState {
     BlockDriverState *bs;
     const BlockdevOptions *options; /* the new ones */
-    int flags;
+    int flags;    /* prepare may take BDRV_O_RDWR away where auto-read-only allows that */
     void *opaque; /* the driver's, between prepare and commit or abort */
 };
 

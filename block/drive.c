@@ -216,7 +216,7 @@ static bool take_options(DriveOptions *d, GError **errp)
 {
     bool read_only = false;
 
-    d->flags = BDRV_O_RDWR;
+    d->flags = BDRV_O_RDWR | BDRV_O_AUTO_RDONLY;
     d->rerror = BLOCKDEV_ON_ERROR_REPORT;
     d->werror = BLOCKDEV_ON_ERROR_ENOSPC;
     d->file = take_string(d->rest, FILE_NAME_KEY);

@@ -2,9 +2,8 @@
 /*
  * The file and host_device drivers: open, reads, writes, zeroes, discard, flush.
  *
- * Requests go to io_uring or to worker threads (option aio). Locks follow the permissions of the
- * node: check takes what is added, set drops what is gone, abort restores. After a failed flush
- * every later flush fails too: the kernel may have dropped the pages it could not write, so a later
+ * Requests go to io_uring or to worker threads (option aio). After a failed flush every later flush
+ * fails too: the kernel may have dropped the pages it could not write, so a later
  * success would prove nothing.
  */
 #include "block/file.h"
@@ -67,40 +66,6 @@ static bool check_file_type(BlockDriverState *bs, int fd, GError **errp)
     return true;
 }
 
-static int posix_flags(const BlockDriverState *bs)
-{
-    int flags = (bs->open_flags & BDRV_O_RDWR) ? O_RDWR : O_RDONLY;
-
-    return (bs->open_flags & BDRV_O_NOCACHE) ? flags | O_DIRECT : flags;
-}
-
-/*
- * Opens as the flags say; a file that cannot be written is opened for reading if auto-read-only
- * allows that.
- */
-static int open_image(BlockDriverState *bs, GError **errp)
-{
-    BDRVFileState *s = bs->opaque;
-    GError *err = NULL;
-    int fd = qemu_open(s->filename, posix_flags(bs), 0, &err);
-
-    if (fd < 0 && (bs->open_flags & BDRV_O_RDWR) && (bs->open_flags & BDRV_O_AUTO_RDONLY) &&
-        (fd == -EACCES || fd == -EROFS || fd == -EPERM)) {
-        g_clear_error(&err);
-        if (!bdrv_apply_auto_read_only(bs, NULL, errp)) {
-            return -1;
-        }
-        fd = qemu_open(s->filename, posix_flags(bs), 0, &err);
-    }
-    if (fd < 0) {
-        if (fd == -EINVAL && (bs->open_flags & BDRV_O_NOCACHE)) {
-            g_prefix_error(&err, "File system may not support O_DIRECT: ");
-        }
-        g_propagate_error(errp, err);
-    }
-    return fd;
-}
-
 static bool setup_locking(BDRVFileState *s, const BlockdevOptionsFile *o, GError **errp)
 {
     OnOffAuto locking = o->has_locking ? o->locking : ON_OFF_AUTO_AUTO;
@@ -115,7 +80,7 @@ static bool setup_locking(BDRVFileState *s, const BlockdevOptionsFile *o, GError
     return true;
 }
 
-static void probe_abilities(BlockDriverState *bs)
+void file_probe_abilities(BlockDriverState *bs)
 {
     BDRVFileState *s = bs->opaque;
 
@@ -151,7 +116,8 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs, const BlockdevOption
     BDRVFileState *s = bs->opaque;
 
     s->filename = g_strdup(o->filename);
-    s->fd = open_image(bs, errp);
+    s->spare_fd = -1;
+    s->fd = file_open_image(bs, errp);
     if (s->fd < 0) {
         goto fail;
     }
@@ -169,7 +135,7 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs, const BlockdevOption
     if (!check_file_type(bs, s->fd, errp) || !setup_locking(s, o, errp)) {
         goto fail;
     }
-    probe_abilities(bs);
+    file_probe_abilities(bs);
     return true;
 
 fail:
@@ -205,86 +171,6 @@ static void file_refresh_filename(BlockDriverState *bs)
 
     g_free(bs->exact_filename);
     bs->exact_filename = g_strdup(s->filename);
-}
-
-/* --- permissions --- */
-
-static bool file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp)
-{
-    BDRVFileState *s = bs->opaque;
-
-    if (!s->use_locks || (bs->open_flags & BDRV_O_INACTIVE)) {
-        return true;
-    }
-    if (bs->force_share) {
-        return true;
-    }
-    return file_lock_apply(s, s->fd, perm, shared, errp);
-}
-
-static void file_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
-{
-    BDRVFileState *s = bs->opaque;
-
-    if (s->use_locks) {
-        file_lock_trim(s, perm, shared);
-    }
-}
-
-static void file_abort_perm(BlockDriverState *bs)
-{
-    BDRVFileState *s = bs->opaque;
-
-    if (s->use_locks) {
-        file_lock_trim(s, bs->cumulative_perm, bs->cumulative_shared);
-    }
-}
-
-/* --- reopen --- */
-
-/* A new descriptor with the new flags; it replaces the old one at commit. */
-static bool coroutine_fn file_co_reopen_prepare(BDRVReopenState *state, GError **errp)
-{
-    BDRVFileState *s = state->bs->opaque;
-    int flags = (state->flags & BDRV_O_RDWR) ? O_RDWR : O_RDONLY;
-    int fd;
-
-    if (!((state->flags ^ state->bs->open_flags) & (BDRV_O_RDWR | BDRV_O_NOCACHE))) {
-        state->opaque = GINT_TO_POINTER(-1);
-        return true;
-    }
-    if (state->flags & BDRV_O_NOCACHE) {
-        flags |= O_DIRECT;
-    }
-    fd = qemu_open(s->filename, flags, 0, errp);
-    state->opaque = GINT_TO_POINTER(fd);
-    return fd >= 0;
-}
-
-static void coroutine_fn file_co_reopen_commit(BDRVReopenState *state)
-{
-    BlockDriverState *bs = state->bs;
-    BDRVFileState *s = bs->opaque;
-    int fd = GPOINTER_TO_INT(state->opaque);
-    int old = s->fd;
-
-    if (fd < 0) {
-        return;
-    }
-    file_lock_move(s, fd);
-    s->fd = fd;
-    qemu_close(old);
-    probe_abilities(bs);
-    s->engine = (bs->open_flags & BDRV_O_NOCACHE) ? AIO_DISK_IO_URING : AIO_DISK_THREADS;
-}
-
-static void coroutine_fn file_co_reopen_abort(BDRVReopenState *state)
-{
-    int fd = GPOINTER_TO_INT(state->opaque);
-
-    if (fd >= 0) {
-        qemu_close(fd);
-    }
 }
 
 /* --- reads and writes --- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The file and host_device drivers: a regular file or block device of the host. Shared by file.c
- * (open, requests), file-lock.c, file-extent.c, file-copy.c and file-create.c.
+ * (open, requests), file-access.c, file-lock.c, file-extent.c, file-copy.c and file-create.c.
  */
 #ifndef FERRY_BLOCK_FILE_H
 #define FERRY_BLOCK_FILE_H
@@ -19,6 +19,8 @@ typedef struct FileExtent {
 
 typedef struct BDRVFileState {
     int fd;
+    bool fd_writable;
+    int spare_fd; /* between check and set of permissions: the open that will replace fd; or -1 */
     char *filename;
     bool is_device;
     bool use_locks;
@@ -67,6 +69,22 @@ void file_lock_trim(BDRVFileState *s, uint64_t perm, uint64_t shared);
 void file_lock_move(BDRVFileState *s, int fd);
 /* Whether the host file system has such locks for fd. */
 bool file_lock_supported(int fd);
+
+/* --- file-access.c: BlockDriver members, and the first open --- */
+
+/* The descriptor for bs->open_flags, or -errno; sets fd_writable. */
+int file_open_image(BlockDriverState *bs, GError **errp);
+bool file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
+void file_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared);
+void file_abort_perm(BlockDriverState *bs);
+bool coroutine_fn file_co_reopen_prepare(BDRVReopenState *state, GError **errp);
+void coroutine_fn file_co_reopen_commit(BDRVReopenState *state);
+void coroutine_fn file_co_reopen_abort(BDRVReopenState *state);
+
+/* --- file.c --- */
+
+/* What the file, as open now, can do. */
+void file_probe_abilities(BlockDriverState *bs);
 
 /* --- file-extent.c --- */
 

@@ -161,7 +161,7 @@ static int inherited_flags(BlockDriverState *parent, int role)
      * A parent passes down only what its own options let through, so what lies below may do
      * everything.
      */
-    return (flags & ~BDRV_O_NO_FLUSH) | BDRV_O_UNMAP | BDRV_O_AUTO_RDONLY;
+    return (flags & ~BDRV_O_NO_FLUSH) | BDRV_O_UNMAP;
 }
 
 BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const BlockdevRef *ref,

@@ -54,9 +54,6 @@ static bool generic_flags(ReopenEntry *e, GError **errp)
     }
     if (o->has_auto_read_only && o->auto_read_only) {
         flags |= BDRV_O_AUTO_RDONLY;
-        if (!o->has_read_only && !(e->old_flags & BDRV_O_RDWR)) {
-            flags &= ~BDRV_O_RDWR;
-        }
     }
     if (o->has_discard && o->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP) {
         flags |= BDRV_O_UNMAP;
@@ -103,12 +100,17 @@ static bool entry_init(ReopenEntry *e, const BlockdevOptions *o, GError **errp)
 }
 
 /* Writing needs a file below that can be written; all flags are the new ones. */
-static bool check_file_writable(const ReopenEntry *e, GError **errp)
+static bool check_file_writable(ReopenEntry *e, GError **errp)
 {
     BlockDriverState *bs = e->state.bs;
 
     if (!(e->old_flags & BDRV_O_RDWR) && (e->state.flags & BDRV_O_RDWR) && bs->file &&
         !bs->drv->is_protocol && bdrv_is_read_only(bs->file->bs)) {
+        if (e->state.flags & BDRV_O_AUTO_RDONLY) {
+            e->state.flags &= ~BDRV_O_RDWR;
+            bs->open_flags = e->state.flags;
+            return true;
+        }
         error_setg(errp, "Cannot make node '%s' writable: its file node '%s' is read-only",
                    bs->node_name, bs->file->bs->node_name);
         return false;

@@ -428,6 +428,10 @@ static bool coroutine_fn nbd_co_reopen_prepare(BDRVReopenState *state, GError **
     NbdClient *client = state->bs->opaque;
 
     if ((state->flags & BDRV_O_RDWR) && (client->info.flags & NBD_FLAG_READ_ONLY)) {
+        if (state->flags & BDRV_O_AUTO_RDONLY) {
+            state->flags &= ~BDRV_O_RDWR;
+            return true;
+        }
         error_setg(errp, "Can't reopen read-only NBD mount as read/write");
         return false;
     }
