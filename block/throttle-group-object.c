@@ -2,6 +2,7 @@
 /* The object type throttle-group: a group's limits, made and destroyed by users. */
 #include "block/throttle-group-object.h"
 
+#include <string.h>
 #include "block/throttle-group.h"
 #include "util/error.h"
 
@@ -66,6 +67,74 @@ static void *coroutine_fn object_co_create(const ObjectOptions *options, GError 
     return group;
 }
 
+/* --- properties --- */
+
+#define SHOW_LIMIT(all, cfg, bucket, name) show_limit(all, &(cfg)->limits[bucket], name)
+
+static void show_limit(json_object *all, const ThrottleLimit *limit, const char *name)
+{
+    g_autofree char *max = g_strconcat(name, "-max", NULL);
+    g_autofree char *length = g_strconcat(name, "-max-length", NULL);
+
+    json_object_object_add(all, name, json_object_new_int64(limit->avg));
+    json_object_object_add(all, max, json_object_new_int64(limit->max));
+    json_object_object_add(all, length, json_object_new_int64(limit->burst_length));
+}
+
+/* The members of ThrottleLimits. */
+static json_object *show_limits(const ThrottleConfig *cfg)
+{
+    json_object *all = json_object_new_object();
+
+    SHOW_LIMIT(all, cfg, THROTTLE_BPS_TOTAL, "bps-total");
+    SHOW_LIMIT(all, cfg, THROTTLE_BPS_READ, "bps-read");
+    SHOW_LIMIT(all, cfg, THROTTLE_BPS_WRITE, "bps-write");
+    SHOW_LIMIT(all, cfg, THROTTLE_OPS_TOTAL, "iops-total");
+    SHOW_LIMIT(all, cfg, THROTTLE_OPS_READ, "iops-read");
+    SHOW_LIMIT(all, cfg, THROTTLE_OPS_WRITE, "iops-write");
+    json_object_object_add(all, "iops-size", json_object_new_int64(cfg->op_size));
+    return all;
+}
+
+static json_object *object_get(void *object)
+{
+    json_object *all = json_object_new_object(), *limits;
+    ThrottleConfig cfg;
+
+    throttle_group_get_config(object, &cfg);
+    limits = show_limits(&cfg);
+    json_object_object_foreach(limits, name, value)
+    {
+        g_autofree char *flat = g_strconcat("x-", name, NULL);
+
+        json_object_object_add(all, flat, json_object_get(value));
+    }
+    json_object_object_add(all, "limits", limits);
+    return all;
+}
+
+static bool object_set(void *object, const char *property, json_object *value, GError **errp)
+{
+    g_autoptr(ThrottleLimits) limits = NULL;
+    ThrottleConfig cfg;
+
+    if (strcmp(property, "limits") != 0) {
+        error_setg(errp, "Property '%s' cannot be changed any more; set 'limits'", property);
+        return false;
+    }
+    limits = ThrottleLimits_from_json(value, QAPI_DECODE_JSON, errp);
+    if (!limits) {
+        return false;
+    }
+    throttle_group_get_config(object, &cfg);
+    take_limits(&cfg, limits);
+    if (!throttle_config_is_valid(&cfg, errp)) {
+        return false;
+    }
+    throttle_group_set_config(object, &cfg);
+    return true;
+}
+
 static bool object_can_be_deleted(void *object, GError **errp)
 {
     if (throttle_group_in_use(object)) {
@@ -85,4 +154,6 @@ const UserCreatableOps throttle_group_object_ops = {
     .co_create = object_co_create,
     .destroy = object_destroy,
     .can_be_deleted = object_can_be_deleted,
+    .get = object_get,
+    .set = object_set,
 };

@@ -4,6 +4,7 @@
 #define FERRY_CHARDEV_CHAR_INT_H
 
 #include "chardev/char.h"
+#include "qom/object.h"
 
 typedef struct ChardevClass {
     ChardevBackendKind kind;
@@ -38,9 +39,10 @@ struct Chardev {
     const ChardevClass *klass;
     char *label;
     CharFrontend *fe;
-    bool open;  /* somebody is at the other end */
-    char *pty;  /* path, for pty */
-    int log_fd; /* -1: no log file */
+    bool open;       /* somebody is at the other end */
+    char *pty;       /* path, for pty */
+    int log_fd;      /* -1: no log file */
+    QomObject *face; /* /chardevs/LABEL */
     TAILQ_ENTRY(Chardev) next;
 };
 

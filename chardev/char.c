@@ -16,6 +16,29 @@ static const ChardevClass *const classes[] = {
     &chardev_ringbuf_class, &chardev_socket_class, &chardev_stdio_class,
 };
 
+static const QomType base_type = {.name = "chardev", .abstract = true};
+static QomType types[G_N_ELEMENTS(classes)];
+
+void qemu_chr_register_types(void)
+{
+    qom_type_register(&base_type);
+    for (size_t i = 0; i < G_N_ELEMENTS(classes); i++) {
+        types[i].name = g_strconcat("chardev-", classes[i]->name, NULL);
+        types[i].parent = base_type.name;
+        qom_type_register(&types[i]);
+    }
+}
+
+static const QomType *object_type(const ChardevClass *klass)
+{
+    size_t i = 0;
+
+    while (classes[i] != klass) {
+        i++;
+    }
+    return &types[i];
+}
+
 /* --- back ends call --- */
 
 void qemu_chr_be_opened(Chardev *chr)
@@ -225,6 +248,7 @@ static bool open_log(Chardev *chr, const ChardevCommon *common, GError **errp)
 static void chr_free(Chardev *chr)
 {
     chr->klass->close(chr);
+    qom_object_free(chr->face);
     if (chr->log_fd >= 0) {
         close(chr->log_fd);
     }
@@ -266,6 +290,7 @@ Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *b
         return NULL;
     }
     TAILQ_INSERT_TAIL(&chardevs, chr, next);
+    chr->face = qom_object_new(qom_container("chardevs"), label, object_type(klass), chr);
     return chr;
 }
 

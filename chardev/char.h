@@ -80,6 +80,9 @@ void qemu_chr_fe_disconnect(CharFrontend *fe);
 /* Ends it now, without sending what is pending. */
 void qemu_chr_fe_abort(CharFrontend *fe);
 
+/* Once, at start-up: the types of object that chardevs are. */
+void qemu_chr_register_types(void);
+
 /* Makes a chardev, which char.c owns. The backend is only read. NULL and errp: nothing was made. */
 Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *backend,
                                       GError **errp);

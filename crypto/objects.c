@@ -26,9 +26,13 @@ const UserCreatableOps secret_object_ops = {
     .co_create = secret_co_create,
     .destroy = secret_destroy,
     .early = true,
+    .parent = "secret_common",
+    .write_only = "data",
 };
 
 /* --- TLS credentials --- */
+
+#define TLS_CREDS_DEFAULTS "{\"verify-peer\": true, \"sanity-check\": true}"
 
 static void *tls_creds_named(QCryptoTLSCreds *creds, const ObjectOptions *options)
 {
@@ -75,6 +79,8 @@ const UserCreatableOps tls_creds_x509_object_ops = {
     .destroy = tls_creds_destroy,
     .can_be_deleted = tls_creds_can_be_deleted,
     .early = true,
+    .parent = "tls-creds",
+    .defaults = TLS_CREDS_DEFAULTS,
 };
 
 const UserCreatableOps tls_creds_psk_object_ops = {
@@ -83,6 +89,8 @@ const UserCreatableOps tls_creds_psk_object_ops = {
     .destroy = tls_creds_destroy,
     .can_be_deleted = tls_creds_can_be_deleted,
     .early = true,
+    .parent = "tls-creds",
+    .defaults = TLS_CREDS_DEFAULTS,
 };
 
 const UserCreatableOps tls_creds_anon_object_ops = {
@@ -91,6 +99,8 @@ const UserCreatableOps tls_creds_anon_object_ops = {
     .destroy = tls_creds_destroy,
     .can_be_deleted = tls_creds_can_be_deleted,
     .early = true,
+    .parent = "tls-creds",
+    .defaults = TLS_CREDS_DEFAULTS,
 };
 
 /*
@@ -118,6 +128,7 @@ const UserCreatableOps authz_list_object_ops = {
     .co_create = authz_list_co_create,
     .destroy = authz_destroy,
     .early = true,
+    .parent = "authz",
 };
 
 const UserCreatableOps authz_simple_object_ops = {
@@ -125,4 +136,5 @@ const UserCreatableOps authz_simple_object_ops = {
     .co_create = authz_simple_co_create,
     .destroy = authz_destroy,
     .early = true,
+    .parent = "authz",
 };

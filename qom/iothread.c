@@ -20,6 +20,7 @@ const UserCreatableOps iothread_object_ops = {
     .co_create = iothread_co_create,
     .destroy = iothread_destroy,
     .early = true,
+    .parent = "event-loop-base",
 };
 
 static void add_info(UserCreatable *object, void *opaque)

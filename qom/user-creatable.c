@@ -3,6 +3,7 @@
 #include "qom/user-creatable.h"
 
 #include <string.h>
+#include "qom/object.h"
 #include "util/error.h"
 #include "util/queue.h"
 
@@ -10,6 +11,8 @@ struct UserCreatable {
     const UserCreatableOps *ops;
     char *id;
     void *object;
+    json_object *given; /* the options it was made of */
+    QomObject *face;
     unsigned users;
     TAILQ_ENTRY(UserCreatable) next;
 };
@@ -18,12 +21,71 @@ TAILQ_HEAD(UserCreatableList, UserCreatable);
 
 static struct {
     const UserCreatableOps *ops[OBJECT_TYPE__MAX];
+    QomType types[OBJECT_TYPE__MAX];
     struct UserCreatableList objects;
 } registry = {.objects = TAILQ_HEAD_INITIALIZER(registry.objects)};
 
+/* --- how qom-list and its like see them --- */
+
+static json_object *get_properties(void *opaque)
+{
+    UserCreatable *uc = opaque;
+    json_object *all;
+
+    if (uc->ops->get) {
+        return uc->ops->get(uc->object);
+    }
+    all = uc->ops->defaults ? json_tokener_parse(uc->ops->defaults) : json_object_new_object();
+    json_object_object_foreach(uc->given, key, value)
+    {
+        json_object_object_add(all, key, json_object_get(value));
+    }
+    return all;
+}
+
+static bool set_property(void *opaque, const char *property, json_object *value, GError **errp)
+{
+    UserCreatable *uc = opaque;
+
+    return uc->ops->set(uc->object, property, value, errp);
+}
+
+static void register_parent(const char *name)
+{
+    if (name && !qom_type_find(name)) {
+        QomType *type = g_new0(QomType, 1); /* types stay */
+
+        type->name = name;
+        type->abstract = true;
+        qom_type_register(type);
+    }
+}
+
 void user_creatable_register(const UserCreatableOps *ops)
 {
+    QomType *type = &registry.types[ops->type];
+
     registry.ops[ops->type] = ops;
+    register_parent(ops->parent);
+    *type = (QomType){
+        .name = ObjectType_str(ops->type),
+        .parent = ops->parent,
+        .user_creatable = true,
+        .properties = qapi_type_ObjectOptions.branches[ops->type],
+        .write_only = ops->write_only,
+        .get = get_properties,
+        .set = ops->set ? set_property : NULL,
+    };
+    qom_type_register(type);
+}
+
+static void show(UserCreatable *uc, const ObjectOptions *options)
+{
+    uc->given = ObjectOptions_to_json(options);
+    if (uc->ops->write_only) {
+        json_object_object_del(uc->given, uc->ops->write_only);
+    }
+    uc->face = qom_object_new(qom_container("objects"), uc->id, &registry.types[uc->ops->type], uc);
 }
 
 const UserCreatableOps *user_creatable_ops(ObjectType type)
@@ -90,12 +152,15 @@ bool coroutine_fn user_creatable_co_add(const ObjectOptions *options, GError **e
     uc->id = g_strdup(options->id);
     uc->object = object;
     TAILQ_INSERT_TAIL(&registry.objects, uc, next);
+    show(uc, options);
     return true;
 }
 
 static void destroy(UserCreatable *uc)
 {
     TAILQ_REMOVE(&registry.objects, uc, next);
+    qom_object_free(uc->face);
+    json_object_put(uc->given);
     uc->ops->destroy(uc->object);
     g_free(uc->id);
     g_free(uc);

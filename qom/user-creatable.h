@@ -30,6 +30,13 @@ typedef struct UserCreatableOps {
      * others after them.
      */
     bool early;
+    const char *parent; /* the type it is a kind of; NULL: object */
+    /* Optional, as in QomType; without get the properties are what was given to co_create(). */
+    const char *write_only;
+    json_object *(*get)(void *object);
+    bool (*set)(void *object, const char *property, json_object *value, GError **errp);
+    /* Optional, JSON text: what properties are that were not given, where that is not zero. */
+    const char *defaults;
 } UserCreatableOps;
 
 /* `ops` lives on. Called once for each type by start-up. */

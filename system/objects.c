@@ -4,9 +4,11 @@
 
 #include <stdio.h>
 #include "block/throttle-group-object.h"
+#include "chardev/char.h"
 #include "crypto/objects.h"
 #include "qom/iothread.h"
 #include "qom/user-creatable.h"
+#include "system/machine.h"
 
 static const UserCreatableOps *const types[] = {
     &authz_list_object_ops,    &authz_simple_object_ops,   &iothread_object_ops,
@@ -19,6 +21,8 @@ void objects_register_types(void)
     for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
         user_creatable_register(types[i]);
     }
+    qemu_chr_register_types();
+    machine_register_types();
 }
 
 void objects_print_types(void)

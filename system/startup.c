@@ -17,6 +17,7 @@
 #include "qom/user-creatable.h"
 #include "system/cmdline.h"
 #include "system/daemon.h"
+#include "system/machine.h"
 #include "system/objects.h"
 #include "accel/runstate.h"
 #include "system/signals.h"
@@ -301,6 +302,7 @@ static bool coroutine_fn step_machine(GError **errp)
                          "(-machine help lists machines)");
         return false;
     }
+    machine_make();
     return true;
 }
 

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The machine "none": its object, what QMP asks about it, and the buttons on its front. */
+#include "system/machine.h"
+
+#include "accel/runstate.h"
+#include "qapi/qapi-commands-machine.h"
+#include "qapi/qapi-commands-run-state.h"
+#include "qapi/qapi-events-run-state.h"
+#include "qom/object.h"
+#include "system/cmdline.h"
+#include "util/error.h"
+
+/* What all machines and devices descend from. */
+static const QomType types[] = {
+    {.name = "machine", .abstract = true},
+    {.name = "none-machine", .parent = "machine"},
+    {.name = "device", .abstract = true},
+};
+
+void machine_register_types(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
+        qom_type_register(&types[i]);
+    }
+}
+
+void machine_make(void)
+{
+    static const char *const parts[] = {"peripheral", "peripheral-anon", "unattached"};
+    const QomType *container = qom_type_find("container");
+    QomObject *machine =
+        qom_object_new(NULL, "machine", qom_type_find("none-machine"), &start_config);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
+        qom_object_new(machine, parts[i], container, NULL);
+    }
+}
+
+/* --- queries --- */
+
+bool coroutine_fn qmp_query_target(TargetInfo **ret, GError **errp)
+{
+    *ret = g_new0(TargetInfo, 1);
+    (*ret)->arch = SYS_EMU_TARGET_X86_64;
+    return true;
+}
+
+bool coroutine_fn qmp_query_kvm(KvmInfo **ret, GError **errp)
+{
+    *ret = g_new0(KvmInfo, 1); /* no machine has a CPU that KVM could run */
+    return true;
+}
+
+bool coroutine_fn qmp_query_accelerators(AcceleratorInfo **ret, GError **errp)
+{
+    AcceleratorList **tail;
+
+    *ret = g_new0(AcceleratorInfo, 1);
+    (*ret)->enabled = ACCELERATOR_QTEST;
+    tail = &(*ret)->present;
+    QAPI_LIST_APPEND(tail, ACCELERATOR_QTEST);
+    return true;
+}
+
+bool coroutine_fn qmp_query_machines(MachineInfoList **ret, GError **errp)
+{
+    MachineInfoList **tail = ret;
+    MachineInfo *none = g_new0(MachineInfo, 1);
+
+    none->name = g_strdup("none");
+    none->cpu_max = 1;
+    QAPI_LIST_APPEND(tail, none);
+    return true;
+}
+
+bool coroutine_fn qmp_query_current_machine(CurrentMachineParams **ret, GError **errp)
+{
+    *ret = g_new0(CurrentMachineParams, 1);
+    return true;
+}
+
+/* --- buttons --- */
+
+bool coroutine_fn qmp_system_reset(GError **errp)
+{
+    if (start_config.reboot_ends) {
+        qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+    } else {
+        qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+    }
+    return true;
+}
+
+bool coroutine_fn qmp_system_powerdown(GError **errp)
+{
+    qapi_event_send_powerdown();
+    return true;
+}
+
+bool coroutine_fn qmp_system_wakeup(GError **errp)
+{
+    error_setg(errp, "wake-up from suspend is not supported by this guest");
+    return false;
+}
+
+bool coroutine_fn qmp_set_action(const SetActionArg *arg, GError **errp)
+{
+    if (arg->has_reboot) {
+        start_config.reboot_ends = arg->reboot == REBOOT_ACTION_SHUTDOWN;
+    }
+    if (arg->has_shutdown) {
+        start_config.shutdown_pauses = arg->shutdown == SHUTDOWN_ACTION_PAUSE;
+    }
+    return true;
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The machine: its object, and what QMP asks about it. Main thread only. */
+#ifndef FERRY_SYSTEM_MACHINE_H
+#define FERRY_SYSTEM_MACHINE_H
+
+/* Once, at start-up. */
+void machine_register_types(void);
+/* Makes /machine, as the command line says. */
+void machine_make(void);
+
+#endif
