@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Address spaces, and reading and writing them.
+ *
+ * RAM can be accessed by any thread at any time. An access that meets MMIO runs the device's operations and so
+ * belongs to the main thread. No address or length is ever an error of the caller's: what is not there
+ * reads as zero bytes, ignores writes, and gives MEMTX_DECODE_ERROR.
+ */
+#ifndef FERRY_MEMORY_ADDRESS_SPACE_H
+#define FERRY_MEMORY_ADDRESS_SPACE_H
+
+#include "memory/flatview.h"
+#include "memory/memory.h"
+
+typedef struct MemoryListener MemoryListener;
+TAILQ_HEAD(MemoryListenerList, MemoryListener);
+
+typedef struct AddressSpace {
+    char *name;
+    MemoryRegion *root;
+    FlatView *current;                   /* under the lock in address-space.c; NULL: not made */
+    struct MemoryListenerList listeners; /* ascending priority */
+    TAILQ_ENTRY(AddressSpace) link;
+} AddressSpace;
+
+/* `root` outlives it. Main thread. */
+void address_space_init(AddressSpace *as, MemoryRegion *root, const char *name);
+/* Its listeners have gone. Main thread. */
+void address_space_destroy(AddressSpace *as);
+
+/* The machine's memory and I/O ports; made by the first call, which is the main thread's. */
+AddressSpace *get_address_space_memory(void);
+AddressSpace *get_address_space_io(void);
+MemoryRegion *get_system_memory(void);
+MemoryRegion *get_system_io(void);
+
+/* The view that holds now; the caller ends with flatview_unref(). Any thread. */
+FlatView *address_space_get_flatview(AddressSpace *as) G_GNUC_WARN_UNUSED_RESULT;
+
+/* Writes mark pages dirty. Accesses to read-only RAM are ignored without an error. */
+MemTxResult address_space_read(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, void *buf,
+                               uint64_t len);
+MemTxResult address_space_write(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, const void *buf,
+                                uint64_t len);
+MemTxResult address_space_rw(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, void *buf,
+                             uint64_t len, bool is_write);
+/* len bytes of the same value. */
+MemTxResult address_space_set(AddressSpace *as, hwaddr addr, uint8_t value, uint64_t len,
+                              MemTxAttrs attrs);
+/* Loads firmware: as write, and into ROM as well; MMIO is skipped. */
+MemTxResult address_space_write_rom(AddressSpace *as, hwaddr addr, MemTxAttrs attrs,
+                                    const void *buf, uint64_t len);
+
+/* Whether all of it is RAM that may be accessed that way. */
+bool address_space_access_valid(AddressSpace *as, hwaddr addr, uint64_t len, bool is_write);
+
+/*
+ * Direct access to RAM: the host's address of `addr`, good for *len bytes, which shrinks to what is contiguous
+ * there. NULL: MMIO, nothing, or ROM to be written; the caller has address_space_rw(). The memory
+ * stays until address_space_unmap(). Any thread.
+ */
+void *address_space_map(AddressSpace *as, hwaddr addr, uint64_t *len, bool is_write,
+                        MemTxAttrs attrs);
+/* `accessed` is how many bytes were written (is_write): they are marked dirty. */
+void address_space_unmap(AddressSpace *as, void *host, uint64_t len, bool is_write,
+                         uint64_t accessed);
+
+/*
+ * Single values, in the byte order that the name says; *result (may be NULL) receives how it ended. What
+ * can't be read is 0.
+ */
+#define ADDRESS_SPACE_VALUE(bits, suffix)                                                    \
+    uint##bits##_t address_space_ld##suffix(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, \
+                                            MemTxResult *result);                            \
+    void address_space_st##suffix(AddressSpace *as, hwaddr addr, uint##bits##_t value,       \
+                                  MemTxAttrs attrs, MemTxResult *result);
+ADDRESS_SPACE_VALUE(8, b)
+ADDRESS_SPACE_VALUE(16, w_le)
+ADDRESS_SPACE_VALUE(32, l_le)
+ADDRESS_SPACE_VALUE(64, q_le)
+ADDRESS_SPACE_VALUE(16, w_be)
+ADDRESS_SPACE_VALUE(32, l_be)
+ADDRESS_SPACE_VALUE(64, q_be)
+#undef ADDRESS_SPACE_VALUE
+
+#endif
