@@ -10,8 +10,9 @@
 
 #include <errno.h>
 #include <linux/magic.h>
-#include <stdlib.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@
  * Half of a typical second-level cache: the bytes just read are still there when they are written.
  */
 #define COPY_BUFFER_BYTES (256 * 1024)
+/* Buffers that stay allocated while nobody copies. */
+#define COPY_BUFFERS_KEPT 2
 
 typedef struct CopyJob {
     int in_fd, out_fd;
@@ -63,33 +66,48 @@ static int write_whole(int fd, const uint8_t *buf, size_t bytes, int64_t offset)
     return 0;
 }
 
-static void free_buffer(void *buf)
+/*
+ * Buffers that are not in use. A few are kept, so that small copies one after the other do not fault
+ * them in again; no more, as memory that the caller has not been promised is not ours to keep.
+ */
+static struct {
+    pthread_mutex_t lock;
+    void *kept[COPY_BUFFERS_KEPT];
+    unsigned n;
+} buffers = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Mapped by itself, so that freeing it gives it back to the system. */
+static void *buffer_get(void)
 {
-    free(buf);
+    void *buf = NULL;
+
+    pthread_mutex_lock(&buffers.lock);
+    if (buffers.n) {
+        buf = buffers.kept[--buffers.n];
+    }
+    pthread_mutex_unlock(&buffers.lock);
+    if (!buf) {
+        buf = mmap(NULL, COPY_BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                   0);
+    }
+    return buf == MAP_FAILED ? NULL : buf;
 }
 
-/* A worker keeps its buffer for its life. */
-static uint8_t *thread_buffer(void)
+static void buffer_put(void *buf)
 {
-    static GPrivate key = G_PRIVATE_INIT(free_buffer);
-    void *buf = g_private_get(&key);
-
-    if (!buf) {
-        if (posix_memalign(&buf, 4096, COPY_BUFFER_BYTES)) {
-            return NULL;
-        }
-        g_private_set(&key, buf);
+    pthread_mutex_lock(&buffers.lock);
+    if (buffers.n < COPY_BUFFERS_KEPT) {
+        buffers.kept[buffers.n++] = buf;
+        buf = NULL;
     }
-    return buf;
+    pthread_mutex_unlock(&buffers.lock);
+    if (buf) {
+        munmap(buf, COPY_BUFFER_BYTES);
+    }
 }
 
-static int copy_by_hand(CopyJob *job)
+static int copy_through(CopyJob *job, uint8_t *buf)
 {
-    uint8_t *buf = thread_buffer();
-
-    if (!buf) {
-        return -ENOMEM;
-    }
     while (job->bytes > 0) {
         size_t want = MIN(job->bytes, COPY_BUFFER_BYTES);
         ssize_t n = pread(job->in_fd, buf, want, job->in_offset);
@@ -115,6 +133,19 @@ static int copy_by_hand(CopyJob *job)
         job->bytes -= n;
     }
     return 0;
+}
+
+static int copy_by_hand(CopyJob *job)
+{
+    void *buf = buffer_get();
+    int ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    ret = copy_through(job, buf);
+    buffer_put(buf);
+    return ret;
 }
 
 static int copy_worker(void *opaque)

@@ -132,7 +132,7 @@ static void coroutine_fn active_co_target_failed(MirrorBlockJob *s, int error)
 /* Memory that guest writes may take now, bytes. */
 static int64_t active_limit(const MirrorBlockJob *s)
 {
-    int64_t engine = MAX(s->nr_buffers, s->in_flight) * (int64_t)s->piece_bytes;
+    int64_t engine = MAX(mirror_memory_held(s), s->in_flight * (int64_t)s->piece_bytes);
 
     return ACTIVE_MAX_BYTES + MAX(s->buf_size - engine, 0);
 }
@@ -176,7 +176,7 @@ static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrit
     if (w->qiov) {
         s->active_bytes -= bytes;
         qemu_co_queue_restart_all(&s->active_ended);
-        qemu_co_queue_restart_all(&s->buffer_freed);
+        qemu_co_queue_restart_all(&s->memory_freed);
         qemu_vfree(t.buf);
     }
     if (t.ret < 0) {

@@ -6,32 +6,21 @@
  * are cleared before its first read; if it fails they are set again and the error policy decides
  * what follows. Zeroes are cheapest first: nothing where the target reads as zeroes already, a
  * write-zeroes request (which may deallocate), data. Data goes through bdrv_co_copy_range() where
- * both ends can do it, else through a bounded pool of buffers.
+ * both ends can do it, else through a bounded pool of buffers (mirror-buffer.c).
  */
 #include "block/mirror-int.h"
 
 #include <errno.h>
 #include "block/graph.h"
-#include "util/bufferiszero.h"
 
 /* Zeroes inside data that was read are found in steps of this size, bytes. */
 #define ZERO_STEP (64 << 10)
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
-/*
- * Operations in flight: at least, at most, and how large one is that tells something about latency.
- */
-#define MIN_DEPTH       2
-#define MAX_DEPTH       32
-#define ADAPT_MIN_BYTES (256 << 10)
-/* Memory that copying from file to file may take, bytes. */
+/* Memory that a copy from file to file may take in its worker, bytes. */
 #define COPY_RANGE_BUFFER (256 << 10)
 /* bdrv_co_copy_range() that goes on being refused is tried for one of this power of two pieces. */
 #define COPY_RANGE_MAX_BACKOFF 10
-/* How long the rate is measured before it counts. */
-#define RATE_WINDOW_NS (20 * SCALE_MS)
-/* A job with a speed limit is served in requests of this time's worth. */
-#define SPEED_REQUEST_NS (50 * SCALE_MS)
 
 typedef struct MirrorCopy {
     MirrorBlockJob *s;
@@ -68,47 +57,6 @@ void mirror_op_end(MirrorBlockJob *s, MirrorOp *op)
     LIST_REMOVE(op, next);
     qemu_co_queue_restart_all(&op->waiters);
     mirror_note_idle(s);
-}
-
-/* --- buffers --- */
-
-static void *coroutine_fn mirror_co_get_buffer(MirrorBlockJob *s)
-{
-    void *buf;
-
-    for (;;) {
-        if (s->free_buffers) {
-            buf = s->free_buffers->data;
-            s->free_buffers = g_slist_delete_link(s->free_buffers, s->free_buffers);
-            return buf;
-        }
-        if (s->nr_buffers == 0 ||
-            (int64_t)(s->nr_buffers + 1) * (int64_t)s->piece_bytes + mirror_active_borrowed(s) <=
-                s->buf_size) {
-            buf = qemu_try_blockalign(s->source, s->piece_bytes);
-            if (buf) {
-                s->nr_buffers++;
-                return buf;
-            }
-            if (s->nr_buffers == 0) {
-                return NULL;
-            }
-        }
-        qemu_co_queue_wait(&s->buffer_freed, NULL);
-    }
-}
-
-static void mirror_put_buffer(MirrorBlockJob *s, void *buf)
-{
-    s->free_buffers = g_slist_prepend(s->free_buffers, buf);
-    qemu_co_queue_next(&s->buffer_freed);
-}
-
-void mirror_free_buffers(MirrorBlockJob *s)
-{
-    g_slist_free_full(s->free_buffers, qemu_vfree);
-    s->free_buffers = NULL;
-    s->nr_buffers = 0;
 }
 
 /* --- one operation --- */
@@ -170,16 +118,15 @@ static int coroutine_fn mirror_co_zero(MirrorBlockJob *s, int64_t offset, int64_
     return 0;
 }
 
-/* Writes a buffer, its runs of zeroes as zeroes. */
-static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, int64_t bytes,
-                                        uint8_t *buf)
+/* Writes what was read, its runs of zeroes as zeroes. */
+static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, QEMUIOVector *qiov)
 {
-    int64_t done = 0;
+    int64_t done = 0, bytes = (int64_t)qiov->size;
 
     while (done < bytes) {
         int64_t n = MIN(ZERO_STEP - ((offset + done) & (ZERO_STEP - 1)), bytes - done);
-        bool zero = buffer_is_zero(buf + done, n);
-        QEMUIOVector qiov;
+        bool zero = qemu_iovec_is_zero(qiov, done, n);
+        QEMUIOVector part;
         int ret;
 
         if (job_is_cancelled(&s->common.job)) {
@@ -188,7 +135,7 @@ static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, int64
         while (done + n < bytes) {
             int64_t step = MIN(ZERO_STEP, bytes - done - n);
 
-            if (buffer_is_zero(buf + done + n, step) != zero) {
+            if (qemu_iovec_is_zero(qiov, done + n, step) != zero) {
                 break;
             }
             n += step;
@@ -197,8 +144,9 @@ static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, int64
             ret = mirror_co_zero(s, offset + done, n);
         } else {
             mirror_map_set_data(&s->map, offset + done, n);
-            qemu_iovec_init_buf(&qiov, buf + done, n);
-            ret = blk_co_pwritev(s->target, offset + done, n, &qiov, 0);
+            qemu_iovec_init_slice(&part, qiov, done, n);
+            ret = blk_co_pwritev(s->target, offset + done, n, &part, 0);
+            qemu_iovec_destroy(&part);
         }
         if (ret < 0) {
             return ret;
@@ -208,24 +156,24 @@ static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, int64
     return 0;
 }
 
-static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t bytes)
+/* Reads and writes as much of *bytes as there are buffers for, and says how much that was. */
+static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t *bytes)
 {
     MirrorBlockJob *s = c->s;
-    void *buf = mirror_co_get_buffer(s);
     QEMUIOVector qiov;
     int ret;
 
-    if (!buf) {
+    *bytes = mirror_co_get_buffer(s, *bytes, &qiov);
+    if (!*bytes) {
         return -ENOMEM;
     }
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    ret = bdrv_co_preadv(s->filter->file, offset, bytes, &qiov, 0);
+    ret = bdrv_co_preadv(s->filter->file, offset, *bytes, &qiov, 0);
     if (ret < 0) {
         c->read_failed = true;
     } else {
-        ret = write_co_buffer(s, offset, bytes, buf);
+        ret = write_co_buffer(s, offset, &qiov);
     }
-    mirror_put_buffer(s, buf);
+    mirror_put_buffer(s, &qiov);
     return ret;
 }
 
@@ -253,25 +201,40 @@ static void note_copy_range(MirrorBlockJob *s, int ret)
     }
 }
 
+/* Lets the nodes copy by themselves; -ENOTSUP: they cannot. */
+static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+{
+    int ret;
+
+    mirror_co_charge_memory(s, COPY_RANGE_BUFFER);
+    if (job_is_cancelled(&s->common.job)) {
+        ret = -ECANCELED;
+    } else {
+        mirror_map_set_data(&s->map, offset, bytes);
+        ret = bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, bytes, 0);
+        note_copy_range(s, ret);
+    }
+    mirror_uncharge_memory(s, COPY_RANGE_BUFFER);
+    return ret;
+}
+
 static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64_t bytes)
 {
     MirrorBlockJob *s = c->s;
 
     while (bytes > 0) {
-        int64_t n = MIN((int64_t)s->piece_bytes, bytes);
+        int64_t n = MIN(MIRROR_MAX_REQUEST, bytes);
         int ret = -ENOTSUP;
 
         if (job_is_cancelled(&s->common.job)) {
             return -ECANCELED;
         }
         if (may_copy_range(s)) {
-            mirror_map_set_data(&s->map, offset, n);
-            ret = bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, n, 0);
-            note_copy_range(s, ret);
+            ret = offload_co_piece(s, offset, n);
         }
         if (ret < 0) {
             /* Not possible, or failed without saying which side: reading and writing does. */
-            ret = bounce_co_piece(c, offset, n);
+            ret = bounce_co_piece(c, offset, &n);
         }
         if (ret < 0) {
             return ret;
@@ -331,44 +294,6 @@ static void coroutine_fn copy_co_failed(MirrorCopy *c, int ret)
     }
 }
 
-/* Times the copying in windows that begin when it begins. */
-static void measure_rate(MirrorBlockJob *s, int64_t bytes)
-{
-    int64_t elapsed = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->rate_start_ns;
-
-    s->rate_bytes += bytes;
-    if (elapsed >= RATE_WINDOW_NS || !s->rate) {
-        int64_t rate = (int64_t)((double)s->rate_bytes * NANOSECONDS_PER_SECOND / MAX(elapsed, 1));
-
-        s->rate = s->rate ? (s->rate + rate) / 2 : rate;
-        s->rate_bytes = 0;
-        s->rate_start_ns += elapsed;
-    }
-}
-
-/*
- * One operation of data has ended: after as many as are in flight, looks whether that was a good
- * number.
- */
-static void adapt_depth(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
-{
-    int64_t per_mib = (int64_t)((double)elapsed_ns * (1 << 20) / (double)bytes);
-    int64_t mean;
-
-    s->latency_sum += per_mib;
-    if (++s->latency_ops < s->depth) {
-        return;
-    }
-    mean = s->latency_sum / s->latency_ops;
-    s->latency_sum = s->latency_ops = 0;
-    s->best_latency = s->best_latency ? MIN(s->best_latency + s->best_latency / 64, mean) : mean;
-    if (mean > 3 * s->best_latency) {
-        s->depth = MAX(s->depth - 1, MIN_DEPTH);
-    } else if (mean < 2 * s->best_latency) {
-        s->depth = MIN(s->depth + 1, MAX_DEPTH);
-    }
-}
-
 static void coroutine_fn copy_co_entry(void *opaque)
 {
     MirrorCopy *c = opaque;
@@ -392,11 +317,8 @@ static void coroutine_fn copy_co_entry(void *opaque)
         copy_co_failed(c, ret);
     } else {
         job_progress_update(&s->common.job, bytes);
-        measure_rate(s, c->extent.kind == MIRROR_EXTENT_ZERO ? 0 : bytes);
-        if (c->extent.kind != MIRROR_EXTENT_ZERO &&
-            bytes >= MIN(ADAPT_MIN_BYTES, (int64_t)s->piece_bytes)) {
-            adapt_depth(s, bytes, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns);
-        }
+        mirror_pace_ended(s, c->extent.kind == MIRROR_EXTENT_ZERO ? 0 : bytes,
+                          qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns);
     }
     mirror_op_end(s, &c->op);
     s->bytes_in_flight -= bytes;
@@ -415,10 +337,7 @@ static void start_copy(MirrorBlockJob *s, const MirrorExtent *extent)
 
     c->s = s;
     c->extent = *extent;
-    if (s->bytes_in_flight == 0) {
-        s->rate_start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-        s->rate_bytes = 0;
-    }
+    mirror_pace_started(s);
     s->in_flight++;
     s->bytes_in_flight += extent->bytes;
     mirror_op_begin(s, &c->op, extent->offset, extent->bytes);
@@ -426,23 +345,6 @@ static void start_copy(MirrorBlockJob *s, const MirrorExtent *extent)
 }
 
 /* --- choosing what comes next --- */
-
-/* Bytes that the next request should have at most: a power of two. */
-static int64_t request_bytes(const MirrorBlockJob *s)
-{
-    int64_t speed = __atomic_load_n(&s->common.speed, __ATOMIC_SEQ_CST);
-    int64_t bytes = s->piece_bytes;
-
-    if (speed) {
-        int64_t worth =
-            MAX(speed / (NANOSECONDS_PER_SECOND / SPEED_REQUEST_NS), (int64_t)s->granularity);
-
-        while (bytes > worth) {
-            bytes /= 2;
-        }
-    }
-    return bytes;
-}
 
 /* The next dirty extent behind the scan that nothing in flight touches. */
 static bool next_dirty(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent)
@@ -510,26 +412,6 @@ static int64_t start_delay_ns(MirrorBlockJob *s)
     return MAX(wait, 0);
 }
 
-/*
- * How many operations may be in flight: more as long as each takes hardly longer than the quickest
- * have, fewer when they only wait for each other. A local file settles at what its cores can copy,
- * a distant server at what fills the line or the buffers.
- */
-static bool has_room(const MirrorBlockJob *s)
-{
-    int64_t one = s->copy_range_refusals ? (int64_t)s->piece_bytes : COPY_RANGE_BUFFER;
-    int64_t limit = MIN(s->buf_size / one, MAX_DEPTH);
-    int depth;
-
-    if (s->host_target && !s->copy_range_refusals) {
-        /* Workers that write to one file take turns at its lock: more of them than cores only spin. */
-        limit = MIN(limit, (int64_t)g_get_num_processors());
-    }
-    depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
-
-    return s->in_flight < MIN(depth, MIRROR_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
-}
-
 int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused)
 {
     MirrorExtent extent;
@@ -537,7 +419,7 @@ int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused)
 
     while (s->ret == 0 && (even_if_paused || !job_should_pause(&s->common.job))) {
         mirror_scan_kick(s);
-        if (!has_room(s)) {
+        if (!mirror_has_room(s)) {
             break;
         }
         wait = start_delay_ns(s);
@@ -545,10 +427,10 @@ int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused)
             return wait;
         }
         if (!mirror_scan_done(s)) {
-            if (!mirror_scan_take(s, request_bytes(s), &extent)) {
+            if (!mirror_scan_take(s, mirror_request_bytes(s), &extent)) {
                 break;
             }
-        } else if (!next_dirty(s, request_bytes(s), &extent)) {
+        } else if (!next_dirty(s, mirror_request_bytes(s), &extent)) {
             break;
         } else {
             bdrv_reset_dirty_bitmap(s->dirty, extent.offset, extent.bytes);

@@ -5,6 +5,8 @@
  *   mirror.c         life: start, the main loop, READY, finish, pivot, verbs
  *   mirror-scan.c    finds what is allocated in the source, a bounded amount ahead of the copying
  *   mirror-copy.c    the copy engine: takes extents, keeps several in flight, handles errors
+ *   mirror-pace.c    how large requests are and how many are in flight, by measurement
+ *   mirror-buffer.c  the memory that copying holds, within buf-size
  *   mirror-state.c   what is known of the target: unknown, zero, data
  *   mirror-filter.c  the node above the source that sees guest writes
  *   mirror-active.c  write-blocking mode: guest writes go to both sides together
@@ -164,10 +166,12 @@ struct MirrorBlockJob {
     bool ready;
     bool stopped; /* an error paused it, and the user has not resumed it yet */
     MirrorForward forward;
-    CoQueue op_ended; /* woken at the end of every copying operation */
+    CoQueue op_ended;      /* woken at the end of every copying operation */
+    int64_t request_bytes; /* that the device has proved to be quick with; a power of two */
     GSList *free_buffers;
-    int nr_buffers; /* free or in use */
-    CoQueue buffer_freed;
+    int nr_buffers;         /* free or in use, of piece_bytes each */
+    int64_t memory_charged; /* held by copies that the nodes do by themselves */
+    CoQueue memory_freed;
     int64_t active_bytes; /* of guest writes in flight to both sides */
     CoQueue active_ended;
 };
@@ -197,7 +201,33 @@ bool mirror_is_clean(const MirrorBlockJob *s);
 void coroutine_fn mirror_co_wait_idle(MirrorBlockJob *s);
 /* Flushes the target; 0 or -errno. */
 int coroutine_fn mirror_co_flush_target(MirrorBlockJob *s);
+
+/* --- memory (mirror-buffer.c) --- */
+
+/*
+ * Initialises qiov over buffers of at most `bytes`, as many as can be had, and returns their size:
+ * waits for the first one only. 0: no memory. Ended by mirror_put_buffer().
+ */
+int64_t coroutine_fn mirror_co_get_buffer(MirrorBlockJob *s, int64_t bytes, QEMUIOVector *qiov);
+void mirror_put_buffer(MirrorBlockJob *s, QEMUIOVector *qiov);
+/* Waits until `bytes` that somebody else allocates for the job fit in, and counts them. */
+void coroutine_fn mirror_co_charge_memory(MirrorBlockJob *s, int64_t bytes);
+void mirror_uncharge_memory(MirrorBlockJob *s, int64_t bytes);
+/* Bytes that copying holds now: buffers, idle ones too, and what was charged. */
+int64_t mirror_memory_held(const MirrorBlockJob *s);
+/* All buffers that are not in use. */
 void mirror_free_buffers(MirrorBlockJob *s);
+
+/* --- pace (mirror-pace.c) --- */
+
+void mirror_pace_init(MirrorBlockJob *s);
+/* Bytes that the next request should have at most: a power of two. */
+int64_t mirror_request_bytes(const MirrorBlockJob *s);
+/* One more operation may start. */
+bool mirror_has_room(const MirrorBlockJob *s);
+/* An operation starts, before it is counted; one has ended that copied data_bytes (0: zeroes). */
+void mirror_pace_started(MirrorBlockJob *s);
+void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns);
 
 /* --- the filter (mirror-filter.c, mirror-active.c) --- */
 

@@ -35,8 +35,6 @@
  * A target that was given up is given up again after this time, as long as anything waits for it.
  */
 #define GIVE_UP_AGAIN_NS (100 * SCALE_MS)
-/* Operations in flight at first. */
-#define START_DEPTH 4
 /* One buffer. */
 #define PIECE_BYTES     (1 << 20)
 #define MIN_PIECE_BYTES (64 << 10)
@@ -640,11 +638,11 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     while (s->piece_bytes > MIN_PIECE_BYTES && (int64_t)s->piece_bytes * 2 > s->buf_size) {
         s->piece_bytes /= 2;
     }
-    s->depth = START_DEPTH;
+    mirror_pace_init(s);
     s->host_target = ends_in_host_file(s->target_bs);
     LIST_INIT(&s->ops);
     qemu_co_queue_init(&s->op_ended);
-    qemu_co_queue_init(&s->buffer_freed);
+    qemu_co_queue_init(&s->memory_freed);
     qemu_co_queue_init(&s->active_ended);
     target = bdrv_skip_filters(opts->target);
     s->target_plain =

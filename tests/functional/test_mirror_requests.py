@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a mirror's requests look like: as large as the device is quick, contiguous runs as one, memory within its bound."""
+import re
+
+import pytest
+
+import ferry
+
+MIB = ferry.MIB
+
+
+def start(vm, **args):
+    vm.cmd('blockdev-mirror', {'job-id': 'm', 'device': 'disk', 'target': 'copy', 'sync': 'full',
+                               **{k.replace('_', '-'): v for k, v in args.items()}})
+
+
+def cancel(vm):
+    vm.cmd('block-job-cancel', device='m', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED', device='m')
+
+
+def traced(vm, point, field):
+    """The values of one field of a trace point, in order."""
+    return [int(value) for value in re.findall(rf'\b{point}\b.*?\b{field} (\d+)', vm.stderr())]
+
+
+# --- size ---
+
+def test_a_quick_device_is_copied_in_requests_of_16_mib(vmm, work):
+    vm = vmm('-trace', 'blk_co_pwritev')
+    vm.add_file(ferry.make_image(work / 'source.raw', 256 * MIB, seed=1), node_name='disk')
+    vm.add('null-co', 'copy', size=256 * MIB)
+    start(vm, buf_size=64 * MIB)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    cancel(vm)
+    sizes = traced(vm, 'blk_co_pwritev', 'bytes')
+    assert sum(sizes) == 256 * MIB
+    assert max(sizes) == 16 * MIB
+
+
+def test_a_contiguous_dirty_run_is_one_request(vmm, work):
+    """READY, then 8 MiB of writes of 64 KiB each while the job is paused."""
+    vm = vmm('-trace', 'blk_co_pwritev')
+    vm.add_file(ferry.make_image(work / 'source.raw', 256 * MIB, seed=1), node_name='disk')
+    vm.add('null-co', 'copy', size=256 * MIB)
+    start(vm, buf_size=64 * MIB)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    vm.cmd('block-job-pause', device='m')
+    io = ferry.nbd_connect(vm.export('disk'))
+    for i in range(128):
+        io.pwrite(b'\1' * 65536, 16 * MIB + i * 65536)
+    io.shutdown()
+    before = len(traced(vm, 'blk_co_pwritev', 'bytes'))
+    vm.cmd('block-job-resume', device='m')
+    vm.cmd('block-job-cancel', device='m')
+    vm.wait('BLOCK_JOB_COMPLETED', device='m')
+    assert traced(vm, 'blk_co_pwritev', 'bytes')[before:] == [8 * MIB]
+
+
+def test_a_slow_device_is_copied_in_small_requests(vmm, work, nbdkit):
+    vm = vmm('-trace', 'nbd_client_request')
+    server = nbdkit('--filter=delay', 'memory', '16M', 'wdelay=150ms')
+    vm.add_file(ferry.make_image(work / 'source.raw', 16 * MIB, seed=1), node_name='disk')
+    vm.cmd('blockdev-add', server.node('copy'))
+    start(vm)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    cancel(vm)
+    sizes = traced(vm, r'nbd_client_request .*command 1\b', 'length')
+    assert sum(sizes) == 16 * MIB
+    assert sizes[0] == MIB and sizes[-1] <= MIB // 4
+
+
+# --- memory ---
+
+def held(vm):
+    return traced(vm, 'mirror_memory', 'held')
+
+
+@pytest.mark.parametrize('buf_size', [64 * 1024, 600 * 1024, 3 * MIB, 16 * MIB])
+@pytest.mark.parametrize('source', ['raw', 'null-co', 'compressed'])
+def test_what_is_held_stays_within_buf_size(vmm, work, source, buf_size):
+    """A compressed image is copied partly by the nodes themselves, partly through buffers."""
+    vm = vmm('-trace', 'mirror_memory')
+    if source == 'null-co':
+        vm.add('null-co', 'disk', size=64 * MIB, read_zeroes=False)
+    else:
+        raw = ferry.make_image(work / 'source.raw', 64 * MIB, seed=3, data=32 * MIB)
+        image = raw
+        if source == 'compressed':
+            image = work / 'source.qcow2'
+            ferry.qemu_img('convert', '-c', '-O', 'qcow2', raw, image)
+            ferry.qemu_io(image, *[f'write -P {i + 1} {i * 4}M 2M' for i in range(16)], fmt='qcow2')
+        vm.add_file(image, 'qcow2' if source == 'compressed' else 'raw', node_name='disk')
+    vm.add_file(ferry.make_image(work / 'copy.raw', 64 * MIB), node_name='copy')
+    start(vm, buf_size=buf_size)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    cancel(vm)
+    one = MIB // 4      # what a single request needs may be more than a small buf-size
+    assert held(vm)
+    assert max(held(vm)) <= max(buf_size, one)
+    if source == 'compressed':
+        ferry.compare(image, work / 'copy.raw', 'qcow2', 'raw')
