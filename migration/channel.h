@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The connections of a migration: MigrationConnector makes those of a source, MigrationListener waits
+ * for those of a destination. TLS is theirs: what they hand out is ready for the first byte of the
+ * stream.
+ */
+#ifndef FERRY_MIGRATION_CHANNEL_H
+#define FERRY_MIGRATION_CHANNEL_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "io/channel.h"
+#include "migration/address.h"
+#include "migration/options.h"
+
+/* --- source --- */
+
+typedef struct MigrationConnector MigrationConnector;
+
+/*
+ * Checks that the address can do what the settings ask for, and finds the TLS credentials, which
+ * cannot be deleted as long as this lives. The caller owns one reference. Main thread.
+ */
+MigrationConnector *migration_connector_new(const MigrationAddress *addr,
+                                            MigrationSettings *settings,
+                                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+MigrationConnector *migration_connector_ref(MigrationConnector *c); /* any thread */
+void migration_connector_unref(MigrationConnector *c);              /* any thread; NULL allowed */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(MigrationConnector, migration_connector_unref)
+
+/*
+ * Makes a connection: the first one is the main channel's. A named descriptor is used up, a program is
+ * started, a file is created or cut off at its offset. In the main thread. NULL with an error, also
+ * after migration_connector_cancel(). The channel is idle in the main loop: it may be used in any
+ * thread next.
+ */
+QIOChannel *coroutine_fn migration_connector_co_connect(MigrationConnector *c,
+                                                        GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * The same from a thread without an event loop, which must not hold the big lock: the main loop
+ * connects while the thread waits. Needs an address with several channels.
+ */
+QIOChannel *migration_connector_connect_blocking(MigrationConnector *c,
+                                                 GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Every attempt to connect, in progress or yet to come, fails soon, also one whose peer does not answer
+ * the TLS handshake. Channels that were handed out stay as they are. Any thread.
+ */
+void migration_connector_cancel(MigrationConnector *c);
+
+/*
+ * Another descriptor of a file address, for pwrite(2) at places of its own; direct: past the page
+ * cache (O_DIRECT). The file exists: the main channel was connected before. Close it with
+ * qemu_close() in the main thread. Any thread but one that holds the big lock and is not the main
+ * thread. -1 with an error.
+ */
+int migration_connector_open_extra(MigrationConnector *c, bool direct,
+                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+const MigrationAddress *migration_connector_address(const MigrationConnector *c);
+
+/* --- destination; main thread --- */
+
+typedef struct MigrationListener MigrationListener;
+
+/*
+ * A channel is there, after its TLS handshake; takes over the reference. Called in the main loop, never
+ * from inside migration_listener_co_new(); it may stop, but not free, the listener.
+ */
+typedef void MigrationChannelFunc(QIOChannel *ioc, void *opaque);
+
+/*
+ * Waits for channels at an address; one comes at once from a file, a program or a descriptor. The
+ * settings for TLS are those at the time when a peer connects. A peer that fails is reported and
+ * forgotten, waiting goes on.
+ */
+MigrationListener *coroutine_fn migration_listener_co_new(const MigrationAddress *addr,
+                                                          MigrationChannelFunc *func, void *opaque,
+                                                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Stops listening and drops peers whose handshake is under way. func is not called any more. */
+void migration_listener_stop(MigrationListener *listener);
+/* Stops and frees; NULL is allowed. */
+void migration_listener_free(MigrationListener *listener);
+/* Where it really listens; NULL when there is no socket, or not any more. The caller frees. */
+SocketAddressList *migration_listener_addresses(const MigrationListener *listener);
+/* As migration_connector_open_extra(), to read. */
+int migration_listener_open_extra(MigrationListener *listener, bool direct,
+                                  GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+const MigrationAddress *migration_listener_address(const MigrationListener *listener);
+
+#endif
