@@ -243,7 +243,7 @@ static void stream_readable(void *opaque)
         return;
     }
     if (stream->in_is_socket) {
-        n = socket_recv_fds(stream->in_fd, &iov, 1, fds, SOCKET_MAX_FDS, &nfds);
+        n = socket_recv_fds(stream->in_fd, &iov, 1, fds, SOCKET_MAX_FDS, &nfds, 0);
     } else {
         do {
             n = read(stream->in_fd, buf, iov.iov_len);

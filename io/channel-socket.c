@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "io/socket-address.h"
+#include "io/zero-copy.h"
 #include "util/error.h"
 #include "util/sockets.h"
 
@@ -19,6 +20,7 @@ struct QIOChannelSocket {
     GMutex lock; /* keeps fd open while another thread shuts it down */
     bool is_inet;
     SocketConnectControl *connecting; /* an attempt in progress */
+    ZeroCopyQueue zero_copy;
 };
 
 static QIOChannelSocket *sioc_of(QIOChannel *ioc)
@@ -35,45 +37,115 @@ static ssize_t socket_fail(int err, const char *what, GError **errp)
     return -err;
 }
 
-static ssize_t socket_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, int **fds,
-                            size_t *nfds, GError **errp)
+static ssize_t socket_read_fds(int fd, const struct iovec *iov, size_t niov, QIOChannelFds *fds,
+                               int msg_flags)
 {
-    struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = niov};
     int got[QIO_CHANNEL_MAX_FDS];
-    ssize_t len;
+    ssize_t len = socket_recv_fds(fd, iov, niov, got, G_N_ELEMENTS(got), &fds->n, msg_flags);
 
-    if (!fds) {
-        do {
-            len = recvmsg(sioc_of(ioc)->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-        } while (len < 0 && errno == EINTR);
-        return len < 0 ? socket_fail(errno, "read from", errp) : len;
+    if (len >= 0) {
+        fds->fd = fds->n ? g_memdup2(got, fds->n * sizeof(int)) : NULL;
     }
-    len = socket_recv_fds(sioc_of(ioc)->fd, iov, niov, got, G_N_ELEMENTS(got), nfds);
-    if (len < 0) {
-        return socket_fail(-len, "read from", errp);
-    }
-    *fds = *nfds ? g_memdup2(got, *nfds * sizeof(int)) : NULL;
     return len;
 }
 
-static ssize_t socket_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov, const int *fds,
-                             size_t nfds, GError **errp)
+static ssize_t socket_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                            QIOChannelFds *fds, int flags, GError **errp)
 {
+    QIOChannelSocket *sioc = sioc_of(ioc);
     struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = niov};
+    int msg_flags = (flags & QIO_CHANNEL_FLAG_MAY_BLOCK ? 0 : MSG_DONTWAIT) |
+                    (flags & QIO_CHANNEL_READ_FLAG_WAITALL ? MSG_WAITALL : 0) |
+                    (flags & QIO_CHANNEL_READ_FLAG_MSG_PEEK ? MSG_PEEK : 0);
     ssize_t len;
 
-    if (nfds > QIO_CHANNEL_MAX_FDS) {
+    if (qio_channel_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
+        return 0;
+    }
+    if (fds) {
+        len = socket_read_fds(sioc->fd, iov, niov, fds, msg_flags);
+    } else {
+        do {
+            len = recvmsg(sioc->fd, &msg, MSG_CMSG_CLOEXEC | msg_flags);
+        } while (len < 0 && errno == EINTR);
+        len = len < 0 ? -errno : len;
+    }
+    if (len == -EAGAIN && qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_WRITE_ZERO_COPY)) {
+        zero_copy_tidy(&sioc->zero_copy, sioc->fd);
+    }
+    return len < 0 ? socket_fail(-len, "read from", errp) : len;
+}
+
+/* The kernel refuses to pin more pages: once earlier ones are free it may not. */
+static ssize_t socket_send_zero_copy(QIOChannelSocket *sioc, const struct msghdr *msg,
+                                     int msg_flags, GError **errp)
+{
+    ssize_t len;
+    int ret;
+
+    for (;;) {
+        len = sendmsg(sioc->fd, msg, msg_flags | MSG_ZEROCOPY);
+        if (len >= 0) {
+            zero_copy_sent(&sioc->zero_copy);
+            return len;
+        }
+        if (errno != ENOBUFS) {
+            if (errno != EINTR) {
+                return socket_fail(errno, "write to", errp);
+            }
+            continue;
+        }
+        ret = zero_copy_wait(&sioc->zero_copy, sioc->fd, false);
+        if (ret < 0) {
+            return socket_fail(-ret, "write to", errp);
+        }
+        if (ret > 0) {
+            error_setg(errp, "Process can't lock enough memory for using MSG_ZEROCOPY "
+                             "(RLIMIT_MEMLOCK is too low)");
+            return -ENOBUFS;
+        }
+    }
+}
+
+static ssize_t socket_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                             const QIOChannelFds *fds, int flags, GError **errp)
+{
+    QIOChannelSocket *sioc = sioc_of(ioc);
+    struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = niov};
+    int msg_flags = MSG_NOSIGNAL | (flags & QIO_CHANNEL_FLAG_MAY_BLOCK ? 0 : MSG_DONTWAIT);
+    ssize_t len;
+
+    if (fds && fds->n > QIO_CHANNEL_MAX_FDS) {
         error_setg(errp, "Only %d file descriptors can be sent at once", QIO_CHANNEL_MAX_FDS);
         return -EINVAL;
     }
-    if (nfds) {
-        len = socket_send_fds(sioc_of(ioc)->fd, iov, niov, fds, nfds);
+    if (fds) {
+        len = socket_send_fds(sioc->fd, iov, niov, fds->fd, fds->n, msg_flags);
         return len < 0 ? socket_fail(-len, "write to", errp) : len;
     }
+    if (flags & QIO_CHANNEL_WRITE_FLAG_ZERO_COPY) {
+        return socket_send_zero_copy(sioc, &msg, msg_flags, errp);
+    }
     do {
-        len = sendmsg(sioc_of(ioc)->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        len = sendmsg(sioc->fd, &msg, msg_flags);
     } while (len < 0 && errno == EINTR);
     return len < 0 ? socket_fail(errno, "write to", errp) : len;
+}
+
+static int socket_flush(QIOChannel *ioc, GError **errp)
+{
+    QIOChannelSocket *sioc = sioc_of(ioc);
+    int ret;
+
+    if (!qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_WRITE_ZERO_COPY)) {
+        return 0;
+    }
+    ret = zero_copy_wait(&sioc->zero_copy, sioc->fd, true);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Unable to flush zero-copy sends of socket");
+        return ret;
+    }
+    return zero_copy_take_result(&sioc->zero_copy);
 }
 
 static int socket_poll_fd(QIOChannel *ioc, QIOChannelDirection dir, short *events)
@@ -111,14 +183,22 @@ static void socket_set_fd(QIOChannelSocket *sioc, int fd)
     }
 }
 
-static void socket_close(QIOChannel *ioc)
+static int socket_close(QIOChannel *ioc, GError **errp)
 {
     socket_set_fd(sioc_of(ioc), -1);
+    return 0;
 }
 
 static void socket_finalize(QIOChannel *ioc)
 {
+    socket_set_fd(sioc_of(ioc), -1);
+    zero_copy_destroy(&sioc_of(ioc)->zero_copy);
     g_mutex_clear(&sioc_of(ioc)->lock);
+}
+
+static int socket_set_blocking(QIOChannel *ioc, bool on)
+{
+    return socket_set_nonblock(sioc_of(ioc)->fd, !on);
 }
 
 static void socket_set_cork(QIOChannel *ioc, bool on)
@@ -153,6 +233,8 @@ static const QIOChannelClass qio_channel_socket_class = {
     .shutdown = socket_shutdown,
     .close = socket_close,
     .finalize = socket_finalize,
+    .flush = socket_flush,
+    .set_blocking = socket_set_blocking,
     .raw_socket = socket_raw,
     .set_cork = socket_set_cork,
     .set_delay = socket_set_delay,
@@ -164,7 +246,8 @@ QIOChannelSocket *qio_channel_socket_new(void)
 
     sioc->fd = -1;
     g_mutex_init(&sioc->lock);
-    sioc->parent.features = QIO_CHANNEL_FEATURE_SHUTDOWN;
+    zero_copy_init(&sioc->zero_copy);
+    sioc->parent.features = QIO_CHANNEL_FEATURE_SHUTDOWN | QIO_CHANNEL_FEATURE_READ_MSG_PEEK;
     return sioc;
 }
 
@@ -178,6 +261,8 @@ static void socket_note_family(QIOChannelSocket *sioc)
     sioc->is_inet = family == AF_INET || family == AF_INET6;
     if (family == AF_UNIX) {
         sioc->parent.features |= QIO_CHANNEL_FEATURE_FD_PASS;
+    } else if (zero_copy_enable(sioc->fd)) {
+        sioc->parent.features |= QIO_CHANNEL_FEATURE_WRITE_ZERO_COPY;
     }
 }
 

@@ -16,7 +16,6 @@ QIOChannelSocket *qio_channel_socket_new(void);
  * Takes over fd (connected; made non-blocking and close-on-exec). On failure the caller keeps fd.
  */
 QIOChannelSocket *qio_channel_socket_new_fd(int fd, GError **errp);
-#define QIO_CHANNEL(sioc) ((QIOChannel *)(sioc))
 
 /*
  * Connects, trying the addresses of a host name in turn; names are resolved in a worker thread. 0

@@ -27,25 +27,20 @@ static QIOChannelTLS *tioc_of(QIOChannel *ioc)
     return (QIOChannelTLS *)ioc;
 }
 
-static bool tls_is_shut(const QIOChannel *ioc, QIOChannelShutdown how)
-{
-    return g_atomic_int_get(&ioc->shut) & how;
-}
-
-/* --- the session's transport --- */
+/* --- the session's transport: never waits, whatever mode the master is in --- */
 
 static ssize_t tls_push(void *opaque, const struct iovec *iov, size_t niov)
 {
     QIOChannelTLS *tioc = opaque;
 
-    return qio_channel_writev(tioc->master, iov, niov, NULL);
+    return tioc->master->klass->writev(tioc->master, iov, niov, NULL, 0, NULL);
 }
 
 static ssize_t tls_pull(void *opaque, const struct iovec *iov, size_t niov)
 {
     QIOChannelTLS *tioc = opaque;
 
-    return qio_channel_readv(tioc->master, iov, niov, NULL);
+    return tioc->master->klass->readv(tioc->master, iov, niov, NULL, 0, NULL);
 }
 
 /* --- the class --- */
@@ -73,51 +68,67 @@ static ssize_t tls_read_element(QIOChannelTLS *tioc, uint8_t *buf, size_t bytes,
     return done;
 }
 
-static ssize_t tls_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, int **fds,
-                         size_t *nfds, GError **errp)
+/* As readv, with the lock. */
+static ssize_t tls_read_elements(QIOChannelTLS *tioc, const struct iovec *iov, size_t niov,
+                                 GError **errp)
 {
-    QIOChannelTLS *tioc = tioc_of(ioc);
-    g_autoptr(GError) err = NULL;
-    ssize_t done = 0, len = 0;
+    ssize_t done = 0;
 
-    if (tls_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
-        return 0;
-    }
-    g_mutex_lock(&tioc->lock);
     for (size_t i = 0; i < niov; i++) {
+        ssize_t len;
+
+        if (!iov[i].iov_len) {
+            continue;
+        }
         if (done && !qcrypto_tls_session_pending(tioc->session)) {
             break;
         }
-        len = tls_read_element(tioc, iov[i].iov_base, iov[i].iov_len, done ? NULL : &err);
+        len = tls_read_element(tioc, iov[i].iov_base, iov[i].iov_len, done ? NULL : errp);
         if (len <= 0) {
-            break;
+            return done ? done : len;
         }
         done += len;
         if ((size_t)len < iov[i].iov_len) {
             break;
         }
     }
-    g_mutex_unlock(&tioc->lock);
-    if (done || len == -EAGAIN) {
-        return done ? done : len;
+    return done;
+}
+
+static ssize_t tls_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, QIOChannelFds *fds,
+                         int flags, GError **errp)
+{
+    QIOChannelTLS *tioc = tioc_of(ioc);
+    g_autoptr(GError) err = NULL;
+    ssize_t len;
+
+    if (qio_channel_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
+        return 0;
     }
-    if (len < 0 && tls_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
+    g_mutex_lock(&tioc->lock);
+    len = tls_read_elements(tioc, iov, niov, &err);
+    g_mutex_unlock(&tioc->lock);
+    if (len >= 0 || len == -EAGAIN) {
+        return len;
+    }
+    if (qio_channel_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_READ)) {
         return 0; /* our own doing */
     }
-    if (err) {
-        g_propagate_error(errp, g_steal_pointer(&err));
+    if (len == -ECONNABORTED && (flags & QIO_CHANNEL_READ_FLAG_RELAXED_EOF)) {
+        return 0;
     }
+    g_propagate_error(errp, g_steal_pointer(&err));
     return len;
 }
 
-static ssize_t tls_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov, const int *fds,
-                          size_t nfds, GError **errp)
+static ssize_t tls_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                          const QIOChannelFds *fds, int flags, GError **errp)
 {
     QIOChannelTLS *tioc = tioc_of(ioc);
     ssize_t len = -EPIPE;
 
     g_mutex_lock(&tioc->lock);
-    if (tioc->said_bye || tls_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_WRITE)) {
+    if (tioc->said_bye || qio_channel_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_WRITE)) {
         error_setg(errp, "Cannot write to TLS channel: it was shut down");
     } else {
         len = qcrypto_tls_session_write(tioc->session, iov, niov, errp);
@@ -181,7 +192,7 @@ static int tls_shutdown(QIOChannel *ioc, QIOChannelShutdown how)
     return 0;
 }
 
-static void tls_close(QIOChannel *ioc)
+static int tls_close(QIOChannel *ioc, GError **errp)
 {
     QIOChannelTLS *tioc = tioc_of(ioc);
 
@@ -190,12 +201,16 @@ static void tls_close(QIOChannel *ioc)
         tls_say_bye(tioc);
     }
     g_mutex_unlock(&tioc->lock);
+    return qio_channel_close(tioc->master, errp);
 }
 
 static void tls_finalize(QIOChannel *ioc)
 {
     QIOChannelTLS *tioc = tioc_of(ioc);
 
+    if (!qio_channel_is_shut_down(ioc)) {
+        tls_say_bye(tioc);
+    }
     qcrypto_tls_session_free(tioc->session);
     qio_channel_unref(tioc->master);
     g_mutex_clear(&tioc->lock);
@@ -235,7 +250,8 @@ static QIOChannelTLS *tls_channel_alloc(QIOChannel *master)
 
     g_mutex_init(&tioc->lock);
     tioc->master = qio_channel_ref(master);
-    tioc->parent.features = master->features & QIO_CHANNEL_FEATURE_SHUTDOWN;
+    tioc->parent.features =
+        (master->features & QIO_CHANNEL_FEATURE_SHUTDOWN) | QIO_CHANNEL_FEATURE_TLS;
     qio_channel_detach_aio_context(master); /* from now on this channel waits for the descriptor */
     return tioc;
 }
@@ -269,7 +285,7 @@ QIOChannelTLS *qio_channel_tls_new_server(QIOChannel *master, QCryptoTLSCreds *c
     return tls_channel_finish(tioc);
 }
 
-/* --- handshake --- */
+/* --- handshake and good-bye --- */
 
 static void tls_handshake_deadline(void *opaque)
 {
@@ -289,41 +305,35 @@ static int tls_handshake_interrupted(QIOChannelTLS *tioc, GError **errp)
     return -ECANCELED;
 }
 
-/* 0 or -errno. */
-static int coroutine_fn tls_co_handshake_steps(QIOChannelTLS *tioc, GError **errp)
+/* 1: *dir is what to wait for before the next step; 0: done; -errno. */
+static int tls_handshake_step(QIOChannelTLS *tioc, QIOChannelDirection *dir, GError **errp)
 {
-    for (;;) {
-        g_autoptr(GError) err = NULL;
-        QCryptoTLSHandshake step;
-        int ret;
+    g_autoptr(GError) err = NULL;
+    QCryptoTLSHandshake step;
 
-        g_mutex_lock(&tioc->lock);
-        step = qcrypto_tls_session_handshake(tioc->session, &err);
-        tioc->established = step == QCRYPTO_TLS_HANDSHAKE_COMPLETE;
-        g_mutex_unlock(&tioc->lock);
-        if (step == QCRYPTO_TLS_HANDSHAKE_COMPLETE) {
-            return 0;
-        }
-        if (qio_channel_is_shut_down(&tioc->parent) || qio_channel_is_shut_down(tioc->master)) {
-            return tls_handshake_interrupted(tioc, errp);
-        }
-        if (step == QCRYPTO_TLS_HANDSHAKE_FAILED) {
-            g_propagate_error(errp, g_steal_pointer(&err));
-            return -EPROTO;
-        }
-        ret = qio_channel_co_wait(&tioc->parent, step == QCRYPTO_TLS_HANDSHAKE_READ
-                                                     ? QIO_CHANNEL_READ
-                                                     : QIO_CHANNEL_WRITE);
-        if (ret < 0 || tioc->timed_out) {
-            return tls_handshake_interrupted(tioc, errp);
-        }
+    g_mutex_lock(&tioc->lock);
+    step = qcrypto_tls_session_handshake(tioc->session, &err);
+    tioc->established = step == QCRYPTO_TLS_HANDSHAKE_COMPLETE;
+    g_mutex_unlock(&tioc->lock);
+    if (step == QCRYPTO_TLS_HANDSHAKE_COMPLETE) {
+        return 0;
     }
+    if (qio_channel_is_shut_down(&tioc->parent) || qio_channel_is_shut_down(tioc->master)) {
+        return tls_handshake_interrupted(tioc, errp);
+    }
+    if (step == QCRYPTO_TLS_HANDSHAKE_FAILED) {
+        g_propagate_error(errp, g_steal_pointer(&err));
+        return -EPROTO;
+    }
+    *dir = step == QCRYPTO_TLS_HANDSHAKE_READ ? QIO_CHANNEL_READ : QIO_CHANNEL_WRITE;
+    return 1;
 }
 
 int coroutine_fn qio_channel_tls_co_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
                                               GError **errp)
 {
     QEMUTimer *deadline = NULL;
+    QIOChannelDirection dir;
     int ret;
 
     tioc->timed_out = false;
@@ -332,10 +342,61 @@ int coroutine_fn qio_channel_tls_co_handshake(QIOChannelTLS *tioc, int64_t timeo
                                  tls_handshake_deadline, tioc);
         timer_mod_ns(deadline, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns);
     }
-    ret = tls_co_handshake_steps(tioc, errp);
+    while ((ret = tls_handshake_step(tioc, &dir, errp)) > 0) {
+        if (qio_channel_co_wait(&tioc->parent, dir) < 0 || tioc->timed_out) {
+            ret = tls_handshake_interrupted(tioc, errp);
+            break;
+        }
+    }
     timer_free(deadline);
     trace_qio_channel_tls_handshake(tioc, ret);
     return ret;
+}
+
+static int64_t tls_deadline(int64_t timeout_ns)
+{
+    return timeout_ns ? qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns : 0;
+}
+
+int qio_channel_tls_handshake(QIOChannelTLS *tioc, int64_t timeout_ns, GError **errp)
+{
+    int64_t deadline_ns = tls_deadline(timeout_ns);
+    QIOChannelDirection dir;
+    int ret;
+
+    tioc->timed_out = false;
+    while ((ret = tls_handshake_step(tioc, &dir, errp)) > 0) {
+        ret = qio_channel_wait(&tioc->parent, dir, deadline_ns);
+        if (ret < 0) {
+            tioc->timed_out = ret == -ETIMEDOUT;
+            ret = tls_handshake_interrupted(tioc, errp);
+            break;
+        }
+    }
+    trace_qio_channel_tls_handshake(tioc, ret);
+    return ret;
+}
+
+int qio_channel_tls_bye(QIOChannelTLS *tioc, int64_t timeout_ns, GError **errp)
+{
+    int64_t deadline_ns = tls_deadline(timeout_ns);
+    int ret;
+
+    for (;;) {
+        g_mutex_lock(&tioc->lock);
+        ret = !tioc->established || tioc->said_bye ? 0 : qcrypto_tls_session_bye(tioc->session);
+        tioc->said_bye = tioc->established && ret != -EAGAIN;
+        g_mutex_unlock(&tioc->lock);
+        if (ret == -EAGAIN) {
+            ret = qio_channel_wait(&tioc->parent, QIO_CHANNEL_WRITE, deadline_ns);
+        } else if (ret == 0) {
+            return 0;
+        }
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Cannot end TLS session");
+            return ret;
+        }
+    }
 }
 
 const char *qio_channel_tls_peer_name(const QIOChannelTLS *tioc)

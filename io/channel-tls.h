@@ -7,7 +7,10 @@
  *    way;
  *  - shutdown tells the peer that this is the end (close_notify) as far as that can be done without
  *    waiting;
- *  - a stream that ends without the peer having said so is an error (-ECONNABORTED), not an end;
+ *  - a stream that ends without the peer having said so is an error (-ECONNABORTED), not an end,
+ *    unless the reader says QIO_CHANNEL_READ_FLAG_RELAXED_EOF;
+ *  - a reader and a writer in two threads take turns inside the session, which covers new keys
+ *    (TLS 1.3 KeyUpdate) in either direction; neither waits for the peer while it has its turn;
  *  - who wants to cancel may as well shut down the master.
  */
 #ifndef FERRY_IO_CHANNEL_TLS_H
@@ -33,10 +36,20 @@ QIOChannelTLS *qio_channel_tls_new_server(QIOChannel *master, QCryptoTLSCreds *c
 
 /*
  * Has to succeed before anything is read or written. timeout_ns: fails with -ETIMEDOUT after so
- * long; 0: the caller sees to that, by shutting the channel down. 0 or -errno.
+ * long; 0: the caller sees to that, by shutting the channel down. 0 or -errno. The second form
+ * waits in the calling thread.
  */
 int coroutine_fn qio_channel_tls_co_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
                                               GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+int qio_channel_tls_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
+                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+
+/*
+ * Tells the peer that nothing more will be written (close_notify), waiting until that is on its way
+ * or timeout_ns (0: no limit) is over. In the calling thread, which is the writer. Shutdown does the
+ * same without waiting. 0 or -errno.
+ */
+int qio_channel_tls_bye(QIOChannelTLS *tioc, int64_t timeout_ns, GError **errp);
 
 /*
  * Who the peer has proved to be, see crypto/authz.h; NULL: anybody. After the handshake; valid as

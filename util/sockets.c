@@ -334,7 +334,8 @@ typedef union FdControl {
     char buf[CMSG_SPACE(SOCKET_MAX_FDS * sizeof(int))];
 } FdControl;
 
-ssize_t socket_send_fds(int fd, const struct iovec *iov, int niov, const int *fds, size_t nfds)
+ssize_t socket_send_fds(int fd, const struct iovec *iov, int niov, const int *fds, size_t nfds,
+                        int flags)
 {
     FdControl control = {0};
     struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = niov};
@@ -353,7 +354,7 @@ ssize_t socket_send_fds(int fd, const struct iovec *iov, int niov, const int *fd
         memcpy(CMSG_DATA(cmsg), fds, nfds * sizeof(int));
     }
     do {
-        n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+        n = sendmsg(fd, &msg, MSG_NOSIGNAL | flags);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -377,7 +378,7 @@ static size_t take_fds(struct cmsghdr *cmsg, int *fds, size_t nfds, size_t max_f
 }
 
 ssize_t socket_recv_fds(int fd, const struct iovec *iov, int niov, int *fds, size_t max_fds,
-                        size_t *nfds)
+                        size_t *nfds, int flags)
 {
     FdControl control;
     struct msghdr msg = {.msg_iov = (struct iovec *)iov,
@@ -387,7 +388,7 @@ ssize_t socket_recv_fds(int fd, const struct iovec *iov, int niov, int *fds, siz
     ssize_t n;
 
     do {
-        n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+        n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | flags);
     } while (n < 0 && errno == EINTR);
     if (n < 0) {
         return -errno;

@@ -102,11 +102,12 @@ int socket_set_nonblock(int fd, bool on);
  * One sendmsg() or recvmsg(): the bytes moved, 0 at end of file, -EAGAIN when it would block.
  * Descriptors travel with the first byte: niov must have at least one, and nfds is at most
  * SOCKET_MAX_FDS. Received descriptors are the caller's; those beyond max_fds are closed. *nfds is
- * set on success.
+ * set on success. flags: MSG_DONTWAIT and the like.
  */
 G_GNUC_WARN_UNUSED_RESULT ssize_t socket_send_fds(int fd, const struct iovec *iov, int niov,
-                                                  const int *fds, size_t nfds);
+                                                  const int *fds, size_t nfds, int flags);
 G_GNUC_WARN_UNUSED_RESULT ssize_t socket_recv_fds(int fd, const struct iovec *iov, int niov,
-                                                  int *fds, size_t max_fds, size_t *nfds);
+                                                  int *fds, size_t max_fds, size_t *nfds,
+                                                  int flags);
 
 #endif

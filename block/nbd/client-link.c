@@ -243,7 +243,7 @@ void nbd_link_break(NbdLink *link, const char *fmt, ...)
     va_end(ap);
     trace_nbd_client_broken(link->index, link->in_flight, link->client->last_error);
     link->state = NBD_LINK_BROKEN;
-    qio_channel_set_idle_watch(link->ioc, NULL, NULL, NULL);
+    qio_channel_set_watch(link->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
     qio_channel_shutdown(link->ioc,
                          QIO_CHANNEL_SHUTDOWN_BOTH); /* wakes the reader, which does the rest */
     nbd_client_link_lost(link->client);
@@ -272,7 +272,8 @@ static void link_on_idle_event(void *opaque)
 void nbd_link_watch(NbdLink *link)
 {
     if (link->state == NBD_LINK_UP && !link->in_flight && !link->client->drained) {
-        qio_channel_set_idle_watch(link->ioc, link->client->ctx, link_on_idle_event, link);
+        qio_channel_set_watch(link->ioc, link->client->ctx, QIO_CHANNEL_READ, link_on_idle_event,
+                              link);
     }
 }
 
@@ -287,7 +288,7 @@ void nbd_link_rest(NbdLink *link)
         nbd_link_break(link, "server sent something that was not asked for");
         nbd_link_end_broken(link);
     } else if (link->state == NBD_LINK_UP && link->client->drained) {
-        qio_channel_set_idle_watch(link->ioc, NULL, NULL, NULL);
+        qio_channel_set_watch(link->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
         qio_channel_detach_aio_context(link->ioc);
     } else {
         nbd_link_watch(link);
@@ -364,7 +365,7 @@ int coroutine_fn nbd_link_co_request(NbdLink *link, NbdPending *p)
     link->senders++;
     if (!link->reading) {
         link->reading = true;
-        qio_channel_set_idle_watch(link->ioc, NULL, NULL, NULL);
+        qio_channel_set_watch(link->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
         qemu_coroutine_enter(qemu_coroutine_create(nbd_link_co_read, link));
     }
     if (!p->done) {

@@ -183,7 +183,7 @@ void nbd_client_close(NbdClient *client)
 
         nbd_link_abandon_dial(link);
         if (link->state == NBD_LINK_UP) {
-            qio_channel_set_idle_watch(link->ioc, NULL, NULL, NULL);
+            qio_channel_set_watch(link->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
             link_say_goodbye(link);
         }
         link->state = NBD_LINK_CLOSED;

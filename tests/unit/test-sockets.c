@@ -495,8 +495,8 @@ static void test_descriptors_travel_with_data(void)
         fds[i] = pipes[1];
     }
     for (size_t room = 0; room <= SOCKET_MAX_FDS; room += 4) {
-        g_assert_cmpint(socket_send_fds(pair[0], &out_iov, 1, fds, SOCKET_MAX_FDS), ==, 4);
-        g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, room, &nfds), ==, 4);
+        g_assert_cmpint(socket_send_fds(pair[0], &out_iov, 1, fds, SOCKET_MAX_FDS, 0), ==, 4);
+        g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, room, &nfds, 0), ==, 4);
         g_assert_cmpuint(nfds, ==, room);
         for (size_t i = 0; i < nfds; i++) {
             g_assert_cmpint(fcntl(got[i], F_GETFD) & FD_CLOEXEC, !=, 0);
@@ -504,18 +504,18 @@ static void test_descriptors_travel_with_data(void)
             close(got[i]);
         }
     }
-    g_assert_cmpint(socket_send_fds(pair[0], &out_iov, 1, NULL, 0), ==, 4);
-    g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds), ==, 4);
+    g_assert_cmpint(socket_send_fds(pair[0], &out_iov, 1, NULL, 0, 0), ==, 4);
+    g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds, 0), ==, 4);
     g_assert_cmpuint(nfds, ==, 0);
-    g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds), ==, -EAGAIN);
+    g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds, 0), ==, -EAGAIN);
     /* Whoever gave the pipe away holds its last writing end: nothing received was left open. */
     close(pipes[1]);
     while (read(pipes[0], in, 1) == 1) {
     }
     g_assert_cmpint(read(pipes[0], in, 1), ==, 0);
     close(pair[0]);
-    g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds), ==, 0);
-    g_assert_cmpint(socket_send_fds(pair[1], &out_iov, 1, NULL, 0), ==, -EPIPE);
+    g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds, 0), ==, 0);
+    g_assert_cmpint(socket_send_fds(pair[1], &out_iov, 1, NULL, 0, 0), ==, -EPIPE);
     close(pair[1]);
     close(pipes[0]);
 }

@@ -582,7 +582,7 @@ static void count_idle_event(void *opaque)
     struct iovec iov = {&byte, 1};
 
     count->calls++;
-    qio_channel_set_idle_watch(count->ioc, NULL, NULL, NULL);
+    qio_channel_set_watch(count->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
     g_assert_cmpint(qio_channel_readv(count->ioc, &iov, 1, NULL), ==, 1);
     g_assert_cmpint(byte, ==, 'x');
 }
@@ -614,7 +614,8 @@ static void test_idle_watch_sees_only_what_is_for_the_user(void)
     }
     g_assert_no_error(client.err);
     count.ioc = client.ioc;
-    qio_channel_set_idle_watch(client.ioc, qemu_get_aio_context(), count_idle_event, &count);
+    qio_channel_set_watch(client.ioc, qemu_get_aio_context(), QIO_CHANNEL_READ, count_idle_event,
+                          &count);
     g_async_queue_push(ts.orders, &ts);
     (void)g_async_queue_pop(ts.answers);
     g_assert_cmpint(poll(&pfd, 1, 0), ==, 1);
