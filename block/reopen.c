@@ -235,6 +235,30 @@ static void coroutine_fn entry_commit(ReopenEntry *e)
     bdrv_refresh_filename(bs);
 }
 
+/* Nodes before those above them, which may want to write to them. */
+static void coroutine_fn commit_all(GArray *entries)
+{
+    g_autofree bool *done = g_new0(bool, entries->len);
+
+    for (guint left = entries->len; left > 0;) {
+        for (guint i = 0; i < entries->len; i++) {
+            ReopenEntry *e = &g_array_index(entries, ReopenEntry, i);
+            bool ready = !done[i];
+
+            for (guint j = 0; ready && j < entries->len; j++) {
+                ready = done[j] || j == i ||
+                        !bdrv_graph_contains(e->state.bs,
+                                             g_array_index(entries, ReopenEntry, j).state.bs);
+            }
+            if (ready) {
+                entry_commit(e);
+                done[i] = true;
+                left--;
+            }
+        }
+    }
+}
+
 static void coroutine_fn entry_abort(ReopenEntry *e)
 {
     BlockDriverState *bs = e->state.bs;
@@ -289,6 +313,17 @@ static bool coroutine_fn reopen_all(GArray *entries, GError **errp)
     return bdrv_perm_txn_run(txn, errp);
 }
 
+static bool check_once(const GArray *entries, const ReopenEntry *e, GError **errp)
+{
+    for (guint i = 0; i < entries->len; i++) {
+        if (g_array_index(entries, ReopenEntry, i).state.bs == e->state.bs) {
+            error_setg(errp, "Node '%s' is to be reopened twice", e->state.bs->node_name);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool coroutine_fn qmp_blockdev_reopen(const BlockdevReopenArg *arg, GError **errp)
 {
     g_autoptr(GArray) entries = g_array_new(false, true, sizeof(ReopenEntry));
@@ -298,7 +333,7 @@ bool coroutine_fn qmp_blockdev_reopen(const BlockdevReopenArg *arg, GError **err
     QAPI_LIST_FOREACH(it, arg->options) {
         ReopenEntry e = {0};
 
-        ok = entry_init(&e, it->value, errp);
+        ok = entry_init(&e, it->value, errp) && check_once(entries, &e, errp);
         if (!ok) {
             qapi_free_BlockdevOptions(e.new_options);
             bdrv_co_unref(e.state.bs);
@@ -309,16 +344,12 @@ bool coroutine_fn qmp_blockdev_reopen(const BlockdevReopenArg *arg, GError **err
         g_array_append_val(entries, e);
     }
     ok = ok && reopen_all(entries, errp);
-    for (guint i = entries->len; i-- > 0;) {
-        ReopenEntry *e = &g_array_index(entries, ReopenEntry, i);
-
-        if (ok) {
-            entry_commit(e);
-        } else {
-            entry_abort(e);
+    if (ok) {
+        commit_all(entries);
+    } else {
+        for (guint i = entries->len; i-- > 0;) {
+            entry_abort(&g_array_index(entries, ReopenEntry, i));
         }
-    }
-    if (!ok) {
         for (guint i = 0; i < entries->len; i++) {
             (void)bdrv_refresh_perms(g_array_index(entries, ReopenEntry, i).state.bs, NULL);
         }

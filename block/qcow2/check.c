@@ -5,7 +5,8 @@
  * durable, so that a crash in between repeats the work.
  *
  * Metadata that contradicts itself (tables unaligned or outside of the file) ends the repair with
- * an error and nothing written.
+ * an error and nothing written. An L2 table is read once, however many snapshots share it, so the
+ * work is bounded by what the limits below let the image hold.
  */
 #include "block/qcow2/qcow2.h"
 
@@ -19,8 +20,16 @@
  */
 #define MAX_CLUSTERS_BEYOND_END 65536
 
+/* L1 tables of the disk and all snapshots together; 65536 snapshots of a disk of 4 TiB. */
+#define MAX_L1_BYTES (4ULL << 30)
+/* L2 tables, each counted once: their number, and their bytes; 512 TiB in clusters of 64 KiB. */
+#define MAX_L2_TABLES (8u << 20)
+#define MAX_L2_BYTES  (64ULL << 30)
+
 typedef struct RefMap {
     BlockDriverState *bs;
+    GHashTable *l2_tables; /* cluster of each L2 table -> how often L1 tables refer to it */
+    uint64_t l1_bytes;
     uint32_t *counts;
     uint64_t nb, limit; /* clusters counted so far; the most there may be */
     GError **errp;
@@ -45,7 +54,8 @@ static bool map_grow(RefMap *map, uint64_t nb)
     return true;
 }
 
-static bool map_add(RefMap *map, uint64_t host, uint64_t bytes)
+/* `times` references to the clusters of a run. */
+static bool map_add_times(RefMap *map, uint64_t host, uint64_t bytes, uint32_t times)
 {
     BDRVQcow2State *s = map->bs->opaque;
     uint64_t first = host >> s->cluster_bits,
@@ -55,11 +65,14 @@ static bool map_add(RefMap *map, uint64_t host, uint64_t bytes)
         return bytes == 0;
     }
     for (uint64_t c = first; c < end; c++) {
-        if (map->counts[c] < UINT32_MAX) {
-            map->counts[c]++;
-        }
+        map->counts[c] += MIN(times, UINT32_MAX - map->counts[c]);
     }
     return true;
+}
+
+static bool map_add(RefMap *map, uint64_t host, uint64_t bytes)
+{
+    return map_add_times(map, host, bytes, 1);
 }
 
 static void map_remove(RefMap *map, uint64_t host, uint64_t bytes)
@@ -71,20 +84,23 @@ static void map_remove(RefMap *map, uint64_t host, uint64_t bytes)
     }
 }
 
-static bool map_add_table(RefMap *map, uint64_t host, uint64_t bytes, const char *what)
+static bool check_aligned(const RefMap *map, uint64_t host, const char *what)
 {
-    BDRVQcow2State *s = map->bs->opaque;
-
-    if (qcow2_in_cluster(s, host)) {
+    if (qcow2_in_cluster(map->bs->opaque, host)) {
         error_setg(map->errp, "%s at %#" G_GINT64_MODIFIER "x is not aligned to clusters", what,
                    host);
         return false;
     }
-    return map_add(map, host, bytes);
+    return true;
 }
 
-/* What one L2 table refers to. */
-static bool count_l2(RefMap *map, const uint8_t *table)
+static bool map_add_table(RefMap *map, uint64_t host, uint64_t bytes, const char *what)
+{
+    return check_aligned(map, host, what) && map_add(map, host, bytes);
+}
+
+/* What one L2 table, to which `times` L1 entries refer, refers to. */
+static bool count_l2(RefMap *map, const uint8_t *table, uint32_t times)
 {
     BDRVQcow2State *s = map->bs->opaque;
 
@@ -96,24 +112,52 @@ static bool count_l2(RefMap *map, const uint8_t *table)
         }
         if (entry & QCOW2_OFLAG_COMPRESSED) {
             qcow2_parse_compressed(s, entry, &host, &bytes);
-            if (!map_add(map, host, bytes)) {
+            if (!map_add_times(map, host, bytes, times)) {
                 return false;
             }
-        } else if (host && !map_add_table(map, host, s->cluster_size, "data cluster")) {
+        } else if (host && (!check_aligned(map, host, "data cluster") ||
+                            !map_add_times(map, host, s->cluster_size, times))) {
             return false;
         }
     }
     return true;
 }
 
-/* An L1 table with all below it. */
+/* One more L1 entry that refers to an L2 table. */
+static bool note_l2(RefMap *map, uint64_t host)
+{
+    const BDRVQcow2State *s = map->bs->opaque;
+    gpointer key = GSIZE_TO_POINTER(host >> s->cluster_bits);
+    size_t times = GPOINTER_TO_SIZE(g_hash_table_lookup(map->l2_tables, key));
+    guint tables;
+
+    if (!check_aligned(map, host, "L2 table") || !map_add(map, host, s->cluster_size)) {
+        return false;
+    }
+    g_hash_table_insert(map->l2_tables, key, GSIZE_TO_POINTER(MIN(times + 1, UINT32_MAX)));
+    tables = g_hash_table_size(map->l2_tables);
+    if (tables > MAX_L2_TABLES || (uint64_t)tables << s->cluster_bits > MAX_L2_BYTES) {
+        error_setg(map->errp,
+                   "it has more L2 tables than can be counted (%u, %" G_GUINT64_FORMAT " bytes)",
+                   MAX_L2_TABLES, (uint64_t)MAX_L2_BYTES);
+        return false;
+    }
+    return true;
+}
+
+/* An L1 table, and which L2 tables it refers to. */
 static bool coroutine_fn co_count_l1(RefMap *map, uint64_t offset, uint32_t size)
 {
-    BDRVQcow2State *s = map->bs->opaque;
     g_autofree uint64_t *l1 = g_try_new(uint64_t, MAX(size, 1));
-    g_autofree uint8_t *l2 = g_try_malloc(s->cluster_size);
-    int ret = l1 && l2 ? 0 : -ENOMEM;
+    int ret = l1 ? 0 : -ENOMEM;
 
+    map->l1_bytes += (uint64_t)size * 8;
+    if (map->l1_bytes > MAX_L1_BYTES) {
+        error_setg(map->errp,
+                   "the L1 tables of its snapshots have more than %" G_GUINT64_FORMAT " bytes",
+                   (uint64_t)MAX_L1_BYTES);
+        return false;
+    }
     if (!map_add_table(map, offset, (uint64_t)size * 8, "L1 table")) {
         return false;
     }
@@ -123,19 +167,35 @@ static bool coroutine_fn co_count_l1(RefMap *map, uint64_t offset, uint32_t size
     for (uint32_t i = 0; ret >= 0 && i < size; i++) {
         uint64_t table = be64toh(l1[i]) & QCOW2_OFFSET_MASK;
 
-        if (!table) {
-            continue;
-        }
-        if (!map_add_table(map, table, s->cluster_size, "L2 table")) {
-            return false;
-        }
-        ret = bdrv_co_pread(map->bs->file, table, s->cluster_size, l2, 0);
-        if (ret >= 0 && !count_l2(map, l2)) {
+        if (table && !note_l2(map, table)) {
             return false;
         }
     }
     if (ret < 0) {
-        error_setg_errno(map->errp, -ret, "could not read an L1 or L2 table");
+        error_setg_errno(map->errp, -ret, "could not read an L1 table");
+    }
+    return ret >= 0;
+}
+
+/* What the L2 tables refer to. */
+static bool coroutine_fn co_count_l2_tables(RefMap *map)
+{
+    BDRVQcow2State *s = map->bs->opaque;
+    g_autofree uint8_t *l2 = g_try_malloc(s->cluster_size);
+    int ret = l2 ? 0 : -ENOMEM;
+    GHashTableIter iter;
+    gpointer key, times;
+
+    g_hash_table_iter_init(&iter, map->l2_tables);
+    while (ret >= 0 && g_hash_table_iter_next(&iter, &key, &times)) {
+        ret = bdrv_co_pread(map->bs->file, (int64_t)GPOINTER_TO_SIZE(key) << s->cluster_bits,
+                            s->cluster_size, l2, 0);
+        if (ret >= 0 && !count_l2(map, l2, GPOINTER_TO_SIZE(times))) {
+            return false;
+        }
+    }
+    if (ret < 0) {
+        error_setg_errno(map->errp, -ret, "could not read an L2 table");
     }
     return ret >= 0;
 }
@@ -163,7 +223,7 @@ static bool coroutine_fn co_count_mapping(RefMap *map)
             return false;
         }
     }
-    return qcow2_co_bitmaps_visit(map->bs, visit_bitmap, map, map->errp);
+    return co_count_l2_tables(map) && qcow2_co_bitmaps_visit(map->bs, visit_bitmap, map, map->errp);
 }
 
 /* Keeps the refcount blocks that lie where nothing else is; the others are forgotten. */
@@ -391,12 +451,13 @@ bool coroutine_fn qcow2_co_repair_refcounts(BlockDriverState *bs, GError **errp)
     BDRVQcow2State *s = bs->opaque;
     int64_t len = bdrv_co_getlength(bs->file->bs);
     g_autoptr(GError) err = NULL;
-    RefMap map = {.bs = bs, .errp = &err};
+    RefMap map = {.bs = bs, .errp = &err, .l2_tables = g_hash_table_new(NULL, NULL)};
     uint64_t *table, size = s->reftable_size;
     int ret = -EINVAL;
 
     if (len < 0) {
         error_setg_errno(errp, -len, "could not get the size of the file");
+        g_hash_table_destroy(map.l2_tables);
         return false;
     }
     map.limit = (qcow2_cluster_end(s, len) >> s->cluster_bits) + MAX_CLUSTERS_BEYOND_END;
@@ -407,6 +468,7 @@ bool coroutine_fn qcow2_co_repair_refcounts(BlockDriverState *bs, GError **errp)
         ret = co_rebuild(&map, &table, &size);
     }
     g_free(map.counts);
+    g_hash_table_destroy(map.l2_tables);
     if (ret < 0) {
         g_free(table);
         if (err) {

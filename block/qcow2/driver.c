@@ -63,14 +63,6 @@ static bool coroutine_fn qcow2_co_reopen_prepare(BDRVReopenState *state, GError 
         error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
         return false;
     }
-    if ((state->flags & BDRV_O_RDWR) && !(bs->open_flags & BDRV_O_RDWR) &&
-        (s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY)) {
-        error_setg(errp,
-                   "The image of node '%s' was not closed properly; it must be opened writable to "
-                   "be repaired",
-                   bs->node_name);
-        return false;
-    }
     if (bs->open_flags & BDRV_O_RDWR) {
         ret = qcow2_co_sync(bs);
         if (ret < 0) {
@@ -90,8 +82,13 @@ static void coroutine_fn qcow2_co_reopen_commit(BDRVReopenState *state)
     qcow2_clean_timer_stop(bs);
     if (!qcow2_options_apply(bs, &state->options->u.qcow2, &err)) {
         error_report("%s", err->message); /* was checked in prepare */
+        g_clear_error(&err);
     }
     qcow2_clean_timer_start(bs);
+    /* The file below is writable from the commit on and no earlier. */
+    if ((state->flags & BDRV_O_RDWR) && !qcow2_co_repair_dirty(bs, &err)) {
+        error_report("Node '%s' takes no writes: %s", bs->node_name, err->message);
+    }
 }
 
 static void qcow2_detach_aio_context(BlockDriverState *bs)

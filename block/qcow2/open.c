@@ -83,13 +83,39 @@ static int coroutine_fn co_mark_clean(BlockDriverState *bs)
     return 0;
 }
 
+bool qcow2_needs_repair(const BDRVQcow2State *s)
+{
+    return (s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) && !s->dirty_bit_set;
+}
+
+bool coroutine_fn qcow2_co_repair_dirty(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (!qcow2_needs_repair(s)) {
+        return true;
+    }
+    if (!qcow2_co_repair_refcounts(bs, errp)) {
+        g_prefix_error(errp, "Could not repair dirty image: ");
+        return false;
+    }
+    s->dirty_bit_set = true;
+    ret = co_mark_clean(bs);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not update the header of the repaired image");
+        return false;
+    }
+    return true;
+}
+
 int coroutine_fn qcow2_co_prepare_write(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t keep = QCOW2_AUTOCLEAR_KNOWN;
     int ret = 0;
 
-    if (s->fatal || s->corrupt) {
+    if (s->fatal || s->corrupt || qcow2_needs_repair(s)) {
         return -EIO;
     }
     if (s->write_prepared) {
@@ -297,20 +323,7 @@ static bool coroutine_fn co_check_flags(BlockDriverState *bs, GError **errp)
         }
         s->corrupt = true;
     }
-    if ((s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) && writable &&
-        !(bs->open_flags & BDRV_O_INACTIVE)) {
-        s->dirty_bit_set = true;
-        if (!qcow2_co_repair_refcounts(bs, errp)) {
-            g_prefix_error(errp, "Could not repair dirty image: ");
-            return false;
-        }
-        int ret = co_mark_clean(bs);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "Could not update the header of the repaired image");
-            return false;
-        }
-    }
-    return true;
+    return !writable || (bs->open_flags & BDRV_O_INACTIVE) || qcow2_co_repair_dirty(bs, errp);
 }
 
 /* Bitmaps of a writable image are tracked from now on and not valid on disk until it is closed. */
@@ -395,6 +408,9 @@ int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
 
     if (s->fatal || s->corrupt) {
         return -EIO;
+    }
+    if (qcow2_needs_repair(s)) {
+        return 0; /* nothing was written */
     }
     ret = qcow2_co_bitmaps_store(bs);
     if (ret < 0) {

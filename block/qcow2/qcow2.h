@@ -366,6 +366,8 @@ int coroutine_fn qcow2_co_refcount_init(BlockDriverState *bs) G_GNUC_WARN_UNUSED
 void qcow2_refcount_close(BlockDriverState *bs);
 int coroutine_fn qcow2_co_get_refcount(BlockDriverState *bs, uint64_t cluster,
                                        uint64_t *refcount) G_GNUC_WARN_UNUSED_RESULT;
+/* Makes `offset` the refcount block for table entry ti, 0: none; written with the next writeback. */
+void qcow2_reftable_set(BDRVQcow2State *s, uint64_t ti, uint64_t offset);
 /*
  * Adds delta (1 or -1) to the counts of `count` clusters. When it fails, increments are taken back;
  * decrements may be done in part (a leak).
@@ -495,6 +497,11 @@ bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp)
  */
 int coroutine_fn qcow2_co_sync(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 bool coroutine_fn qcow2_co_create(const BlockdevCreateOptions *options, GError **errp);
+/* Writes the size into the header. s->lock held. */
+int coroutine_fn qcow2_co_set_size(BlockDriverState *bs, uint64_t size) G_GNUC_WARN_UNUSED_RESULT;
+/* Makes the image smaller, and its file; l1_entries are those that the new size needs. */
+int coroutine_fn qcow2_co_shrink(BlockDriverState *bs, uint64_t size,
+                                 uint64_t l1_entries) G_GNUC_WARN_UNUSED_RESULT;
 bool coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
                                     PreallocMode prealloc, BdrvRequestFlags flags, GError **errp);
 /* Host clusters for all of [offset, end), which must not be in use by anybody. */
@@ -503,6 +510,11 @@ bool coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, uint64_t offset, ui
 /* Reads and checks the snapshot table. */
 bool coroutine_fn qcow2_co_load_snapshots(BlockDriverState *bs, GError **errp);
 void qcow2_free_snapshots(BDRVQcow2State *s);
+/* The image was not closed properly, and its refcounts have not been rebuilt since. */
+bool qcow2_needs_repair(const BDRVQcow2State *s);
+/* Does that if need be, and says so in the header. The file below is writable; nothing in flight. */
+bool coroutine_fn qcow2_co_repair_dirty(BlockDriverState *bs,
+                                        GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Rebuilds refcounts from what refers to clusters: for images whose dirty bit is set. */
 bool coroutine_fn qcow2_co_repair_refcounts(BlockDriverState *bs, GError **errp);
 ImageInfoSpecific *coroutine_fn qcow2_co_get_specific_info(BlockDriverState *bs, GError **errp);

@@ -127,8 +127,11 @@ static void note_used(BDRVQcow2State *s, uint64_t host, uint64_t bytes)
     }
 }
 
-static void reftable_set(BDRVQcow2State *s, uint64_t ti, uint64_t offset)
+void qcow2_reftable_set(BDRVQcow2State *s, uint64_t ti, uint64_t offset)
 {
+    if (s->reftable[ti]) {
+        g_hash_table_remove(s->refblock_clusters, &s->reftable[ti]);
+    }
     s->reftable[ti] = offset;
     if (s->reftable_dirty_start == s->reftable_dirty_end) {
         s->reftable_dirty_start = ti;
@@ -137,7 +140,9 @@ static void reftable_set(BDRVQcow2State *s, uint64_t ti, uint64_t offset)
         s->reftable_dirty_start = MIN(s->reftable_dirty_start, ti);
         s->reftable_dirty_end = MAX(s->reftable_dirty_end, ti + 1);
     }
-    g_hash_table_add(s->refblock_clusters, g_memdup2(&offset, sizeof(offset)));
+    if (offset) {
+        g_hash_table_add(s->refblock_clusters, g_memdup2(&offset, sizeof(offset)));
+    }
 }
 
 /* Makes an empty refcount block at `host` for table entry ti. */
@@ -161,7 +166,7 @@ static int coroutine_fn co_make_block(BlockDriverState *bs, uint64_t ti, uint64_
     }
     qcow2_cache_writable(s->refblock_cache, entry);
     qcow2_cache_put(s->refblock_cache, entry);
-    reftable_set(s, ti, host);
+    qcow2_reftable_set(s, ti, host);
     note_used(s, host, s->cluster_size);
     return 0;
 }

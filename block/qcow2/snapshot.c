@@ -14,6 +14,8 @@
 #define SNAPSHOT_MAX_TABLE_BYTES (64u << 20)
 /* L2 tables of all snapshots together that writes can be checked against; 32 MiB of memory. */
 #define SNAPSHOT_MAX_L2_TABLES (4 << 20)
+/* What is read of their L1 tables for that: 16384 snapshots of a disk of 4 TiB. */
+#define SNAPSHOT_MAX_L1_BYTES (1ULL << 30)
 
 void qcow2_free_snapshots(BDRVQcow2State *s)
 {
@@ -101,14 +103,25 @@ static bool coroutine_fn co_collect_inactive_l2(BlockDriverState *bs, GError **e
 {
     BDRVQcow2State *s = bs->opaque;
     GArray *all = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    uint64_t l1_bytes = 0;
     bool ok = true;
 
     for (guint i = 0; ok && i < s->snapshots->len; i++) {
         const Qcow2Snapshot *sn = &g_array_index(s->snapshots, Qcow2Snapshot, i);
         g_autofree uint64_t *l1 = g_try_new(uint64_t, MAX(sn->l1_size, 1));
-        int ret =
-            l1 ? bdrv_co_pread(bs->file, sn->l1_table_offset, (uint64_t)sn->l1_size * 8, l1, 0)
-               : -ENOMEM;
+        int ret;
+
+        l1_bytes += (uint64_t)sn->l1_size * 8;
+        if (l1_bytes > SNAPSHOT_MAX_L1_BYTES) {
+            error_setg(errp,
+                       "The L1 tables of the snapshots have more than %" G_GUINT64_FORMAT
+                       " bytes, too many to check writes against; use another 'overlap-check'",
+                       (uint64_t)SNAPSHOT_MAX_L1_BYTES);
+            ok = false;
+            break;
+        }
+        ret = l1 ? bdrv_co_pread(bs->file, sn->l1_table_offset, (uint64_t)sn->l1_size * 8, l1, 0)
+                 : -ENOMEM;
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Could not read the L1 table of snapshot %u", i);
             ok = false;

@@ -72,7 +72,7 @@ static int coroutine_fn co_grow_l1(BlockDriverState *bs, uint64_t min_entries)
     return 0;
 }
 
-static int coroutine_fn co_set_size(BlockDriverState *bs, uint64_t size)
+int coroutine_fn qcow2_co_set_size(BlockDriverState *bs, uint64_t size)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t old = s->header.size;
@@ -195,33 +195,6 @@ bool coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, uint64_t offset, ui
                             mode == PREALLOC_MODE_METADATA ? PREALLOC_MODE_OFF : mode, 0, errp);
 }
 
-static int coroutine_fn co_shrink(BlockDriverState *bs, uint64_t size)
-{
-    BDRVQcow2State *s = bs->opaque;
-    uint64_t start = qcow2_cluster_end(s, size), end = qcow2_cluster_end(s, s->header.size),
-             entries;
-    int ret = start < end
-                  ? qcow2_co_discard_clusters(bs, start, end - start, QCOW2_DISCARD_REQUEST, true)
-                  : 0;
-
-    if (ret < 0) {
-        return ret;
-    }
-    qemu_co_mutex_lock(&s->lock);
-    entries = l1_entries_for(s, size);
-    for (uint64_t i = entries; i < s->header.l1_size; i++) {
-        uint64_t table = s->l1_table[i] & QCOW2_OFFSET_MASK;
-        if (table) {
-            qcow2_l1_set(s, i, 0);
-            qcow2_cache_drop(s->l2_cache, table, s->cluster_size);
-            qcow2_free_later(bs, table, s->cluster_size, QCOW2_DISCARD_OTHER);
-        }
-    }
-    ret = co_set_size(bs, size);
-    qemu_co_mutex_unlock(&s->lock);
-    return ret == 0 ? qcow2_co_flush_metadata(bs) : ret;
-}
-
 static int coroutine_fn co_grow(BlockDriverState *bs, uint64_t size)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -240,7 +213,7 @@ static int coroutine_fn co_grow(BlockDriverState *bs, uint64_t size)
         qemu_co_mutex_lock(&s->lock);
         ret = qcow2_co_writeback(bs, false);
         if (ret == 0) {
-            ret = co_set_size(bs, size);
+            ret = qcow2_co_set_size(bs, size);
         }
         qemu_co_mutex_unlock(&s->lock);
     }
@@ -289,7 +262,8 @@ bool coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t size, bool exa
     }
     ret = qcow2_co_prepare_write(bs);
     if (ret == 0) {
-        ret = (uint64_t)size < old ? co_shrink(bs, size) : co_grow(bs, size);
+        ret = (uint64_t)size < old ? qcow2_co_shrink(bs, size, l1_entries_for(s, size))
+                                   : co_grow(bs, size);
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not resize the image");

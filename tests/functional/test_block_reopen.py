@@ -185,3 +185,10 @@ def test_mistakes_are_named(disk, options, message):
     with pytest.raises(ferry.QMPError, match=message):
         reopen(disk, options)
     assert shown(disk) == before
+
+
+def test_node_named_twice_is_refused(disk):
+    before = shown(disk)
+    with pytest.raises(ferry.QMPError, match="Node 'disk' is to be reopened twice"):
+        reopen(disk, raw_node(), raw_node(read_only=True))
+    assert shown(disk) == before

@@ -99,6 +99,106 @@ def test_dirty_image_is_repaired(vmm, work):
     ferry.check_qcow2(path)
 
 
+def is_dirty(path):
+    with open(path, 'rb') as file:
+        file.seek(72)
+        return bool(struct.unpack('>Q', file.read(8))[0] & 1)
+
+
+@pytest.mark.parametrize('order', [1, -1])
+@pytest.mark.parametrize('auto', [False, True])
+def test_dirty_image_is_repaired_when_it_becomes_writable(vmm, work, order, auto):
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2', options='lazy_refcounts=on,cluster_size=4k')
+    vm = vmm()
+    vm.add_file(path, 'qcow2', 'disk')
+    disk = Disk(vm)
+    assert disk.write(1, 0, 2 * MIB) and disk.flush()
+    vm.kill()
+    vm = vmm()
+    file = {'driver': 'file', 'node-name': 'file', 'filename': str(path)}
+    node = {'driver': 'qcow2', 'node-name': 'disk', 'file': 'file'}
+    vm.cmd('blockdev-add', {**file, 'auto-read-only': True} if auto else {**file, 'read-only': True})
+    vm.cmd('blockdev-add', {**node, 'read-only': True})
+    reader = Disk(vm, writable=False)
+    assert reader.holds(1, 0, 2 * MIB)
+    assert is_dirty(path)
+    vm.cmd('blockdev-reopen', options=[node] if auto else [node, file][::order])
+    assert not is_dirty(path)
+    ferry.check_qcow2(path)
+    assert 'wrote' in vm.qemu_io('disk', 'write -P 2 2M 2M')
+    assert reader.holds(1, 0, 2 * MIB) and reader.holds(2, 2 * MIB, 2 * MIB)
+    vm.quit()
+    ferry.check_qcow2(path)
+
+
+def test_image_that_cannot_be_repaired_takes_no_writes(vmm, work):
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2', options='lazy_refcounts=on')
+    ferry.qemu_io(path, 'write -P 1 0 64k', fmt='qcow2')
+    with open(path, 'r+b') as image:
+        header = image.read(4096)
+        image.seek(72)
+        image.write(struct.pack('>Q', 1))
+        l1 = struct.unpack_from('>Q', header, 40)[0]
+        image.seek(l1 + 8 * 0)
+        entry = struct.unpack('>Q', image.read(8))[0]
+        image.seek((entry & ((1 << 56) - 512)) + 8)
+        image.write(struct.pack('>Q', (1 << 63) | 0x7fffffff0000))
+    vm = vmm()
+    file = {'driver': 'file', 'node-name': 'file', 'filename': str(path)}
+    node = {'driver': 'qcow2', 'node-name': 'disk', 'file': 'file'}
+    vm.cmd('blockdev-add', {**file, 'auto-read-only': True})
+    vm.cmd('blockdev-add', {**node, 'read-only': True})
+    vm.cmd('blockdev-reopen', options=[node])
+    assert 'Could not repair dirty image' in vm.stderr()
+    before = path.read_bytes()
+    assert 'failed' in vm.qemu_io('disk', 'write -P 2 1M 64k')
+    assert 'read 65536' in vm.qemu_io('disk', 'read -P 1 0 64k')
+    vm.quit()
+    assert path.read_bytes() == before
+
+
+def make_dirty(path):
+    with open(path, 'r+b') as image:
+        image.seek(72)
+        image.write(struct.pack('>QQ', 1, 1))
+
+
+def test_repair_counts_what_snapshots_share(vmm, work):
+    path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2', options='cluster_size=4k')
+    for i in range(20):
+        ferry.qemu_io(path, f'write -P {i + 1} {i * 128}k 256k', fmt='qcow2')
+        ferry.qemu_img('snapshot', '-c', f's{i}', path)
+    make_dirty(path)
+    vm = vmm()
+    vm.add_file(path, 'qcow2', 'disk')
+    assert not is_dirty(path)
+    vm.quit()
+    ferry.check_qcow2(path)
+
+
+def test_repair_reads_a_table_once_however_often_it_is_named(vmm, work):
+    """65535 snapshots that all name one L1 table, whose entries all name one L2 table."""
+    count, size = 65535, 64 << 30
+    path = ferry.make_image(work / 'disk.qcow2', size, 'qcow2')
+    ferry.qemu_io(path, 'write -P 1 0 64k', fmt='qcow2')
+    with open(path, 'r+b') as image:
+        header = image.read(4096)
+        l1_size, l1 = struct.unpack_from('>IQ', header, 36)
+        image.seek(l1)
+        entry = image.read(8)
+        image.seek(l1)
+        image.write(entry * l1_size)
+        image.seek(1 << 20)
+        image.write(struct.pack('>QIHHIIQII', l1, l1_size, 0, 0, 0, 0, 0, 0, 0) * count)
+        image.seek(60)
+        image.write(struct.pack('>IQ', count, 1 << 20))
+    make_dirty(path)
+    vm = vmm()
+    with pytest.raises(ferry.QMPError, match='a cluster has more references than refcounts of 16 bits can tell'):
+        vm.add_file(path, 'qcow2', 'disk')
+    vm.quit()
+
+
 def add(vm, name, **options):
     vm.cmd('block-dirty-bitmap-add', node='disk', name=name, persistent=True, **options)
 
