@@ -83,17 +83,12 @@ static int coroutine_fn co_mark_clean(BlockDriverState *bs)
     return 0;
 }
 
-bool qcow2_needs_repair(const BDRVQcow2State *s)
-{
-    return (s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) && !s->dirty_bit_set;
-}
-
 bool coroutine_fn qcow2_co_repair_dirty(BlockDriverState *bs, GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     int ret;
 
-    if (!qcow2_needs_repair(s)) {
+    if (!s->needs_repair) {
         return true;
     }
     if (!qcow2_co_repair_refcounts(bs, errp)) {
@@ -106,6 +101,7 @@ bool coroutine_fn qcow2_co_repair_dirty(BlockDriverState *bs, GError **errp)
         error_setg_errno(errp, -ret, "Could not update the header of the repaired image");
         return false;
     }
+    s->needs_repair = false;
     return true;
 }
 
@@ -115,7 +111,7 @@ int coroutine_fn qcow2_co_prepare_write(BlockDriverState *bs)
     uint64_t keep = QCOW2_AUTOCLEAR_KNOWN;
     int ret = 0;
 
-    if (s->fatal || s->corrupt || qcow2_needs_repair(s)) {
+    if (s->fatal || s->corrupt || s->needs_repair) {
         return -EIO;
     }
     if (s->write_prepared) {
@@ -323,6 +319,7 @@ static bool coroutine_fn co_check_flags(BlockDriverState *bs, GError **errp)
         }
         s->corrupt = true;
     }
+    s->needs_repair = s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY;
     return !writable || (bs->open_flags & BDRV_O_INACTIVE) || qcow2_co_repair_dirty(bs, errp);
 }
 
@@ -409,7 +406,7 @@ int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
     if (s->fatal || s->corrupt) {
         return -EIO;
     }
-    if (qcow2_needs_repair(s)) {
+    if (s->needs_repair) {
         return 0; /* nothing was written */
     }
     ret = qcow2_co_bitmaps_store(bs);

@@ -181,6 +181,8 @@ typedef struct BDRVQcow2State {
      * flight count in neither.
      */
     uint64_t ordered_writes, ordered_durable;
+    /* not closed properly, and refcounts not rebuilt since: read only */
+    bool needs_repair;
     bool dirty_bit_set;  /* the dirty bit is on disk */
     size_t header_bytes; /* of the first cluster that a header on disk may occupy */
     bool write_prepared; /* qcow2_co_prepare_write() has nothing left to do */
@@ -510,9 +512,10 @@ bool coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, uint64_t offset, ui
 /* Reads and checks the snapshot table. */
 bool coroutine_fn qcow2_co_load_snapshots(BlockDriverState *bs, GError **errp);
 void qcow2_free_snapshots(BDRVQcow2State *s);
-/* The image was not closed properly, and its refcounts have not been rebuilt since. */
-bool qcow2_needs_repair(const BDRVQcow2State *s);
-/* Does that if need be, and says so in the header. The file below is writable; nothing in flight. */
+/*
+ * Rebuilds the refcounts if s->needs_repair, and takes the dirty bit away. The file below is
+ * writable; nothing is in flight.
+ */
 bool coroutine_fn qcow2_co_repair_dirty(BlockDriverState *bs,
                                         GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Rebuilds refcounts from what refers to clusters: for images whose dirty bit is set. */
