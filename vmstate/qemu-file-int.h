@@ -53,6 +53,11 @@ static inline void qemu_file_count(uint64_t *counter, int64_t bytes)
 
 /* Blocks until the channel may take or give bytes. 0 or the file's error. */
 int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir);
+/*
+ * For calls that may wait: a blocking channel waits in the kernel, unless somebody wants to know
+ * about waits.
+ */
+int qemu_file_channel_flags(const QEMUFile *f);
 
 /* --- the reader's (qemu-file-read.c) --- */
 

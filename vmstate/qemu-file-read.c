@@ -28,7 +28,10 @@ ssize_t qemu_file_readv(QEMUFile *f, const struct iovec *iov, size_t niov, bool 
         len = iov_from_buf(iov, niov, 0, data + f->source_pos, size - f->source_pos);
         f->source_pos += len;
     } else {
-        while ((len = qio_channel_readv(f->ioc, iov, niov, &err)) == -EAGAIN) {
+        /* the stream says itself where it ends: a TLS peer need not */
+        int flags = QIO_CHANNEL_READ_FLAG_RELAXED_EOF | (may_wait ? qemu_file_channel_flags(f) : 0);
+
+        while ((len = f->ioc->klass->readv(f->ioc, iov, niov, NULL, flags, &err)) == -EAGAIN) {
             if (!may_wait) {
                 return -EAGAIN;
             }

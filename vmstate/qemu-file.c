@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 #include "util/bswap.h"
 #include "util/error.h"
 #include "vmstate/qemu-file-int.h"
@@ -122,6 +123,50 @@ void qemu_file_shutdown(QEMUFile *f)
     }
 }
 
+/* --- the place in a file --- */
+
+off_t qemu_get_offset(QEMUFile *f)
+{
+    GError *err = NULL;
+    off_t at;
+
+    if (f->writable) {
+        (void)!qemu_fflush(f);
+    }
+    if (qemu_file_failed(f)) {
+        return qemu_file_get_error(f);
+    }
+    if (!f->ioc || !qio_channel_has_feature(f->ioc, QIO_CHANNEL_FEATURE_SEEKABLE)) {
+        error_setg(&err, "The migration stream has no offsets");
+        at = -ENOTSUP;
+    } else {
+        at = qio_channel_seek(f->ioc, 0, SEEK_CUR, &err);
+    }
+    if (at < 0) {
+        qemu_file_set_error_obj(f, at, err);
+        return at;
+    }
+    return at - (off_t)(f->buf_end - f->buf_pos);
+}
+
+int qemu_set_offset(QEMUFile *f, off_t offset)
+{
+    off_t at = qemu_get_offset(f);
+    GError *err = NULL;
+
+    if (at < 0 || at == offset) {
+        return MIN(at, 0);
+    }
+    at = qio_channel_seek(f->ioc, offset, SEEK_SET, &err);
+    if (at < 0) {
+        qemu_file_set_error_obj(f, at, err);
+        return at;
+    }
+    f->buf_pos = f->buf_end = 0;
+    f->ended = false;
+    return 0;
+}
+
 /* --- errors and counters --- */
 
 int qemu_file_get_error(const QEMUFile *f)
@@ -184,21 +229,15 @@ void qemu_file_set_wait_hooks(QEMUFile *f, QEMUFileWaitFunc *before, QEMUFileWai
 
 int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir)
 {
-    struct pollfd pfd = {.events = dir == QIO_CHANNEL_READ ? POLLIN : POLLOUT};
-    const QIOChannelClass *klass = f->ioc->klass;
     int ret;
 
     if (qemu_file_failed(f)) {
         return qemu_file_get_error(f);
     }
-    if (dir == QIO_CHANNEL_READ && klass->read_pending && klass->read_pending(f->ioc)) {
-        return 0;
-    }
-    pfd.fd = klass->poll_fd(f->ioc, dir, &pfd.events);
     if (f->before_wait) {
         f->before_wait(f->wait_opaque);
     }
-    ret = pfd.fd < 0 ? -EPIPE : poll(&pfd, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+    ret = qio_channel_wait(f->ioc, dir, 0);
     if (f->after_wait) {
         f->after_wait(f->wait_opaque);
     }
@@ -209,6 +248,11 @@ int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir)
         qemu_file_set_error_obj(f, ret, err);
     }
     return ret;
+}
+
+int qemu_file_channel_flags(const QEMUFile *f)
+{
+    return f->ioc->blocking && !f->before_wait ? QIO_CHANNEL_FLAG_MAY_BLOCK : 0;
 }
 
 /* --- the writer --- */
@@ -236,7 +280,8 @@ static void qemu_file_send_vec(QEMUFile *f)
 
     while (niov > 0 && !qemu_file_failed(f)) {
         GError *err = NULL;
-        ssize_t len = qio_channel_writev(f->ioc, iov, niov, &err);
+        ssize_t len =
+            f->ioc->klass->writev(f->ioc, iov, niov, NULL, qemu_file_channel_flags(f), &err);
 
         if (len == -EAGAIN) {
             if (qemu_file_wait(f, QIO_CHANNEL_WRITE) < 0) {

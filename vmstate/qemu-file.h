@@ -81,6 +81,13 @@ typedef void QEMUFileWaitFunc(void *opaque);
 void qemu_file_set_wait_hooks(QEMUFile *f, QEMUFileWaitFunc *before, QEMUFileWaitFunc *after,
                               void *opaque);
 
+/*
+ * The place of the next byte in a file (feature SEEKABLE), in bytes from its start; a writer is
+ * flushed. The counters below go on counting only what is put and got. -errno is the file's error.
+ */
+off_t qemu_get_offset(QEMUFile *f);
+int qemu_set_offset(QEMUFile *f, off_t offset);
+
 /* --- errors --- */
 
 /* 0 or the first error, -errno. */

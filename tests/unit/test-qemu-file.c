@@ -37,8 +37,8 @@ static size_t pieces_next(PiecesChannel *c, size_t size)
     return MIN(size, piece);
 }
 
-static ssize_t pieces_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, int **fds,
-                            size_t *nfds, GError **errp)
+static ssize_t pieces_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                            QIOChannelFds *fds, int flags, GError **errp)
 {
     PiecesChannel *c = (PiecesChannel *)ioc;
     size_t size = MIN(iov_size(iov, niov), c->data->len - c->at);
@@ -59,8 +59,8 @@ static ssize_t pieces_readv(QIOChannel *ioc, const struct iovec *iov, size_t nio
     return size;
 }
 
-static ssize_t pieces_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov, const int *fds,
-                             size_t nfds, GError **errp)
+static ssize_t pieces_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                             const QIOChannelFds *fds, int flags, GError **errp)
 {
     PiecesChannel *c = (PiecesChannel *)ioc;
     size_t size = pieces_next(c, iov_size(iov, niov));
@@ -90,10 +90,6 @@ static int pieces_poll_fd(QIOChannel *ioc, QIOChannelDirection dir, short *event
     return c->ready_fd;
 }
 
-static void pieces_close(QIOChannel *ioc)
-{
-}
-
 static void pieces_finalize(QIOChannel *ioc)
 {
     PiecesChannel *c = (PiecesChannel *)ioc;
@@ -115,7 +111,6 @@ static const QIOChannelClass pieces_class = {
     .writev = pieces_writev,
     .poll_fd = pieces_poll_fd,
     .shutdown = pieces_shutdown,
-    .close = pieces_close,
     .finalize = pieces_finalize,
 };
 
