@@ -15,6 +15,7 @@
 #include "util/error.h"
 #include "util/sockets.h"
 #include "util/timer.h"
+#include "util/yank.h"
 
 /* One conversation at a time: few need to queue. */
 #define CHR_SOCKET_BACKLOG 16
@@ -33,7 +34,8 @@ typedef struct SocketChardev {
     SocketConnector *connector; /* an attempt in progress */
     int fd;                     /* connected, with stream; 0: none */
     CharStream *stream;
-    char *name;        /* of the connection */
+    char *name; /* of the connection */
+    Yankable *yank;
     Coroutine *waiter; /* co_open() with wait=on */
 } SocketChardev;
 
@@ -110,11 +112,18 @@ static void socket_watch_listener(SocketChardev *s, bool on)
     }
 }
 
+/* Any thread: the connection ends as if the peer had left. */
+static void socket_yank(void *opaque)
+{
+    shutdown(GPOINTER_TO_INT(opaque), SHUT_RDWR);
+}
+
 /* Frees the connection without a word to the front end. */
 static void socket_drop(SocketChardev *s)
 {
     g_clear_pointer(&s->stream, char_stream_free);
     if (s->fd > 0) {
+        yank_unregister_function(s->yank, socket_yank, GINT_TO_POINTER(s->fd));
         close(s->fd);
         s->fd = 0;
     }
@@ -137,6 +146,7 @@ static void socket_hangup(Chardev *chr)
 static void socket_start(SocketChardev *s, int fd)
 {
     s->fd = fd;
+    yank_register_function(s->yank, socket_yank, GINT_TO_POINTER(fd));
     if (s->nodelay) {
         (void)socket_set_nodelay(fd, true);
     }
@@ -288,7 +298,8 @@ static bool coroutine_fn socket_co_open(Chardev *chr, const ChardevBackend *back
         return false;
     }
     s->addr = socket_address_convert_legacy(opts->addr, errp);
-    if (!s->addr) {
+    s->yank = s->addr ? yank_register_instance(YANK_CHARDEV, chr->label, errp) : NULL;
+    if (!s->yank) {
         return false;
     }
     s->nodelay = opts->has_nodelay && opts->nodelay;
@@ -314,6 +325,7 @@ static void socket_close(Chardev *chr)
         socket_listen_cleanup(s->addr);
     }
     ferry_sockaddr_free(s->addr);
+    yank_unregister_instance(s->yank);
 }
 
 static void socket_write(Chardev *chr, const uint8_t *buf, size_t len)

@@ -34,6 +34,7 @@
 #include "io/channel-socket.h"
 #include "io/channel.h"
 #include "util/co-lock.h"
+#include "util/yank.h"
 
 #define NBD_LINK_MAX_REQUESTS 64
 #define NBD_LINK_READ_BYTES   (64u << 10)
@@ -153,6 +154,8 @@ struct NbdClient {
     unsigned n_links;   /* made */
     unsigned next_link; /* round robin among equals */
     GMutex ioc_lock;
+    Yankable *yank;
+    QEMUBH *opening_bh; /* while the node is being opened: gives up; under ioc_lock */
 
     CoQueue waiting;     /* requests that wait for a connection or a slot */
     unsigned n_waiting;  /* those that wait for a connection */
@@ -206,6 +209,8 @@ void nbd_client_stop_waiting(NbdClient *client);
 /* The node has moved to ctx, or is new; drained. */
 void nbd_client_enter_context(NbdClient *client, AioContext *ctx);
 void nbd_client_leave_context(NbdClient *client);
+/* Cuts the connections, as if the network had failed; a YankFn. Any thread. */
+void nbd_client_yank(void *opaque);
 /* Ends all requests at once with an error. Any thread. */
 void nbd_client_cancel(NbdClient *client);
 void nbd_client_drain_begin(NbdClient *client);

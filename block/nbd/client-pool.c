@@ -43,7 +43,9 @@ static void client_grow(NbdClient *client)
     if (client->n_links < client->max_links && !client->drained) {
         NbdLink *link = nbd_link_new(client, client->n_links);
 
+        g_mutex_lock(&client->ioc_lock); /* others look from other threads */
         client->links[client->n_links++] = link;
+        g_mutex_unlock(&client->ioc_lock);
         nbd_link_dial(link);
     }
 }
@@ -127,17 +129,27 @@ void nbd_client_leave_context(NbdClient *client)
     g_clear_pointer(&client->cancel_bh, qemu_bh_delete);
 }
 
-void nbd_client_cancel(NbdClient *client)
+void nbd_client_yank(void *opaque)
 {
-    g_atomic_int_set(&client->cancelled, 1);
-    g_atomic_int_inc(&client->cancels);
+    NbdClient *client = opaque;
+
     g_mutex_lock(&client->ioc_lock);
+    if (client->opening_bh) {
+        qemu_bh_schedule(client->opening_bh);
+    }
     for (unsigned i = 0; i < client->n_links; i++) {
         if (client->links[i]->ioc) {
             qio_channel_shutdown(client->links[i]->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
         }
     }
     g_mutex_unlock(&client->ioc_lock);
+}
+
+void nbd_client_cancel(NbdClient *client)
+{
+    g_atomic_int_set(&client->cancelled, 1);
+    g_atomic_int_inc(&client->cancels);
+    nbd_client_yank(client);
     qemu_bh_schedule(client->cancel_bh);
 }
 

@@ -265,6 +265,25 @@ static NbdTarget *nbd_target_new(const BlockdevOptionsNbd *opts, GError **errp)
     return target;
 }
 
+static void nbd_cancel_opening(void *opaque)
+{
+    qio_channel_socket_cancel_connect(opaque);
+}
+
+/* The attempt that yank cuts; NULL: none. */
+static void nbd_client_set_opening(NbdClient *client, QIOChannelSocket *sioc)
+{
+    QEMUBH *bh = sioc ? aio_bh_new(client->ctx, nbd_cancel_opening, sioc) : NULL, *old;
+
+    g_mutex_lock(&client->ioc_lock);
+    old = client->opening_bh;
+    client->opening_bh = bh;
+    g_mutex_unlock(&client->ioc_lock);
+    if (old) {
+        qemu_bh_delete(old);
+    }
+}
+
 /* Connects, again and again until open-timeout (seconds; 0: once). */
 static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_t timeout,
                                                       GError **errp)
@@ -275,12 +294,15 @@ static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_
         QIOChannelSocket *sioc = qio_channel_socket_new();
         QIOChannel *ioc = QIO_CHANNEL(sioc);
         g_autoptr(GError) err = NULL;
-        int ret = qio_channel_socket_co_connect(sioc, client->target->addr, &err);
+        int ret;
 
+        nbd_client_set_opening(client, sioc);
+        ret = qio_channel_socket_co_connect(sioc, client->target->addr, &err);
         if (ret == 0) {
             ret = nbd_client_co_handshake(&ioc, client->target, &client->info, &err);
             qio_channel_detach_aio_context(ioc);
         }
+        nbd_client_set_opening(client, NULL);
         if (ret == 0) {
             return ioc;
         }
@@ -318,6 +340,10 @@ static void nbd_set_supported_flags(BlockDriverState *bs, const NbdExportInfo *i
 
 static void nbd_client_free(NbdClient *client)
 {
+    if (client->yank) {
+        yank_unregister_function(client->yank, nbd_client_yank, client);
+        yank_unregister_instance(client->yank);
+    }
     nbd_client_close(client);
     nbd_client_leave_context(client);
     nbd_target_unref(client->target);
@@ -342,6 +368,12 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
     g_mutex_init(&client->ioc_lock);
     qemu_co_queue_init(&client->waiting);
     nbd_client_enter_context(client, bdrv_get_aio_context(bs));
+    client->yank = yank_register_instance(YANK_BLOCK_NODE, bs->node_name, errp);
+    if (!client->yank) {
+        nbd_client_free(client);
+        return false;
+    }
+    yank_register_function(client->yank, nbd_client_yank, client);
     if (!nbd_client_set_tls(client, opts, errp)) {
         nbd_client_free(client);
         return false;
