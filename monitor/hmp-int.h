@@ -5,6 +5,7 @@
 
 void hmp_register_qmp_commands(void);   /* hmp-qmp.c */
 void hmp_register_block_commands(void); /* hmp-block.c */
+void hmp_register_memory_commands(void); /* hmp-memory.c */
 void hmp_register_infos(void);          /* hmp-info.c */
 
 #endif

@@ -205,5 +205,6 @@ void hmp_init(void)
     }
     hmp_register_qmp_commands();
     hmp_register_block_commands();
+    hmp_register_memory_commands();
     hmp_register_infos();
 }

@@ -17,6 +17,11 @@ typedef struct DeferredOption {
 typedef struct StartConfig {
     bool have_machine; /* -machine none, the only one */
     bool accel_chosen;
+    bool has_ram_size;
+    uint64_t ram_size;    /* bytes */
+    char *memory_backend; /* owned; id */
+    const char *mem_path;
+    bool mem_prealloc;
     bool stopped; /* -S */
     bool no_defaults;
     bool nographic;

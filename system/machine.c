@@ -3,6 +3,8 @@
 #include "system/machine.h"
 
 #include "accel/runstate.h"
+#include "memory/address-space.h"
+#include "memory/machine-ram.h"
 #include "qapi/qapi-commands-machine.h"
 #include "qapi/qapi-commands-run-state.h"
 #include "qapi/qapi-events-run-state.h"
@@ -34,6 +36,27 @@ void machine_make(void)
     for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
         qom_object_new(machine, parts[i], container, NULL);
     }
+}
+
+bool coroutine_fn machine_co_init(GError **errp)
+{
+    const MachineRAMOptions options = {
+        .default_id = "ram",
+        .has_size = start_config.has_ram_size,
+        .size = start_config.ram_size,
+        .backend = start_config.memory_backend,
+        .mem_path = start_config.mem_path,
+        .prealloc = start_config.mem_prealloc,
+    };
+    MemoryRegion *ram, *system_memory = get_system_memory();
+
+    if (!machine_ram_co_init(&options, &ram, errp)) {
+        return false;
+    }
+    if (ram) {
+        memory_region_add_subregion(system_memory, 0, ram);
+    }
+    return true;
 }
 
 /* --- queries --- */
@@ -69,6 +92,7 @@ bool coroutine_fn qmp_query_machines(MachineInfoList **ret, GError **errp)
 
     none->name = g_strdup("none");
     none->cpu_max = 1;
+    none->default_ram_id = g_strdup("ram");
     QAPI_LIST_APPEND(tail, none);
     return true;
 }

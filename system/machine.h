@@ -3,9 +3,15 @@
 #ifndef FERRY_SYSTEM_MACHINE_H
 #define FERRY_SYSTEM_MACHINE_H
 
+#include <glib.h>
+#include <stdbool.h>
+#include "util/coroutine.h"
+
 /* Once, at start-up. */
 void machine_register_types(void);
 /* Makes /machine, as the command line says. */
 void machine_make(void);
+/* Gives it memory. */
+bool coroutine_fn machine_co_init(GError **errp);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Options that describe the machine. Only the machine "none" exists: no CPU, no memory, no devices.
+ * Options that describe the machine. Only the machine "none" exists: memory, no CPU, no devices.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -57,11 +57,12 @@ static bool handle_accel(const char *arg, GError **errp)
 
 static bool handle_machine(const char *arg, GError **errp)
 {
-    /* Properties every machine has and that mean nothing without CPU and memory. */
+    /* Properties every machine has and that mean nothing without CPU and devices. */
     static const char *const ignored[] = {
         "usb", "dump-guest-core", "mem-merge", "kernel-irqchip", "graphics", "vmport", "acpi"};
     g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "type");
     const char *type = qemu_opts_get(opts, "type"), *accel = qemu_opts_get(opts, "accel");
+    const char *backend = qemu_opts_get(opts, "memory-backend");
     g_autoptr(GError) err = NULL;
 
     if (qemu_opts_wants_help(opts)) {
@@ -81,6 +82,10 @@ static bool handle_machine(const char *arg, GError **errp)
     }
     if (accel && !choose_accel(accel, errp)) {
         return false;
+    }
+    if (backend) {
+        g_free(start_config.memory_backend);
+        start_config.memory_backend = g_strdup(backend);
     }
     if (!qemu_opts_check_known(opts, &err)) {
         g_propagate_prefixed_error(errp, g_steal_pointer(&err), "machine 'none': ");
@@ -121,24 +126,62 @@ static bool handle_smp(const char *arg, GError **errp)
     return true;
 }
 
+/* Memory comes in pieces of this many bytes, whatever was asked for. */
+#define RAM_SIZE_ALIGN 8192
+
+static bool memory_size(QemuOpts *opts, const char *key, bool *has, uint64_t *bytes, GError **errp)
+{
+    const char *text = qemu_opts_get(opts, key);
+
+    *has = text;
+    if (text && (qemu_strtosz_MiB(text, NULL, bytes) < 0 || *bytes > INT64_MAX - RAM_SIZE_ALIGN)) {
+        error_setg(errp, "Parameter '%s' expects a size", key);
+        return false;
+    }
+    return true;
+}
+
 static bool handle_memory(const char *arg, GError **errp)
 {
     g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "size");
-    static const char *const sizes[] = {"size", "maxmem"};
-    bool has;
-    int64_t slots;
+    bool has_size, has_max, has_slots;
+    uint64_t size = 0, max = 0;
+    int64_t slots = 0;
 
-    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
-        const char *text = qemu_opts_get(opts, sizes[i]);
-        uint64_t bytes;
-
-        if (text && qemu_strtosz_MiB(text, NULL, &bytes) < 0) {
-            error_setg(errp, "Parameter '%s' expects a size", sizes[i]);
-            return false;
-        }
+    if (!memory_size(opts, "size", &has_size, &size, errp) ||
+        !memory_size(opts, "maxmem", &has_max, &max, errp) ||
+        !qemu_opts_get_int(opts, "slots", &has_slots, &slots, errp) ||
+        !qemu_opts_check_known(opts, errp)) {
+        return false;
     }
-    return qemu_opts_get_int(opts, "slots", &has, &slots, errp) &&
-           qemu_opts_check_known(opts, errp);
+    if (has_size) {
+        start_config.has_ram_size = true;
+        start_config.ram_size = (size + RAM_SIZE_ALIGN - 1) & ~(uint64_t)(RAM_SIZE_ALIGN - 1);
+    }
+    if (has_max && max < start_config.ram_size) {
+        error_setg(errp,
+                   "invalid value of maxmem: maximum memory size (0x%" PRIx64
+                   ") must be at least the initial memory size (0x%" PRIx64 ")",
+                   max, start_config.ram_size);
+        return false;
+    }
+    if (slots && !has_max) {
+        error_setg(errp, "slots specified but no max-size");
+        return false;
+    }
+    return true;
+}
+
+static bool handle_mem_path(const char *arg, GError **errp)
+{
+    start_config.mem_path = arg;
+    return true;
+}
+
+static bool handle_mem_prealloc(const char *arg, GError **errp)
+{
+    start_config.mem_prealloc = true;
+    return true;
 }
 
 static bool handle_name(const char *arg, GError **errp)
@@ -271,8 +314,11 @@ const QemuOption machine_options[] = {
     {"S", GROUP_STANDARD, NULL, "do not start the guest yet: wait for \"cont\"", handle_stopped},
     {"smp", GROUP_STANDARD, "n", "number of CPUs (the machine none has no use for them)",
      handle_smp},
-    {"m", GROUP_STANDARD, "[size=]megs", "memory (the machine none has no use for it)",
+    {"m", GROUP_STANDARD, "[size=]megs[,slots=n,maxmem=size]", "how much memory the guest has",
      handle_memory},
+    {"mem-path", GROUP_STANDARD, "path", "memory is a file at or in that path", handle_mem_path},
+    {"mem-prealloc", GROUP_STANDARD, NULL, "take the host's memory at the start",
+     handle_mem_prealloc},
     {"name", GROUP_STANDARD, "[guest=]name[,process=name][,debug-threads=on|off]",
      "name of the guest, and of the process", handle_name},
     {"uuid", GROUP_STANDARD, "uuid", "identity of the guest", handle_uuid},

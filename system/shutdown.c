@@ -9,6 +9,7 @@
 #include "block/job.h"
 #include "block/nbd/server.h"
 #include "chardev/char.h"
+#include "memory/machine-ram.h"
 #include "monitor/monitor.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qom/user-creatable.h"
@@ -58,6 +59,11 @@ static void coroutine_fn step_co_chardevs(void)
     qemu_chr_cleanup();
 }
 
+static void coroutine_fn step_co_memory(void)
+{
+    machine_ram_cleanup();
+}
+
 static void coroutine_fn step_co_objects(void)
 {
     user_creatable_cleanup();
@@ -76,6 +82,7 @@ static const struct {
     {"disks to be closed", step_co_disks},
     {"monitors", step_co_monitors},          /* they tell of everything above */
     {"character devices", step_co_chardevs}, /* they carry the monitors */
+    {"the guest's memory", step_co_memory},  /* shows what objects hold */
     {"objects", step_co_objects},            /* disks and chardevs use them */
 };
 

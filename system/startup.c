@@ -10,6 +10,7 @@
 #include "block/blockdev.h"
 #include "chardev/char-opts.h"
 #include "chardev/char.h"
+#include "memory/backend.h"
 #include "monitor/fds.h"
 #include "monitor/monitor.h"
 #include "qapi/keyval.h"
@@ -130,6 +131,7 @@ static bool add_object(const DeferredOption *opt, bool early, GError **errp)
     if (!json) {
         return false;
     }
+    host_memory_expand_nodes(json);
     options = ObjectOptions_from_json(json, flags, errp);
     json_object_put(json);
     if (!options) {
@@ -303,7 +305,7 @@ static bool coroutine_fn step_machine(GError **errp)
         return false;
     }
     machine_make();
-    return true;
+    return machine_co_init(errp);
 }
 
 static bool coroutine_fn step_ready(GError **errp)

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What memory looks like, as text for people. */
+#include "memory/info.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include "memory/address-space.h"
+#include "memory/memory-int.h"
+#include "util/cutils.h"
+
+char *ram_block_info(void)
+{
+    g_autoptr(RAMBlockList) list = ram_block_list_get();
+    GString *text = g_string_new(NULL);
+
+    g_string_append_printf(text, "%24s %8s  %18s %18s %18s\n", "Block Name", "PSize", "Offset",
+                           "Used", "Total");
+    for (unsigned i = 0; i < list->n; i++) {
+        const RAMBlock *block = list->blocks[i];
+        g_autofree char *page = size_to_str(block->page_size);
+
+        g_string_append_printf(text,
+                               "%24s %8s  0x%016" PRIx64 " 0x%016" PRIx64 " 0x%016" PRIx64 "\n",
+                               ram_block_flags(block) & RAM_NAMED ? block->idstr : "", page,
+                               block->offset, ram_block_used_length(block), block->max_length);
+    }
+    return g_string_free(text, FALSE);
+}
+
+/* --- trees --- */
+
+typedef struct TreeInfo {
+    GString *text;
+    bool disabled;      /* show them */
+    GPtrArray *aliased; /* MemoryRegion: targets of aliases, each once */
+} TreeInfo;
+
+static gint by_address(gconstpointer a, gconstpointer b)
+{
+    const MemoryRegion *x = *(MemoryRegion *const *)a, *y = *(MemoryRegion *const *)b;
+
+    if (x->addr != y->addr) {
+        return x->addr < y->addr ? -1 : 1;
+    }
+    return x->priority == y->priority ? 0 : x->priority > y->priority ? -1 : 1;
+}
+
+static const char *tree_kind(const MemoryRegion *mr)
+{
+    const MemoryRegion *shown = mr;
+
+    while (shown->alias) {
+        shown = shown->alias;
+    }
+    return shown->ram_block && mr->readonly ? "rom" : memory_region_kind(shown);
+}
+
+static void print_line(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsigned depth)
+{
+    uint64_t last = mr->size ? (uint64_t)(mr->size - 1) : 0;
+
+    g_string_append_printf(info->text,
+                           "%*s%016" PRIx64 "-%016" PRIx64 " (prio %d, %s): ", 2 * (int)depth, "",
+                           base, base + last, mr->priority, tree_kind(mr));
+    if (mr->alias) {
+        g_string_append_printf(info->text, "alias %s @%s %016" PRIx64 "-%016" PRIx64, mr->name,
+                               mr->alias->name, mr->alias_offset, mr->alias_offset + last);
+        if (!g_ptr_array_find(info->aliased, mr->alias, NULL)) {
+            g_ptr_array_add(info->aliased, mr->alias);
+        }
+    } else {
+        g_string_append(info->text, mr->name);
+    }
+    g_string_append(info->text, mr->enabled ? "\n" : " [disabled]\n");
+}
+
+static void print_tree(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsigned depth)
+{
+    g_autoptr(GPtrArray) subs = g_ptr_array_new();
+    MemoryRegion *sub;
+
+    base += mr->addr;
+    if (mr->enabled || info->disabled) {
+        print_line(info, mr, base, depth);
+    }
+    if (mr->alias) {
+        return;
+    }
+    TAILQ_FOREACH(sub, &mr->subregions, link) {
+        g_ptr_array_add(subs, sub);
+    }
+    g_ptr_array_sort(subs, by_address);
+    for (guint i = 0; i < subs->len; i++) {
+        print_tree(info, g_ptr_array_index(subs, i), base, depth + 1);
+    }
+}
+
+char *memory_tree_info(bool disabled)
+{
+    g_autoptr(GPtrArray) aliased = g_ptr_array_new();
+    TreeInfo info = {.text = g_string_new(NULL), .disabled = disabled, .aliased = aliased};
+
+    for (AddressSpace *as = address_space_next(NULL); as; as = address_space_next(as)) {
+        g_string_append_printf(info.text, "address-space: %s\n", as->name);
+        print_tree(&info, as->root, 0, 1);
+        g_string_append_c(info.text, '\n');
+    }
+    for (guint i = 0; i < aliased->len; i++) {
+        const MemoryRegion *mr = g_ptr_array_index(aliased, i);
+
+        g_string_append_printf(info.text, "memory-region: %s\n", mr->name);
+        print_tree(&info, mr, 0, 1);
+        g_string_append_c(info.text, '\n');
+    }
+    return g_string_free(info.text, FALSE);
+}
+
+/* --- views --- */
+
+/* A container that only hands on to its one child is not worth mention. */
+static const MemoryRegion *view_root(const MemoryRegion *mr)
+{
+    for (;;) {
+        const MemoryRegion *only = NULL, *sub;
+        unsigned n = 0;
+
+        if (mr->ops || mr->ram_block) {
+            return mr;
+        }
+        TAILQ_FOREACH(sub, &mr->subregions, link) {
+            if (sub->enabled) {
+                only = sub;
+                n++;
+            }
+        }
+        if (n != 1 || only->addr || only->alias) {
+            return mr;
+        }
+        mr = only;
+    }
+}
+
+char *memory_view_info(void)
+{
+    GString *text = g_string_new(NULL);
+    unsigned number = 0;
+
+    for (AddressSpace *as = address_space_next(NULL); as; as = address_space_next(as)) {
+        g_autoptr(FlatView) view = address_space_get_flatview(as);
+
+        g_string_append_printf(text, "FlatView #%u\n AS \"%s\", root: %s\n", number++, as->name,
+                               as->root->name);
+        g_string_append_printf(text, " Root memory region: %s\n",
+                               view->n ? view_root(as->root)->name : "(none)");
+        if (!view->n) {
+            g_string_append(text, "  No rendered FlatView\n");
+        }
+        for (unsigned i = 0; i < view->n; i++) {
+            const FlatRange *range = &view->ranges[i];
+
+            g_string_append_printf(text, "  %016" PRIx64 "-%016" PRIx64 " (prio %d, %s): %s",
+                                   range->first, range->last, range->mr->priority,
+                                   range->readonly && range->block ? "rom"
+                                                                   : memory_region_kind(range->mr),
+                                   range->mr->name);
+            if (range->offset) {
+                g_string_append_printf(text, " @%016" PRIx64, range->offset);
+            }
+            g_string_append_c(text, '\n');
+        }
+        g_string_append_c(text, '\n');
+    }
+    return g_string_free(text, FALSE);
+}
