@@ -253,6 +253,7 @@ struct BlockDriverState {
     int64_t total_bytes;
     int in_flight;       /* requests in the driver or queued inside this node */
     int quiesce_counter; /* > 0: in a drained section */
+    unsigned drain_look; /* last look of a drain that found it idle; under the edges lock */
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;
     unsigned serialising_in_flight;
     CoQueue flush_queue;

@@ -115,6 +115,12 @@ void bdrv_quiesce_end(BlockDriverState *bs)
     bdrv_edges_unlock();
 }
 
+/*
+ * One look at a node and all above it, which drained_poll makes recursive: nodes that were found
+ * idle carry its number and are not looked at again when another way leads to them. Edges lock.
+ */
+static unsigned look_number, look_nesting;
+
 bool bdrv_drain_busy(BlockDriverState *bs)
 {
     BdrvChild *child;
@@ -124,12 +130,19 @@ bool bdrv_drain_busy(BlockDriverState *bs)
         return true;
     }
     bdrv_edges_lock();
-    LIST_FOREACH(child, &bs->parents, next_parent) {
-        busy = child->klass->drained_poll && child->klass->drained_poll(child);
-        if (busy) {
-            break;
+    look_number += look_nesting++ == 0;
+    if (bs->drain_look != look_number) {
+        LIST_FOREACH(child, &bs->parents, next_parent) {
+            busy = child->klass->drained_poll && child->klass->drained_poll(child);
+            if (busy) {
+                break;
+            }
+        }
+        if (!busy) {
+            bs->drain_look = look_number;
         }
     }
+    look_nesting--;
     bdrv_edges_unlock();
     return busy;
 }
@@ -145,13 +158,16 @@ static const char *request_type_name(BdrvTrackedRequestType type)
     return names[type];
 }
 
-static void describe_node(GString *s, BlockDriverState *bs)
+static void describe_node(GString *s, BlockDriverState *bs, GHashTable *seen)
 {
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     BdrvTrackedRequest *req;
     BdrvChild *child;
     int listed = 0;
 
+    if (!g_hash_table_add(seen, bs)) {
+        return;
+    }
     LIST_FOREACH(req, &bs->tracked_requests, list) {
         g_string_append_printf(
             s, "%snode '%s': %s of %" PRId64 " bytes at %" PRId64 " for %" PRId64 " ms",
@@ -165,7 +181,7 @@ static void describe_node(GString *s, BlockDriverState *bs)
     }
     LIST_FOREACH(child, &bs->parents, next_parent) {
         if (child->klass->parent_is_bds) {
-            describe_node(s, child->opaque);
+            describe_node(s, child->opaque, seen);
         } else if (child->klass->drained_poll && child->klass->drained_poll(child)) {
             g_autofree char *desc =
                 child->klass->get_parent_desc ? child->klass->get_parent_desc(child) : NULL;
@@ -177,9 +193,10 @@ static void describe_node(GString *s, BlockDriverState *bs)
 
 char *bdrv_describe_in_flight(BlockDriverState *bs)
 {
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     GString *s = g_string_new(NULL);
 
-    describe_node(s, bs);
+    describe_node(s, bs, seen);
     return g_string_free(s, false);
 }
 

@@ -177,19 +177,30 @@ bool bdrv_chain_contains(BlockDriverState *top, BlockDriverState *base)
     return top != NULL;
 }
 
-bool bdrv_graph_contains(BlockDriverState *bs, BlockDriverState *needle)
+/* Nodes may be reached in many ways: each is looked at once. */
+static bool contains(BlockDriverState *bs, const BlockDriverState *needle, GHashTable *seen)
 {
     BdrvChild *child;
 
     if (bs == needle) {
         return true;
     }
+    if (!g_hash_table_add(seen, bs)) {
+        return false;
+    }
     LIST_FOREACH(child, &bs->children, next) {
-        if (child->bs && bdrv_graph_contains(child->bs, needle)) {
+        if (child->bs && contains(child->bs, needle, seen)) {
             return true;
         }
     }
     return false;
+}
+
+bool bdrv_graph_contains(BlockDriverState *bs, BlockDriverState *needle)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    return contains(bs, needle, seen);
 }
 
 /* --- operation blockers --- */

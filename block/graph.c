@@ -425,36 +425,52 @@ void bdrv_root_unref_child(BdrvChild *child)
     bdrv_unref_later(child_unlink(child));
 }
 
-/* Nodes on the longest way down from bs, itself included; counting ends at the limit. */
-static int depth_below(const BlockDriverState *bs, int limit)
+/*
+ * Nodes on the longest way down from bs, itself included. `known` has the depths found so far, as
+ * nodes may be reached in many ways. No deeper than BDRV_MAX_DEPTH, which holds for every graph.
+ */
+static int depth_below(const BlockDriverState *bs, GHashTable *known)
 {
+    int depth = GPOINTER_TO_INT(g_hash_table_lookup(known, bs));
     const BdrvChild *child;
-    int depth = 0;
 
+    if (depth) {
+        return depth;
+    }
     LIST_FOREACH(child, &bs->children, next) {
-        if (child->bs && depth < limit - 1) {
-            int below = depth_below(child->bs, limit - 1);
-
-            depth = MAX(depth, below);
+        if (child->bs) {
+            depth = MAX(depth, depth_below(child->bs, known));
         }
     }
+    g_hash_table_insert(known, (void *)bs, GINT_TO_POINTER(depth + 1));
     return depth + 1;
 }
 
 /* The same upwards. */
-static int depth_above(const BlockDriverState *bs, int limit)
+static int depth_above(const BlockDriverState *bs, GHashTable *known)
 {
+    int depth = GPOINTER_TO_INT(g_hash_table_lookup(known, bs));
     const BdrvChild *edge;
-    int depth = 0;
 
+    if (depth) {
+        return depth;
+    }
     LIST_FOREACH(edge, &bs->parents, next_parent) {
-        if (edge->klass->parent_is_bds && depth < limit - 1) {
-            int above = depth_above(edge->opaque, limit - 1);
-
-            depth = MAX(depth, above);
+        if (edge->klass->parent_is_bds) {
+            depth = MAX(depth, depth_above(edge->opaque, known));
         }
     }
+    g_hash_table_insert(known, (void *)bs, GINT_TO_POINTER(depth + 1));
     return depth + 1;
+}
+
+/* Whether an edge from parent to child_bs would make a way through the graph too long. */
+static bool too_deep(const BlockDriverState *parent, const BlockDriverState *child_bs)
+{
+    g_autoptr(GHashTable) above = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) below = g_hash_table_new(NULL, NULL);
+
+    return depth_above(parent, above) + depth_below(child_bs, below) > BDRV_MAX_DEPTH;
 }
 
 BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_bs, const char *name,
@@ -462,8 +478,7 @@ BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_b
 {
     BdrvChild *child;
 
-    if (depth_above(parent, BDRV_MAX_DEPTH) + depth_below(child_bs, BDRV_MAX_DEPTH) >
-        BDRV_MAX_DEPTH) {
+    if (too_deep(parent, child_bs)) {
         error_setg(
             errp,
             "Making '%s' a %s child of '%s' would put more than %d nodes on top of each other",

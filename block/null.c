@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * null-co and null-aio: a disk that swallows writes and reads whatever was in memory, or zeroes;
- * with a latency if asked for.
+ * null-co and null-aio: a disk that swallows writes and reads as one byte over and over, or as
+ * zeroes; with a latency if asked for. Buffers are always filled: what was in memory before is
+ * nobody's business.
  */
 #include "block/null.h"
 
 #include "util/error.h"
 
 #define NULL_DEFAULT_BYTES (1ll << 30)
+/* Not zero, so that it is copied as data is. */
+#define NULL_PATTERN 0xa5
 
 typedef struct BDRVNullState {
     int64_t size;       /* bytes */
@@ -56,9 +59,7 @@ static int coroutine_fn null_co_preadv(BlockDriverState *bs, int64_t offset, int
 {
     BDRVNullState *s = bs->opaque;
 
-    if (s->read_zeroes) {
-        qemu_iovec_memset(qiov, qiov_offset, 0, bytes);
-    }
+    qemu_iovec_memset(qiov, qiov_offset, s->read_zeroes ? 0 : NULL_PATTERN, bytes);
     return null_co_wait(bs);
 }
 

@@ -275,3 +275,14 @@ def test_failed_transaction_takes_no_snapshot(vm, work):
     handle.shutdown()
     vm.quit()
     assert (work / 'a').read_bytes()[:1024] == b'1' * 512 + b'2' * 512
+
+
+def test_null_disk_shows_no_memory_of_the_process(vm):
+    for driver in ('null-co', 'null-aio'):
+        for zeroes, byte in ((False, b'\xa5'), (True, b'\0')):
+            name = f'{driver}-{zeroes}'
+            vm.add(driver, name, size=SIZE, read_zeroes=zeroes)
+            client = ferry.nbd_connect(vm.export(name, name=name, writable=False))
+            for offset, length in ((0, SIZE // 2), (1, 4095), (SIZE - 1, 1)):
+                assert bytes(client.pread(length, offset)) == byte * length
+            client.shutdown()

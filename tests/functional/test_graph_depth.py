@@ -41,3 +41,25 @@ def test_backing_chain_up_to_the_limit(vm, work):
         vm.add('qcow2', name, file={'driver': 'file', 'filename': str(work / name)}, backing=below)
     vm.add_file(ferry.make_image(work / 'base', ferry.MIB, 'qcow2'), 'qcow2', 'n0', backing=None)
     use(vm, pile(vm, LIMIT - 1, add))
+
+
+def test_diamonds_cost_no_more_than_their_nodes(vm, work):
+    """Each node uses the one below twice, so there are 2^40 ways down through 40 of them."""
+    ferry.make_image(work / 'data', ferry.MIB)
+    image = work / 'image.qcow2'
+    ferry.qemu_img('create', '-q', '-f', 'qcow2', '-o', f'data_file={work}/data', image, '1M')
+    base = ferry.make_image(work / 'base', ferry.MIB)
+    ferry.fill(base, ferry.MIB, seed=4)
+    vm.add_file(base, 'raw', 'n0', read_only=True)
+    for level in range(1, 41):
+        vm.add('qcow2', f'n{level}', read_only=True, data_file=f'n{level - 1}', backing=f'n{level - 1}',
+               file={'driver': 'file', 'filename': str(image)})
+    client = ferry.nbd_connect(vm.export('n40', writable=False))
+    assert bytes(client.pread(ferry.MIB, 0)) == base.read_bytes()
+    client.shutdown()
+    with pytest.raises(ferry.QMPError, match='cycle'):
+        vm.cmd('blockdev-reopen', options=[{'driver': 'raw', 'node-name': 'n0', 'read-only': True, 'file': 'n40'}])
+    vm.cmd('block-export-del', id='export-disk')
+    vm.wait('BLOCK_EXPORT_DELETED')
+    for level in range(40, -1, -1):
+        vm.cmd('blockdev-del', node_name=f'n{level}')
