@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "migration/options.h"
 #include "system/cmdline.h"
 #include "system/uuid.h"
 #include "util/cutils.h"
@@ -295,15 +296,34 @@ static bool handle_boot(const char *arg, GError **errp)
     return qemu_opts_check_known(opts, errp);
 }
 
+/* "DRIVER.PROPERTY=VALUE" or "driver=...,property=...,value=..." */
 static bool handle_global(const char *arg, GError **errp)
 {
-    const char *dot = strchr(arg, '.'), *equals = strchr(arg, '=');
+    const char *equals = strchr(arg, '='), *dot = memchr(arg, '.', equals ? equals - arg : 0);
+    g_autofree char *driver = NULL, *property = NULL, *value = NULL;
 
-    if (!dot || !equals || dot > equals) {
-        error_setg(errp, "expected DRIVER.PROPERTY=VALUE");
+    if (dot) {
+        driver = g_strndup(arg, dot - arg);
+        property = g_strndup(dot + 1, equals - dot - 1);
+        value = g_strdup(equals + 1);
     } else {
-        error_setg(errp, "there is no driver '%.*s'", (int)(dot - arg), arg);
+        g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, NULL);
+
+        driver = g_strdup(qemu_opts_get(opts, "driver"));
+        property = g_strdup(qemu_opts_get(opts, "property"));
+        value = g_strdup(qemu_opts_get(opts, "value"));
+        if (!qemu_opts_check_known(opts, errp)) {
+            return false;
+        }
     }
+    if (!driver || !property || !value) {
+        error_setg(errp, "expected DRIVER.PROPERTY=VALUE");
+        return false;
+    }
+    if (!strcmp(driver, "migration")) {
+        return migration_settings_set_global(property, value, errp);
+    }
+    error_setg(errp, "there is no driver '%s'", driver);
     return false;
 }
 
@@ -327,8 +347,8 @@ const QemuOption machine_options[] = {
     {"display", GROUP_STANDARD, "none", "no picture", handle_display},
     {"nographic", GROUP_STANDARD, NULL,
      "no picture; without -nodefaults, a monitor on standard input and output", handle_nographic},
-    {"global", GROUP_STANDARD, "driver.property=value", "default of a device property",
-     handle_global},
+    {"global", GROUP_STANDARD, "driver.property=value",
+     "default of a property of a device, or of \"migration\"", handle_global},
     {"action", GROUP_STANDARD, "reboot=...,shutdown=...,panic=...,watchdog=...",
      "what follows what the guest does", handle_action},
     {"no-reboot", GROUP_STANDARD, NULL, "end instead of rebooting", handle_no_reboot},
