@@ -123,3 +123,46 @@ char *socket_address_to_string(const SocketAddress *addr)
 
     return native ? ferry_sockaddr_to_string(native) : g_strdup("(invalid address)");
 }
+
+static void revert_inet(const FerrySockInet *from, InetSocketAddress *to)
+{
+    to->host = g_strdup(from->host);
+    to->port = g_strdup(from->port);
+    to->has_numeric = from->has_numeric;
+    to->numeric = from->numeric;
+    to->has_to = from->has_to;
+    to->to = from->to;
+    to->has_ipv4 = from->has_ipv4;
+    to->ipv4 = from->ipv4;
+    to->has_ipv6 = from->has_ipv6;
+    to->ipv6 = from->ipv6;
+    to->has_keep_alive = from->has_keep_alive;
+    to->keep_alive = from->keep_alive;
+}
+
+void socket_address_fill(SocketAddress *to, const FerrySockAddr *from)
+{
+    switch (from->type) {
+    case FERRY_SOCK_INET:
+        to->type = SOCKET_ADDRESS_TYPE_INET;
+        revert_inet(&from->inet, &to->u.inet);
+        break;
+    case FERRY_SOCK_UNIX:
+        to->type = SOCKET_ADDRESS_TYPE_UNIX;
+        to->u.q_unix.path = g_strdup(from->un.path);
+        to->u.q_unix.has_abstract = from->un.has_abstract;
+        to->u.q_unix.abstract = from->un.abstract;
+        to->u.q_unix.has_tight = from->un.has_tight;
+        to->u.q_unix.tight = from->un.tight;
+        break;
+    case FERRY_SOCK_VSOCK:
+        to->type = SOCKET_ADDRESS_TYPE_VSOCK;
+        to->u.vsock.cid = g_strdup_printf("%u", from->vsock.cid);
+        to->u.vsock.port = g_strdup_printf("%u", from->vsock.port);
+        break;
+    case FERRY_SOCK_FD:
+        to->type = SOCKET_ADDRESS_TYPE_FD;
+        to->u.fd.str = g_strdup(from->fd);
+        break;
+    }
+}

@@ -324,20 +324,18 @@ bool migration_settings_set_global(const char *name, const char *value, GError *
 {
     g_autoptr(MigrationSettings) old = migration_settings_get();
     g_autoptr(MigrationSettings) settings = settings_copy(old);
-    GError *err = NULL;
-    int result = set_compat(&settings->compat, name, value, &err);
+    int result = set_compat(&settings->compat, name, value, errp);
 
     if (!result) {
-        result = set_cap(settings, name, value, &err);
+        result = set_cap(settings, name, value, errp);
     }
     if (!result) {
-        result = set_param(settings, name, value, &err);
+        result = set_param(settings, name, value, errp);
     }
     if (!result) {
-        error_setg(&err, "Property 'migration.%s' not found", name);
+        error_setg(errp, "Property 'migration.%s' not found", name);
     }
-    if (err) {
-        g_propagate_prefixed_error(errp, err, "can't apply global migration.%s=%s: ", name, value);
+    if (result <= 0) {
         return false;
     }
     ensure_live();

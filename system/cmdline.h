@@ -31,6 +31,7 @@ typedef struct StartConfig {
     uint8_t uuid[16];
     bool reboot_ends;     /* -no-reboot: a guest that reboots ends the process */
     bool shutdown_pauses; /* -no-shutdown: a guest that powers off is only stopped */
+    const char *incoming; /* -incoming: a URI, the JSON of a channel, or "defer" */
     bool daemonize;
     const char *pidfile, *log_file, *log_items;
     bool msg_timestamp, msg_guest_name;

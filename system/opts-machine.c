@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "migration/address.h"
 #include "migration/options.h"
 #include "system/cmdline.h"
 #include "system/uuid.h"
 #include "util/cutils.h"
 #include "util/error.h"
+#include "util/migration-blocker.h"
 #include "util/qemu-opts.h"
 
 static void G_GNUC_NORETURN print_and_exit(const char *text)
@@ -312,7 +314,7 @@ static bool handle_global(const char *arg, GError **errp)
         driver = g_strdup(qemu_opts_get(opts, "driver"));
         property = g_strdup(qemu_opts_get(opts, "property"));
         value = g_strdup(qemu_opts_get(opts, "value"));
-        if (!qemu_opts_check_known(opts, errp)) {
+        if (driver && property && value && !qemu_opts_check_known(opts, errp)) {
             return false;
         }
     }
@@ -325,6 +327,30 @@ static bool handle_global(const char *arg, GError **errp)
     }
     error_setg(errp, "there is no driver '%s'", driver);
     return false;
+}
+
+static bool handle_incoming(const char *arg, GError **errp)
+{
+    g_autoptr(MigrationAddress) addr = NULL;
+
+    if (start_config.incoming) {
+        error_setg(errp, "a guest comes from one place only; there is one -incoming already");
+        return false;
+    }
+    if (strcmp(arg, "defer") != 0) {
+        addr = migration_incoming_arg_parse(arg, errp);
+        if (!addr) {
+            return false;
+        }
+    }
+    start_config.incoming = arg;
+    return true;
+}
+
+static bool handle_only_migratable(const char *arg, GError **errp)
+{
+    migrate_set_only_migratable(true);
+    return true;
 }
 
 const QemuOption machine_options[] = {
@@ -349,6 +375,12 @@ const QemuOption machine_options[] = {
      "no picture; without -nodefaults, a monitor on standard input and output", handle_nographic},
     {"global", GROUP_STANDARD, "driver.property=value",
      "default of a property of a device, or of \"migration\"", handle_global},
+    {"incoming", GROUP_STANDARD, "uri|channel|defer",
+     "wait for a guest: tcp:host:port, unix:path, vsock:cid:port, exec:command, fd:name, "
+     "file:path[,offset=n]",
+     handle_incoming},
+    {"only-migratable", GROUP_STANDARD, NULL, "refuse what would keep the guest from migrating",
+     handle_only_migratable},
     {"action", GROUP_STANDARD, "reboot=...,shutdown=...,panic=...,watchdog=...",
      "what follows what the guest does", handle_action},
     {"no-reboot", GROUP_STANDARD, NULL, "end instead of rebooting", handle_no_reboot},

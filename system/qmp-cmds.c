@@ -6,6 +6,7 @@
 #include "system/cmdline.h"
 #include "accel/runstate.h"
 #include "system/uuid.h"
+#include "util/error.h"
 
 bool coroutine_fn qmp_quit(GError **errp)
 {
@@ -15,12 +16,25 @@ bool coroutine_fn qmp_quit(GError **errp)
 
 bool coroutine_fn qmp_stop(GError **errp)
 {
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        runstate_set_autostart(false);
+        return true;
+    }
     vm_stop(RUN_STATE_PAUSED);
     return true;
 }
 
 bool coroutine_fn qmp_cont(GError **errp)
 {
+    if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        error_setg(errp, "Migration is not finalized yet");
+        return false;
+    }
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        /* It has not arrived: it will run when it has. */
+        runstate_set_autostart(true);
+        return true;
+    }
     vm_start();
     return true;
 }

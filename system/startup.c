@@ -11,6 +11,7 @@
 #include "chardev/char-opts.h"
 #include "chardev/char.h"
 #include "memory/backend.h"
+#include "migration/options.h"
 #include "monitor/fds.h"
 #include "monitor/monitor.h"
 #include "qapi/keyval.h"
@@ -304,14 +305,27 @@ static bool coroutine_fn step_machine(GError **errp)
                          "(-machine help lists machines)");
         return false;
     }
+    if (!migration_settings_check_globals(errp)) {
+        return false;
+    }
     machine_make();
     return machine_co_init(errp);
+}
+
+/* Disks are not this process's, and the guest does not run, until it has arrived. */
+static bool coroutine_fn step_run_state(GError **errp)
+{
+    runstate_set_autostart(!start_config.stopped);
+    if (start_config.incoming) {
+        runstate_set(RUN_STATE_INMIGRATE);
+    }
+    return true;
 }
 
 static bool coroutine_fn step_ready(GError **errp)
 {
     signals_set_loop_running();
-    if (!start_config.stopped) {
+    if (!start_config.stopped && !start_config.incoming) {
         vm_start();
     }
     return daemon_ready(errp);
@@ -321,6 +335,7 @@ static bool coroutine_fn step_ready(GError **errp)
 static bool coroutine_fn (*const steps[])(GError **errp) = {
     step_log,                         /* what follows may have something to say */
     step_pidfile,                     /* a second instance stops here, before it touches anything */
+    step_run_state,                   /* disks open by it */
     step_fds,                         /* chardevs and disks open /dev/fdset/N */
     step_early_objects,               /* chardevs and disks use secrets and iothreads */
     step_chardevs,                    /* monitors and later objects use them */
