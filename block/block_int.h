@@ -155,6 +155,11 @@ struct BlockDriver {
      * cancel, shutdown).
      */
     void (*bdrv_cancel_in_flight)(BlockDriverState *bs);
+    /*
+     * While true, new requests fail at once, so that what was given up does not come to hang again.
+     * Comes before bdrv_cancel_in_flight; calls nest. Graph thread.
+     */
+    void (*bdrv_refuse_requests)(BlockDriverState *bs, bool refuse);
     /* drained; old thread is idle */
     void (*bdrv_detach_aio_context)(BlockDriverState *bs);
     void (*bdrv_attach_aio_context)(BlockDriverState *bs, AioContext *ctx); /* drained */

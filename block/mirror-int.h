@@ -136,9 +136,8 @@ struct MirrorBlockJob {
     int64_t size;
     uint32_t granularity;
     int64_t buf_size;
-    bool host_target;    /* the target's bytes end in a file of this host */
-    QemuCoSleep give_up; /* of the coroutine that gives up a hanging target, again and again */
-    size_t piece_bytes;  /* of one buffer */
+    bool host_target;   /* the target's bytes end in a file of this host */
+    size_t piece_bytes; /* of one buffer */
 
     /* Main thread writes, graph thread reads: atomics. */
     int copy_mode; /* MirrorCopyMode */
@@ -166,6 +165,7 @@ struct MirrorBlockJob {
     bool ready;
     bool stopped; /* an error paused it, and the user has not resumed it yet */
     MirrorForward forward;
+    CoQueue idle;          /* woken when nothing is on its way to the target any more */
     CoQueue op_ended;      /* woken at the end of every copying operation */
     int64_t request_bytes; /* that the device has proved to be quick with; a power of two */
     GSList *free_buffers;

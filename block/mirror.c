@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <string.h>
 #include "block/graph.h"
+#include "trace/trace-block.h"
 #include "util/error.h"
 
 /* Once ready, small changes wait this long for company. */
@@ -31,10 +32,6 @@
 #define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
-/*
- * A target that was given up is given up again after this time, as long as anything waits for it.
- */
-#define GIVE_UP_AGAIN_NS (100 * SCALE_MS)
 /* One buffer. */
 #define PIECE_BYTES     (1 << 20)
 #define MIN_PIECE_BYTES (64 << 10)
@@ -500,6 +497,21 @@ static bool mirror_complete(Job *job, GError **errp)
     return true;
 }
 
+/* What the target's bytes pass through takes no requests meanwhile. */
+static void refuse_requests(BlockDriverState *bs, bool refuse)
+{
+    BdrvChild *child;
+
+    if (bs->drv->bdrv_refuse_requests) {
+        bs->drv->bdrv_refuse_requests(bs, refuse);
+    }
+    LIST_FOREACH(child, &bs->children, next) {
+        if (child->role != BDRV_CHILD_COW) {
+            refuse_requests(child->bs, refuse);
+        }
+    }
+}
+
 /* Gives up connections of the target, so that requests that hang there end. */
 static void cancel_in_flight(BlockDriverState *bs)
 {
@@ -524,27 +536,36 @@ static bool target_busy(const MirrorBlockJob *s)
 void mirror_note_idle(MirrorBlockJob *s)
 {
     if (!target_busy(s)) {
-        qemu_co_sleep_wake(&s->give_up);
+        qemu_co_queue_restart_all(&s->idle);
     }
 }
 
+/* One forced cancel; holds a reference to the job and to the target. */
+typedef struct GiveUp {
+    MirrorBlockJob *s;
+    BlockDriverState *target;
+} GiveUp;
+
 /*
- * More than once: an operation that was still reading the source may reach the target after it was
- * given up, and hang there again.
+ * An operation that was still reading the source, or that needs several requests, may reach the
+ * target after it was given up: those are refused until the last operation has ended.
  */
 static void coroutine_fn give_up_co_entry(void *opaque)
 {
-    MirrorBlockJob *s = opaque;
-    int64_t wait = SCALE_MS;
+    g_autofree GiveUp *g = opaque;
+    MirrorBlockJob *s = g->s;
 
     /* After the switch-over it is the guest's disk. */
-    while (target_busy(s) && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
-        cancel_in_flight(s->target_bs);
-        if (target_busy(s)) {
-            qemu_co_sleep_ns_wakeable(&s->give_up, QEMU_CLOCK_REALTIME, wait);
-            wait = MIN(wait * 2, GIVE_UP_AGAIN_NS);
+    if (target_busy(s) && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
+        trace_mirror_give_up(bdrv_get_node_name(g->target));
+        refuse_requests(g->target, true);
+        cancel_in_flight(g->target);
+        while (target_busy(s)) {
+            qemu_co_queue_wait(&s->idle, NULL);
         }
+        refuse_requests(g->target, false);
     }
+    bdrv_unref_later(g->target);
     job_unref(&s->common.job);
 }
 
@@ -556,13 +577,17 @@ static void cancel_bh(void *opaque)
 static bool mirror_cancel(Job *job, bool force)
 {
     MirrorBlockJob *s = mirror_of(job);
+    GiveUp *g;
 
     if (!force && job_is_ready(job)) {
         __atomic_store_n(&s->finish, MIRROR_FINISH_KEEP, __ATOMIC_SEQ_CST);
         return false;
     }
+    g = g_new(GiveUp, 1);
+    *g = (GiveUp){.s = s, .target = s->target_bs};
     job_ref(job);
-    aio_bh_schedule_oneshot(job->aio_context, cancel_bh, s);
+    bdrv_ref(g->target);
+    aio_bh_schedule_oneshot(job->aio_context, cancel_bh, g);
     return true;
 }
 
@@ -642,6 +667,7 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     s->host_target = ends_in_host_file(s->target_bs);
     LIST_INIT(&s->ops);
     qemu_co_queue_init(&s->op_ended);
+    qemu_co_queue_init(&s->idle);
     qemu_co_queue_init(&s->memory_freed);
     qemu_co_queue_init(&s->active_ended);
     target = bdrv_skip_filters(opts->target);

@@ -161,6 +161,7 @@ struct NbdClient {
     unsigned n_waiting;  /* those that wait for a connection */
     QEMUTimer *patience; /* armed: requests may wait until it fires */
     bool drained;
+    unsigned refusing; /* > 0: requests fail at once */
     int cancelled;     /* atomic: requests do not wait until a connection has come up again */
     int cancels;       /* atomic: how often nbd_client_cancel() was called */
     char *last_error;  /* why the connection is down */

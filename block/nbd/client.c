@@ -17,7 +17,8 @@ static int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
     int cancels = g_atomic_int_get(&client->cancels);
 
     /* a cancelled request is not sent again, also where a connection is up (again) */
-    for (unsigned tries = 0; tries < NBD_MAX_TRIES && cancels == g_atomic_int_get(&client->cancels);
+    for (unsigned tries = 0; tries < NBD_MAX_TRIES && !client->refusing &&
+                             cancels == g_atomic_int_get(&client->cancels);
          tries++) {
         NbdLink *link = nbd_client_co_get_link(client);
         int ret;
@@ -452,6 +453,13 @@ static void nbd_cancel_in_flight(BlockDriverState *bs)
     nbd_client_cancel(bs->opaque);
 }
 
+static void nbd_refuse_requests(BlockDriverState *bs, bool refuse)
+{
+    NbdClient *client = bs->opaque;
+
+    client->refusing += refuse ? 1 : -1;
+}
+
 /* --- reopen, names --- */
 
 /* Only what the block layer itself changes may differ. */
@@ -512,6 +520,7 @@ const BlockDriver bdrv_nbd = {
     .bdrv_co_truncate = nbd_co_truncate,
     .bdrv_refresh_limits = nbd_refresh_limits,
     .bdrv_cancel_in_flight = nbd_cancel_in_flight,
+    .bdrv_refuse_requests = nbd_refuse_requests,
     .bdrv_detach_aio_context = nbd_detach_aio_context,
     .bdrv_attach_aio_context = nbd_attach_aio_context,
     .bdrv_drain_begin = nbd_drain_begin,

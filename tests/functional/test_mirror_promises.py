@@ -217,6 +217,25 @@ def test_forced_cancel_does_not_wait_for_a_server_that_takes_zeroes_slowly(vm, w
     server.kill()
 
 
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_what_reaches_the_target_after_it_was_given_up_does_not_hang(vmm, work, nbdkit, fmt):
+    """A read of the source is held until the cancel is under way; the server takes an hour for a write."""
+    vm = vmm('-trace', 'mirror_give_up')
+    vm.add('raw', 'disk', file={'driver': 'blkdebug', 'node-name': 'hook', 'image': {
+        'driver': 'file', 'filename': str(ferry.make_image(work / 'source.raw', 4 * MIB, seed=1))}})
+    image = ferry.make_image(work / f'copy.{fmt}', 4 * MIB, fmt)
+    server = nbdkit('--filter=delay', 'file', str(image), 'wdelay=3600')
+    vm.cmd('blockdev-add', {**server.node('copy', reconnect_delay=600), 'driver': fmt})
+    vm.qemu_io('hook', 'break read_aio here')
+    start(vm)
+    vm.qemu_io('hook', 'wait_break here')
+    vm.cmd('block-job-cancel', device='m', force=True)
+    vm.qemu_io('hook', 'resume here')
+    vm.wait('BLOCK_JOB_CANCELLED', device='m')
+    assert vm.stderr().count('mirror_give_up') == 1
+    server.kill()
+
+
 # --- how a job ends ---
 
 @pytest.mark.parametrize('command,args,when,event,error', [
