@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include "block/graph.h"
+#include "trace/trace-block.h"
 
 /* Zeroes inside data that was read are found in steps of this size, bytes. */
 #define ZERO_STEP (64 << 10)
@@ -213,6 +214,7 @@ static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int6
         mirror_map_set_data(&s->map, offset, bytes);
         ret = bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, bytes, 0);
         note_copy_range(s, ret);
+        trace_mirror_offload(offset, bytes, ret);
     }
     mirror_uncharge_memory(s, COPY_RANGE_BUFFER);
     return ret;

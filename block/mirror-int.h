@@ -139,6 +139,9 @@ struct MirrorBlockJob {
     bool host_target;   /* the target's bytes end in a file of this host */
     size_t piece_bytes; /* of one buffer */
 
+    /* Graph thread writes, main thread reads: atomic. */
+    bool in_step; /* nothing in flight and nothing left to copy, when that was last looked at */
+
     /* Main thread writes, graph thread reads: atomics. */
     int copy_mode; /* MirrorCopyMode */
     int finish;    /* MirrorFinish */

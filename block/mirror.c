@@ -54,6 +54,7 @@ int64_t mirror_bytes_left(const MirrorBlockJob *s)
 void mirror_update_progress(MirrorBlockJob *s)
 {
     job_progress_set_remaining(&s->common.job, mirror_bytes_left(s));
+    __atomic_store_n(&s->in_step, mirror_is_clean(s), __ATOMIC_RELAXED);
 }
 
 /* --- main loop --- */
@@ -227,6 +228,7 @@ static void dirty_notify(void *opaque)
 {
     MirrorBlockJob *s = opaque;
 
+    __atomic_store_n(&s->in_step, false, __ATOMIC_RELAXED);
     job_enter(&s->common.job);
 }
 
@@ -612,7 +614,7 @@ static void mirror_query(Job *job, BlockJobInfo *info)
     info->u.mirror.actively_synced =
         job_is_ready(job) &&
         __atomic_load_n(&s->copy_mode, __ATOMIC_SEQ_CST) == MIRROR_COPY_MODE_WRITE_BLOCKING &&
-        s->dirty && mirror_is_clean(s);
+        __atomic_load_n(&s->in_step, __ATOMIC_RELAXED);
 }
 
 static const JobDriver mirror_job_driver = {

@@ -70,6 +70,36 @@ def test_a_slow_device_is_copied_in_small_requests(vmm, work, nbdkit):
     assert sizes[0] == MIB and sizes[-1] <= MIB // 4
 
 
+# --- copies that the nodes do by themselves ---
+
+def mixed_image(work, compressed, plain):
+    """A qcow2 image with so many bytes of compressed clusters, then of plain ones."""
+    raw = work / 'text.raw'
+    raw.write_bytes(bytes(range(256)) * ((compressed + plain) // 256))
+    image = work / 'source.qcow2'
+    ferry.qemu_img('convert', '-c', '-O', 'qcow2', raw, image)
+    raw.unlink()
+    ferry.qemu_io(image, *[f'write -P {i + 1} {compressed + i * MIB} 1M' for i in range(plain // MIB)], fmt='qcow2')
+    return image
+
+
+def test_offloading_is_tried_rarely_where_it_is_refused_and_used_again_where_it_works(vmm, work):
+    vm = vmm('-trace', 'mirror_offload')
+    image = mixed_image(work, 16 * MIB, 96 * MIB)
+    vm.add_file(image, 'qcow2', node_name='disk')
+    vm.add_file(ferry.make_image(work / 'copy.raw', 112 * MIB), node_name='copy')
+    start(vm, buf_size=MIB)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    cancel(vm)
+    tries = re.findall(r'mirror_offload .*bytes (\d+) ret (-?\d+)', vm.stderr())
+    done = [int(n) for n, ret in tries if ret == '0']
+    refused = [int(n) for n, ret in tries if ret == '-95']
+    assert 2 <= len(refused) <= 10          # of 32 pieces
+    assert sum(done) >= 48 * MIB
+    assert len(done) + len(refused) == len(tries)
+    ferry.compare(image, work / 'copy.raw', 'qcow2', 'raw')
+
+
 # --- memory ---
 
 def held(vm):
@@ -84,12 +114,10 @@ def test_what_is_held_stays_within_buf_size(vmm, work, source, buf_size):
     if source == 'null-co':
         vm.add('null-co', 'disk', size=64 * MIB, read_zeroes=False)
     else:
-        raw = ferry.make_image(work / 'source.raw', 64 * MIB, seed=3, data=32 * MIB)
-        image = raw
         if source == 'compressed':
-            image = work / 'source.qcow2'
-            ferry.qemu_img('convert', '-c', '-O', 'qcow2', raw, image)
-            ferry.qemu_io(image, *[f'write -P {i + 1} {i * 4}M 2M' for i in range(16)], fmt='qcow2')
+            image = mixed_image(work, 32 * MIB, 32 * MIB)
+        else:
+            image = ferry.make_image(work / 'source.raw', 64 * MIB, seed=3, data=32 * MIB)
         vm.add_file(image, 'qcow2' if source == 'compressed' else 'raw', node_name='disk')
     vm.add_file(ferry.make_image(work / 'copy.raw', 64 * MIB), node_name='copy')
     start(vm, buf_size=buf_size)

@@ -265,6 +265,7 @@ static void random_verb(World *w)
                                   NULL);
         break;
     default:
+        qapi_free_BlockJobInfo(block_job_query(block_job_of(w->job)));
         break;
     }
 }
