@@ -302,6 +302,14 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs);
 #define BDRV_DRAIN_WARN_NS (10 * NANOSECONDS_PER_SECOND)
 /*
+ * The same for a command that somebody waits for: after limit_ns it gives up, the section is not
+ * held, and errp says what it waited for. Requests go on as before.
+ */
+bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t limit_ns,
+                                               GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* As long as guests may be held up for a command that in the end does nothing. */
+#define BDRV_DRAIN_COMMAND_NS (10 * NANOSECONDS_PER_SECOND)
+/*
  * "node 'x': write of 65536 bytes at 0 for 12 s; ...": what a drain of bs would wait for. The
  * caller frees.
  */

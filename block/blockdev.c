@@ -99,15 +99,17 @@ bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
     }
     bdrv_ref(bs);
     ctx = bdrv_get_aio_context(bs);
-    bdrv_co_drained_begin(bs);
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(ctx);
+    ok = bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp);
+    if (ok) {
+        if (ctx != qemu_get_aio_context()) {
+            aio_co_reschedule_self(ctx);
+        }
+        ok = blk_co_truncate(blk, arg->size, false, PREALLOC_MODE_OFF, errp);
+        if (ctx != qemu_get_aio_context()) {
+            aio_co_reschedule_self(qemu_get_aio_context());
+        }
+        bdrv_co_drained_end(bs);
     }
-    ok = blk_co_truncate(blk, arg->size, false, PREALLOC_MODE_OFF, errp);
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(qemu_get_aio_context());
-    }
-    bdrv_co_drained_end(bs);
     blk_unref(blk);
     bdrv_co_unref(bs);
     return ok;

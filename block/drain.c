@@ -16,12 +16,22 @@
 typedef struct DrainWaiter {
     Coroutine *co;
     bool woken;
+    bool expired; /* its deadline has passed; its own context */
     TAILQ_ENTRY(DrainWaiter) next;
 } DrainWaiter;
 
 static pthread_mutex_t waiters_lock = PTHREAD_MUTEX_INITIALIZER;
 static TAILQ_HEAD(, DrainWaiter) waiters = TAILQ_HEAD_INITIALIZER(waiters);
 static int nr_waiters; /* atomic copy of the list's length: the request path only looks at this */
+
+/* With the lock held. */
+static void wake_waiter(DrainWaiter *w)
+{
+    if (!w->woken) {
+        w->woken = true;
+        aio_co_wake(w->co);
+    }
+}
 
 void bdrv_drain_kick(void)
 {
@@ -32,10 +42,7 @@ void bdrv_drain_kick(void)
     }
     pthread_mutex_lock(&waiters_lock);
     TAILQ_FOREACH(w, &waiters, next) {
-        if (!w->woken) {
-            w->woken = true;
-            aio_co_wake(w->co);
-        }
+        wake_waiter(w);
     }
     pthread_mutex_unlock(&waiters_lock);
 }
@@ -209,10 +216,22 @@ static void drain_warn(void *opaque)
                 what[0] ? what : "nothing known");
 }
 
-static void coroutine_fn drain_wait(BlockDriverState *bs)
+static void drain_expired(void *opaque)
+{
+    DrainWaiter *w = opaque;
+
+    pthread_mutex_lock(&waiters_lock);
+    w->expired = true;
+    wake_waiter(w);
+    pthread_mutex_unlock(&waiters_lock);
+}
+
+/* limit_ns 0: as long as it takes, with a warning. False: the time is over. */
+static bool coroutine_fn drain_wait(BlockDriverState *bs, int64_t limit_ns)
 {
     DrainWaiter w = {.co = qemu_coroutine_self()};
     QEMUTimer *timer;
+    bool busy;
 
     pthread_mutex_lock(&waiters_lock);
     TAILQ_INSERT_TAIL(&waiters, &w, next);
@@ -220,11 +239,13 @@ static void coroutine_fn drain_wait(BlockDriverState *bs)
     __atomic_fetch_add(&nr_waiters, 1, __ATOMIC_SEQ_CST);
 
     timer = NULL;
-    while (bdrv_drain_busy(bs)) {
+    while ((busy = bdrv_drain_busy(bs)) && !w.expired) {
         if (!timer) {
             timer =
-                aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME, drain_warn, bs);
-            timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BDRV_DRAIN_WARN_NS);
+                aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME,
+                              limit_ns ? drain_expired : drain_warn, limit_ns ? (void *)&w : bs);
+            timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                                    (limit_ns ? limit_ns : BDRV_DRAIN_WARN_NS));
         }
         qemu_coroutine_yield(); /* a kick since the look has sent a wake-up: it ends this wait */
         pthread_mutex_lock(&waiters_lock);
@@ -232,6 +253,7 @@ static void coroutine_fn drain_wait(BlockDriverState *bs)
         pthread_mutex_unlock(&waiters_lock);
     }
 
+    timer_free(timer);
     __atomic_fetch_sub(&nr_waiters, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&waiters_lock);
     TAILQ_REMOVE(&waiters, &w, next);
@@ -239,7 +261,7 @@ static void coroutine_fn drain_wait(BlockDriverState *bs)
     if (w.woken) {
         qemu_coroutine_yield(); /* a wake-up that was already sent must not hit a later yield */
     }
-    timer_free(timer);
+    return !busy;
 }
 
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
@@ -252,11 +274,40 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
     }
     bdrv_quiesce_begin(bs);
     trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
-    drain_wait(bs);
+    (void)drain_wait(bs, 0);
     trace_bdrv_drained(bs->node_name);
     if (self != ctx) {
         aio_co_reschedule_self(self);
     }
+}
+
+bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t limit_ns,
+                                               GError **errp)
+{
+    AioContext *self = qemu_get_current_aio_context();
+    AioContext *ctx = bs->aio_context;
+    bool quiet;
+
+    if (self != ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_quiesce_begin(bs);
+    trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
+    quiet = drain_wait(bs, limit_ns);
+    if (quiet) {
+        trace_bdrv_drained(bs->node_name);
+    } else {
+        g_autofree char *what = bdrv_describe_in_flight(bs);
+
+        error_setg(errp, "Node '%s' did not become idle in time; still waiting for: %s",
+                   bs->node_name, what[0] ? what : "nothing known");
+        trace_bdrv_drained_end(bs->node_name);
+        bdrv_quiesce_end(bs);
+    }
+    if (self != ctx) {
+        aio_co_reschedule_self(self);
+    }
+    return quiet;
 }
 
 void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)

@@ -333,13 +333,13 @@ bool coroutine_fn qmp_blockdev_reopen(const BlockdevReopenArg *arg, GError **err
     QAPI_LIST_FOREACH(it, arg->options) {
         ReopenEntry e = {0};
 
-        ok = entry_init(&e, it->value, errp) && check_once(entries, &e, errp);
+        ok = entry_init(&e, it->value, errp) && check_once(entries, &e, errp) &&
+             bdrv_co_drained_begin_within(e.state.bs, BDRV_DRAIN_COMMAND_NS, errp);
         if (!ok) {
             qapi_free_BlockdevOptions(e.new_options);
             bdrv_co_unref(e.state.bs);
             break;
         }
-        bdrv_co_drained_begin(e.state.bs);
         e.drained = true;
         g_array_append_val(entries, e);
     }

@@ -38,7 +38,9 @@ static bool coroutine_fn drain_and_flush(ExternalSnapshot *s, GError **errp)
 {
     int ret;
 
-    bdrv_co_drained_begin(s->old_bs);
+    if (!bdrv_co_drained_begin_within(s->old_bs, BDRV_DRAIN_COMMAND_NS, errp)) {
+        return false;
+    }
     s->drained = true;
     ret = bdrv_co_flush(s->old_bs);
     if (ret < 0) {

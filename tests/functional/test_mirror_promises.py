@@ -2,6 +2,7 @@
 """What the mirror promises beyond a right copy: thin targets, bounded memory, progress that adds up, verbs while the target hangs."""
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_ready_says_that_all_is_copied_although_guests_wrote_meanwhile(vm, work)
 @pytest.fixture
 def vm(vmm, work):
     """With a second monitor: commands of one are done one after the other, so one that waits holds up the rest of its own."""
-    one = vmm('-qmp', f'unix:{work}/second.qmp,server=on,wait=off')
+    one = vmm('-qmp', f'unix:{work}/second.qmp,server=on,wait=off', '-trace', 'nbd_client_request')
     one.second = ferry.QMPClient.connect(f'{work}/second.qmp')
     yield one
     one.second.close()
@@ -171,7 +172,11 @@ def hung(vm, work, qemu_nbd):
     vm.cmd('blockdev-add', server.node('copy', reconnect_delay=600))
     io = ferry.nbd_connect(vm.export('disk'))
     server.signal(signal.SIGSTOP)
+    while 'State:\tT' not in Path(f'/proc/{server.process.pid}/status').read_text():
+        pass                                        # stopping takes a moment
     start(vm, on_target_error='stop')
+    while 'command 1 ' not in vm.stderr():          # a write is on its way
+        vm.cmd('query-status')
     yield server, io
     server.signal(signal.SIGCONT)
 
@@ -193,6 +198,19 @@ def test_forced_cancel_frees_whoever_waits_for_a_hung_target(vm, hung, work, whi
     except ferry.QMPError:
         pass                                        # refused is an answer too
     hung[1].pwrite(b'\1' * 512, 0)
+
+
+def test_a_command_does_not_wait_for_ever_for_a_hung_target(vm, hung, work):
+    """No other monitor, no cancel: it is refused, and guest, job and monitor go on."""
+    with pytest.raises(ferry.QMPError, match="did not become idle in time; still waiting for: .*mirror job 'm' is busy"):
+        vm.cmd(*drainers(work)[2])
+    hung[1].pwrite(b'\1' * SIZE, 0)
+    hung[0].signal(signal.SIGCONT)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    hung[1].shutdown()
+    end(vm)
+    vm.quit()
+    ferry.compare(work / 'source.raw', work / 'copy.raw')
 
 
 def test_quit_does_not_wait_for_a_hung_target(vm, hung):
@@ -233,7 +251,7 @@ def test_what_reaches_the_target_after_it_was_given_up_does_not_hang(vmm, work, 
     vm.qemu_io('hook', 'resume here')
     vm.wait('BLOCK_JOB_CANCELLED', device='m')
     assert vm.stderr().count('mirror_give_up') == 1
-    server.kill()
+    vm.kill()           # which need not wait for the server
 
 
 # --- how a job ends ---

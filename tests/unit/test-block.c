@@ -190,6 +190,36 @@ static void coroutine_fn drain_co(void *opaque)
     bdrv_co_close_all();
 }
 
+/* A command that waits for a request that hangs gives up, says why, and leaves everything at work. */
+static void coroutine_fn drain_within_co(void *opaque)
+{
+    g_autofree char *path = image("drain.raw", IMAGE_BYTES);
+    BlockDriverState *bs = open_raw(path, "drain", BDRV_O_RDWR);
+    Writer w = {.blk = backend(bs, READ_WRITE, BLK_PERM_ALL)};
+    GError *err = NULL;
+
+    (void)opaque;
+    bdrv_inc_in_flight(bs);
+    g_assert_false(bdrv_co_drained_begin_within(bs, SCALE_MS, &err));
+    g_assert_nonnull(strstr(err->message, "still waiting for: node 'drain'"));
+    g_clear_error(&err);
+    qemu_coroutine_enter(qemu_coroutine_create(write_once, &w));
+    while (!w.done) {
+        qemu_co_yield_to_loop();
+    }
+    bdrv_dec_in_flight(bs);
+    g_assert_true(bdrv_co_drained_begin_within(bs, SCALE_MS, &err));
+    bdrv_co_drained_end(bs);
+    blk_unref(w.blk);
+    bdrv_co_unref(bs);
+    bdrv_co_close_all();
+}
+
+static void test_drain_within(void)
+{
+    aio_run_coroutine(drain_within_co, NULL);
+}
+
 static void test_drain(void)
 {
     aio_run_coroutine(drain_co, NULL);
@@ -287,6 +317,7 @@ int main(int argc, char **argv)
     g_test_add_func("/block/random-requests-direct", test_random_requests_direct);
     g_test_add_func("/block/conflicts", test_conflicts);
     g_test_add_func("/block/drain", test_drain);
+    g_test_add_func("/block/drain-within", test_drain_within);
     g_test_add_func("/block/sparse", test_sparse);
     g_test_add_func("/block/copy-range", test_copy_range);
     g_test_add_func("/block/bad-names", test_bad_names);
