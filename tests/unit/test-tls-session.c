@@ -674,7 +674,8 @@ static void coroutine_fn stream_co_write(void *opaque)
     struct iovec iov[16];
 
     for (size_t pos = 0; pos < STREAM_BYTES;) {
-        size_t n = MIN((size_t)g_rand_int_range(rand, 1, CHUNK_MAX), STREAM_BYTES - pos);
+        size_t chunk = g_rand_int_range(rand, 1, CHUNK_MAX);
+        size_t n = MIN(chunk, STREAM_BYTES - pos);
 
         for (size_t i = 0; i < n; i++) {
             buf[i] = stream_byte(end, pos + i);
@@ -695,7 +696,8 @@ static void coroutine_fn then_exchange(End *end)
 
     qemu_coroutine_enter(qemu_coroutine_create(stream_co_write, end));
     for (size_t pos = 0; pos < STREAM_BYTES;) {
-        size_t n = MIN((size_t)g_rand_int_range(rand, 1, CHUNK_MAX), STREAM_BYTES - pos);
+        size_t chunk = g_rand_int_range(rand, 1, CHUNK_MAX);
+        size_t n = MIN(chunk, STREAM_BYTES - pos);
 
         g_assert_cmpint(
             qio_channel_co_readv_all(end->ioc, iov,
