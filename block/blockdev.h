@@ -11,6 +11,11 @@
  * stdout and exits. Start-up only.
  */
 bool coroutine_fn drive_co_new(const char *text, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * After the machine was made: false, with errp, when there is a drive for an interface (if=ide)
+ * that no machine has. Start-up only.
+ */
+bool drive_check_places(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Removes the devices that -drive made; shutdown, before bdrv_co_close_all(). */
 void coroutine_fn drive_co_close_all(void);
 

@@ -19,14 +19,42 @@
 #include "qapi/keyval.h"
 #include "util/error.h"
 
-/* The key that the name of the file has within this file. */
-#define FILE_NAME_KEY "x-file-name"
+/* The keys that the name of the file and the cache mode have within this file. */
+#define FILE_NAME_KEY  "x-file-name"
+#define CACHE_MODE_KEY "x-cache-mode"
+/* More buses and units than any machine has. */
+#define DRIVE_PLACE_MAX 1024
+
+/* What QEMU knows as if=, and how many disks a bus of it takes (0: there are no buses). */
+static const struct {
+    const char *name;
+    int units;
+    bool error_policies;
+} interfaces[] = {
+    {"none", 0, true},    {"ide", 2, true},     {"scsi", 7, true},
+    {"floppy", 0, false}, {"pflash", 0, false}, {"mtd", 0, false},
+    {"sd", 0, false},     {"virtio", 0, true},  {"xen", 0, false},
+};
+
+/* Where a machine finds the drive. */
+typedef struct DrivePlace {
+    size_t interface; /* index into interfaces[]; 0: whoever names it takes it */
+    int bus, unit;
+} DrivePlace;
+
+typedef struct Drive {
+    BlockBackend *blk;
+    DrivePlace place;
+    char *text; /* the option, for messages */
+} Drive;
 
 /* What a -drive says besides the node's own options. Strings belong to the parsed JSON. */
 typedef struct DriveOptions {
     json_object *rest; /* owned: the node's options */
-    char *file, *format, *id, *interface, *aio;
-    bool snapshot, writethrough;
+    char *file, *format, *id, *aio;
+    DrivePlace place;
+    bool cdrom, snapshot, writethrough, copy_on_read;
+    bool account_invalid, account_failed;
     int flags; /* BDRV_O_* */
     BlockdevDetectZeroesOptions detect_zeroes;
     BlockdevOnError rerror, werror;
@@ -34,9 +62,8 @@ typedef struct DriveOptions {
     char *throttle_group; /* NULL: one of its own */
 } DriveOptions;
 
-/* Drives in order of creation, for names and shutdown. */
-static GPtrArray *drives;
-static unsigned drive_count;
+/* Drive, in order of creation. */
+static GArray *drives;
 
 static void drive_options_clear(DriveOptions *d)
 {
@@ -44,7 +71,6 @@ static void drive_options_clear(DriveOptions *d)
     g_free(d->file);
     g_free(d->format);
     g_free(d->id);
-    g_free(d->interface);
     g_free(d->aio);
     g_free(d->throttle_group);
 }
@@ -102,20 +128,34 @@ static const struct {
 
 static bool take_cache(DriveOptions *d, GError **errp)
 {
-    g_autofree char *mode = take_string(d->rest, "cache");
+    g_autofree char *mode = take_string(d->rest, CACHE_MODE_KEY);
+    json_object *members;
+    bool writeback;
 
-    if (!mode) {
-        return true;
-    }
-    for (size_t i = 0; i < G_N_ELEMENTS(cache_modes); i++) {
+    for (size_t i = 0; mode && i < G_N_ELEMENTS(cache_modes); i++) {
         if (!strcmp(mode, cache_modes[i].name)) {
             d->flags |= cache_modes[i].flags;
             d->writethrough = cache_modes[i].writethrough;
-            return true;
+            g_clear_pointer(&mode, g_free);
         }
     }
-    error_setg(errp, "invalid cache option '%s'", mode);
-    return false;
+    if (mode) {
+        error_setg(errp, "invalid cache option '%s'", mode);
+        return false;
+    }
+    /* cache.direct and cache.no-flush are the node's */
+    writeback = !d->writethrough;
+    if (json_object_object_get_ex(d->rest, "cache", &members) &&
+        json_object_is_type(members, json_type_object)) {
+        if (!take_bool(members, "writeback", &writeback, errp)) {
+            return false;
+        }
+        if (!json_object_object_length(members)) {
+            json_object_object_del(d->rest, "cache");
+        }
+    }
+    d->writethrough = !writeback;
+    return true;
 }
 
 static bool take_discard(DriveOptions *d, GError **errp)
@@ -142,6 +182,10 @@ static bool take_on_error(DriveOptions *d, const char *key, bool is_read, Blockd
     if (!text) {
         return true;
     }
+    if (!interfaces[d->place.interface].error_policies) {
+        error_setg(errp, "%s is not supported by this bus type", key);
+        return false;
+    }
     if (!BlockdevOnError_parse(text, value, NULL) || *value == BLOCKDEV_ON_ERROR_AUTO ||
         (is_read && *value == BLOCKDEV_ON_ERROR_ENOSPC)) {
         error_setg(errp, "'%s' invalid %s error action", text, is_read ? "read" : "write");
@@ -157,22 +201,113 @@ static bool take_detect_zeroes(DriveOptions *d, GError **errp)
     return !text || BlockdevDetectZeroesOptions_parse(text, &d->detect_zeroes, errp);
 }
 
-/* What QEMU knows as if=; of these, machines here take "none". */
-static const char *const interfaces[] = {"none", "ide", "scsi",   "floppy", "pflash",
-                                         "mtd",  "sd",  "virtio", "xen",    NULL};
+/* --- where the drive is --- */
 
 static bool take_interface(DriveOptions *d, GError **errp)
 {
-    d->interface = take_string(d->rest, "if");
-    if (d->interface && !g_strv_contains(interfaces, d->interface)) {
-        error_setg(errp, "unsupported bus type '%s'", d->interface);
+    g_autofree char *name = take_string(d->rest, "if");
+
+    for (size_t i = 0; name && i < G_N_ELEMENTS(interfaces); i++) {
+        if (!strcmp(name, interfaces[i].name)) {
+            d->place.interface = i;
+            return true;
+        }
+    }
+    if (name) {
+        error_setg(errp, "unsupported bus type '%s'", name);
+    }
+    return !name;
+}
+
+/* *value is -1 when the option is not given. */
+static bool take_number(json_object *obj, const char *key, int *value, GError **errp)
+{
+    g_autofree char *text = take_string(obj, key);
+    guint64 number;
+
+    *value = -1;
+    if (text) {
+        if (!g_ascii_string_to_unsigned(text, 10, 0, DRIVE_PLACE_MAX - 1, &number, NULL)) {
+            error_setg(errp, "Parameter '%s' expects a number below %d", key, DRIVE_PLACE_MAX);
+            return false;
+        }
+        *value = (int)number;
+    }
+    return true;
+}
+
+static const Drive *drive_at(const DrivePlace *place)
+{
+    for (guint i = 0; drives && i < drives->len; i++) {
+        const Drive *drive = &g_array_index(drives, Drive, i);
+
+        if (drive->place.interface == place->interface && drive->place.bus == place->bus &&
+            drive->place.unit == place->unit) {
+            return drive;
+        }
+    }
+    return NULL;
+}
+
+/* The first free place on the bus, or on those behind it. */
+static void find_place(DrivePlace *place)
+{
+    int units = interfaces[place->interface].units;
+
+    place->unit = 0;
+    while (drive_at(place)) {
+        place->unit++;
+        if (units && place->unit >= units) {
+            place->unit = 0;
+            place->bus++;
+        }
+    }
+}
+
+static bool take_place(DriveOptions *d, GError **errp)
+{
+    DrivePlace *place = &d->place;
+    int index, units;
+
+    if (!take_interface(d, errp) || !take_number(d->rest, "bus", &place->bus, errp) ||
+        !take_number(d->rest, "unit", &place->unit, errp) ||
+        !take_number(d->rest, "index", &index, errp)) {
         return false;
     }
-    if (d->interface && strcmp(d->interface, "none")) {
-        error_setg(errp, "Machine type does not support if=%s: use if=none", d->interface);
+    units = interfaces[place->interface].units;
+    if (index >= 0) {
+        if (place->bus >= 0 || place->unit >= 0) {
+            error_setg(errp, "index cannot be used with bus and unit");
+            return false;
+        }
+        place->bus = units ? index / units : 0;
+        place->unit = units ? index % units : index;
+    }
+    place->bus = MAX(place->bus, 0);
+    if (place->unit < 0) {
+        find_place(place);
+    }
+    if (units && place->unit >= units) {
+        error_setg(errp, "unit %d too big (max is %d)", place->unit, units - 1);
+        return false;
+    }
+    if (drive_at(place)) {
+        error_setg(errp, "drive with bus=%d, unit=%d (index=%d) exists", place->bus, place->unit,
+                   units ? place->bus * units + place->unit : place->unit);
         return false;
     }
     return true;
+}
+
+/* "virtio0", "ide1-cd0": the name of a drive that was given none; the caller frees. */
+static char *name_of_place(const DriveOptions *d)
+{
+    const char *interface = interfaces[d->place.interface].name;
+
+    return interfaces[d->place.interface].units
+               ? g_strdup_printf("%s%d-%s%d", interface, d->place.bus, d->cdrom ? "cd" : "hd",
+                                 d->place.unit)
+               : g_strdup_printf("%s%d", interface, d->place.unit);
 }
 
 static bool take_media(DriveOptions *d, bool *read_only, GError **errp)
@@ -183,7 +318,8 @@ static bool take_media(DriveOptions *d, bool *read_only, GError **errp)
         error_setg(errp, "'%s' invalid media", media);
         return false;
     }
-    *read_only |= media && !strcmp(media, "cdrom");
+    d->cdrom = media && !strcmp(media, "cdrom");
+    *read_only |= d->cdrom;
     return true;
 }
 
@@ -223,18 +359,29 @@ static bool take_options(DriveOptions *d, GError **errp)
     d->format = take_string(d->rest, "format");
     d->id = take_string(d->rest, "id");
     d->aio = take_string(d->rest, "aio");
-    if (!take_interface(d, errp) || !take_cache(d, errp) || !take_discard(d, errp) ||
+    d->account_invalid = d->account_failed = true;
+    if (!take_place(d, errp) || !take_cache(d, errp) || !take_discard(d, errp) ||
         !take_detect_zeroes(d, errp) || !check_aio(d->aio, errp) ||
         !take_media(d, &read_only, errp) || !take_bool(d->rest, "readonly", &read_only, errp) ||
         !take_bool(d->rest, "read-only", &read_only, errp) ||
         !take_bool(d->rest, "snapshot", &d->snapshot, errp) ||
+        !take_bool(d->rest, "copy-on-read", &d->copy_on_read, errp) ||
+        !take_bool(d->rest, "stats-account-invalid", &d->account_invalid, errp) ||
+        !take_bool(d->rest, "stats-account-failed", &d->account_failed, errp) ||
         !take_on_error(d, "rerror", true, &d->rerror, errp) ||
         !take_on_error(d, "werror", false, &d->werror, errp) ||
         !io_limits_take_options(d->rest, &d->limits, &d->throttle_group, errp)) {
         return false;
     }
+    if (!d->throttle_group) {
+        d->throttle_group = take_string(d->rest, "group"); /* its older name */
+    }
     if (read_only) {
         d->flags &= ~BDRV_O_RDWR;
+    }
+    if (read_only && d->copy_on_read) {
+        warn_report("disabling copy-on-read on read-only drive");
+        d->copy_on_read = false;
     }
     return true;
 }
@@ -316,18 +463,51 @@ static BlockDriverState *coroutine_fn add_temporary_overlay(BlockDriverState *bs
     return overlay;
 }
 
-static bool coroutine_fn make_device(DriveOptions *d, BlockDriverState *bs, GError **errp)
+/* copy-on-read=on: a filter above the disk. */
+static BlockDriverState *coroutine_fn add_copy_on_read(BlockDriverState *bs, GError **errp)
+{
+    g_autoptr(BlockdevOptions) o = NULL;
+    json_object *json = json_object_new_object();
+
+    json_object_object_add(json, "driver", json_object_new_string("copy-on-read"));
+    json_object_object_add(json, "file", json_object_new_string(bs->node_name));
+    o = BlockdevOptions_from_json(json, QAPI_DECODE_JSON, errp);
+    json_object_put(json);
+    return o ? bdrv_co_open(o, BDRV_O_RDWR, errp) : NULL;
+}
+
+/* Puts what the options ask for above the disk; consumes bs. */
+static BlockDriverState *coroutine_fn add_layers(const DriveOptions *d, BlockDriverState *bs,
+                                                 GError **errp)
+{
+    if (d->snapshot) {
+        BlockDriverState *overlay = add_temporary_overlay(bs, errp);
+
+        bdrv_co_unref(bs);
+        bs = overlay;
+    }
+    if (bs && d->copy_on_read) {
+        BlockDriverState *filter = add_copy_on_read(bs, errp);
+
+        bdrv_co_unref(bs);
+        bs = filter;
+    }
+    return bs;
+}
+
+static bool coroutine_fn make_device(DriveOptions *d, const char *text, BlockDriverState *bs,
+                                     GError **errp)
 {
     uint64_t perm = BLK_PERM_CONSISTENT_READ;
     BlockBackend *blk;
     g_autofree char *name = NULL;
+    Drive drive = {.place = d->place};
 
     if (bs && !bdrv_is_read_only(bs)) {
         perm |= BLK_PERM_WRITE;
     }
     blk = blk_new(perm, BLK_PERM_ALL);
-    name = d->id ? g_strdup(d->id) : g_strdup_printf("none%u", drive_count);
-    drive_count++;
+    name = d->id ? g_strdup(d->id) : name_of_place(d);
     if (!blk_set_name(blk, name, errp) || (bs && !blk_insert_bs(blk, bs, errp))) {
         blk_unref(blk);
         return false;
@@ -335,10 +515,14 @@ static bool coroutine_fn make_device(DriveOptions *d, BlockDriverState *bs, GErr
     blk_set_enable_write_cache(blk, !d->writethrough);
     blk_set_on_error(blk, d->rerror, d->werror);
     io_limits_co_apply(blk, &d->limits, d->throttle_group);
+    blk_get_stats(blk)->account_invalid = d->account_invalid;
+    blk_get_stats(blk)->account_failed = d->account_failed;
     if (!drives) {
-        drives = g_ptr_array_new();
+        drives = g_array_new(FALSE, FALSE, sizeof(Drive));
     }
-    g_ptr_array_add(drives, blk);
+    drive.blk = blk;
+    drive.text = g_strdup(text);
+    g_array_append_val(drives, drive);
     return true;
 }
 
@@ -349,10 +533,11 @@ static void print_name(const char *name, void *opaque)
 }
 
 /*
- * Options may have both a name and members of the file (file=disk.raw,file.locking=off), which no
- * tree can hold: the name gets a key of its own. The caller frees.
+ * Options may have both a name and members of the file (file=disk.raw,file.locking=off), and a mode
+ * and members of the cache, which no tree can hold: name and mode get keys of their own. The caller
+ * frees.
  */
-static char *rename_file_key(const char *text)
+static char *rename_keys(const char *text)
 {
     GString *out = g_string_new(NULL);
 
@@ -360,6 +545,9 @@ static char *rename_file_key(const char *text)
         if (g_str_has_prefix(text, "file=")) {
             g_string_append(out, FILE_NAME_KEY);
             text += strlen("file");
+        } else if (g_str_has_prefix(text, "cache=")) {
+            g_string_append(out, CACHE_MODE_KEY);
+            text += strlen("cache");
         }
         while (*text && (text[0] != ',' || text[1] == ',')) {
             size_t len = text[0] == ',' ? 2 : 1; /* a doubled comma belongs to the value */
@@ -376,7 +564,7 @@ static char *rename_file_key(const char *text)
 
 bool coroutine_fn drive_co_new(const char *text, GError **errp)
 {
-    g_autofree char *renamed = rename_file_key(text);
+    g_autofree char *renamed = rename_keys(text);
     g_auto(DriveOptions) d = {0};
     BlockDriverState *bs = NULL;
     bool ok;
@@ -402,24 +590,39 @@ bool coroutine_fn drive_co_new(const char *text, GError **errp)
         }
         bs->detect_zeroes = d.detect_zeroes;
     }
-    if (bs && d.snapshot) {
-        BlockDriverState *overlay = add_temporary_overlay(bs, errp);
-
-        bdrv_co_unref(bs);
-        bs = overlay;
+    if (bs) {
+        bs = add_layers(&d, bs, errp);
         if (!bs) {
             return false;
         }
     }
-    ok = make_device(&d, bs, errp);
+    ok = make_device(&d, text, bs, errp);
     bdrv_co_unref(bs);
     return ok;
+}
+
+bool drive_check_places(GError **errp)
+{
+    for (guint i = 0; drives && i < drives->len; i++) {
+        const Drive *drive = &g_array_index(drives, Drive, i);
+
+        if (drive->place.interface) {
+            error_setg(errp, "-drive %s: machine type does not support if=%s,bus=%d,unit=%d",
+                       drive->text, interfaces[drive->place.interface].name, drive->place.bus,
+                       drive->place.unit);
+            return false;
+        }
+    }
+    return true;
 }
 
 void coroutine_fn drive_co_close_all(void)
 {
     for (guint i = 0; drives && i < drives->len; i++) {
-        blk_unref(g_ptr_array_index(drives, i));
+        const Drive *drive = &g_array_index(drives, Drive, i);
+
+        blk_unref(drive->blk);
+        g_free(drive->text);
     }
-    g_clear_pointer(&drives, g_ptr_array_unref);
+    g_clear_pointer(&drives, g_array_unref);
 }

@@ -32,6 +32,7 @@ typedef struct StartConfig {
     bool reboot_ends;     /* -no-reboot: a guest that reboots ends the process */
     bool shutdown_pauses; /* -no-shutdown: a guest that powers off is only stopped */
     const char *incoming; /* -incoming: a URI, the JSON of a channel, or "defer" */
+    bool snapshot;        /* all drives are, unless they say otherwise */
     bool daemonize;
     const char *pidfile, *log_file, *log_items;
     bool msg_timestamp, msg_guest_name;

@@ -27,6 +27,48 @@ static bool handle_drive(const char *arg, GError **errp)
     return defer(start_config.drives, "drive", arg);
 }
 
+/* A disk by its place among the default ones, with a file name that may have commas. */
+static bool defer_disk(const char *name, int index, const char *media, const char *file)
+{
+    g_auto(GStrv) parts = g_strsplit(file, ",", -1);
+    g_autofree char *escaped = g_strjoinv(",,", parts);
+
+    /* lives as long as the other arguments */
+    return defer(start_config.drives, name,
+                 g_strdup_printf("index=%d,media=%s,file=%s", index, media, escaped));
+}
+
+static bool handle_hda(const char *arg, GError **errp)
+{
+    return defer_disk("hda", 0, "disk", arg);
+}
+
+static bool handle_hdb(const char *arg, GError **errp)
+{
+    return defer_disk("hdb", 1, "disk", arg);
+}
+
+static bool handle_hdc(const char *arg, GError **errp)
+{
+    return defer_disk("hdc", 2, "disk", arg);
+}
+
+static bool handle_hdd(const char *arg, GError **errp)
+{
+    return defer_disk("hdd", 3, "disk", arg);
+}
+
+static bool handle_cdrom(const char *arg, GError **errp)
+{
+    return defer_disk("cdrom", 2, "cdrom", arg);
+}
+
+static bool handle_snapshot(const char *arg, GError **errp)
+{
+    start_config.snapshot = true;
+    return true;
+}
+
 static bool handle_object(const char *arg, GError **errp)
 {
     if (!g_strcmp0(arg, "help") || !g_strcmp0(arg, "?")) {
@@ -81,6 +123,13 @@ const QemuOption device_options[] = {
      "open a disk as a node (or JSON)", handle_blockdev},
     {"drive", GROUP_BLOCK, "file=...,if=none,id=...[,format=...]...",
      "open a disk and give it a device", handle_drive},
+    {"hda", GROUP_BLOCK, "file", "the first disk, of the machine's usual kind", handle_hda},
+    {"hdb", GROUP_BLOCK, "file", "the second disk", handle_hdb},
+    {"hdc", GROUP_BLOCK, "file", "the third disk", handle_hdc},
+    {"hdd", GROUP_BLOCK, "file", "the fourth disk", handle_hdd},
+    {"cdrom", GROUP_BLOCK, "file", "a CD, in the place of the third disk", handle_cdrom},
+    {"snapshot", GROUP_BLOCK, NULL, "what is written to -drive disks is forgotten at the end",
+     handle_snapshot},
     {"qmp", GROUP_CONTROL, "dev",
      "QMP on unix:PATH, tcp:HOST:PORT, stdio...; [,server=on,wait=off] to listen", handle_qmp},
     {"qmp-pretty", GROUP_CONTROL, "dev", "the same with indented output", handle_qmp_pretty},

@@ -283,7 +283,10 @@ static bool coroutine_fn start_blockdev(const DeferredOption *opt, GError **errp
 
 static bool coroutine_fn start_drive(const DeferredOption *opt, GError **errp)
 {
-    return drive_co_new(opt->arg, errp);
+    g_autofree char *temporary =
+        start_config.snapshot ? g_strconcat("snapshot=on,", opt->arg, NULL) : NULL;
+
+    return drive_co_new(temporary ? temporary : opt->arg, errp);
 }
 
 static bool coroutine_fn step_blockdevs(GError **errp)
@@ -309,7 +312,7 @@ static bool coroutine_fn step_machine(GError **errp)
         return false;
     }
     machine_make();
-    return machine_co_init(errp);
+    return machine_co_init(errp) && drive_check_places(errp);
 }
 
 /* Disks are not this process's, and the guest does not run, until it has arrived. */

@@ -188,3 +188,86 @@ def test_mistakes_are_named(work, options, message):
 def test_two_drives_of_one_name_are_refused(vmm):
     with pytest.raises(RuntimeError, match="(?s)exit status 1.*'d'"):
         vmm('-drive', 'if=none,id=d,driver=null-co', '-drive', 'if=none,id=d,driver=null-co')
+
+
+@pytest.mark.parametrize('option, message', [
+    ('if=virtio', 'machine type does not support if=virtio,bus=0,unit=0'),
+    ('if=ide,index=3', 'machine type does not support if=ide,bus=1,unit=1'),
+    ('if=scsi,bus=2,unit=6', 'machine type does not support if=scsi,bus=2,unit=6'),
+    ('if=pflash', 'machine type does not support if=pflash,bus=0,unit=0'),
+    ('if=floppy,werror=stop', 'werror is not supported by this bus type'),
+    ('if=ide,unit=2', 'unit 2 too big (max is 1)'),
+    ('if=none,index=1,unit=1', 'index cannot be used with bus and unit'),
+    ('if=none,index=-1', "Parameter 'index' expects a number below"),
+])
+def test_places_that_no_machine_has_are_refused(work, option, message):
+    """The disk itself is fine: only nobody would ever use it."""
+    raw = ferry.make_image(work / 'disk.raw', SIZE)
+    status, text = run(f'file={raw},format=raw,{option}')
+    assert status == 1 and message in text
+    status, text = run(f'file={work}/none,format=raw,{option}')
+    assert status == 1 and ('No such file' in text or 'machine type' not in text)
+
+
+def test_places_give_names_and_are_taken_once(vmm, work):
+    raw = ferry.make_image(work / 'disk.raw', SIZE)
+    options = f'file={raw},format=raw,readonly=on'
+    vm = vmm('-drive', options, '-drive', f'{options},index=5', '-drive', f'{options},if=none', '-drive', 'if=none,id=x,unit=9')
+    assert [b['device'] for b in vm.cmd('query-block')] == ['none0', 'none5', 'none1', 'x']
+    with pytest.raises(RuntimeError, match=r'drive with bus=0, unit=5 \(index=5\) exists'):
+        vmm('-drive', f'{options},index=5', '-drive', f'{options},unit=5')
+
+
+def test_copy_on_read_fills_the_image(drive, work):
+    base = ferry.make_image(work / 'base.raw', SIZE, seed=1, data=SIZE)
+    top = ferry.make_image(work / 'top.qcow2', SIZE, 'qcow2', backing=base, backing_fmt='raw')
+    vm, _ = drive('format=qcow2', 'copy-on-read=on', path=top)
+    assert 'failed' not in vm.qemu_io('d0', 'read 64k 64k')
+    vm.quit()
+    own = [e for e in ferry.map_image(top, 'qcow2') if e['depth'] == 0 and e['data']]
+    assert sum(e['length'] for e in own) == 64 << 10
+
+
+def test_copy_on_read_of_a_read_only_disk_is_a_warning(drive):
+    vm, info = drive('format=raw', 'copy-on-read=on', 'readonly=on')
+    assert info['ro'] and info['drv'] == 'raw'
+    assert 'disabling copy-on-read on read-only drive' in vm.stderr()
+
+
+def test_mode_and_members_of_the_cache_stand_together(drive):
+    _, info = drive('format=raw', 'cache=writethrough', 'cache.no-flush=on')
+    assert info['cache'] == {'writeback': False, 'direct': False, 'no-flush': True}
+
+
+@pytest.mark.parametrize('value', [True, False])
+def test_cache_writeback_belongs_to_the_device(drive, value):
+    _, info = drive('format=raw', f'cache.writeback={"on" if value else "off"}')
+    assert info['cache']['writeback'] is value
+
+
+def test_accounting_is_chosen(drive):
+    vm, _ = drive('format=raw', 'stats-account-invalid=off', 'stats-account-failed=on')
+    stats = vm.cmd('query-blockstats')[0]['stats']
+    assert (stats['account_invalid'], stats['account_failed']) == (False, True)
+
+
+def test_group_has_an_older_name(drive):
+    assert drive('format=raw', 'bps=1000000', 'group=g')[1]['group'] == 'g'
+
+
+def test_short_options_for_disks(vmm, work):
+    odd = ferry.make_image(work / 'a,b.raw', SIZE)
+    vm = vmm('-hda', odd, '-cdrom', ferry.make_image(work / 'cd.raw', SIZE))
+    disks = {b['device']: b['inserted'] for b in vm.cmd('query-block')}
+    assert disks['none0']['file'] == str(odd) and not disks['none0']['ro']
+    assert disks['none2']['ro']
+
+
+def test_snapshot_is_for_all_drives_that_do_not_say_otherwise(vmm, work):
+    images = [ferry.make_image(work / f'{n}.raw', SIZE) for n in 'ab']
+    vm = vmm('-drive', f'file={images[0]},format=raw,if=none,id=a', '-snapshot',
+             '-drive', f'file={images[1]},format=raw,if=none,id=b,snapshot=off')
+    for name in 'ab':
+        assert 'wrote' in vm.qemu_io(name, 'write -P 7 0 4k')
+    vm.quit()
+    assert [open(i, 'rb').read(1) for i in images] == [b'\0', b'\7']
