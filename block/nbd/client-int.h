@@ -41,8 +41,14 @@
 #define NBD_MAX_LINKS         16
 /* Links opened by default where the server's multi-conn flag allows it. */
 #define NBD_DEFAULT_LINKS 2
-/* Largest reply chunk other than data; error texts and extents fit easily. */
+/* Largest reply chunk other than data and extents; error texts fit easily. */
 #define NBD_MAX_CHUNK_PAYLOAD (64u << 10)
+/* Extents in one reply: a server may send as many as the range has; two millions are taken. */
+#define NBD_MAX_STATUS_PAYLOAD (16u << 20)
+/* Of which so many are kept for the questions that follow. */
+#define NBD_MAX_STATUS_AHEAD 4096
+/* A server has so long to accept a connection and to finish the handshake. */
+#define NBD_HANDSHAKE_NS (30 * NANOSECONDS_PER_SECOND)
 
 /* --- what the handshake found out --- */
 
@@ -106,6 +112,7 @@ typedef struct NbdPending {
     GArray *islands;  /* READ: ReadIsland, what has come out of order; NULL: nothing */
     NbdExtent extent; /* BLOCK_STATUS: the first one */
     bool have_extent;
+    GArray *more; /* BLOCK_STATUS: NbdExtent, those behind it; NULL: not wanted */
 } NbdPending;
 
 /* --- connections --- */
@@ -142,6 +149,19 @@ typedef struct NbdLink {
     NbdExportInfo info; /* as of this connection */
 } NbdLink;
 
+/*
+ * Extents that a reply told besides the one asked for. Whoever walks the disk in order takes them one
+ * by one, each once; any other question, any write of ours and a second end it, as the server may
+ * have other clients.
+ */
+typedef struct NbdStatusAhead {
+    int64_t offset;     /* where the next one begins; -1: there is none */
+    GArray *extents;    /* NbdExtent; NULL before the first */
+    guint pos;          /* the next one */
+    int64_t expires_ns; /* QEMU_CLOCK_REALTIME */
+    unsigned changes;   /* counts what has ended it: a reply that raced with a write is not kept */
+} NbdStatusAhead;
+
 struct NbdClient {
     BlockDriverState *bs;
     AioContext *ctx;
@@ -164,6 +184,7 @@ struct NbdClient {
     unsigned refusing; /* > 0: requests fail at once */
     int cancelled;     /* atomic: requests do not wait until a connection has come up again */
     int cancels;       /* atomic: how often nbd_client_cancel() was called */
+    NbdStatusAhead ahead;
     char *last_error;  /* why the connection is down */
     QEMUBH *cancel_bh; /* in ctx; scheduled by nbd_client_cancel() */
 };
@@ -189,6 +210,15 @@ int coroutine_fn nbd_link_co_request(NbdLink *link, NbdPending *p);
 /* An idle link forgets the event loop; and takes notice of its socket again. */
 void nbd_link_rest(NbdLink *link);
 void nbd_link_watch(NbdLink *link);
+
+/* client-status.c */
+int coroutine_fn nbd_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     BdrvBlockStatus *status);
+/* What was told ahead does not count any more: to be called as a change begins and as it ends. */
+void nbd_status_forget(NbdClient *client);
+
+/* client.c: sends a request, again where the connection was lost. 0 or -errno. */
+int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p);
 
 /* client-reply.c: the reader. Coroutine entry; opaque is the link. */
 void coroutine_fn nbd_link_co_read(void *opaque);

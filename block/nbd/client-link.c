@@ -167,10 +167,8 @@ void nbd_link_dial(NbdLink *link)
     dial->sioc = qio_channel_socket_new();
     dial->delay_ns = link_backoff(link);
     dial->deadline = aio_timer_new(link->client->ctx, QEMU_CLOCK_REALTIME, dial_deadline, dial);
-    if (link->index > 0) {
-        timer_mod_ns(dial->deadline,
-                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + dial->delay_ns + NBD_EXTRA_DIAL_NS);
-    }
+    timer_mod_ns(dial->deadline, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + dial->delay_ns +
+                                     (link->index > 0 ? NBD_EXTRA_DIAL_NS : NBD_HANDSHAKE_NS));
     trace_nbd_client_dial(link->index, link->failures, dial->delay_ns);
     link->dial = dial;
     link->state = NBD_LINK_DIALLING;
@@ -357,6 +355,9 @@ int coroutine_fn nbd_link_co_request(NbdLink *link, NbdPending *p)
     p->done = p->lost = p->have_extent = false;
     p->ret = 0;
     p->covered = 0;
+    if (p->more) {
+        g_array_set_size(p->more, 0);
+    }
     p->islands = NULL;
     trace_nbd_client_request(link->index, p->wire.cookie, p->wire.command, p->wire.flags,
                              p->wire.offset, p->wire.length);

@@ -264,7 +264,7 @@ static bool coroutine_fn chunk_co_status(NbdLink *link, NbdPending *p, uint32_t 
     const uint8_t *at;
 
     if (p->wire.command != NBD_CMD_BLOCK_STATUS || length < 12 || (length - 4) % 8 ||
-        length > NBD_MAX_CHUNK_PAYLOAD) {
+        length > NBD_MAX_STATUS_PAYLOAD) {
         nbd_link_break(link, "server sent an invalid block status");
         return false;
     }
@@ -285,12 +285,23 @@ static bool coroutine_fn chunk_co_status(NbdLink *link, NbdPending *p, uint32_t 
         return false;
     }
     link->rpos += 12;
-    /* more extents than were asked for are read over */
     for (length -= 12; length; length -= 8) {
+        NbdExtent more;
+
         if (!link_co_fill(link, 8)) {
             return false;
         }
+        more.bytes = nbd_get32(link->rbuf + link->rpos);
+        more.flags = nbd_get32(link->rbuf + link->rpos + 4);
         link->rpos += 8;
+        if (!more.bytes) {
+            nbd_link_break(link, "server sent an extent of no length");
+            return false;
+        }
+        /* those that nobody wants are read over */
+        if (p->more && p->more->len < NBD_MAX_STATUS_AHEAD) {
+            g_array_append_val(p->more, more);
+        }
     }
     return true;
 }

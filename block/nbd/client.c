@@ -12,7 +12,7 @@
 
 /* --- requests --- */
 
-static int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
+int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
 {
     int cancels = g_atomic_int_get(&client->cancels);
 
@@ -32,6 +32,17 @@ static int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
         }
     }
     return -EIO;
+}
+
+/* The same for requests that change the disk. */
+static int coroutine_fn nbd_client_co_change(NbdClient *client, NbdPending *p)
+{
+    int ret;
+
+    nbd_status_forget(client);
+    ret = nbd_client_co_request(client, p);
+    nbd_status_forget(client);
+    return ret;
 }
 
 static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -75,7 +86,7 @@ static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int
         .qiov_offset = qiov_offset,
     };
 
-    return nbd_client_co_request(client, &p);
+    return nbd_client_co_change(client, &p);
 }
 
 /*
@@ -102,7 +113,7 @@ static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *sr
         .file_offset = src_offset,
     };
 
-    return nbd_client_co_request(client, &p);
+    return nbd_client_co_change(client, &p);
 }
 
 static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -121,7 +132,7 @@ static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offse
         }
         p.wire.flags |= NBD_CMD_FLAG_FAST_ZERO;
     }
-    return nbd_client_co_request(client, &p);
+    return nbd_client_co_change(client, &p);
 }
 
 static int coroutine_fn nbd_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
@@ -132,7 +143,7 @@ static int coroutine_fn nbd_co_pdiscard(BlockDriverState *bs, int64_t offset, in
     if (!(client->info.flags & NBD_FLAG_SEND_TRIM) || !bytes) {
         return 0;
     }
-    return nbd_client_co_request(client, &p);
+    return nbd_client_co_change(client, &p);
 }
 
 static int coroutine_fn nbd_co_flush(BlockDriverState *bs)
@@ -148,57 +159,6 @@ static int coroutine_fn nbd_co_flush(BlockDriverState *bs)
      * allowed several
      */
     return nbd_client_co_request(client, &p);
-}
-
-/* Fits an extent to the request and the alignment the block layer relies on. */
-static void nbd_fit_extent(const NbdClient *client, NbdExtent *e, int64_t bytes)
-{
-    uint32_t align = client->info.min_block;
-
-    e->bytes = MIN(e->bytes, bytes);
-    if (e->bytes < bytes && e->bytes % align) {
-        if (e->bytes > align) {
-            e->bytes -= e->bytes % align;
-        } else {
-            e->bytes = MIN(align, bytes);
-            e->flags = 0; /* not the same throughout: data, to be safe */
-        }
-    }
-}
-
-static int coroutine_fn nbd_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            BdrvBlockStatus *status)
-{
-    NbdClient *client = bs->opaque;
-    int64_t ask = MIN(bytes, (int64_t)client->info.size - offset);
-    NbdPending p = {
-        .wire = {.command = NBD_CMD_BLOCK_STATUS, .flags = NBD_CMD_FLAG_REQ_ONE, .offset = offset},
-    };
-    int ret;
-
-    status->map = offset;
-    status->file = bs;
-    if (offset >= (int64_t)client->info.size) {
-        status->pnum = bytes;
-        status->flags = BDRV_BLOCK_ZERO;
-        return 0;
-    }
-    if (!client->info.has_context) {
-        status->pnum = bytes;
-        status->flags = BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID;
-        return 0;
-    }
-    p.wire.length = MIN(ask, (int64_t)UINT32_MAX / client->info.min_block * client->info.min_block);
-    ret = nbd_client_co_request(client, &p);
-    if (ret < 0) {
-        return ret;
-    }
-    nbd_fit_extent(client, &p.extent, p.wire.length);
-    status->pnum = p.extent.bytes;
-    status->flags = (p.extent.flags & NBD_STATE_HOLE ? 0 : BDRV_BLOCK_DATA) |
-                    (p.extent.flags & NBD_STATE_ZERO ? BDRV_BLOCK_ZERO : 0) |
-                    BDRV_BLOCK_OFFSET_VALID;
-    return 0;
 }
 
 /* --- size and limits --- */
@@ -285,30 +245,73 @@ static void nbd_client_set_opening(NbdClient *client, QIOChannelSocket *sioc)
     }
 }
 
-/* Connects, again and again until open-timeout (seconds; 0: once). */
+typedef struct NbdOpenDeadline {
+    QIOChannelSocket *sioc;
+    bool passed;
+} NbdOpenDeadline;
+
+static void nbd_open_deadline(void *opaque)
+{
+    NbdOpenDeadline *d = opaque;
+
+    d->passed = true;
+    qio_channel_socket_cancel_connect(d->sioc);
+}
+
+/* One attempt, given up at `until`. */
+static QIOChannel *coroutine_fn nbd_client_co_connect_once(NbdClient *client, int64_t until_ns,
+                                                           GError **errp)
+{
+    QIOChannelSocket *sioc = qio_channel_socket_new();
+    QIOChannel *ioc = QIO_CHANNEL(sioc);
+    NbdOpenDeadline deadline = {.sioc = sioc};
+    QEMUTimer *timer = aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME,
+                                     nbd_open_deadline, &deadline);
+    g_autoptr(GError) err = NULL;
+    int ret;
+
+    timer_mod_ns(timer, until_ns);
+    nbd_client_set_opening(client, sioc);
+    ret = qio_channel_socket_co_connect(sioc, client->target->addr, &err);
+    if (ret == 0) {
+        ret = nbd_client_co_handshake(&ioc, client->target, &client->info, &err);
+        qio_channel_detach_aio_context(ioc);
+    }
+    nbd_client_set_opening(client, NULL);
+    timer_free(timer);
+    if (ret == 0 && !deadline.passed) {
+        return ioc;
+    }
+    qio_channel_unref(ioc);
+    if (deadline.passed) {
+        error_setg(errp, "The NBD server did not answer in time: no connection with a complete "
+                         "handshake was made");
+    } else {
+        g_propagate_error(errp, g_steal_pointer(&err));
+    }
+    return NULL;
+}
+
+/*
+ * Connects, again and again until open-timeout (seconds; 0: once, within the time that a handshake
+ * has).
+ */
 static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_t timeout,
                                                       GError **errp)
 {
-    int64_t until = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout * NANOSECONDS_PER_SECOND;
+    int64_t until = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                    (timeout ? timeout * NANOSECONDS_PER_SECOND : NBD_HANDSHAKE_NS);
 
     for (;;) {
-        QIOChannelSocket *sioc = qio_channel_socket_new();
-        QIOChannel *ioc = QIO_CHANNEL(sioc);
+        int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         g_autoptr(GError) err = NULL;
-        int ret;
+        QIOChannel *ioc =
+            nbd_client_co_connect_once(client, MIN(until, now + NBD_HANDSHAKE_NS), &err);
 
-        nbd_client_set_opening(client, sioc);
-        ret = qio_channel_socket_co_connect(sioc, client->target->addr, &err);
-        if (ret == 0) {
-            ret = nbd_client_co_handshake(&ioc, client->target, &client->info, &err);
-            qio_channel_detach_aio_context(ioc);
-        }
-        nbd_client_set_opening(client, NULL);
-        if (ret == 0) {
+        if (ioc) {
             return ioc;
         }
-        qio_channel_unref(ioc);
-        if (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= until) {
+        if (!timeout || qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= until) {
             g_propagate_error(errp, g_steal_pointer(&err));
             return NULL;
         }
@@ -350,6 +353,7 @@ static void nbd_client_free(NbdClient *client)
     nbd_target_unref(client->target);
     qcrypto_tls_creds_release(client->tls_creds);
     g_clear_pointer(&client->last_error, g_free);
+    g_clear_pointer(&client->ahead.extents, g_array_unref);
     g_mutex_clear(&client->ioc_lock);
 }
 
@@ -361,6 +365,7 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
     QIOChannel *ioc;
 
     client->bs = bs;
+    client->ahead.offset = -1;
     client->target = nbd_target_new(opts, errp);
     if (!client->target) {
         return false;

@@ -415,3 +415,65 @@ def test_server_that_stops_answering_is_given_up_on_kill(vm, work, nbdkit):
     vm.cmd('block-job-cancel', device='j', force=True)
     vm.wait('BLOCK_JOB_CANCELLED', device='j')
     server.signal(signal.SIGCONT)
+
+
+def extents(vm, uri, size):
+    """What an export of ours tells about its node: (length, flags) of each extent."""
+    client = ferry.nbd_connect(uri, ['base:allocation'])
+    found = []
+
+    def note(_context, _offset, entries, _error):
+        found.extend(zip(entries[::2], entries[1::2]))
+        return 0
+    offset = 0
+    while offset < size:
+        client.block_status(size - offset, offset, note)
+        offset = sum(length for length, _ in found)
+    client.shutdown()
+    return found
+
+
+def test_one_question_brings_many_extents(vm, work, nbdkit, need):
+    need.tool('nbdkit')
+    size = 64 * ferry.MIB
+    log = work / 'nbdkit.log'
+    server = nbdkit('memory', str(size), '--filter=log', f'logfile={log}')
+    vm.cmd('blockdev-add', {**server.node('disk'), 'node-name': 'disk'})
+    uri = vm.export('disk')
+    writer = ferry.nbd_connect(uri)
+    for i in range(0, 64, 2):
+        writer.pwrite(b'x' * 65536, i * ferry.MIB)
+    asked = log.read_text().count(' Extents ')
+    first = extents(vm, uri, size)
+    assert len(first) == 64
+    assert 1 <= log.read_text().count(' Extents ') - asked <= 4
+    writer.pwrite(b'x' * 65536, ferry.MIB)
+    assert extents(vm, uri, size) != first
+    writer.shutdown()
+
+
+def test_write_between_two_questions_is_seen(vm, work, nbdkit):
+    server = nbdkit('memory', '8M')
+    vm.cmd('blockdev-add', {**server.node('disk'), 'node-name': 'disk'})
+    client = ferry.nbd_connect(vm.export('disk'), ['base:allocation'])
+    client.pwrite(b'x' * 65536, 0)
+
+    def state(offset):
+        found = []
+        client.block_status(4 * ferry.MIB, offset, lambda _c, _o, e, _err: found.extend(e) or 0, nbd.CMD_FLAG_REQ_ONE)
+        return found[1]
+    assert state(0) == 0
+    client.pwrite(b'x' * 65536, 65536)
+    assert state(65536) == 0
+    client.shutdown()
+
+
+def test_server_that_accepts_and_is_silent_is_given_up(vm, work):
+    path = work / 'silent'
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    with pytest.raises(ferry.QMPError, match='did not answer in time'):
+        vm.cmd('blockdev-add', driver='nbd', node_name='disk', server={'type': 'unix', 'path': str(path)}, open_timeout=1)
+    vm.cmd('query-status')
+    listener.close()
