@@ -6,6 +6,7 @@ Called by scripts/check, which installs what is missing first. A stage that cras
 counts as a failure. Logs are kept in build/check/.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -106,23 +107,50 @@ def sources(*suffixes):
     return [n for n in names if n.endswith(suffixes)] if suffixes else names
 
 
-def is_shell(name):
+def is_script_of(name, *interpreters):
+    """Whether the first line of a file without a suffix names one of the interpreters."""
+    if '.' in Path(name).name:
+        return False
     with open(ROOT / name, 'rb') as file:
-        return file.readline().strip().endswith((b'/sh', b'bash'))
+        first = file.readline().strip()
+    return first.startswith(b'#!') and any(i in first for i in interpreters)
 
 
 def stage_style(result, options):
     everything = sources()
     c_files = sources('.c', '.h')
-    shell = [n for n in everything if not n.endswith(('.c', '.h', '.py')) and is_shell(n)]
-    python = [n for n in everything if n.endswith('.py')]
+    shell = [n for n in everything if n.endswith('.sh') or is_script_of(n, b'/sh', b'bash')]
     step(result, 'floors', ['scripts/check-floors'], LOGS / 'floors.log')
     step(result, 'codespell', ['codespell', '--ignore-words', '.codespell-ignore', *everything, 'README.md', 'CONTRIBUTING.md', 'docs'],
          LOGS / 'codespell.log')
     step(result, 'shellcheck', ['shellcheck', *shell], LOGS / 'shellcheck.log')
     step(result, 'clang-format', ['clang-format', '--dry-run', '-Werror', *c_files], LOGS / 'clang-format.log')
-    step(result, 'python syntax', [PYTHON, '-c', 'import ast, sys\nfor n in sys.argv[1:]: ast.parse(open(n).read(), n)',
-                                   *python], LOGS / 'python.log')
+    scripts = [n for n in everything if n.endswith('.py') or is_script_of(n, b'python')]
+    step(result, 'flake8', ['flake8', *scripts], LOGS / 'flake8.log')
+
+
+def stage_tidy(result, options):
+    """clang-tidy with the checks of .clang-tidy over what goes into the binary; a file is one command, so that a
+    finding says whose it is."""
+    files = [n for n in sources('.c') if not n.startswith('tests/')]
+    log = LOGS / 'tidy.log'
+    log.unlink(missing_ok=True)
+
+    def tidy(name):
+        done = subprocess.run(['clang-tidy', '-p', 'build', '--quiet', name], cwd=ROOT, capture_output=True,
+                              text=True, errors='replace', stdin=subprocess.DEVNULL, timeout=STAGE_LIMIT_S, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool, open(log, 'w', encoding='utf-8') as out:
+        for name, (status, text) in zip(files, pool.map(tidy, files)):
+            out.write(f'== {name}\n{text}')
+            if status == 0:
+                continue
+            result.fail(name, text)
+    if not files:
+        result.fail('tidy', 'no sources')
+    elif not result.failures:
+        result.passed += 1
 
 
 def build(result, folder, *configure):
@@ -261,13 +289,15 @@ STAGES = [
     ('functional', 'tests of the real binary', stage_functional, True),
     ('demo', 'the demonstration', stage_demo, True),
     ('install', 'installation', stage_install, True),
+    ('tidy', 'clang-tidy', stage_tidy, False),
     ('clang', 'build with clang, warnings are errors', stage_clang, False),
     ('asan-build', 'build with address and undefined behaviour sanitizers', stage_asan_build, False),
     ('asan-unit', 'unit tests, sanitized', stage_asan_unit, False),
     ('asan-functional', 'tests of the real binary, sanitized', stage_asan_functional, False),
     ('fuzz', 'fuzzers, briefly', stage_fuzz, False),
 ]
-NEEDS = {'unit': 'build', 'functional': 'build', 'demo': 'build', 'install': 'build', 'asan-unit': 'asan-build', 'asan-functional': 'asan-build'}
+NEEDS = {'unit': 'build', 'functional': 'build', 'demo': 'build', 'install': 'build', 'tidy': 'build',
+         'asan-unit': 'asan-build', 'asan-functional': 'asan-build'}
 
 
 def run_stage(name, title, function, options):

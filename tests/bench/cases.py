@@ -11,8 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
 
-import ferry        # noqa: E402  the path is set just above
-from ferry.images import MIB, qemu_img, run_tool        # noqa: E402
+from ferry.images import MIB, qemu_img, run_tool        # noqa: E402  the path is set just above
 
 GIB = 1 << 30
 LATENCY_RUN_S = 3

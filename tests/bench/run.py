@@ -81,6 +81,7 @@ def chart(rows, peer):
     rows = [r for r in rows if peer in r['ratios']]
     left, width, height, top = 330, 420, 24, 56
     largest = max([1.2, *(r['ratios'][peer] for r in rows)])
+
     def x(value):
         return left + value / largest * width
     bottom = top + height * len(rows)

@@ -137,5 +137,3 @@ def test_read_answered_in_splinters_ends_the_connection(vm, work):
         reader.pread(16 * ferry.MIB, 0)
     server.join(60 * ferry.time_scale())
     assert server.left
-
-
