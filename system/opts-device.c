@@ -97,6 +97,18 @@ static bool handle_qmp(const char *arg, GError **errp)
     return defer(start_config.monitors, "qmp", arg);
 }
 
+static bool handle_qtest(const char *arg, GError **errp)
+{
+    start_config.qtest = arg;
+    return true;
+}
+
+static bool handle_qtest_log(const char *arg, GError **errp)
+{
+    start_config.qtest_log = arg;
+    return true;
+}
+
 static bool handle_qmp_pretty(const char *arg, GError **errp)
 {
     return defer(start_config.monitors, "qmp-pretty", arg);
@@ -132,6 +144,10 @@ const QemuOption device_options[] = {
      handle_snapshot},
     {"qmp", GROUP_CONTROL, "dev",
      "QMP on unix:PATH, tcp:HOST:PORT, stdio...; [,server=on,wait=off] to listen", handle_qmp},
+    {"qtest", GROUP_DEBUG, "dev", "serve a test that plays the guest, on a character device",
+     handle_qtest},
+    {"qtest-log", GROUP_DEBUG, "file", "log of that (default: standard error; none)",
+     handle_qtest_log},
     {"qmp-pretty", GROUP_CONTROL, "dev", "the same with indented output", handle_qmp_pretty},
     {"monitor", GROUP_CONTROL, "dev|none", "HMP: commands for people", handle_monitor},
     {"mon", GROUP_CONTROL, "chardev=id[,mode=readline|control][,pretty=on]",

@@ -35,6 +35,7 @@ static bool choose_accel(const char *names, GError **errp)
         for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
             if (!strcmp(*name, known[i])) {
                 start_config.accel_chosen = true;
+                start_config.accel_qtest = !strcmp(*name, "qtest");
                 return true;
             }
         }

@@ -13,6 +13,7 @@
 #include "monitor/monitor.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qom/user-creatable.h"
+#include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
 
 static const char *current_step = "the shutdown to begin";
@@ -51,6 +52,7 @@ static void coroutine_fn step_co_disks(void)
 
 static void coroutine_fn step_co_monitors(void)
 {
+    qtest_server_stop();
     monitor_cleanup();
 }
 
@@ -80,10 +82,10 @@ static const struct {
     {"clients of exports to leave", step_co_exports},
     {"disks to be flushed", step_co_flush},
     {"disks to be closed", step_co_disks},
-    {"monitors", step_co_monitors},          /* they tell of everything above */
-    {"character devices", step_co_chardevs}, /* they carry the monitors */
-    {"the guest's memory", step_co_memory},  /* shows what objects hold */
-    {"objects", step_co_objects},            /* disks and chardevs use them */
+    {"monitors and tests", step_co_monitors}, /* they tell of everything above */
+    {"character devices", step_co_chardevs},  /* they carry the monitors */
+    {"the guest's memory", step_co_memory},   /* shows what objects hold */
+    {"objects", step_co_objects},             /* disks and chardevs use them */
 };
 
 const char *shutdown_waits_for(void)

@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include "accel/qtest/qtest.h"
+#include "accel/runstate.h"
 #include "block/block.h"
 #include "block/blockdev.h"
 #include "chardev/char-opts.h"
@@ -21,7 +23,6 @@
 #include "system/daemon.h"
 #include "system/machine.h"
 #include "system/objects.h"
-#include "accel/runstate.h"
 #include "system/signals.h"
 #include "util/aio.h"
 #include "util/error.h"
@@ -221,11 +222,31 @@ static bool start_mon(const char *arg, GError **errp)
     return monitor_new_hmp(chr, true, errp);
 }
 
+/* A character device in short form, or one that exists, "chardev:ID". */
+static Chardev *coroutine_fn short_chardev(const char *arg, const char *label, GError **errp)
+{
+    g_autoptr(ChardevBackend) backend = NULL;
+    Chardev *chr;
+
+    if (g_str_has_prefix(arg, "chardev:")) {
+        chr = qemu_chr_find(arg + strlen("chardev:"));
+        if (!chr) {
+            error_setg(errp, "chardev \"%s\" not found", arg + strlen("chardev:"));
+        }
+        return chr;
+    }
+    backend = chardev_parse_short(arg, errp);
+    chr = backend ? qemu_chr_co_new(label, backend, errp) : NULL;
+    if (chr && qemu_chr_pty(chr)) {
+        info_report("char device redirected to %s (label %s)", qemu_chr_pty(chr), label);
+    }
+    return chr;
+}
+
 static bool coroutine_fn start_monitor(const DeferredOption *opt, GError **errp)
 {
     static unsigned count;
     g_autofree char *label = NULL;
-    g_autoptr(ChardevBackend) backend = NULL;
     Chardev *chr;
     bool qmp = strcmp(opt->name, "monitor") != 0;
 
@@ -235,24 +256,26 @@ static bool coroutine_fn start_monitor(const DeferredOption *opt, GError **errp)
     if (!strcmp(opt->arg, "none")) {
         return true;
     }
-    if (g_str_has_prefix(opt->arg, "chardev:")) {
-        chr = qemu_chr_find(opt->arg + strlen("chardev:"));
-        if (!chr) {
-            error_setg(errp, "chardev \"%s\" not found", opt->arg + strlen("chardev:"));
-        }
-    } else {
-        backend = chardev_parse_short(opt->arg, errp);
-        label = g_strdup_printf("compat_monitor%u", count++);
-        chr = backend ? qemu_chr_co_new(label, backend, errp) : NULL;
-        if (chr && qemu_chr_pty(chr)) {
-            info_report("char device redirected to %s (label %s)", qemu_chr_pty(chr), label);
-        }
-    }
+    label = g_strdup_printf("compat_monitor%u", count);
+    count += !g_str_has_prefix(opt->arg, "chardev:");
+    chr = short_chardev(opt->arg, label, errp);
     if (!chr) {
         return false;
     }
     return qmp ? monitor_new_qmp(chr, !strcmp(opt->name, "qmp-pretty"), errp)
                : monitor_new_hmp(chr, true, errp);
+}
+
+/* Before monitors: nobody sees a machine that its test can't reach. */
+static bool coroutine_fn step_qtest(GError **errp)
+{
+    Chardev *chr;
+
+    if (!start_config.qtest) {
+        return true;
+    }
+    chr = short_chardev(start_config.qtest, "qtest", errp);
+    return chr && qtest_server_start(chr, start_config.qtest_log, errp);
 }
 
 static bool coroutine_fn step_monitors(GError **errp)
@@ -345,7 +368,7 @@ static bool coroutine_fn (*const steps[])(GError **errp) = {
     step_late_objects,                /* objects that need chardevs; disks need throttle groups */
     step_blockdevs,                   /* drives may refer to nodes */
     step_drives,        step_machine, /* its devices use all of the above */
-    step_monitors,                    /* who connects finds everything in place */
+    step_qtest,         step_monitors, /* who connects finds everything in place */
     step_ready, /* -daemonize: the parent may go; after this nothing can fail */
 };
 
@@ -374,6 +397,9 @@ bool startup_run(GError **errp)
     }
     if (!qemu_init_main_loop(errp) || !signals_init(errp)) {
         return false;
+    }
+    if (start_config.accel_qtest) {
+        qtest_clock_init();
     }
     objects_register_types();
     monitor_init();

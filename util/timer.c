@@ -166,32 +166,53 @@ int64_t timer_list_timeout_ns(const TimerList *list)
     return timeout_ns;
 }
 
-bool timer_list_run(TimerList *list)
+/* Takes what is due on one clock. */
+static void collect_due(TimerList *list, QEMUClockType type)
+{
+    TimerHeap *heap = &list->heaps[type];
+    int64_t now_ns = heap->size ? qemu_clock_get_ns(type) : 0;
+
+    while (heap->size && heap->timers[0]->expire_ns <= now_ns) {
+        QEMUTimer *timer = heap->timers[0];
+
+        heap_remove(heap, timer);
+        timer->index = TIMER_FIRING;
+        TAILQ_INSERT_TAIL(&list->firing, timer, link);
+    }
+}
+
+static bool fire(TimerList *list)
 {
     QEMUTimer *timer;
     bool progress = false;
 
-    for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
-        TimerHeap *heap = &list->heaps[type];
-        int64_t now_ns;
-
-        if (!heap->size) {
-            continue;
-        }
-        now_ns = qemu_clock_get_ns(type);
-        while (heap->size && heap->timers[0]->expire_ns <= now_ns) {
-            timer = heap->timers[0];
-            heap_remove(heap, timer);
-            timer->index = TIMER_FIRING;
-            TAILQ_INSERT_TAIL(&list->firing, timer, link);
-        }
-    }
     while ((timer = TAILQ_FIRST(&list->firing))) {
         timer_del(timer);
         progress = true;
         timer->cb(timer->opaque); /* which may free the timer */
     }
     return progress;
+}
+
+bool timer_list_run(TimerList *list)
+{
+    for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
+        collect_due(list, type);
+    }
+    return fire(list);
+}
+
+int64_t aio_timer_deadline_ns(const AioContext *ctx, QEMUClockType type)
+{
+    const TimerHeap *heap = &ctx->timers.heaps[type];
+
+    return heap->size ? heap->timers[0]->expire_ns : -1;
+}
+
+bool aio_timer_run(AioContext *ctx, QEMUClockType type)
+{
+    collect_due(&ctx->timers, type);
+    return fire(&ctx->timers);
 }
 
 static void timer_init(QEMUTimer *timer, AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb,

@@ -63,6 +63,14 @@ void qemu_clock_set_virtual(const QEMUVirtualClock *clock);
  */
 void qemu_clock_notify(AioContext *ctx);
 
+/*
+ * Who steps the virtual clock goes from deadline to deadline. When the first armed timer of that clock in ctx
+ * fires, in ns of the clock; -1: none is armed. In ctx's thread.
+ */
+int64_t aio_timer_deadline_ns(const AioContext *ctx, QEMUClockType type);
+/* Fires those that are due, by their times; true when there were any. In ctx's thread. */
+bool aio_timer_run(AioContext *ctx, QEMUClockType type);
+
 /* Sleeps for ns of the clock, in the running coroutine's AioContext. */
 void coroutine_fn qemu_co_sleep_ns(QEMUClockType type, int64_t ns);
 
