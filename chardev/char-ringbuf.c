@@ -10,6 +10,7 @@ typedef struct RingBufChardev {
     Chardev parent;
     size_t size; /* a power of two */
     size_t end;  /* bytes ever written */
+    size_t next; /* the first of them that was neither read nor overwritten */
     uint8_t *data;
 } RingBufChardev;
 
@@ -42,6 +43,42 @@ static void ringbuf_write(Chardev *chr, const uint8_t *buf, size_t len)
     for (size_t i = 0; i < len; i++) {
         s->data[s->end++ & (s->size - 1)] = buf[i];
     }
+    if (s->end - s->next > s->size) {
+        s->next = s->end - s->size;
+    }
+}
+
+static RingBufChardev *as_ringbuf(Chardev *chr, GError **errp)
+{
+    if (chr->klass != &chardev_ringbuf_class) {
+        error_setg(errp, "%s is not a ringbuf device", chr->label);
+        return NULL;
+    }
+    return (RingBufChardev *)chr;
+}
+
+bool qemu_chr_ringbuf_write(Chardev *chr, const void *buf, size_t len, GError **errp)
+{
+    if (!as_ringbuf(chr, errp)) {
+        return false;
+    }
+    ringbuf_write(chr, buf, len);
+    return true;
+}
+
+GByteArray *qemu_chr_ringbuf_read(Chardev *chr, size_t max, GError **errp)
+{
+    RingBufChardev *s = as_ringbuf(chr, errp);
+    GByteArray *bytes;
+
+    if (!s) {
+        return NULL;
+    }
+    bytes = g_byte_array_new();
+    while (s->next != s->end && bytes->len < max) {
+        g_byte_array_append(bytes, &s->data[s->next++ & (s->size - 1)], 1);
+    }
+    return bytes;
 }
 
 const ChardevClass chardev_ringbuf_class = {

@@ -101,6 +101,13 @@ bool qemu_chr_has_frontend(const Chardev *chr);
 bool qemu_chr_is_terminal(const Chardev *chr);
 
 /*
+ * What a ringbuf chardev keeps: adds to it; takes up to `max` of the oldest bytes out, which the
+ * caller frees. Errors: it is another kind.
+ */
+bool qemu_chr_ringbuf_write(Chardev *chr, const void *buf, size_t len, GError **errp);
+GByteArray *qemu_chr_ringbuf_read(Chardev *chr, size_t max, GError **errp);
+
+/*
  * Sends what can be sent without waiting and closes all of them, front ends or not: end of
  * shutdown.
  */

@@ -239,3 +239,40 @@ def test_contradicting_socket_options(vm, work, data, words):
     with pytest.raises(ferry.QMPError, match=words):
         vm.cmd('chardev-add', {'id': 's', 'backend': {'type': 'socket', 'data': {'addr': addr, **data}}})
     assert not os.path.exists(work / 'x')
+
+
+def test_ringbuf_keeps_the_last_bytes_and_gives_each_once(vmm):
+    vm = vmm('-chardev', 'ringbuf,id=rb,size=8', '-chardev', 'null,id=nul')
+    vm.cmd('ringbuf-write', device='rb', data='0123456789')
+    assert vm.cmd('ringbuf-read', device='rb', size=3) == '234'
+    vm.cmd('ringbuf-write', device='rb', data='AAH/', format='base64')
+    assert vm.cmd('ringbuf-read', device='rb', size=100, format='base64') == 'NTY3ODkAAf8='
+    assert vm.cmd('ringbuf-read', device='rb', size=100) == ''
+    for command, arguments, message in [
+            ('ringbuf-read', {'device': 'rb', 'size': 0}, 'size must be greater than zero'),
+            ('ringbuf-read', {'device': 'nul', 'size': 1}, 'nul is not a ringbuf device'),
+            ('ringbuf-read', {'device': 'none', 'size': 1}, "Device 'none' not found"),
+            ('ringbuf-write', {'device': 'nul', 'data': 'x'}, 'nul is not a ringbuf device'),
+            ('ringbuf-write', {'device': 'rb', 'data': '?', 'format': 'base64'}, 'Base64 data contains'),
+            ('ringbuf-write', {'device': 'rb', 'data': 'AA', 'format': 'base64'}, 'Base64 data contains'),
+            ('ringbuf-write', {'device': 'rb', 'data': 'A===', 'format': 'base64'}, 'Base64 data contains')]:
+        with pytest.raises(ferry.QMPError, match=message):
+            vm.cmd(command, arguments)
+
+
+def test_idle_chardev_becomes_another(vmm, work):
+    vm = vmm('-chardev', f'socket,id=c0,path={work}/c0,server=on,wait=off')
+    again = {'type': 'socket', 'data': {'addr': {'type': 'unix', 'data': {'path': f'{work}/c0'}}}}
+    vm.cmd('chardev-change', id='c0', backend=again)        # the same address: the old one has let go of it
+    vm.cmd('chardev-change', id='c0', backend={'type': 'ringbuf', 'data': {}})
+    assert {'label': 'c0', 'filename': 'ringbuf', 'frontend-open': False} in vm.cmd('query-chardev')
+    vm.cmd('ringbuf-write', device='c0', data='x')
+    assert vm.cmd('chardev-change', id='c0', backend={'type': 'pty', 'data': {}})['pty'].startswith('/dev/pts/')
+
+
+def test_chardev_in_use_stays_what_it_is(vm):
+    with pytest.raises(ferry.QMPError, match='does not support chardev hotswap'):
+        vm.cmd('chardev-change', id='compat_monitor0', backend={'type': 'null', 'data': {}})
+    with pytest.raises(ferry.QMPError, match="Chardev 'nope' does not exist"):
+        vm.cmd('chardev-change', id='nope', backend={'type': 'null', 'data': {}})
+    assert vm.cmd('query-status')

@@ -261,3 +261,34 @@ def test_second_signal_gives_up_waiting_for_what_hangs(vmm, qemu_nbd, work):
         assert not (work / 'pid').exists()
     finally:
         server.process.send_signal(signal.SIGCONT)
+
+
+def test_options_are_described(vm):
+    options = {o['option']: {p['name']: p['type'] for p in o['parameters']} for o in vm.cmd('query-command-line-options')}
+    assert options['mon'] == {'chardev': 'string', 'mode': 'string', 'pretty': 'boolean'}
+    assert options['memory']['size'] == 'size' and options['add-fd']['fd'] == 'number'
+    assert not {'sandbox', 'spice', 'vnc'} & set(options), 'what is advertised is used'
+    assert vm.cmd('query-command-line-options', option='mon') == [
+        o for o in vm.cmd('query-command-line-options') if o['option'] == 'mon']
+    with pytest.raises(ferry.QMPError, match='invalid option name: nope'):
+        vm.cmd('query-command-line-options', option='nope')
+
+
+@pytest.mark.parametrize('option, word', [('chardev', 'null,id=c'), ('drive', 'driver=null-co'), ('machine', 'none'),
+                                          ('name', 'x'), ('msg', ''), ('memory', '64'), ('smp-opts', '1'),
+                                          ('boot-opts', 'order=c'), ('action', 'reboot=reset')])
+def test_described_parameters_are_known(vm, option, word):
+    """The option complains, if at all, about the value of a parameter and never about its name."""
+    flags = {'memory': 'm', 'smp-opts': 'smp', 'boot-opts': 'boot'}
+    for parameter in vm.cmd('query-command-line-options', option=option)[0]['parameters']:
+        args = ['-machine', 'none', '-display', 'none', '-S', '-' + flags.get(option, option),
+                f'{word},{parameter["name"]}=%'.lstrip(',')]
+        if option == 'chardev':     # each kind has its own
+            kinds = ['null', 'file', 'ringbuf', 'stdio', 'socket', 'socket,host=x', 'socket,path=/', 'socket,server=on']
+            args = [[*args[:-1], f'{kind},id=c,{parameter["name"]}=%'] for kind in kinds]
+        else:
+            args = [args]
+        texts = [subprocess.run([*ferry.binary(), *a, '-pidfile', '/nonexistent/x'], capture_output=True, text=True,
+                                timeout=60, check=False, stdin=subprocess.DEVNULL).stderr for a in args]
+        assert any(f"'{parameter['name'].split('.')[-1]}' is unexpected" not in t and 'Invalid parameter' not in t
+                   for t in texts), texts
