@@ -23,6 +23,11 @@ struct QEMUFile {
 
     uint8_t *buf;
     size_t buf_size;
+
+    /* vmstate.c: descriptions being walked, one inside the other; their error says where already.
+     */
+    unsigned nesting;
+    bool error_located;
     struct iovec iov[QEMU_FILE_MAX_IOV];
 
     /* A writer: iov[0..niov) is what waits to leave; some of it is in buf[0..buf_used). */

@@ -57,10 +57,8 @@
                                    VMS_IS(_s, _num, uint32_t) || VMS_IS(_s, _num, int32_t), \
                                "no type for a count")
 
-#define VMS_AT_MOST(_n) .capacity = (_n)
-#define VMS_AT_MOST_FIELD(_s, _m) \
-    .capacity = SIZE_MAX, .capacity_offset = VMS_OFFSET(_s, _m, uint32_t)
-/* Flags that go with a limit are derived: a capacity of SIZE_MAX stands for the member. */
+#define VMS_AT_MOST(_n)           .capacity = (_n)
+#define VMS_AT_MOST_FIELD(_s, _m) .capacity = VMS_CAPACITY_AT | VMS_OFFSET(_s, _m, uint32_t)
 
 #define VMSTATE_END_OF_LIST() \
     {                         \

@@ -56,8 +56,8 @@ typedef struct VMStateInfo VMStateInfo;
 struct VMStateInfo {
     const char *name; /* the type in the stream's JSON */
     /*
-     * `pv` is the element, `size` its bytes (field->size, or what a buffer has). Return 0 or
-     * -errno; errors of the file itself need not be reported.
+     * `pv` is the element, `size` its bytes (field->size, or what a buffer has; a bitmap: bits).
+     * Return 0 or -errno; errors of the file itself need not be reported.
      */
     int (*get)(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp);
     /* vmdesc may be NULL; otherwise an object is open in which name and type are set already. */
@@ -76,8 +76,7 @@ typedef enum VMStateFlags {
     VMS_STRUCT = 0x40,         /* elements are structs that `vmsd` describes */
     VMS_VSTRUCT = 0x80,        /* with VMS_STRUCT: in version struct_version_id */
     VMS_VALIDATE = 0x100,      /* no data: field_exists() says whether the state is valid */
-    VMS_CAPACITY_FIELD = 0x200, /* `capacity_offset` holds the capacity: a uint32_t member */
-    VMS_END = 0x400,
+    VMS_END = 0x200,
 } VMStateFlags;
 
 /* The member that holds the number of elements (or bytes), or that there is none. */
@@ -88,6 +87,9 @@ typedef enum VMStateCount {
     VMS_COUNT_UINT32,
     VMS_COUNT_INT32, /* a negative one is an error */
 } VMStateCount;
+
+/* With this bit a capacity is the offset of the uint32_t member that says it. */
+#define VMS_CAPACITY_AT (~(SIZE_MAX >> 1))
 
 struct VMStateField {
     const char *name;
@@ -101,8 +103,8 @@ struct VMStateField {
     size_t count_offset; /* of the count's member */
     size_t multiplier;   /* of the count; 0 is 1 */
     size_t num;          /* VMS_ARRAY with a fixed count: elements */
-    size_t capacity;     /* with a count's member: elements (bytes) there is room for */
-    size_t capacity_offset;
+    /* With a count's member: elements (bytes; a bitmap: bits) there is room for. VMS_CAPACITY_AT */
+    size_t capacity;
 
     int version_id; /* present in payloads from this version on */
     int struct_version_id;
