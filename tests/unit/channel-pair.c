@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Pairs of channels for tests. */
 #include "tests/unit/channel-pair.h"
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "io/channel-command.h"
+#include "io/channel-fd.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
 #include "tests/unit/crypto-objects.h"
@@ -125,15 +129,69 @@ static void make_tls_tcp(ChannelPair *pair)
     wrap_in_tls(pair);
 }
 
+/* --- pipes and programs --- */
+
+static void make_pipe(ChannelPair *pair)
+{
+    int fds[2];
+
+    g_assert_cmpint(pipe2(fds, O_CLOEXEC), ==, 0);
+    g_assert_cmpint(fcntl(fds[0], F_SETPIPE_SZ, TINY_BUFFER), >=, 0);
+    pair->end[0] = qio_channel_new_fd(fds[1], NULL);
+    pair->end[1] = qio_channel_new_fd(fds[0], NULL);
+    g_assert_nonnull(pair->end[0]);
+    g_assert_nonnull(pair->end[1]);
+}
+
+/* A program reads what one end writes, and copies it into a pipe for the other. */
+static void make_command_writer(ChannelPair *pair)
+{
+    g_autofree char *command = NULL;
+    int fds[2];
+
+    /* named by our process, for the program inherits nothing */
+    g_assert_cmpint(pipe2(fds, O_CLOEXEC), ==, 0);
+    command = g_strdup_printf("exec cat >/proc/%d/fd/%d", (int)getpid(), fds[1]);
+    pair->end[0] = QIO_CHANNEL(qio_channel_command_new_shell(command, O_WRONLY, NULL));
+    pair->end[1] = qio_channel_new_fd(fds[0], NULL);
+    g_assert_nonnull(pair->end[0]);
+    g_assert_cmpint(qio_channel_write_all(pair->end[0], "!", 1, NULL), ==, 0);
+    g_assert_cmpint(qio_channel_read_all(pair->end[1], &(char){0}, 1, NULL), ==, 0);
+    close(fds[1]); /* the program has it open */
+}
+
+static void make_command_reader(ChannelPair *pair)
+{
+    g_autofree char *command = NULL;
+    int fds[2];
+
+    g_assert_cmpint(pipe2(fds, O_CLOEXEC), ==, 0);
+    command = g_strdup_printf("exec cat </proc/%d/fd/%d", (int)getpid(), fds[0]);
+    pair->end[0] = qio_channel_new_fd(fds[1], NULL);
+    pair->end[1] = QIO_CHANNEL(qio_channel_command_new_shell(command, O_RDONLY, NULL));
+    g_assert_nonnull(pair->end[1]);
+    g_assert_cmpint(qio_channel_write_all(pair->end[0], "!", 1, NULL), ==, 0);
+    g_assert_cmpint(qio_channel_read_all(pair->end[1], &(char){0}, 1, NULL), ==, 0);
+    close(fds[0]);
+}
+
 /* --- all of them --- */
 
 const ChannelKind channel_kinds[] = {
-    {"unix", make_unix},         {"unix-tiny", make_unix_tiny}, {"tcp", make_tcp},
-    {"tls-unix", make_tls_unix}, {"tls-tcp", make_tls_tcp},     {NULL, NULL},
+    {"unix", make_unix},
+    {"unix-tiny", make_unix_tiny},
+    {"tcp", make_tcp},
+    {"tls-unix", make_tls_unix},
+    {"tls-tcp", make_tls_tcp},
+    {"pipe", make_pipe},
+    {"command-writer", make_command_writer},
+    {"command-reader", make_command_reader},
+    {NULL, NULL},
 };
 
 void channel_pairs_init(void)
 {
+    signal(SIGPIPE, SIG_IGN);
     register_crypto_objects();
     add_object("{'qom-type': 'tls-creds-anon', 'id': 'pair-server', 'endpoint': 'server'}");
     add_object("{'qom-type': 'tls-creds-anon', 'id': 'pair-client'}");
