@@ -15,7 +15,7 @@
 void zero_copy_init(ZeroCopyQueue *q)
 {
     g_mutex_init(&q->lock);
-    q->sent = q->done = 0;
+    q->sent = q->done = q->judged = 0;
     q->all_copied = true;
 }
 
@@ -131,8 +131,9 @@ bool zero_copy_take_result(ZeroCopyQueue *q)
     bool copied;
 
     g_mutex_lock(&q->lock);
-    copied = q->all_copied;
+    copied = q->all_copied && q->judged != q->sent;
     q->all_copied = true;
+    q->judged = q->sent;
     g_mutex_unlock(&q->lock);
     return copied;
 }

@@ -16,7 +16,8 @@ typedef struct ZeroCopyQueue {
     GMutex lock;
     uint32_t sent;   /* the kernel's number of the next send */
     uint32_t done;   /* completions seen */
-    bool all_copied; /* of those since the last zero_copy_take_result(); true with none */
+    uint32_t judged; /* sends before this have been told of by zero_copy_take_result() */
+    bool all_copied; /* of the completions since then */
     bool waiting;    /* the writer waits for completions and will take them itself */
 } ZeroCopyQueue;
 
