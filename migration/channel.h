@@ -64,10 +64,12 @@ const MigrationAddress *migration_connector_address(const MigrationConnector *c)
 typedef struct MigrationListener MigrationListener;
 
 /*
- * A channel is there, after its TLS handshake; takes over the reference. Called in the main loop, never
- * from inside migration_listener_co_new(); it may stop, but not free, the listener.
+ * A channel is there, after its TLS handshake; takes over the reference. Or ioc is NULL, and err, which
+ * is taken over too, says why the only channel that a file, a program or a descriptor can give will not
+ * come. Called in the main loop, outside of coroutines, never from inside migration_listener_co_new();
+ * it may stop and free the listener.
  */
-typedef void MigrationChannelFunc(QIOChannel *ioc, void *opaque);
+typedef void MigrationChannelFunc(QIOChannel *ioc, GError *err, void *opaque);
 
 /*
  * Waits for channels at an address; one comes at once from a file, a program or a descriptor. The

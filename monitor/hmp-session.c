@@ -171,7 +171,7 @@ static void coroutine_fn run_co(void *opaque)
 {
     HmpRun *run = opaque;
     MonitorHMP *mon = run->mon;
-    g_autofree char *text = hmp_co_run_line(run->line);
+    g_autofree char *text = hmp_co_run_line(run->line, true);
 
     mon->running = false;
     if (mon->gone) {

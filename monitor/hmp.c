@@ -12,6 +12,7 @@
 
 struct HMPOutput {
     GString *text;
+    bool may_wait;
 };
 
 static struct {
@@ -79,6 +80,11 @@ void hmp_printf(HMPOutput *out, const char *fmt, ...)
     va_start(ap, fmt);
     g_string_append_vprintf(out->text, fmt, ap);
     va_end(ap);
+}
+
+bool hmp_may_wait(const HMPOutput *out)
+{
+    return out->may_wait;
 }
 
 void hmp_error(HMPOutput *out, GError *err)
@@ -158,9 +164,9 @@ static void coroutine_fn run_words(HMPOutput *out, int argc, char **argv)
     }
 }
 
-char *coroutine_fn hmp_co_run_line(const char *line)
+char *coroutine_fn hmp_co_run_line(const char *line, bool may_wait)
 {
-    HMPOutput out = {.text = g_string_new(NULL)};
+    HMPOutput out = {.text = g_string_new(NULL), .may_wait = may_wait};
     g_auto(GStrv) argv = NULL;
     g_autoptr(GError) err = NULL;
     g_autofree char *text = NULL;
@@ -189,7 +195,7 @@ char *coroutine_fn hmp_co_run_line(const char *line)
 bool coroutine_fn qmp_human_monitor_command(const HumanMonitorCommandArg *arg, char **ret,
                                             GError **errp)
 {
-    *ret = hmp_co_run_line(arg->command_line);
+    *ret = hmp_co_run_line(arg->command_line, false);
     return true;
 }
 
@@ -206,5 +212,6 @@ void hmp_init(void)
     hmp_register_qmp_commands();
     hmp_register_block_commands();
     hmp_register_memory_commands();
+    hmp_register_migration_commands();
     hmp_register_infos();
 }

@@ -8,6 +8,7 @@
 
 #include <glib.h>
 #include <json-c/json.h>
+#include <stdbool.h>
 #include "util/coroutine.h"
 
 /* Where a command prints; valid until its handler returns. */
@@ -30,6 +31,11 @@ void hmp_register_command(const HMPCommand *cmd);
 void hmp_register_info(const HMPCommand *cmd);
 
 void hmp_printf(HMPOutput *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/*
+ * Somebody types and waits for the prompt: the handler may take its time. False for
+ * human-monitor-command, whose session has other commands to run.
+ */
+bool hmp_may_wait(const HMPOutput *out);
 /* Prints "Error: message" and frees err. NULL prints nothing. */
 void hmp_error(HMPOutput *out, GError *err);
 /*

@@ -56,6 +56,6 @@ void events_cleanup(void);
 void hmp_init(void);
 void hmp_cleanup(void);
 /* Runs a line and returns what it printed; the caller frees. */
-char *coroutine_fn hmp_co_run_line(const char *line);
+char *coroutine_fn hmp_co_run_line(const char *line, bool may_wait);
 
 #endif

@@ -245,12 +245,11 @@ void socket_set_fd_lookup(SocketFdLookup *lookup)
     fd_lookup = lookup;
 }
 
-int socket_get_fd(const char *name, GError **errp)
+/* The descriptor of that number or name, whatever it is; -1 and errp. */
+static int find_fd(const char *name, GError **errp)
 {
     bool number = g_ascii_isdigit(name[0]);
     int64_t value = -1;
-    struct stat st;
-    int fd;
 
     if (number && (qemu_strtoi64(name, NULL, 10, &value) < 0 || value > INT_MAX)) {
         error_setg(errp, "Invalid file descriptor number '%s'", name);
@@ -260,14 +259,32 @@ int socket_get_fd(const char *name, GError **errp)
         error_setg(errp, "No file descriptor named '%s' found", name);
         return -1;
     }
-    fd = number ? (int)value : fd_lookup(name, errp);
+    return number ? (int)value : fd_lookup(name, errp);
+}
+
+int named_fd_take(const char *name, GError **errp)
+{
+    int fd = find_fd(name, errp);
+
+    if (fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+        error_setg_errno(errp, errno, "File descriptor '%s' is not open", name);
+        return -1;
+    }
+    return fd;
+}
+
+int socket_get_fd(const char *name, GError **errp)
+{
+    struct stat st;
+    int fd = find_fd(name, errp);
+
     if (fd < 0) {
         return -1;
     }
     if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode)) {
         error_setg(errp, "File descriptor '%s' is not a socket", name);
         /* One found by name was given to us; a number that is no socket is somebody else's. */
-        if (!number) {
+        if (!g_ascii_isdigit(name[0])) {
             close(fd);
         }
         return -1;

@@ -79,6 +79,11 @@ void socket_connect_cancel(SocketConnectControl *ctl);
 typedef int SocketFdLookup(const char *name, GError **errp);
 void socket_set_fd_lookup(SocketFdLookup *lookup);
 /*
+ * A descriptor of any kind: the number, checked to be open, or the one passed under that name, which is
+ * the caller's now. -1 and errp.
+ */
+G_GNUC_WARN_UNUSED_RESULT int named_fd_take(const char *name, GError **errp);
+/*
  * The socket that an `fd` address means, made non-blocking; -1 and errp when it is no open socket.
  */
 G_GNUC_WARN_UNUSED_RESULT int socket_get_fd(const char *name, GError **errp);

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Capabilities and parameters of migrations: what they are at first, what they take, what excludes what."""
+import subprocess
+
+import pytest
+
+import ferry
+
+CAPABILITIES = ['xbzrle', 'auto-converge', 'events', 'return-path', 'pause-before-switchover', 'multifd',
+                'late-block-activate', 'x-ignore-shared', 'validate-uuid', 'zero-copy-send',
+                'switchover-ack', 'mapped-ram']
+ZERO_COPY = 'Zero copy only available for non-compressed non-TLS multifd migration'
+
+
+def caps(vm, **states):
+    vm.cmd('migrate-set-capabilities', capabilities=[
+        {'capability': name.replace('_', '-'), 'state': state} for name, state in states.items()])
+
+
+def caps_on(vm):
+    return [c['capability'] for c in vm.cmd('query-migrate-capabilities') if c['state']]
+
+
+def test_capabilities_are_off_and_in_order(vm):
+    assert vm.cmd('query-migrate-capabilities') == [{'capability': c, 'state': False} for c in CAPABILITIES]
+
+
+def test_what_stock_has_too_has_its_default(vm, vmm, need):
+    need.tool('qemu-system-x86_64')
+    stock = vmm(name='stock', command=['qemu-system-x86_64'])
+    theirs = stock.cmd('query-migrate-parameters')
+    ours = vm.cmd('query-migrate-parameters')
+    common = theirs.keys() & ours.keys()
+    assert len(common) > 15
+    assert {k: ours[k] for k in common - {'zero-page-detection'}} == \
+        {k: theirs[k] for k in common - {'zero-page-detection'}}
+    known = [c for c in stock.cmd('query-migrate-capabilities') if c['capability'] in CAPABILITIES]
+    mine = [c for c in vm.cmd('query-migrate-capabilities')
+            if c['capability'] in {k['capability'] for k in known}]
+    assert mine == known
+
+
+def test_own_defaults(vm):
+    params = vm.cmd('query-migrate-parameters')
+    assert params['zero-page-detection'] == 'legacy'
+    assert params['avail-switchover-bandwidth'] == 0
+    assert params['direct-io'] is False
+
+
+@pytest.mark.parametrize('name, good, bad', [
+    ('announce-initial', [0, 100000], [100001, -1, 'x']),
+    ('announce-max', [0, 100000], [100001]),
+    ('announce-rounds', [0, 1000], [1001]),
+    ('announce-step', [1, 10000], [0, 10001]),
+    ('throttle-trigger-threshold', [1, 100], [0, 101, 256]),
+    ('cpu-throttle-initial', [1, 99], [0, 100]),
+    ('cpu-throttle-increment', [1, 99], [0, 100]),
+    ('cpu-throttle-tailslow', [True, False], [1, 'on']),
+    ('tls-creds', ['x', ''], [1]),
+    ('tls-hostname', ['x', ''], [True]),
+    ('tls-authz', ['x', ''], [{}]),
+    ('max-bandwidth', [0, 1, 2**63, 2**64 - 1], [2**64, 'x', 1.5]),
+    ('avail-switchover-bandwidth', [0, 2**64 - 1], [2**64]),
+    ('downtime-limit', [0, 2000000], [2000001]),
+    ('multifd-channels', [1, 255], [0, 256, -1]),
+    ('xbzrle-cache-size', [4096, 2**30], [0, 2048, 4097, 12288]),
+    ('max-cpu-throttle', [20, 99], [19, 100]),
+    ('multifd-compression', ['zlib', 'zstd', 'none'], ['lz4', 0, 'qpl']),
+    ('multifd-zlib-level', [0, 9], [10]),
+    ('multifd-zstd-level', [0, 20], [21]),
+    ('zero-page-detection', ['none', 'legacy', 'multifd'], ['all']),
+    ('direct-io', [True, False], ['on']),
+])
+def test_parameter_takes_its_range_and_nothing_else(vm, name, good, bad):
+    for value in good:
+        vm.cmd('migrate-set-parameters', {name: value})
+        assert vm.cmd('query-migrate-parameters')[name] == value
+    before = vm.cmd('query-migrate-parameters')
+    for value in bad:
+        with pytest.raises(ferry.QMPError) as error:
+            vm.cmd('migrate-set-parameters', {'direct-io': True, name: value})
+        assert name in str(error.value)
+        assert vm.cmd('query-migrate-parameters') == before
+
+
+def test_everything_that_is_read_can_be_set_again(vm):
+    """libvirt restores what it found."""
+    before = vm.cmd('query-migrate-parameters')
+    vm.cmd('migrate-set-parameters', before)
+    assert vm.cmd('query-migrate-parameters') == before
+    vm.cmd('migrate-set-parameters', {'tls-creds': 'a', 'tls-hostname': 'b', 'tls-authz': 'c'})
+    vm.cmd('migrate-set-parameters', {'tls-creds': None, 'tls-hostname': None, 'tls-authz': None})
+    assert vm.cmd('query-migrate-parameters') == before
+
+
+@pytest.mark.parametrize('states, error', [
+    ({'zero_copy_send': True}, ZERO_COPY),
+    ({'zero_copy_send': True, 'multifd': True, 'xbzrle': True}, ZERO_COPY),
+    ({'multifd': True, 'xbzrle': True}, 'Multifd is not compatible with xbzrle'),
+    ({'mapped_ram': True, 'xbzrle': True}, 'Mapped-ram migration is incompatible with xbzrle'),
+    ({'switchover_ack': True}, "Capability 'switchover-ack' requires capability 'return-path'"),
+    ({'postcopy_ram': True}, 'postcopy-ram'),
+])
+def test_exclusion_changes_nothing(vm, states, error):
+    caps(vm, events=True)
+    with pytest.raises(ferry.QMPError, match=error):
+        caps(vm, **{'validate-uuid': True}, **states)
+    assert caps_on(vm) == ['events']
+
+
+@pytest.mark.parametrize('params', [{'multifd-compression': 'zlib'}, {'tls-creds': 't'}])
+def test_zero_copy_excludes_compression_and_tls_in_either_order(vm, params):
+    caps(vm, multifd=True, zero_copy_send=True)
+    with pytest.raises(ferry.QMPError, match=ZERO_COPY):
+        vm.cmd('migrate-set-parameters', params)
+    caps(vm, zero_copy_send=False)
+    vm.cmd('migrate-set-parameters', params)
+    with pytest.raises(ferry.QMPError, match=ZERO_COPY):
+        caps(vm, zero_copy_send=True)
+    assert caps_on(vm) == ['multifd']
+
+
+def test_the_last_of_several_values_counts_and_the_result_is_checked(vm):
+    vm.cmd('migrate-set-capabilities', capabilities=[
+        {'capability': 'switchover-ack', 'state': True}, {'capability': 'return-path', 'state': True},
+        {'capability': 'xbzrle', 'state': True}, {'capability': 'xbzrle', 'state': False}])
+    assert caps_on(vm) == ['return-path', 'switchover-ack']
+
+
+def test_globals_set_what_clients_read(vmm):
+    vm = vmm('-global', 'migration.x-multifd=on', '-global', 'migration.multifd-channels=7',
+             '-global', 'migration.x-max-bandwidth=3M', '-global', 'migration.mapped-ram=on',
+             '-global', 'driver=migration,property=x-events,value=on',
+             '-global', 'migration.zero-page-detection=multifd',
+             '-global', 'migration.send-configuration=off', '-global', 'migration.x-preempt-pre-7-2=on')
+    assert caps_on(vm) == ['events', 'multifd', 'mapped-ram']
+    params = vm.cmd('query-migrate-parameters')
+    assert params['multifd-channels'] == 7
+    assert params['max-bandwidth'] == 3 * ferry.MIB
+    assert params['zero-page-detection'] == 'multifd'
+
+
+@pytest.mark.parametrize('value, words', [
+    ('migration.x-foo=1', "Property 'migration.x-foo' not found"),
+    ('migration.help=on', 'not found'),
+    ('migration.multifd-channels=0', 'expects a value between 1 and 255'),
+    ('migration.multifd-channels=300', 'multifd-channels'),
+    ('migration.x-zero-copy-send=on', ZERO_COPY),
+    ('migration.store-global-state=bla', "expects 'on' or 'off'"),
+    ('driver=migration,property=x-events', 'DRIVER.PROPERTY=VALUE'),
+])
+def test_wrong_global_ends_the_start(value, words):
+    done = subprocess.run([*ferry.binary(), '-machine', 'none', '-nodefaults', '-display', 'none',
+                           '-global', value], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('arg, words', [
+    ('foo:bar', 'unknown migration protocol: foo:bar'),
+    ('tcp:', 'tcp'),
+    ('{"channel-type":"main"}', "'addr' is missing"),
+    ('file:', 'empty'),
+])
+def test_wrong_incoming_ends_the_start(arg, words):
+    done = subprocess.run([*ferry.binary(), '-machine', 'none', '-nodefaults', '-display', 'none',
+                           '-incoming', arg], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_guest_that_is_waited_for_does_not_run(vmm):
+    vm = vmm('-incoming', 'defer')
+    assert vm.cmd('query-status') == {'running': False, 'status': 'inmigrate'}
+    vm.cmd('cont')
+    assert vm.cmd('query-status')['status'] == 'inmigrate'
+    vm.cmd('stop')
+    assert vm.cmd('query-status')['status'] == 'inmigrate'
+    vm.cmd('quit')
+
+
+def test_hmp_settings(vm):
+    assert vm.hmp('migrate_set_capability multifd on') == ''
+    assert 'multifd: on\r\n' in vm.hmp('info migrate_capabilities')
+    assert vm.hmp('migrate_set_parameter max-bandwidth 5') == ''
+    assert 'max-bandwidth: 5242880 bytes/second\r\n' in vm.hmp('info migrate_parameters')
+    assert vm.hmp('migrate_set_parameter max-bandwidth 100k') == ''
+    assert vm.hmp('migrate_set_parameter tls-creds x') == ''
+    text = vm.hmp('info migrate_parameters')
+    assert 'max-bandwidth: 102400 bytes/second\r\n' in text
+    assert "tls-creds: 'x'\r\n" in text
+    for line, words in (('migrate_set_parameter foo 1', 'foo'), ('migrate_set_parameter', 'usage'),
+                        ('migrate_set_parameter multifd-channels 0', 'between 1 and 255'),
+                        ('migrate_set_capability foo on', 'foo'),
+                        ('migrate_set_capability multifd perhaps', "'on' or 'off'"),
+                        ('migrate', 'usage'), ('migrate_cancel now', 'usage')):
+        answer = vm.hmp(line)
+        assert answer.startswith('Error: ') and words in answer, line
