@@ -37,6 +37,7 @@ typedef struct StartConfig {
     bool snapshot;        /* all drives are, unless they say otherwise */
     bool daemonize;
     const char *pidfile, *log_file, *log_items;
+    const char *dump_vmstate; /* the file; the process ends when it is written */
     bool msg_timestamp, msg_guest_name;
     GArray *objects, *chardevs, *monitors, *blockdevs, *drives, *fds,
         *traces; /* DeferredOption, in order */

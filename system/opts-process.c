@@ -36,6 +36,12 @@ static bool handle_msg(const char *arg, GError **errp)
            qemu_opts_check_known(opts, errp);
 }
 
+static bool handle_dump_vmstate(const char *arg, GError **errp)
+{
+    start_config.dump_vmstate = arg;
+    return true;
+}
+
 static bool handle_log_items(const char *arg, GError **errp)
 {
     if (!g_strcmp0(arg, "help")) {
@@ -80,6 +86,9 @@ const QemuOption process_options[] = {
      "switch on trace events; \"help\" lists them", handle_trace},
     {"d", GROUP_DEBUG, "item[,...]", "what goes to the log; \"help\" lists the items",
      handle_log_items},
+    {"dump-vmstate", GROUP_DEBUG, "file",
+     "write what the devices' states look like in a migration stream, as JSON, and end",
+     handle_dump_vmstate},
     {"D", GROUP_DEBUG, "file", "the log goes to this file instead of stderr", handle_log_file},
     {NULL},
 };

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include "accel/qtest/qtest.h"
@@ -29,6 +31,7 @@
 #include "util/log.h"
 #include "util/qemu-opts.h"
 #include "util/trace.h"
+#include "vmstate/vmstate.h"
 
 /* Runs fn for each deferred option; an error names the option. */
 static bool coroutine_fn for_each(GArray *list,
@@ -73,6 +76,23 @@ static bool coroutine_fn step_log(GError **errp)
     return (!start_config.log_file || qemu_set_log_filename(start_config.log_file, errp)) &&
            (!start_config.log_items || qemu_set_log_items(start_config.log_items, errp)) &&
            for_each(start_config.traces, start_trace, errp);
+}
+
+static bool coroutine_fn step_dump_vmstate(GError **errp)
+{
+    g_autofree char *text = NULL;
+    FILE *file;
+
+    if (!start_config.dump_vmstate) {
+        return true;
+    }
+    text = vmstate_dump_json("none");
+    file = fopen(start_config.dump_vmstate, "w");
+    if (file && fputs(text, file) >= 0 && fclose(file) == 0) {
+        exit(0);
+    }
+    error_setg_errno(errp, errno, "Could not write '%s'", start_config.dump_vmstate);
+    return false;
 }
 
 static bool coroutine_fn step_pidfile(GError **errp)
@@ -360,6 +380,7 @@ static bool coroutine_fn step_ready(GError **errp)
 /* In this order, because: */
 static bool coroutine_fn (*const steps[])(GError **errp) = {
     step_log,                         /* what follows may have something to say */
+    step_dump_vmstate,                /* nothing else is wanted then */
     step_pidfile,                     /* a second instance stops here, before it touches anything */
     step_run_state,                   /* disks open by it */
     step_fds,                         /* chardevs and disks open /dev/fdset/N */
