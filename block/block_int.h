@@ -301,6 +301,8 @@ void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes);
 void bdrv_inc_in_flight(BlockDriverState *bs);
 void bdrv_dec_in_flight(BlockDriverState *bs);
 
+/* Memory that one copy takes at most while it runs, bytes. */
+#define BDRV_COPY_RANGE_BUFFER (512 << 10)
 int coroutine_fn bdrv_co_copy_range_from(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
                                          int64_t dst_offset, int64_t bytes,
                                          BdrvRequestFlags write_flags);

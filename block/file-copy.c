@@ -3,8 +3,8 @@
  * Copying between two host files in worker threads.
  *
  * Where the file system shares blocks or copies by itself, copy_file_range(2) does it. Elsewhere a
- * worker reads and writes through a buffer that stays in its core's cache: two memory copies of
- * which one misses the cache, and no wait for the event loop between them.
+ * worker reads and writes through a buffer of its own, with no wait for the event loop between the
+ * two. Workers that copy to the same file write by turns: one reads while another writes.
  */
 #include "block/file.h"
 
@@ -16,15 +16,14 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/*
- * Half of a typical second-level cache: the bytes just read are still there when they are written.
- */
-#define COPY_BUFFER_BYTES (256 * 1024)
+/* Long enough that taking turns at the target costs little. */
+#define COPY_BUFFER_BYTES BDRV_COPY_RANGE_BUFFER
 /* Buffers that stay allocated while nobody copies. */
 #define COPY_BUFFERS_KEPT 2
 
 typedef struct CopyJob {
     int in_fd, out_fd;
+    pthread_mutex_t *turn; /* of those that write to out_fd */
     int64_t in_offset, out_offset, bytes;
     bool offload; /* try copy_file_range first */
 } CopyJob;
@@ -124,7 +123,9 @@ static int copy_through(CopyJob *job, uint8_t *buf)
             memset(buf, 0, want);
             n = want;
         }
+        pthread_mutex_lock(job->turn);
         ret = write_whole(job->out_fd, buf, n, job->out_offset);
+        pthread_mutex_unlock(job->turn);
         if (ret < 0) {
             return ret;
         }
@@ -212,6 +213,7 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
     job = (CopyJob){
         .in_fd = from->fd,
         .out_fd = s->fd,
+        .turn = &s->copy_turn,
         .in_offset = src_offset,
         .out_offset = offset,
         .bytes = bytes,

@@ -116,6 +116,7 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs, const BlockdevOption
     BDRVFileState *s = bs->opaque;
 
     s->filename = g_strdup(o->filename);
+    pthread_mutex_init(&s->copy_turn, NULL);
     s->spare_fd = -1;
     s->fd = file_open_image(bs, errp);
     if (s->fd < 0) {
@@ -143,6 +144,7 @@ fail:
         qemu_close(s->fd);
     }
     g_free(s->filename);
+    pthread_mutex_destroy(&s->copy_turn);
     return false;
 }
 
@@ -155,6 +157,7 @@ static void coroutine_fn file_co_close(BlockDriverState *bs)
         unlink(s->filename);
     }
     g_free(s->filename);
+    pthread_mutex_destroy(&s->copy_turn);
 }
 
 static void file_refresh_limits(BlockDriverState *bs)

@@ -6,6 +6,7 @@
 #ifndef FERRY_BLOCK_FILE_H
 #define FERRY_BLOCK_FILE_H
 
+#include <pthread.h>
 #include "block/block_int.h"
 
 /*
@@ -40,6 +41,11 @@ typedef struct BDRVFileState {
     size_t buf_align;
     uint32_t request_align;
     uint64_t locked_perm, locked_shared;
+    /*
+     * Held by the worker that writes when several copy to this file. They would take turns at the
+     * kernel's lock of the file anyway, but spin for it.
+     */
+    pthread_mutex_t copy_turn;
     bool fs_copies; /* the file system has its own way to copy ranges */
     FileExtent extent;
     /* counts changes: an answer that raced with one is not remembered */

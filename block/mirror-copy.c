@@ -18,8 +18,6 @@
 #define ZERO_STEP (64 << 10)
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
-/* Memory that a copy from file to file may take in its worker, bytes. */
-#define COPY_RANGE_BUFFER (256 << 10)
 /* bdrv_co_copy_range() that goes on being refused is tried for one of this power of two pieces. */
 #define COPY_RANGE_MAX_BACKOFF 10
 
@@ -207,7 +205,7 @@ static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int6
 {
     int ret;
 
-    mirror_co_charge_memory(s, COPY_RANGE_BUFFER);
+    mirror_co_charge_memory(s, BDRV_COPY_RANGE_BUFFER);
     if (job_is_cancelled(&s->common.job)) {
         ret = -ECANCELED;
     } else {
@@ -216,7 +214,7 @@ static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int6
         note_copy_range(s, ret);
         trace_mirror_offload(offset, bytes, ret);
     }
-    mirror_uncharge_memory(s, COPY_RANGE_BUFFER);
+    mirror_uncharge_memory(s, BDRV_COPY_RANGE_BUFFER);
     return ret;
 }
 

@@ -137,6 +137,7 @@ struct MirrorBlockJob {
     uint32_t granularity;
     int64_t buf_size;
     bool host_target;   /* the target's bytes end in a file of this host */
+    bool server_target; /* ... or behind a connection */
     size_t piece_bytes; /* of one buffer */
 
     /* Graph thread writes, main thread reads: atomic. */

@@ -19,6 +19,11 @@
 /* A request that took less is followed by a larger one, one that took more by a smaller one. */
 #define QUICK_NS (10 * SCALE_MS)
 #define SLOW_NS  (100 * SCALE_MS)
+/*
+ * The same for a target behind a connection: a server takes a request in as a whole before it acts
+ * on it, so larger ones only help where even these are over at once.
+ */
+#define QUICK_SERVER_NS SCALE_MS
 /* How large an operation is that tells something about latency. */
 #define ADAPT_MIN_BYTES (256 << 10)
 /* How long the rate is measured before it counts. */
@@ -115,7 +120,7 @@ static void adapt_request(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
 
     if (elapsed_ns > SLOW_NS) {
         s->request_bytes = MAX(s->request_bytes / 2, MIN_REQUEST);
-    } else if (whole_ns < QUICK_NS) {
+    } else if (whole_ns < (s->server_target ? QUICK_SERVER_NS : QUICK_NS)) {
         s->request_bytes = MIN(s->request_bytes * 2, max_request(s));
     }
 }

@@ -635,13 +635,13 @@ static const JobDriver mirror_job_driver = {
 
 /* --- start --- */
 
-/* The chain of primary children leads to a file of this host. */
-static bool ends_in_host_file(BlockDriverState *bs)
+/* The driver that the chain of primary children ends in. */
+static const BlockDriver *lowest_driver(BlockDriverState *bs)
 {
     while (bs->file) {
         bs = bs->file->bs;
     }
-    return bs->drv && bs->drv->bdrv_get_read_fd;
+    return bs->drv;
 }
 
 static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t granularity)
@@ -666,7 +666,8 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
         s->piece_bytes /= 2;
     }
     mirror_pace_init(s);
-    s->host_target = ends_in_host_file(s->target_bs);
+    s->host_target = lowest_driver(s->target_bs)->bdrv_get_read_fd;
+    s->server_target = lowest_driver(s->target_bs)->bdrv_cancel_in_flight;
     LIST_INIT(&s->ops);
     qemu_co_queue_init(&s->op_ended);
     qemu_co_queue_init(&s->idle);
