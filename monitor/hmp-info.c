@@ -4,7 +4,9 @@
 #include "block/job.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
+#include "qom/object.h"
 #include "util/cutils.h"
+#include "util/error.h"
 #include "util/version.h"
 
 static const char *str(json_object *json, const char *member)
@@ -175,13 +177,90 @@ static void print_node(HMPOutput *out, json_object *item)
     print_image(out, item);
 }
 
+/* A node's image and those below it. */
+static void print_images(HMPOutput *out, json_object *inserted)
+{
+    json_object *image = sub(inserted, "image");
+
+    hmp_printf(out, "\nImages:\n");
+    for (; image; image = sub(image, "backing-image")) {
+        g_autofree char *size =
+            size_to_str((uint64_t)json_object_get_int64(sub(image, "virtual-size")));
+
+        hmp_printf(out, "image: %s\nfile format: %s\nvirtual size: %s (%s bytes)\n",
+                   str(image, "filename"), str(image, "format"), size, str(image, "virtual-size"));
+        if (sub(image, "actual-size")) {
+            g_autofree char *used =
+                size_to_str((uint64_t)json_object_get_int64(sub(image, "actual-size")));
+
+            hmp_printf(out, "disk size: %s\n", used);
+        }
+        if (sub(image, "cluster-size")) {
+            hmp_printf(out, "cluster_size: %s\n", str(image, "cluster-size"));
+        }
+        if (*str(image, "backing-filename")) {
+            hmp_printf(out, "backing file: %s\n", str(image, "backing-filename"));
+        }
+    }
+}
+
+typedef struct BlockQuery {
+    const char *query, *member; /* the command, and the member that is the name */
+    Printer *print;
+} BlockQuery;
+
+/* Prints what has the name (NULL: everything); how many that were. */
+static size_t coroutine_fn print_named(HMPOutput *out, const BlockQuery *query, const char *name,
+                                       bool verbose)
+{
+    json_object *list = hmp_co_qmp(out, query->query, NULL);
+    size_t n = list ? json_object_array_length(list) : 0, printed = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        json_object *item = json_object_array_get_idx(list, i);
+        json_object *inserted = sub(item, "inserted") ? sub(item, "inserted") : item;
+
+        if (name && strcmp(str(item, query->member), name) != 0) {
+            continue;
+        }
+        hmp_printf(out, "%s", printed++ ? "\n" : "");
+        query->print(out, item);
+        if (verbose && sub(inserted, "image")) {
+            print_images(out, inserted);
+        }
+    }
+    json_object_put(list);
+    return printed;
+}
+
 static void coroutine_fn info_block(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
 {
-    if (argc && !strcmp(argv[0], "-n")) {
-        print_list(out, "query-named-block-nodes", print_node, NULL);
-    } else {
-        print_list(out, "query-block", print_block, NULL);
+    static const BlockQuery devices = {"query-block", "device", print_block};
+    static const BlockQuery nodes = {"query-named-block-nodes", "node-name", print_node};
+    bool named = false, verbose = false;
+    const char *name;
+
+    for (; argc && argv[0][0] == '-'; argc--, argv++) {
+        named |= !strcmp(argv[0], "-n");
+        verbose |= !strcmp(argv[0], "-v");
+        if (strcmp(argv[0], "-n") != 0 && strcmp(argv[0], "-v") != 0) {
+            hmp_printf(out, "Error: unknown option '%s'\n", argv[0]);
+            return;
+        }
     }
+    name = argc ? argv[0] : NULL;
+    if (!named && print_named(out, &devices, name, verbose)) {
+        return;
+    }
+    if ((named || name) && !print_named(out, &nodes, name, verbose) && name) {
+        hmp_printf(out, "Error: there is no disk or node '%s'\n", name);
+    }
+}
+
+static void coroutine_fn info_snapshots(HMPOutput *out, const HMPCommand *cmd, int argc,
+                                        char **argv)
+{
+    hmp_printf(out, "No available block device supports snapshots\n");
 }
 
 static void coroutine_fn info_nodes(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
@@ -291,19 +370,66 @@ static void coroutine_fn info_qtree(HMPOutput *out, const HMPCommand *cmd, int a
     hmp_printf(out, "bus: main-system-bus\n  type System\n");
 }
 
+/* --- objects --- */
+
+typedef struct TreePrinter {
+    HMPOutput *out;
+    int depth;
+} TreePrinter;
+
+static void print_object(QomObject *object, void *opaque)
+{
+    TreePrinter *printer = opaque;
+    TreePrinter below = {.out = printer->out, .depth = printer->depth + 2};
+
+    hmp_printf(printer->out, "%*s/%s (%s)\n", printer->depth, "", qom_object_name(object),
+               qom_object_type(object)->name);
+    qom_object_foreach_child(object, print_object, &below);
+}
+
+static void coroutine_fn info_qom_tree(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
+{
+    TreePrinter printer = {.out = out};
+    g_autoptr(GError) err = NULL;
+    QomObject *object = qom_resolve(argc ? argv[0] : "/machine", &err);
+
+    if (!object) {
+        hmp_error(out, g_steal_pointer(&err));
+        return;
+    }
+    print_object(object, &printer);
+}
+
+static void coroutine_fn info_kvm(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
+{
+    json_object *kvm = hmp_co_qmp(out, "query-kvm", NULL);
+
+    if (kvm) {
+        hmp_printf(out, "kvm support: %s\n",
+                   boolean(kvm, "enabled")   ? "enabled"
+                   : boolean(kvm, "present") ? "disabled"
+                                             : "not compiled");
+    }
+    json_object_put(kvm);
+}
+
 void hmp_register_infos(void)
 {
     static const HMPCommand infos[] = {
-        {"block", "[-n]", "disks and their images; -n: all named nodes", info_block},
+        {"block", "[-n] [-v] [name]", "disks and their images; -n: all named nodes; -v: more",
+         info_block},
         {"block-jobs", "", "block jobs that run", info_block_jobs},
         {"blockstats", "", "what disks have done", info_blockstats},
         {"chardev", "", "character devices", info_chardev},
         {"fdsets", "", "descriptors passed in", info_fdsets},
         {"iothreads", "", "iothreads", info_iothreads},
         {"jobs", "", "all jobs", info_jobs},
+        {"kvm", "", "whether KVM runs the guest", info_kvm},
         {"name", "", "name of the guest", info_name},
         {"named-block-nodes", "", "all named nodes", info_nodes},
+        {"qom-tree", "[path]", "objects", info_qom_tree},
         {"qtree", "", "devices", info_qtree},
+        {"snapshots", "", "snapshots of the whole machine", info_snapshots},
         {"status", "", "whether the guest runs", info_status},
         {"trace-events", "[pattern]", "trace events and whether they are on", info_trace_events},
         {"uuid", "", "identity of the guest", info_uuid},

@@ -8,28 +8,22 @@
  */
 #include <string.h>
 #include "monitor/monitor-int.h"
+#include "monitor/readline.h"
 #include "util/aio.h"
 #include "util/version.h"
 
-/* The rest of a longer line is dropped. */
-#define HMP_LINE_MAX    4096
-#define HMP_HISTORY_MAX 32
-#define HMP_OUTPUT_MAX  (16 * 1024 * 1024)
+#define HMP_OUTPUT_MAX (16 * 1024 * 1024)
 
 #define PROMPT "(qemu) "
 
 typedef struct MonitorHMP {
     CharFrontend fe;
-    bool readline; /* echo and edit */
-    GString *line;
-    GPtrArray *history; /* char *, the oldest first */
-    guint history_pos;  /* index of the line shown; history->len: a new one */
-    int escape;         /* bytes of an escape sequence seen */
-    bool running;       /* a line runs in a coroutine */
-    bool gone;          /* cleaned up while a line ran: the coroutine frees */
-    bool eof;           /* disconnect after the line that runs */
-    unsigned session;   /* counts connections */
-    GByteArray *input;  /* read while a line was running */
+    Readline *rl;
+    bool running;      /* a line runs in a coroutine */
+    bool gone;         /* cleaned up while a line ran: the coroutine frees */
+    bool eof;          /* disconnect after the line that runs */
+    unsigned session;  /* counts connections */
+    GByteArray *input; /* read while a line was running */
     TAILQ_ENTRY(MonitorHMP) next;
 } MonitorHMP;
 
@@ -37,8 +31,7 @@ static TAILQ_HEAD(, MonitorHMP) monitors = TAILQ_HEAD_INITIALIZER(monitors);
 
 static void hmp_free(MonitorHMP *mon)
 {
-    g_string_free(mon->line, TRUE);
-    g_ptr_array_unref(mon->history);
+    readline_free(mon->rl);
     g_byte_array_unref(mon->input);
     g_free(mon);
 }
@@ -48,114 +41,17 @@ static void put(MonitorHMP *mon, const char *text)
     qemu_chr_fe_write(&mon->fe, text, strlen(text));
 }
 
-static void echo(MonitorHMP *mon, const char *text)
+static void put_opaque(void *opaque, const char *text)
 {
-    if (mon->readline) {
-        put(mon, text);
-    }
+    put(opaque, text);
 }
 
-/* --- editing --- */
-
-/* Shows another text in the place of the line. */
-static void replace_line(MonitorHMP *mon, const char *text)
+static GStrv complete(void *opaque, const char *text)
 {
-    for (size_t i = 0; i < mon->line->len; i++) {
-        echo(mon, "\b \b");
-    }
-    g_string_assign(mon->line, text);
-    echo(mon, text);
+    return hmp_complete(text);
 }
 
-static void show_history(MonitorHMP *mon, int step)
-{
-    if ((step < 0 && !mon->history_pos) || (step > 0 && mon->history_pos >= mon->history->len)) {
-        return;
-    }
-    mon->history_pos += (guint)step;
-    replace_line(mon, mon->history_pos < mon->history->len
-                          ? g_ptr_array_index(mon->history, mon->history_pos)
-                          : "");
-}
-
-static void remember_line(MonitorHMP *mon)
-{
-    const char *last =
-        mon->history->len ? g_ptr_array_index(mon->history, mon->history->len - 1) : "";
-
-    if (mon->line->len && strcmp(last, mon->line->str) != 0) {
-        g_ptr_array_add(mon->history, g_strdup(mon->line->str));
-        if (mon->history->len > HMP_HISTORY_MAX) {
-            g_ptr_array_remove_index(mon->history, 0);
-        }
-    }
-    mon->history_pos = mon->history->len;
-}
-
-static void rub_out(MonitorHMP *mon)
-{
-    if (mon->line->len) {
-        g_string_truncate(mon->line, mon->line->len - 1);
-        echo(mon, "\b \b");
-    }
-}
-
-/* ESC [ A and ESC [ B walk through the history; other sequences are swallowed. */
-static void escape_byte(MonitorHMP *mon, uint8_t byte)
-{
-    if (mon->escape == 1) {
-        mon->escape = byte == '[' || byte == 'O' ? 2 : 0;
-        return;
-    }
-    if (byte >= '@' && byte <= '~') {
-        mon->escape = 0;
-        if (byte == 'A' || byte == 'B') {
-            show_history(mon, byte == 'A' ? -1 : 1);
-        }
-    }
-}
-
-/* True when the byte ends the line. */
-static bool edit(MonitorHMP *mon, uint8_t byte)
-{
-    char text[2] = {(char)byte, 0};
-
-    if (mon->escape && mon->readline) {
-        escape_byte(mon, byte);
-        return false;
-    }
-    switch (byte) {
-    case '\n':
-    case '\r':
-        echo(mon, "\r\n");
-        return true;
-    case '\b':
-    case 127:
-        rub_out(mon);
-        return false;
-    case 3:  /* Ctrl-C */
-    case 21: /* Ctrl-U */
-        replace_line(mon, "");
-        return false;
-    case 23: /* Ctrl-W */
-        while (mon->line->len && mon->line->str[mon->line->len - 1] == ' ') {
-            rub_out(mon);
-        }
-        while (mon->line->len && mon->line->str[mon->line->len - 1] != ' ') {
-            rub_out(mon);
-        }
-        return false;
-    case 27:
-        mon->escape = 1;
-        return false;
-    default:
-        if (byte >= ' ' && mon->line->len < HMP_LINE_MAX) {
-            g_string_append_c(mon->line, (char)byte);
-            echo(mon, text);
-        }
-        return false;
-    }
-}
+static const ReadlineOps readline_ops = {.put = put_opaque, .complete = complete};
 
 /* --- running --- */
 
@@ -195,11 +91,9 @@ static void run_line(MonitorHMP *mon)
 {
     HmpRun *run = g_new0(HmpRun, 1);
 
-    remember_line(mon);
     run->mon = mon;
     run->session = mon->session;
-    run->line = g_strdup(mon->line->str);
-    g_string_truncate(mon->line, 0);
+    run->line = readline_line(mon->rl);
     mon->running = true;
     /* From the loop: a line that ends at once must not recurse into the next one. */
     aio_co_schedule(qemu_get_aio_context(), qemu_coroutine_create(run_co, run));
@@ -216,7 +110,7 @@ static void take_input(MonitorHMP *mon)
         if (byte == '\r' && i < mon->input->len && mon->input->data[i] == '\n') {
             i++;
         }
-        if (edit(mon, byte)) {
+        if (readline_take(mon->rl, byte)) {
             run_line(mon);
         }
     }
@@ -249,8 +143,7 @@ static void hmp_event(void *opaque, QEMUChrEvent event)
     case CHR_EVENT_OPENED:
         mon->session++;
         mon->eof = false;
-        mon->escape = 0;
-        g_string_truncate(mon->line, 0);
+        readline_reset(mon->rl);
         g_byte_array_set_size(mon->input, 0);
         put(mon, "QEMU " QEMU_VERSION " monitor - type 'help' for more information\r\n" PROMPT);
         break;
@@ -282,9 +175,7 @@ bool monitor_new_hmp(Chardev *chr, bool readline, GError **errp)
 {
     MonitorHMP *mon = g_new0(MonitorHMP, 1);
 
-    mon->readline = readline;
-    mon->line = g_string_new(NULL);
-    mon->history = g_ptr_array_new_with_free_func(g_free);
+    mon->rl = readline_new(&readline_ops, mon, PROMPT, readline);
     mon->input = g_byte_array_new();
     if (!qemu_chr_fe_init(&mon->fe, chr, &hmp_ops, mon, HMP_OUTPUT_MAX, errp)) {
         hmp_free(mon);

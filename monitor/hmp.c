@@ -151,6 +151,39 @@ static void coroutine_fn hmp_co_info(HMPOutput *out, const HMPCommand *self, int
     }
 }
 
+/* --- completion --- */
+
+/* Adds the names of a table's commands that begin with `prefix`, the aliases left out. */
+static void add_matches(GPtrArray *matches, GPtrArray *table, const char *prefix)
+{
+    g_ptr_array_sort(table, by_name);
+    for (guint i = 0; i < table->len; i++) {
+        const HMPCommand *cmd = g_ptr_array_index(table, i);
+        size_t len = strcspn(cmd->name, "|");
+
+        if (g_str_has_prefix(cmd->name, prefix) && strlen(prefix) <= len) {
+            g_ptr_array_add(matches, g_strndup(cmd->name, len));
+        }
+    }
+}
+
+GStrv hmp_complete(const char *text)
+{
+    g_auto(GStrv) words = g_strsplit(text, " ", -1);
+    GPtrArray *matches = g_ptr_array_new();
+    guint n = g_strv_length(words);
+
+    if (n <= 1) {
+        add_matches(matches, hmp.commands, n ? words[0] : "");
+    } else if (n == 2 && (!strcmp(words[0], "help") || !strcmp(words[0], "?"))) {
+        add_matches(matches, hmp.commands, words[1]);
+    } else if ((n == 2 || (n == 3 && !strcmp(words[0], "help"))) && !strcmp(words[n - 2], "info")) {
+        add_matches(matches, hmp.infos, words[n - 1]);
+    }
+    g_ptr_array_add(matches, NULL);
+    return (GStrv)g_ptr_array_free(matches, FALSE);
+}
+
 /* --- running a line --- */
 
 static void coroutine_fn run_words(HMPOutput *out, int argc, char **argv)

@@ -57,5 +57,7 @@ void hmp_init(void);
 void hmp_cleanup(void);
 /* Runs a line and returns what it printed; the caller frees. */
 char *coroutine_fn hmp_co_run_line(const char *line, bool may_wait);
+/* The commands, or what follows "info" and "help", that the last word of `text` may become. */
+GStrv hmp_complete(const char *text);
 
 #endif

@@ -156,3 +156,58 @@ def test_info_block_jobs_tells_how_far_it_is(vm):
     assert re.search(r'100\.0 % done, 0 B left, [0-9.]+ \S+/s, 0 s to go, ready', text)
     vm.cmd('block-job-cancel', device='m', force=True)
     vm.wait('BLOCK_JOB_CANCELLED')
+
+
+@pytest.mark.parametrize('keys', [
+    b'nfo status\x1b[Hi', b'nfo status\x01i', b'nfo status\x1b[1~i',             # home
+    b'info tatus' + b'\x1b[D' * 5 + b's', b'info tatus' + b'\x02' * 5 + b's',     # left
+    b'info statu\x01\x1b[Fs', b'info statu\x01\x05s', b'info statu\x01\x1b[4~s',  # end
+    b'xinfo status\x01\x1b[3~', b'xinfo status\x01\x04',                         # delete
+    b'info status rubbish' + b'\x02' * 8 + b'\x0b',                              # the rest
+    b'info rubbish status\x1b[1;5D' + b'\x02' * 6 + b'\x17',                     # the word before
+    b'nfo status\x01\x1b[C\x1b[D\x1b[Di',                                       # not beyond the ends
+])
+def test_line_is_edited_in_the_middle(session, keys):
+    assert b'VM status' in session.type(keys + b'\n')
+
+
+def test_earlier_lines_come_back(session):
+    session.type(b'info status\n')
+    session.type(b'info name\n')
+    assert b'VM status' in session.type(b'\x1b[A\x1b[A\n')
+    assert b'VM status' in session.type(b'half a line\x10\x10\x10\x0e\x0e\n')
+    assert b'unknown command' in session.type(b'\x1b[A\x1b[Bnonsense\n')
+
+
+def test_tab_completes(session):
+    assert b'VM status' in session.type(b'info stat\t\n')
+    assert b'VM status' in session.type(b'inf\tstat\t\n')
+    session.sock.sendall(b'info block\t')
+    assert {b'block', b'block-jobs', b'blockstats'} <= set(session.until(b'(qemu) info block').split())
+    assert b'No active jobs' in session.type(b'-j\t\n')
+    assert b'unknown command' in session.type(b'nonsense\t\n')
+    assert b'stop the guest' in session.type(b'help sto\t\n')
+
+
+def test_blocks_are_described_one_by_one_and_at_length(vmm, work):
+    base = ferry.make_image(work / 'base.raw', ferry.MIB)
+    top = ferry.make_image(work / 'top.qcow2', ferry.MIB, 'qcow2', backing=base, backing_fmt='raw')
+    vm = vmm('-drive', f'file={top},if=none,id=a,format=qcow2,node-name=n', '-drive', 'if=none,id=b')
+    assert 'b: [not inserted]' in vm.hmp('info block') and 'Images' not in vm.hmp('info block')
+    assert 'b:' not in vm.hmp('info block a')
+    text = vm.hmp('info block -v a')
+    assert all(word in text for word in (f'image: {top}', f'image: {base}', 'cluster_size: 65536',
+                                         'virtual size: 1 MiB (1048576 bytes)'))
+    assert vm.hmp('info block n').startswith('n: ')
+    assert 'image:' in vm.hmp('info block -n -v n')
+    assert "no disk or node 'c'" in vm.hmp('info block c')
+    assert "unknown option '-x'" in vm.hmp('info block -x')
+
+
+def test_objects_are_a_tree(vmm):
+    vm = vmm('-object', 'iothread,id=io0')
+    assert '/machine (none-machine)' in vm.hmp('info qom-tree')
+    assert '  /io0 (iothread)' in vm.hmp('info qom-tree /objects')
+    assert 'not found' in vm.hmp('info qom-tree /nowhere')
+    assert 'kvm support:' in vm.hmp('info kvm')
+    assert 'snapshots' in vm.hmp('info snapshots')
