@@ -2,7 +2,6 @@
 /* Authorization objects: one identity, or rules in order. */
 #include "crypto/authz.h"
 #include <string.h>
-#include "qom/user-creatable.h"
 #include "util/error.h"
 
 typedef struct QAuthZRule {
@@ -12,10 +11,17 @@ typedef struct QAuthZRule {
 } QAuthZRule;
 
 struct QAuthZ {
+    char *id;   /* under which it is published; NULL: not yet */
     bool allow; /* where no rule matches */
     size_t n_rules;
     QAuthZRule *rules;
 };
+
+/* The published ones, by id: handshakes in any thread ask them. */
+static struct {
+    GMutex lock;
+    GHashTable *by_id; /* NULL: none ever */
+} published;
 
 static void rule_set(QAuthZRule *rule, const char *match, bool glob, bool allow)
 {
@@ -52,8 +58,36 @@ QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp)
     return authz;
 }
 
+void qauthz_publish(QAuthZ *authz, const char *id)
+{
+    authz->id = g_strdup(id);
+    g_mutex_lock(&published.lock);
+    if (!published.by_id) {
+        published.by_id = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    g_hash_table_replace(published.by_id, authz->id, authz);
+    g_mutex_unlock(&published.lock);
+}
+
+static void qauthz_unpublish(QAuthZ *authz)
+{
+    if (!authz->id) {
+        return;
+    }
+    g_mutex_lock(&published.lock);
+    if (g_hash_table_lookup(published.by_id, authz->id) == authz) {
+        g_hash_table_remove(published.by_id, authz->id);
+    }
+    if (g_hash_table_size(published.by_id) == 0) {
+        g_clear_pointer(&published.by_id, g_hash_table_unref);
+    }
+    g_mutex_unlock(&published.lock);
+    g_free(authz->id);
+}
+
 void qauthz_free(QAuthZ *authz)
 {
+    qauthz_unpublish(authz);
     for (size_t i = 0; i < authz->n_rules; i++) {
         g_free(authz->rules[i].match);
     }
@@ -76,18 +110,17 @@ bool qauthz_is_allowed(const QAuthZ *authz, const char *identity)
 
 bool qauthz_is_allowed_by_id(const char *id, const char *identity, GError **errp)
 {
-    UserCreatable *object = user_creatable_find(id, OBJECT_TYPE_AUTHZ_LIST, NULL);
+    QAuthZ *authz;
+    bool allowed = false;
 
-    if (!object) {
-        object = user_creatable_find(id, OBJECT_TYPE_AUTHZ_SIMPLE, NULL);
-    }
-    if (!object) {
+    g_mutex_lock(&published.lock);
+    authz = published.by_id ? g_hash_table_lookup(published.by_id, id) : NULL;
+    allowed = authz && qauthz_is_allowed(authz, identity);
+    g_mutex_unlock(&published.lock);
+    if (!authz) {
         error_setg(errp, "No authorization object with id '%s'", id);
-        return false;
-    }
-    if (!qauthz_is_allowed(user_creatable_get(object), identity)) {
+    } else if (!allowed) {
         error_setg(errp, "'%s' is not authorized by '%s'", identity, id);
-        return false;
     }
-    return true;
+    return allowed;
 }

@@ -5,8 +5,8 @@
  *
  * An identity is the distinguished name of a verified certificate as text, its parts in the
  * certificate's order ("C=DE,O=Example,CN=alice"), or the user name that goes with a pre-shared
- * key. Main thread only. Users keep the id, not the object: it may be replaced while they run, and
- * where it is missing nobody is allowed.
+ * key. Objects are made and freed in the main thread and asked by id in any. Users keep the id, not
+ * the object: it may be replaced while they run, and where it is missing nobody is allowed.
  */
 #ifndef FERRY_CRYPTO_AUTHZ_H
 #define FERRY_CRYPTO_AUTHZ_H
@@ -21,11 +21,13 @@ QAuthZ *qauthz_simple_new(const AuthZSimpleProperties *props,
                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void qauthz_free(QAuthZ *authz);
+/* Lets others find it by id until it is freed. Once. */
+void qauthz_publish(QAuthZ *authz, const char *id);
 bool qauthz_is_allowed(const QAuthZ *authz, const char *identity);
 
 /*
- * Asks the object `id`. False with an error that says whether the object or the permission is
- * missing.
+ * Asks the object `id`, in any thread. False with an error that says whether the object or the
+ * permission is missing.
  */
 bool qauthz_is_allowed_by_id(const char *id, const char *identity,
                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -108,14 +108,22 @@ const UserCreatableOps tls_creds_anon_object_ops = {
  * allowed ---
  */
 
+static void *authz_published(QAuthZ *authz, const ObjectOptions *options)
+{
+    if (authz) {
+        qauthz_publish(authz, options->id);
+    }
+    return authz;
+}
+
 static void *coroutine_fn authz_list_co_create(const ObjectOptions *options, GError **errp)
 {
-    return qauthz_list_new(&options->u.authz_list, errp);
+    return authz_published(qauthz_list_new(&options->u.authz_list, errp), options);
 }
 
 static void *coroutine_fn authz_simple_co_create(const ObjectOptions *options, GError **errp)
 {
-    return qauthz_simple_new(&options->u.authz_simple, errp);
+    return authz_published(qauthz_simple_new(&options->u.authz_simple, errp), options);
 }
 
 static void authz_destroy(void *object)

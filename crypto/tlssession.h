@@ -48,8 +48,7 @@ QCryptoTLSSession *qcrypto_tls_session_new_client(QCryptoTLSCreds *creds, const 
                                                   const QCryptoTLSTransport *transport,
                                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * The server's end. authz_id: object that decides about the client's identity, NULL: any; its
- * handshake runs in the main thread.
+ * The server's end. authz_id: object that decides about the client's identity, NULL: any.
  */
 QCryptoTLSSession *qcrypto_tls_session_new_server(QCryptoTLSCreds *creds, const char *authz_id,
                                                   const QCryptoTLSTransport *transport,
