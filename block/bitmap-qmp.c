@@ -398,60 +398,35 @@ const TransactionActionOps transaction_bitmap_merge = {
 
 bool coroutine_fn qmp_block_dirty_bitmap_add(const BlockDirtyBitmapAdd *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_ADD,
-        .u.block_dirty_bitmap_add.data = (BlockDirtyBitmapAdd *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_ADD, block_dirty_bitmap_add, arg, errp);
 }
 
 bool coroutine_fn qmp_block_dirty_bitmap_remove(const BlockDirtyBitmap *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_REMOVE,
-        .u.block_dirty_bitmap_remove.data = (BlockDirtyBitmap *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_REMOVE, block_dirty_bitmap_remove, arg,
+                                      errp);
 }
 
 bool coroutine_fn qmp_block_dirty_bitmap_clear(const BlockDirtyBitmap *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_CLEAR,
-        .u.block_dirty_bitmap_clear.data = (BlockDirtyBitmap *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_CLEAR, block_dirty_bitmap_clear, arg,
+                                      errp);
 }
 
 bool coroutine_fn qmp_block_dirty_bitmap_enable(const BlockDirtyBitmap *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_ENABLE,
-        .u.block_dirty_bitmap_enable.data = (BlockDirtyBitmap *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_ENABLE, block_dirty_bitmap_enable, arg,
+                                      errp);
 }
 
 bool coroutine_fn qmp_block_dirty_bitmap_disable(const BlockDirtyBitmap *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_DISABLE,
-        .u.block_dirty_bitmap_disable.data = (BlockDirtyBitmap *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_DISABLE, block_dirty_bitmap_disable, arg,
+                                      errp);
 }
 
 bool coroutine_fn qmp_block_dirty_bitmap_merge(const BlockDirtyBitmapMerge *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_MERGE,
-        .u.block_dirty_bitmap_merge.data = (BlockDirtyBitmapMerge *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_MERGE, block_dirty_bitmap_merge, arg,
+                                      errp);
 }

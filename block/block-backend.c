@@ -240,32 +240,23 @@ static const BdrvChildClass child_root = {
     .set_aio_context = root_set_aio_context,
 };
 
-/* The same, but the edge is not moved when nodes are replaced. */
-static const BdrvChildClass child_root_staying = {
-    .stay_at_node = true,
-    .get_parent_desc = root_get_parent_desc,
-    .get_name = root_get_name,
-    .drained_begin = root_drained_begin,
-    .drained_poll = root_drained_poll,
-    .drained_end = root_drained_end,
-    .resize = root_resize,
-    .can_set_aio_context = root_can_set_aio_context,
-    .set_aio_context = root_set_aio_context,
-};
-
 bool bdrv_child_is_blk_root(const BdrvChild *child)
 {
-    return child->klass == &child_root || child->klass == &child_root_staying;
+    return child->klass == &child_root;
 }
 
 bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
 {
     g_assert(!blk->root);
     bdrv_ref(bs);
-    blk->root = bdrv_root_attach_child(
-        bs, "root", blk->stay_at_node ? &child_root_staying : &child_root,
-        BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, blk->perm, blk->shared_perm, blk, errp);
-    return blk->root != NULL;
+    blk->root =
+        bdrv_root_attach_child(bs, "root", &child_root, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
+                               blk->perm, blk->shared_perm, blk, errp);
+    if (!blk->root) {
+        return false;
+    }
+    blk->root->stay_at_node = blk->stay_at_node;
+    return true;
 }
 
 void blk_remove_bs(BlockBackend *blk)
@@ -309,7 +300,7 @@ void blk_set_stay_at_node(BlockBackend *blk, bool stay)
 {
     blk->stay_at_node = stay;
     if (blk->root) {
-        blk->root->klass = stay ? &child_root_staying : &child_root;
+        blk->root->stay_at_node = stay;
     }
 }
 

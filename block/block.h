@@ -156,7 +156,7 @@ int64_t bdrv_getlength(const BlockDriverState *bs);
  */
 struct BdrvChildClass {
     bool parent_is_bds;
-    bool stay_at_node; /* bdrv_replace_node() leaves the edge where it is */
+    bool stay_at_node; /* edges are made with that */
 
     /*
      * "node 'x'", "block device 'drive0'", "mirror job 'j'": for error messages. The caller frees.
@@ -196,6 +196,7 @@ struct BdrvChild {
     void *opaque; /* the parent: BlockDriverState (parent_is_bds) or the owner's object */
     uint64_t perm, shared_perm;
     bool quiesced_parent;              /* drained_begin was delivered for a drained bs */
+    bool stay_at_node;                 /* bdrv_replace_node() leaves the edge where it is */
     bool frozen;                       /* the edge may not be changed while a job relies on it */
     LIST_ENTRY(BdrvChild) next;        /* bs_parent->children */
     LIST_ENTRY(BdrvChild) next_parent; /* bs->parents */

@@ -56,7 +56,7 @@ bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
     g_assert(from->quiesce_counter && to->quiesce_counter);
     bdrv_ref(from);
     LIST_FOREACH_SAFE(child, &from->parents, next_parent, next) {
-        if (child->klass->stay_at_node || (skip && skip(child, opaque))) {
+        if (child->stay_at_node || (skip && skip(child, opaque))) {
             continue;
         }
         if (child->frozen) {

@@ -349,6 +349,7 @@ static BdrvChild *child_new(BlockDriverState *bs, const char *name, const BdrvCh
 
     child->name = g_strdup(name);
     child->klass = klass;
+    child->stay_at_node = klass->stay_at_node;
     child->role = role;
     child->opaque = opaque;
     child->shared_perm = BLK_PERM_ALL;

@@ -209,20 +209,10 @@ const TransactionActionOps transaction_blockdev_snapshot_sync = {
 
 bool coroutine_fn qmp_blockdev_snapshot(const BlockdevSnapshot *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT,
-        .u.blockdev_snapshot.data = (BlockdevSnapshot *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCKDEV_SNAPSHOT, blockdev_snapshot, arg, errp);
 }
 
 bool coroutine_fn qmp_blockdev_snapshot_sync(const BlockdevSnapshotSync *arg, GError **errp)
 {
-    TransactionAction action = {
-        .type = TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_SYNC,
-        .u.blockdev_snapshot_sync.data = (BlockdevSnapshotSync *)arg,
-    };
-
-    return transaction_co_run_one(&action, errp);
+    return TRANSACTION_CO_RUN_COMMAND(BLOCKDEV_SNAPSHOT_SYNC, blockdev_snapshot_sync, arg, errp);
 }

@@ -79,13 +79,13 @@ static int coroutine_fn opt_co_receive(QIOChannel *ioc, uint32_t option, OptRepl
     if (ret < 0) {
         return ret;
     }
-    if (nbd_get64(head) != NBD_REP_MAGIC) {
+    if (ldq_be_p(head) != NBD_REP_MAGIC) {
         error_setg(errp, "Unexpected option reply magic");
         return -EINVAL;
     }
-    r->option = nbd_get32(head + 8);
-    r->type = nbd_get32(head + 12);
-    r->length = nbd_get32(head + 16);
+    r->option = ldul_be_p(head + 8);
+    r->type = ldul_be_p(head + 12);
+    r->length = ldul_be_p(head + 16);
     if (r->option != option) {
         error_setg(errp, "Server answered option %" PRIu32 " where %" PRIu32 " (%s) was asked",
                    r->option, option, opt_name(option));
@@ -172,11 +172,11 @@ static int coroutine_fn opt_co_context(QIOChannel *ioc, const NbdTarget *target,
     g_auto(OptReply) r = {0};
     int ret;
 
-    nbd_put32(p, elen);
+    stl_be_p(p, elen);
     memcpy(p + 4, target->export, elen);
     p += 4 + elen;
-    nbd_put32(p, 1);
-    nbd_put32(p + 4, clen);
+    stl_be_p(p, 1);
+    stl_be_p(p + 4, clen);
     memcpy(p + 8, target->context, clen);
     ret = opt_co_send(ioc, NBD_OPT_SET_META_CONTEXT, req, 12 + elen + clen, errp);
     while (ret >= 0) {
@@ -197,7 +197,7 @@ static int coroutine_fn opt_co_context(QIOChannel *ioc, const NbdTarget *target,
             return -EINVAL;
         }
         info->has_context = true;
-        info->context_id = nbd_get32(r.data);
+        info->context_id = ldul_be_p(r.data);
     }
     return ret;
 }
@@ -212,9 +212,9 @@ static bool info_set_blocks(NbdExportInfo *info, const OptReply *r, GError **err
         error_setg(errp, "Server sent block sizes of a wrong length");
         return false;
     }
-    min = nbd_get32(r->data + 2);
-    pref = nbd_get32(r->data + 6);
-    max = nbd_get32(r->data + 10);
+    min = ldul_be_p(r->data + 2);
+    pref = ldul_be_p(r->data + 6);
+    max = ldul_be_p(r->data + 10);
     if (min == 0 || (min & (min - 1)) || min > 65536) {
         error_setg(errp, "Server sent an invalid minimum block size of %" PRIu32, min);
         return false;
@@ -239,14 +239,14 @@ static bool info_set(NbdExportInfo *info, const OptReply *r, bool *have_export, 
         error_setg(errp, "Server sent an information reply that is too short");
         return false;
     }
-    switch (nbd_get16(r->data)) {
+    switch (lduw_be_p(r->data)) {
     case NBD_INFO_EXPORT:
         if (r->length != 12) {
             error_setg(errp, "Server sent an export size of a wrong length");
             return false;
         }
-        info->size = nbd_get64(r->data + 2);
-        info->flags = nbd_get16(r->data + 10);
+        info->size = ldq_be_p(r->data + 2);
+        info->flags = lduw_be_p(r->data + 10);
         *have_export = true;
         return true;
     case NBD_INFO_BLOCK_SIZE:
@@ -266,10 +266,10 @@ static int coroutine_fn opt_co_go(QIOChannel *ioc, const NbdTarget *target, NbdE
     bool have_export = false;
     int ret;
 
-    nbd_put32(req, elen);
+    stl_be_p(req, elen);
     memcpy(req + 4, target->export, elen);
-    nbd_put16(req + 4 + elen, 1);
-    nbd_put16(req + 6 + elen, NBD_INFO_BLOCK_SIZE);
+    stw_be_p(req + 4 + elen, 1);
+    stw_be_p(req + 6 + elen, NBD_INFO_BLOCK_SIZE);
     info->min_block = 1;
     info->pref_block = 0;
     info->max_block = NBD_MAX_TRANSFER;
@@ -322,8 +322,8 @@ static int coroutine_fn opt_co_export_name(QIOChannel *ioc, const NbdTarget *tar
     if (ret < 0) {
         return ret;
     }
-    info->size = nbd_get64(answer);
-    info->flags = nbd_get16(answer + 8);
+    info->size = ldq_be_p(answer);
+    info->flags = lduw_be_p(answer + 8);
     info->min_block = BDRV_SECTOR_SIZE; /* what every server takes that cannot say */
     info->pref_block = 0;
     info->max_block = NBD_MAX_TRANSFER;
@@ -388,8 +388,8 @@ static int coroutine_fn handshake_co_oldstyle(QIOChannel *ioc, const NbdTarget *
     if (ret < 0) {
         return ret;
     }
-    info->size = nbd_get64(rest);
-    info->flags = nbd_get32(rest + 8) & 0xffff;
+    info->size = ldq_be_p(rest);
+    info->flags = ldul_be_p(rest + 8) & 0xffff;
     info->min_block = BDRV_SECTOR_SIZE;
     info->max_block = NBD_MAX_TRANSFER;
     return 0;
@@ -406,9 +406,9 @@ static int coroutine_fn handshake_co_newstyle(QIOChannel **ioc, const NbdTarget 
     if (ret < 0) {
         return ret;
     }
-    flags = nbd_get16(buf);
+    flags = lduw_be_p(buf);
     reply = flags & (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-    nbd_put32(buf, reply);
+    stl_be_p(buf, reply);
     ret = qio_channel_co_write_all(*ioc, buf, 4, errp);
     if (ret < 0) {
         return ret;
@@ -454,13 +454,13 @@ int coroutine_fn nbd_client_co_handshake(QIOChannel **ioc, const NbdTarget *targ
         error_setg_errno(errp, -ret, "Failed to read initial magic");
         return ret;
     }
-    if (nbd_get64(magic) != NBD_INIT_MAGIC) {
+    if (ldq_be_p(magic) != NBD_INIT_MAGIC) {
         error_setg(errp, "Bad initial magic received: the peer is no NBD server");
         return -EINVAL;
     }
-    if (nbd_get64(magic + 8) == NBD_OPTS_MAGIC) {
+    if (ldq_be_p(magic + 8) == NBD_OPTS_MAGIC) {
         ret = handshake_co_newstyle(ioc, target, info, errp);
-    } else if (nbd_get64(magic + 8) == NBD_OLD_MAGIC) {
+    } else if (ldq_be_p(magic + 8) == NBD_OLD_MAGIC) {
         ret = handshake_co_oldstyle(*ioc, target, info, errp);
     } else {
         error_setg(errp, "Bad server magic received");

@@ -229,7 +229,7 @@ static bool coroutine_fn chunk_co_data(NbdLink *link, NbdPending *p, uint32_t le
     if (!link_co_fill(link, NBD_CHUNK_DATA_BYTES)) {
         return false;
     }
-    offset = nbd_get64(link->rbuf + link->rpos);
+    offset = ldq_be_p(link->rbuf + link->rpos);
     link->rpos += NBD_CHUNK_DATA_BYTES;
     length -= NBD_CHUNK_DATA_BYTES;
     return read_locate(link, p, offset, length, &pos) && link_co_recv_data(link, p, pos, length);
@@ -247,8 +247,8 @@ static bool coroutine_fn chunk_co_hole(NbdLink *link, NbdPending *p, uint32_t le
     if (!link_co_fill(link, NBD_CHUNK_HOLE_BYTES)) {
         return false;
     }
-    offset = nbd_get64(link->rbuf + link->rpos);
-    bytes = nbd_get32(link->rbuf + link->rpos + 8);
+    offset = ldq_be_p(link->rbuf + link->rpos);
+    bytes = ldul_be_p(link->rbuf + link->rpos + 8);
     link->rpos += NBD_CHUNK_HOLE_BYTES;
     if (!read_locate(link, p, offset, bytes, &pos)) {
         return false;
@@ -272,9 +272,9 @@ static bool coroutine_fn chunk_co_status(NbdLink *link, NbdPending *p, uint32_t 
         return false;
     }
     at = link->rbuf + link->rpos;
-    if (nbd_get32(at) == link->info.context_id && !p->have_extent) {
-        p->extent.bytes = nbd_get32(at + 4);
-        p->extent.flags = nbd_get32(at + 8);
+    if (ldul_be_p(at) == link->info.context_id && !p->have_extent) {
+        p->extent.bytes = ldul_be_p(at + 4);
+        p->extent.flags = ldul_be_p(at + 8);
         p->have_extent = true;
     } else {
         nbd_link_break(link, "server sent block status that was not asked for");
@@ -291,8 +291,8 @@ static bool coroutine_fn chunk_co_status(NbdLink *link, NbdPending *p, uint32_t 
         if (!link_co_fill(link, 8)) {
             return false;
         }
-        more.bytes = nbd_get32(link->rbuf + link->rpos);
-        more.flags = nbd_get32(link->rbuf + link->rpos + 4);
+        more.bytes = ldul_be_p(link->rbuf + link->rpos);
+        more.flags = ldul_be_p(link->rbuf + link->rpos + 4);
         link->rpos += 8;
         if (!more.bytes) {
             nbd_link_break(link, "server sent an extent of no length");
@@ -318,8 +318,8 @@ static bool coroutine_fn chunk_co_error(NbdLink *link, NbdPending *p, uint32_t l
     if (!link_co_fill(link, length)) {
         return false;
     }
-    error = nbd_get32(link->rbuf + link->rpos);
-    text = nbd_get16(link->rbuf + link->rpos + 4);
+    error = ldul_be_p(link->rbuf + link->rpos);
+    text = lduw_be_p(link->rbuf + link->rpos + 4);
     if (!error || text > length - NBD_CHUNK_ERROR_BYTES) {
         nbd_link_break(link, "server sent an inconsistent error");
         return false;
@@ -385,10 +385,10 @@ static bool coroutine_fn reply_co_chunk(NbdLink *link)
     if (!link_co_fill(link, NBD_CHUNK_BYTES)) {
         return false;
     }
-    flags = nbd_get16(link->rbuf + link->rpos + 4);
-    type = nbd_get16(link->rbuf + link->rpos + 6);
-    length = nbd_get32(link->rbuf + link->rpos + 16);
-    p = link_find(link, nbd_get64(link->rbuf + link->rpos + 8));
+    flags = lduw_be_p(link->rbuf + link->rpos + 4);
+    type = lduw_be_p(link->rbuf + link->rpos + 6);
+    length = ldul_be_p(link->rbuf + link->rpos + 16);
+    p = link_find(link, ldq_be_p(link->rbuf + link->rpos + 8));
     link->rpos += NBD_CHUNK_BYTES;
     if (!p || !chunk_co_take(link, p, flags, type, length)) {
         return false;
@@ -410,8 +410,8 @@ static bool coroutine_fn reply_co_simple(NbdLink *link)
     if (!link_co_fill(link, NBD_SIMPLE_REPLY_BYTES)) {
         return false;
     }
-    error = nbd_get32(link->rbuf + link->rpos + 4);
-    p = link_find(link, nbd_get64(link->rbuf + link->rpos + 8));
+    error = ldul_be_p(link->rbuf + link->rpos + 4);
+    p = link_find(link, ldq_be_p(link->rbuf + link->rpos + 8));
     link->rpos += NBD_SIMPLE_REPLY_BYTES;
     if (!p) {
         return false;
@@ -437,7 +437,7 @@ static bool coroutine_fn link_co_next(NbdLink *link)
     if (!link_co_fill(link, 4)) {
         return false;
     }
-    switch (nbd_get32(link->rbuf + link->rpos)) {
+    switch (ldul_be_p(link->rbuf + link->rpos)) {
     case NBD_SIMPLE_REPLY_MAGIC:
         return reply_co_simple(link);
     case NBD_CHUNK_MAGIC:

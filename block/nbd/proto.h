@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include "util/bswap.h"
 
 /* --- sizes and limits --- */
 
@@ -217,50 +218,6 @@ static inline int nbd_errno_from_wire(uint32_t err)
     }
 }
 
-/* --- big-endian access; any alignment --- */
-
-static inline void nbd_put16(void *p, uint16_t v)
-{
-    v = __builtin_bswap16(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void nbd_put32(void *p, uint32_t v)
-{
-    v = __builtin_bswap32(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void nbd_put64(void *p, uint64_t v)
-{
-    v = __builtin_bswap64(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline uint16_t nbd_get16(const void *p)
-{
-    uint16_t v;
-
-    memcpy(&v, p, sizeof(v));
-    return __builtin_bswap16(v);
-}
-
-static inline uint32_t nbd_get32(const void *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, sizeof(v));
-    return __builtin_bswap32(v);
-}
-
-static inline uint64_t nbd_get64(const void *p)
-{
-    uint64_t v;
-
-    memcpy(&v, p, sizeof(v));
-    return __builtin_bswap64(v);
-}
-
 /* --- messages taken apart and put together --- */
 
 typedef struct NbdRequest {
@@ -274,56 +231,56 @@ typedef struct NbdRequest {
 /* Fills buf (NBD_REQUEST_BYTES). */
 static inline void nbd_request_encode(uint8_t *buf, const NbdRequest *req)
 {
-    nbd_put32(buf, NBD_REQUEST_MAGIC);
-    nbd_put16(buf + 4, req->flags);
-    nbd_put16(buf + 6, req->command);
-    nbd_put64(buf + 8, req->cookie);
-    nbd_put64(buf + 16, req->offset);
-    nbd_put32(buf + 24, req->length);
+    stl_be_p(buf, NBD_REQUEST_MAGIC);
+    stw_be_p(buf + 4, req->flags);
+    stw_be_p(buf + 6, req->command);
+    stq_be_p(buf + 8, req->cookie);
+    stq_be_p(buf + 16, req->offset);
+    stl_be_p(buf + 24, req->length);
 }
 
 /* False when buf (NBD_REQUEST_BYTES) does not start with the magic. */
 static inline int nbd_request_decode(NbdRequest *req, const uint8_t *buf)
 {
-    req->flags = nbd_get16(buf + 4);
-    req->command = nbd_get16(buf + 6);
-    req->cookie = nbd_get64(buf + 8);
-    req->offset = nbd_get64(buf + 16);
-    req->length = nbd_get32(buf + 24);
-    return nbd_get32(buf) == NBD_REQUEST_MAGIC;
+    req->flags = lduw_be_p(buf + 4);
+    req->command = lduw_be_p(buf + 6);
+    req->cookie = ldq_be_p(buf + 8);
+    req->offset = ldq_be_p(buf + 16);
+    req->length = ldul_be_p(buf + 24);
+    return ldul_be_p(buf) == NBD_REQUEST_MAGIC;
 }
 
 static inline void nbd_simple_reply_encode(uint8_t *buf, uint64_t cookie, uint32_t error)
 {
-    nbd_put32(buf, NBD_SIMPLE_REPLY_MAGIC);
-    nbd_put32(buf + 4, error);
-    nbd_put64(buf + 8, cookie);
+    stl_be_p(buf, NBD_SIMPLE_REPLY_MAGIC);
+    stl_be_p(buf + 4, error);
+    stq_be_p(buf + 8, cookie);
 }
 
 static inline void nbd_chunk_encode(uint8_t *buf, uint16_t flags, uint16_t type, uint64_t cookie,
                                     uint32_t length)
 {
-    nbd_put32(buf, NBD_CHUNK_MAGIC);
-    nbd_put16(buf + 4, flags);
-    nbd_put16(buf + 6, type);
-    nbd_put64(buf + 8, cookie);
-    nbd_put32(buf + 16, length);
+    stl_be_p(buf, NBD_CHUNK_MAGIC);
+    stw_be_p(buf + 4, flags);
+    stw_be_p(buf + 6, type);
+    stq_be_p(buf + 8, cookie);
+    stl_be_p(buf + 16, length);
 }
 
 static inline void nbd_option_encode(uint8_t *buf, uint32_t option, uint32_t length)
 {
-    nbd_put64(buf, NBD_OPTS_MAGIC);
-    nbd_put32(buf + 8, option);
-    nbd_put32(buf + 12, length);
+    stq_be_p(buf, NBD_OPTS_MAGIC);
+    stl_be_p(buf + 8, option);
+    stl_be_p(buf + 12, length);
 }
 
 static inline void nbd_option_reply_encode(uint8_t *buf, uint32_t option, uint32_t type,
                                            uint32_t length)
 {
-    nbd_put64(buf, NBD_REP_MAGIC);
-    nbd_put32(buf + 8, option);
-    nbd_put32(buf + 12, type);
-    nbd_put32(buf + 16, length);
+    stq_be_p(buf, NBD_REP_MAGIC);
+    stl_be_p(buf + 8, option);
+    stl_be_p(buf + 12, type);
+    stl_be_p(buf + 16, length);
 }
 
 #endif

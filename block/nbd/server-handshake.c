@@ -69,7 +69,7 @@ static bool nbd_opt_get16(NbdOpt *opt, uint16_t *v)
     if (opt->end - opt->p < 2) {
         return false;
     }
-    *v = nbd_get16(opt->p);
+    *v = lduw_be_p(opt->p);
     opt->p += 2;
     return true;
 }
@@ -79,7 +79,7 @@ static bool nbd_opt_get32(NbdOpt *opt, uint32_t *v)
     if (opt->end - opt->p < 4) {
         return false;
     }
-    *v = nbd_get32(opt->p);
+    *v = ldul_be_p(opt->p);
     opt->p += 4;
     return true;
 }
@@ -125,7 +125,7 @@ static int coroutine_fn nbd_opt_co_list(NbdConn *conn, NbdOpt *opt, GError **err
         GByteArray *a = g_byte_array_new();
         uint8_t len[4];
 
-        nbd_put32(len, strlen(exp->name));
+        stl_be_p(len, strlen(exp->name));
         g_byte_array_append(a, len, sizeof(len));
         g_byte_array_append(a, (const uint8_t *)exp->name, strlen(exp->name));
         if (exp->description) {
@@ -168,8 +168,8 @@ static int coroutine_fn nbd_opt_co_export_name(NbdConn *conn, NbdOpt *opt, GErro
         error_setg(errp, "Client asked for unknown export '%s'", name);
         return -ENOENT;
     }
-    nbd_put64(answer, MAX(nbd_export_size(exp), 0));
-    nbd_put16(answer + 8, nbd_export_flags(exp, conn->structured));
+    stq_be_p(answer, MAX(nbd_export_size(exp), 0));
+    stw_be_p(answer + 8, nbd_export_flags(exp, conn->structured));
     ret = qio_channel_co_write_all(conn->ioc, answer,
                                    conn->no_zeroes ? NBD_EXPORT_NAME_BYTES : sizeof(answer), errp);
     if (ret < 0) {
@@ -187,7 +187,7 @@ static int coroutine_fn nbd_opt_co_info(NbdConn *conn, const NbdOpt *opt, uint16
 {
     g_autofree uint8_t *payload = g_malloc(2 + bytes);
 
-    nbd_put16(payload, info);
+    stw_be_p(payload, info);
     memcpy(payload + 2, data, bytes);
     return nbd_opt_co_reply(conn, opt, NBD_REP_INFO, payload, 2 + bytes, errp);
 }
@@ -204,9 +204,9 @@ static int coroutine_fn nbd_opt_co_info_sizes(NbdConn *conn, const NbdOpt *opt, 
     if (bs && bs->bl.opt_transfer > preferred && is_power_of_2(bs->bl.opt_transfer)) {
         preferred = MIN(bs->bl.opt_transfer, NBD_MAX_TRANSFER);
     }
-    nbd_put32(sizes, asked ? MIN(MAX(align, 1), 65536) : 1);
-    nbd_put32(sizes + 4, preferred);
-    nbd_put32(sizes + 8, NBD_MAX_TRANSFER);
+    stl_be_p(sizes, asked ? MIN(MAX(align, 1), 65536) : 1);
+    stl_be_p(sizes + 4, preferred);
+    stl_be_p(sizes + 8, NBD_MAX_TRANSFER);
     return nbd_opt_co_info(conn, opt, NBD_INFO_BLOCK_SIZE, sizes, sizeof(sizes), errp);
 }
 
@@ -227,8 +227,8 @@ static int coroutine_fn nbd_opt_co_send_info(NbdConn *conn, const NbdOpt *opt, N
         ret = nbd_opt_co_info_sizes(conn, opt, exp, asked & (1u << NBD_INFO_BLOCK_SIZE), errp);
     }
     if (ret >= 0) {
-        nbd_put64(export, MAX(nbd_export_size(exp), 0));
-        nbd_put16(export + 8, nbd_export_flags(exp, conn->structured));
+        stq_be_p(export, MAX(nbd_export_size(exp), 0));
+        stw_be_p(export + 8, nbd_export_flags(exp, conn->structured));
         ret = nbd_opt_co_info(conn, opt, NBD_INFO_EXPORT, export, sizeof(export), errp);
     }
     return ret < 0 ? ret : nbd_opt_co_ack(conn, opt, errp);
@@ -354,7 +354,7 @@ static int coroutine_fn nbd_opt_co_send_contexts(NbdConn *conn, const NbdOpt *op
         g_autofree uint8_t *payload = g_malloc(4 + len);
         int ret;
 
-        nbd_put32(payload, listing ? 0 : i);
+        stl_be_p(payload, listing ? 0 : i);
         memcpy(payload + 4, name, len);
         ret = nbd_opt_co_reply(conn, opt, NBD_REP_META_CONTEXT, payload, 4 + len, errp);
         if (ret < 0) {
@@ -500,10 +500,10 @@ static int coroutine_fn nbd_conn_co_option(NbdConn *conn, GError **errp)
     if (ret < 0) {
         return ret;
     }
-    opt.option = nbd_get32(head + 8);
-    opt.length = nbd_get32(head + 12);
+    opt.option = ldul_be_p(head + 8);
+    opt.length = ldul_be_p(head + 12);
     trace_nbd_server_option(conn->peer, opt.option, opt.length);
-    if (nbd_get64(head) != NBD_OPTS_MAGIC || opt.length > NBD_MAX_TRANSFER ||
+    if (ldq_be_p(head) != NBD_OPTS_MAGIC || opt.length > NBD_MAX_TRANSFER ||
         (!conn->fixed_newstyle && opt.option != NBD_OPT_EXPORT_NAME)) {
         error_setg(errp, "Client sent a malformed option");
         return -EINVAL;
@@ -532,9 +532,9 @@ int coroutine_fn nbd_conn_co_handshake(NbdConn *conn, GError **errp)
     uint32_t flags;
     int ret;
 
-    nbd_put64(greeting, NBD_INIT_MAGIC);
-    nbd_put64(greeting + 8, NBD_OPTS_MAGIC);
-    nbd_put16(greeting + 16, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+    stq_be_p(greeting, NBD_INIT_MAGIC);
+    stq_be_p(greeting + 8, NBD_OPTS_MAGIC);
+    stw_be_p(greeting + 16, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
     ret = qio_channel_co_write_all(conn->ioc, greeting, sizeof(greeting), errp);
     if (ret >= 0) {
         ret = qio_channel_co_read_all(conn->ioc, reply, sizeof(reply), errp);
@@ -542,7 +542,7 @@ int coroutine_fn nbd_conn_co_handshake(NbdConn *conn, GError **errp)
     if (ret < 0) {
         return ret;
     }
-    flags = nbd_get32(reply);
+    flags = ldul_be_p(reply);
     if (flags & ~(uint32_t)(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)) {
         error_setg(errp, "Client sent unknown flags 0x%" PRIx32, flags);
         return -EINVAL;

@@ -139,7 +139,7 @@ void nbd_req_add_data(NbdReq *req, uint32_t pos, uint32_t bytes, bool last)
 
         nbd_chunk_encode(p, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_OFFSET_DATA, req->wire.cookie,
                          NBD_CHUNK_DATA_BYTES + bytes);
-        nbd_put64(p + NBD_CHUNK_BYTES, req->wire.offset + pos);
+        stq_be_p(p + NBD_CHUNK_BYTES, req->wire.offset + pos);
     }
     nbd_req_add_bytes(req, req->buf + pos, bytes);
 }
@@ -150,8 +150,8 @@ void nbd_req_add_hole(NbdReq *req, uint32_t pos, uint32_t bytes, bool last)
 
     nbd_chunk_encode(p, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_OFFSET_HOLE, req->wire.cookie,
                      NBD_CHUNK_HOLE_BYTES);
-    nbd_put64(p + NBD_CHUNK_BYTES, req->wire.offset + pos);
-    nbd_put32(p + NBD_CHUNK_BYTES + 8, bytes);
+    stq_be_p(p + NBD_CHUNK_BYTES, req->wire.offset + pos);
+    stl_be_p(p + NBD_CHUNK_BYTES + 8, bytes);
 }
 
 void nbd_req_reply_done(NbdReq *req)
@@ -183,8 +183,8 @@ void nbd_req_reply_error(NbdReq *req, int err, const char *message)
 
         nbd_chunk_encode(p, NBD_REPLY_FLAG_DONE, NBD_REPLY_ERROR, req->wire.cookie,
                          NBD_CHUNK_ERROR_BYTES + len);
-        nbd_put32(p + NBD_CHUNK_BYTES, wire_err);
-        nbd_put16(p + NBD_CHUNK_BYTES + 4, len);
+        stl_be_p(p + NBD_CHUNK_BYTES, wire_err);
+        stw_be_p(p + NBD_CHUNK_BYTES + 4, len);
         memcpy(p + NBD_CHUNK_BYTES + NBD_CHUNK_ERROR_BYTES, message, len);
     }
     nbd_req_queue(req);

@@ -14,13 +14,13 @@ typedef struct ExtentList {
 static bool extent_list_add(ExtentList *list, uint64_t bytes, uint32_t flags)
 {
     if (list->n && list->flags == flags) {
-        nbd_put32(list->at - 8, nbd_get32(list->at - 8) + bytes);
+        stl_be_p(list->at - 8, ldul_be_p(list->at - 8) + bytes);
     } else {
         if (list->n == list->max) {
             return false;
         }
-        nbd_put32(list->at, bytes);
-        nbd_put32(list->at + 4, flags);
+        stl_be_p(list->at, bytes);
+        stl_be_p(list->at + 4, flags);
         list->at += 8;
         list->n++;
         list->flags = flags;
@@ -138,7 +138,7 @@ void coroutine_fn nbd_req_co_block_status(NbdReq *req)
         }
         nbd_chunk_encode(p, i == conn->contexts.n - 1 ? NBD_REPLY_FLAG_DONE : 0,
                          NBD_REPLY_BLOCK_STATUS, req->wire.cookie, 4 + list.n * 8);
-        nbd_put32(p + NBD_CHUNK_BYTES, i);
+        stl_be_p(p + NBD_CHUNK_BYTES, i);
         p = list.at;
     }
     nbd_req_add_bytes(req, req->buf, p - req->buf);

@@ -315,10 +315,9 @@ static void link_slice(BlockDriverState *bs, const Qcow2Alloc *alloc, uint8_t *s
         new = alloc->compressed
                   ? alloc->compressed_entry
                   : (alloc->host_offset + ((uint64_t)i << s->cluster_bits)) | QCOW2_OFLAG_COPIED;
-        qcow2_store64(p, new);
+        stq_be_p(p, new);
         if (s->has_subclusters) {
-            qcow2_store64(p + 8,
-                          alloc->compressed ? 0 : filled_bitmap(s, alloc, start, old, bitmap));
+            stq_be_p(p + 8, alloc->compressed ? 0 : filled_bitmap(s, alloc, start, old, bitmap));
         }
         if (!alloc->in_place) {
             qcow2_free_entry(bs, old, QCOW2_DISCARD_OTHER);

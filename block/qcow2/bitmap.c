@@ -66,12 +66,12 @@ static bool parse_entry(const BDRVQcow2State *s, const uint8_t *buf, uint64_t by
         error_setg(errp, "the bitmap directory ends inside an entry");
         return false;
     }
-    b.table_offset = qcow2_load64(p);
-    b.table_size = qcow2_load32(p + 8);
-    b.flags = qcow2_load32(p + 12);
+    b.table_offset = ldq_be_p(p);
+    b.table_size = ldul_be_p(p + 8);
+    b.flags = ldul_be_p(p + 12);
     b.granularity_bits = p[17];
-    name_bytes = qcow2_load16(p + 18);
-    extra_bytes = qcow2_load32(p + 20);
+    name_bytes = lduw_be_p(p + 18);
+    extra_bytes = ldul_be_p(p + 20);
     need = QCOW2_BITMAP_ENTRY_BYTES + (uint64_t)name_bytes + extra_bytes;
     if (p[16] != 1 || name_bytes == 0 || name_bytes > BDRV_BITMAP_NAME_MAX || need > left) {
         error_setg(errp, "the bitmap directory has an invalid entry");
@@ -141,13 +141,13 @@ uint8_t *qcow2_bitmaps_serialize(const GArray *bitmaps, uint64_t *bytes)
         gsize extra_bytes = 0;
         const void *extra = b->extra ? g_bytes_get_data(b->extra, &extra_bytes) : NULL;
 
-        qcow2_store64(p, b->table_offset);
-        qcow2_store32(p + 8, b->table_size);
-        qcow2_store32(p + 12, b->flags);
+        stq_be_p(p, b->table_offset);
+        stl_be_p(p + 8, b->table_size);
+        stl_be_p(p + 12, b->flags);
         p[16] = 1;
         p[17] = b->granularity_bits;
-        qcow2_store16(p + 18, strlen(b->name));
-        qcow2_store32(p + 20, extra_bytes);
+        stw_be_p(p + 18, strlen(b->name));
+        stl_be_p(p + 20, extra_bytes);
         if (extra_bytes) {
             memcpy(p + QCOW2_BITMAP_ENTRY_BYTES, extra, extra_bytes);
         }

@@ -376,7 +376,7 @@ static int coroutine_fn co_fix_copied_l2(const RefMap *map, uint64_t host, uint8
     for (unsigned i = 0; ret >= 0 && i < 1u << s->l2_bits; i++) {
         uint64_t entry = qcow2_l2_entry(s, table, i);
         if (fix_copied(map, &entry)) {
-            qcow2_store64(table + (size_t)i * s->l2_entry_bytes, entry);
+            stq_be_p(table + (size_t)i * s->l2_entry_bytes, entry);
             changed = true;
         }
     }

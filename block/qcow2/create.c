@@ -198,7 +198,7 @@ static int coroutine_fn co_write_tables(BlockBackend *blk, const Qcow2Header *h,
     }
     blocks = buf + l->table_clusters * l->cluster_size;
     for (uint64_t i = 0; i < l->blocks; i++) {
-        qcow2_store64(buf + i * 8, (1 + l->table_clusters + i) * l->cluster_size);
+        stq_be_p(buf + i * 8, (1 + l->table_clusters + i) * l->cluster_size);
     }
     for (uint64_t i = 0; i < l->total; i++) {
         qcow2_refcount_store(blocks, h->refcount_order, i, 1);

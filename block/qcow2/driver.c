@@ -9,10 +9,10 @@
 
 static int qcow2_probe(const uint8_t *buf, size_t bytes, const char *filename)
 {
-    if (bytes < QCOW2_V2_HEADER_BYTES || qcow2_load32(buf) != QCOW2_MAGIC) {
+    if (bytes < QCOW2_V2_HEADER_BYTES || ldul_be_p(buf) != QCOW2_MAGIC) {
         return 0;
     }
-    return qcow2_load32(buf + QCOW2_OFS_VERSION) >= 2 ? 100 : 0;
+    return ldul_be_p(buf + QCOW2_OFS_VERSION) >= 2 ? 100 : 0;
 }
 
 static int64_t coroutine_fn qcow2_co_getlength(BlockDriverState *bs)

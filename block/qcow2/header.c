@@ -58,16 +58,16 @@ static bool check_table(const Qcow2Header *h, uint64_t offset, uint64_t bytes, c
 
 static void load_fields(const uint8_t *buf, Qcow2Header *h)
 {
-    h->version = qcow2_load32(buf + QCOW2_OFS_VERSION);
-    h->cluster_bits = qcow2_load32(buf + QCOW2_OFS_CLUSTER_BITS);
-    h->size = qcow2_load64(buf + QCOW2_OFS_SIZE);
-    h->crypt_method = qcow2_load32(buf + QCOW2_OFS_CRYPT_METHOD);
-    h->l1_size = qcow2_load32(buf + QCOW2_OFS_L1_SIZE);
-    h->l1_table_offset = qcow2_load64(buf + QCOW2_OFS_L1_OFFSET);
-    h->refcount_table_offset = qcow2_load64(buf + QCOW2_OFS_REFTABLE_OFFSET);
-    h->refcount_table_clusters = qcow2_load32(buf + QCOW2_OFS_REFTABLE_CLUSTERS);
-    h->nb_snapshots = qcow2_load32(buf + QCOW2_OFS_NB_SNAPSHOTS);
-    h->snapshots_offset = qcow2_load64(buf + QCOW2_OFS_SNAPSHOTS_OFFSET);
+    h->version = ldul_be_p(buf + QCOW2_OFS_VERSION);
+    h->cluster_bits = ldul_be_p(buf + QCOW2_OFS_CLUSTER_BITS);
+    h->size = ldq_be_p(buf + QCOW2_OFS_SIZE);
+    h->crypt_method = ldul_be_p(buf + QCOW2_OFS_CRYPT_METHOD);
+    h->l1_size = ldul_be_p(buf + QCOW2_OFS_L1_SIZE);
+    h->l1_table_offset = ldq_be_p(buf + QCOW2_OFS_L1_OFFSET);
+    h->refcount_table_offset = ldq_be_p(buf + QCOW2_OFS_REFTABLE_OFFSET);
+    h->refcount_table_clusters = ldul_be_p(buf + QCOW2_OFS_REFTABLE_CLUSTERS);
+    h->nb_snapshots = ldul_be_p(buf + QCOW2_OFS_NB_SNAPSHOTS);
+    h->snapshots_offset = ldq_be_p(buf + QCOW2_OFS_SNAPSHOTS_OFFSET);
     h->refcount_order = 4;
     h->header_length = QCOW2_V2_HEADER_BYTES;
 }
@@ -78,11 +78,11 @@ static bool load_v3_fields(const uint8_t *buf, size_t len, Qcow2Header *h, GErro
         error_setg(errp, "qcow2 header too short");
         return false;
     }
-    h->incompatible_features = qcow2_load64(buf + QCOW2_OFS_INCOMPATIBLE);
-    h->compatible_features = qcow2_load64(buf + QCOW2_OFS_COMPATIBLE);
-    h->autoclear_features = qcow2_load64(buf + QCOW2_OFS_AUTOCLEAR);
-    h->refcount_order = qcow2_load32(buf + QCOW2_OFS_REFCOUNT_ORDER);
-    h->header_length = qcow2_load32(buf + QCOW2_OFS_HEADER_LENGTH);
+    h->incompatible_features = ldq_be_p(buf + QCOW2_OFS_INCOMPATIBLE);
+    h->compatible_features = ldq_be_p(buf + QCOW2_OFS_COMPATIBLE);
+    h->autoclear_features = ldq_be_p(buf + QCOW2_OFS_AUTOCLEAR);
+    h->refcount_order = ldul_be_p(buf + QCOW2_OFS_REFCOUNT_ORDER);
+    h->header_length = ldul_be_p(buf + QCOW2_OFS_HEADER_LENGTH);
     if (h->header_length < QCOW2_V3_MIN_HEADER_BYTES) {
         error_setg(errp, "qcow2 header too short");
         return false;
@@ -210,7 +210,7 @@ bool qcow2_header_parse_fixed(const uint8_t *buf, size_t len, Qcow2Header *h, GE
     g_auto(Qcow2Header) t = {0};
 
     memset(h, 0, sizeof(*h));
-    if (len < QCOW2_V2_HEADER_BYTES || qcow2_load32(buf) != QCOW2_MAGIC) {
+    if (len < QCOW2_V2_HEADER_BYTES || ldul_be_p(buf) != QCOW2_MAGIC) {
         error_setg(errp, "Image is not in qcow2 format");
         return false;
     }
@@ -269,10 +269,10 @@ static bool parse_bitmaps_ext(const uint8_t *data, uint32_t len, Qcow2Header *h,
     if (!(h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
         return true;
     }
-    h->nb_bitmaps = qcow2_load32(data);
-    h->bitmap_directory_size = qcow2_load64(data + 8);
-    h->bitmap_directory_offset = qcow2_load64(data + 16);
-    if (qcow2_load32(data + 4) != 0) {
+    h->nb_bitmaps = ldul_be_p(data);
+    h->bitmap_directory_size = ldq_be_p(data + 8);
+    h->bitmap_directory_offset = ldq_be_p(data + 16);
+    if (ldul_be_p(data + 4) != 0) {
         error_setg(errp, "bitmaps_ext: Reserved field is not zero");
         return false;
     }
@@ -348,8 +348,8 @@ static bool next_ext(const uint8_t *cluster, uint64_t *pos, uint64_t end, uint32
     if (*pos + EXT_HEADER_BYTES > end) {
         return false;
     }
-    *type = qcow2_load32(cluster + *pos);
-    *len = qcow2_load32(cluster + *pos + 4);
+    *type = ldul_be_p(cluster + *pos);
+    *len = ldul_be_p(cluster + *pos + 4);
     if (*type == QCOW2_EXT_END) {
         return false;
     }
@@ -364,8 +364,8 @@ static bool next_ext(const uint8_t *cluster, uint64_t *pos, uint64_t end, uint32
 bool qcow2_header_parse_extensions(const uint8_t *cluster, Qcow2Header *h, GError **errp)
 {
     uint64_t cluster_size = 1ULL << h->cluster_bits;
-    uint64_t backing_offset = qcow2_load64(cluster + QCOW2_OFS_BACKING_OFFSET);
-    uint32_t backing_size = qcow2_load32(cluster + QCOW2_OFS_BACKING_SIZE);
+    uint64_t backing_offset = ldq_be_p(cluster + QCOW2_OFS_BACKING_OFFSET);
+    uint32_t backing_size = ldul_be_p(cluster + QCOW2_OFS_BACKING_SIZE);
     uint64_t pos = h->header_length, end = cluster_size;
     uint32_t type, len;
     const uint8_t *data;
@@ -453,8 +453,8 @@ static uint8_t *writer_ext(Writer *w, uint32_t type, const void *data, size_t le
     if (!p) {
         return NULL;
     }
-    qcow2_store32(p, type);
-    qcow2_store32(p + 4, len);
+    stl_be_p(p, type);
+    stl_be_p(p + 4, len);
     if (data) {
         memcpy(p + EXT_HEADER_BYTES, data, len);
     }
@@ -489,33 +489,33 @@ static void write_bitmaps_ext(Writer *w, const Qcow2Header *h)
     }
     p = writer_ext(w, QCOW2_EXT_BITMAPS, NULL, BITMAPS_EXT_BYTES);
     if (p) {
-        qcow2_store32(p, h->nb_bitmaps);
-        qcow2_store64(p + 8, h->bitmap_directory_size);
-        qcow2_store64(p + 16, h->bitmap_directory_offset);
+        stl_be_p(p, h->nb_bitmaps);
+        stq_be_p(p + 8, h->bitmap_directory_size);
+        stq_be_p(p + 16, h->bitmap_directory_offset);
     }
 }
 
 static void store_fields(const Qcow2Header *h, uint8_t *buf, uint32_t header_length)
 {
-    qcow2_store32(buf + QCOW2_OFS_MAGIC, QCOW2_MAGIC);
-    qcow2_store32(buf + QCOW2_OFS_VERSION, h->version);
-    qcow2_store32(buf + QCOW2_OFS_CLUSTER_BITS, h->cluster_bits);
-    qcow2_store64(buf + QCOW2_OFS_SIZE, h->size);
-    qcow2_store32(buf + QCOW2_OFS_CRYPT_METHOD, h->crypt_method);
-    qcow2_store32(buf + QCOW2_OFS_L1_SIZE, h->l1_size);
-    qcow2_store64(buf + QCOW2_OFS_L1_OFFSET, h->l1_table_offset);
-    qcow2_store64(buf + QCOW2_OFS_REFTABLE_OFFSET, h->refcount_table_offset);
-    qcow2_store32(buf + QCOW2_OFS_REFTABLE_CLUSTERS, h->refcount_table_clusters);
-    qcow2_store32(buf + QCOW2_OFS_NB_SNAPSHOTS, h->nb_snapshots);
-    qcow2_store64(buf + QCOW2_OFS_SNAPSHOTS_OFFSET, h->snapshots_offset);
+    stl_be_p(buf + QCOW2_OFS_MAGIC, QCOW2_MAGIC);
+    stl_be_p(buf + QCOW2_OFS_VERSION, h->version);
+    stl_be_p(buf + QCOW2_OFS_CLUSTER_BITS, h->cluster_bits);
+    stq_be_p(buf + QCOW2_OFS_SIZE, h->size);
+    stl_be_p(buf + QCOW2_OFS_CRYPT_METHOD, h->crypt_method);
+    stl_be_p(buf + QCOW2_OFS_L1_SIZE, h->l1_size);
+    stq_be_p(buf + QCOW2_OFS_L1_OFFSET, h->l1_table_offset);
+    stq_be_p(buf + QCOW2_OFS_REFTABLE_OFFSET, h->refcount_table_offset);
+    stl_be_p(buf + QCOW2_OFS_REFTABLE_CLUSTERS, h->refcount_table_clusters);
+    stl_be_p(buf + QCOW2_OFS_NB_SNAPSHOTS, h->nb_snapshots);
+    stq_be_p(buf + QCOW2_OFS_SNAPSHOTS_OFFSET, h->snapshots_offset);
     if (h->version < 3) {
         return;
     }
-    qcow2_store64(buf + QCOW2_OFS_INCOMPATIBLE, h->incompatible_features);
-    qcow2_store64(buf + QCOW2_OFS_COMPATIBLE, h->compatible_features);
-    qcow2_store64(buf + QCOW2_OFS_AUTOCLEAR, h->autoclear_features);
-    qcow2_store32(buf + QCOW2_OFS_REFCOUNT_ORDER, h->refcount_order);
-    qcow2_store32(buf + QCOW2_OFS_HEADER_LENGTH, header_length);
+    stq_be_p(buf + QCOW2_OFS_INCOMPATIBLE, h->incompatible_features);
+    stq_be_p(buf + QCOW2_OFS_COMPATIBLE, h->compatible_features);
+    stq_be_p(buf + QCOW2_OFS_AUTOCLEAR, h->autoclear_features);
+    stl_be_p(buf + QCOW2_OFS_REFCOUNT_ORDER, h->refcount_order);
+    stl_be_p(buf + QCOW2_OFS_HEADER_LENGTH, header_length);
     buf[QCOW2_OFS_COMPRESSION_TYPE] = h->compression_type;
 }
 
@@ -551,8 +551,8 @@ static int serialize(const Qcow2Header *h, uint8_t *buf, bool feature_table)
         uint8_t *p = writer_take(&w, len);
         if (p) {
             memcpy(p, h->backing_file, len);
-            qcow2_store64(buf + QCOW2_OFS_BACKING_OFFSET, p - buf);
-            qcow2_store32(buf + QCOW2_OFS_BACKING_SIZE, len);
+            stq_be_p(buf + QCOW2_OFS_BACKING_OFFSET, p - buf);
+            stl_be_p(buf + QCOW2_OFS_BACKING_SIZE, len);
         }
     }
     return w.overflow ? -1 : (int)w.pos;

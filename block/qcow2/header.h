@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include "util/bswap.h"
 
 #define QCOW2_MAGIC 0x514649fbU /* "QFI" 0xfb */
 
@@ -140,44 +141,5 @@ char *qcow2_header_unknown_features(const uint8_t *cluster, const Qcow2Header *h
 /* Frees what it owns and zeroes it. */
 void qcow2_header_clear(Qcow2Header *h);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Qcow2Header, qcow2_header_clear)
-
-static inline uint64_t qcow2_load64(const void *p)
-{
-    uint64_t v;
-    memcpy(&v, p, 8);
-    return be64toh(v);
-}
-
-static inline uint32_t qcow2_load32(const void *p)
-{
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return be32toh(v);
-}
-
-static inline uint16_t qcow2_load16(const void *p)
-{
-    uint16_t v;
-    memcpy(&v, p, 2);
-    return be16toh(v);
-}
-
-static inline void qcow2_store64(void *p, uint64_t v)
-{
-    v = htobe64(v);
-    memcpy(p, &v, 8);
-}
-
-static inline void qcow2_store32(void *p, uint32_t v)
-{
-    v = htobe32(v);
-    memcpy(p, &v, 4);
-}
-
-static inline void qcow2_store16(void *p, uint16_t v)
-{
-    v = htobe16(v);
-    memcpy(p, &v, 2);
-}
 
 #endif

@@ -36,9 +36,9 @@ static int coroutine_fn co_write_features(BlockDriverState *bs)
     BDRVQcow2State *s = bs->opaque;
     uint8_t buf[24];
 
-    qcow2_store64(buf, s->header.incompatible_features);
-    qcow2_store64(buf + 8, s->header.compatible_features);
-    qcow2_store64(buf + 16, s->header.autoclear_features);
+    stq_be_p(buf, s->header.incompatible_features);
+    stq_be_p(buf + 8, s->header.compatible_features);
+    stq_be_p(buf + 16, s->header.autoclear_features);
     return bdrv_co_pwrite_sync(bs->file, QCOW2_OFS_INCOMPATIBLE, sizeof(buf), buf, 0);
 }
 

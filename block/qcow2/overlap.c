@@ -44,7 +44,7 @@ void coroutine_fn qcow2_co_signal_corruption(BlockDriverState *bs, bool fatal, i
         if (s->header.version >= 3) {
             uint8_t field[8];
             s->header.incompatible_features |= QCOW2_INCOMPAT_CORRUPT;
-            qcow2_store64(field, s->header.incompatible_features);
+            stq_be_p(field, s->header.incompatible_features);
             if (bdrv_co_pwrite_sync(bs->file, QCOW2_OFS_INCOMPATIBLE, sizeof(field), field, 0) <
                 0) {
                 error_report("qcow2: could not mark the image as corrupt");

@@ -284,7 +284,7 @@ static inline unsigned qcow2_slice_index(const BDRVQcow2State *s, uint64_t offse
 
 static inline uint64_t qcow2_l2_entry(const BDRVQcow2State *s, const uint8_t *slice, unsigned index)
 {
-    return qcow2_load64(slice + (size_t)index * s->l2_entry_bytes);
+    return ldq_be_p(slice + (size_t)index * s->l2_entry_bytes);
 }
 
 /*
@@ -294,7 +294,7 @@ static inline uint64_t qcow2_l2_entry(const BDRVQcow2State *s, const uint8_t *sl
 static inline uint64_t qcow2_l2_bitmap(const BDRVQcow2State *s, const uint8_t *slice,
                                        unsigned index)
 {
-    return s->has_subclusters ? qcow2_load64(slice + (size_t)index * 16 + 8) : 0;
+    return s->has_subclusters ? ldq_be_p(slice + (size_t)index * 16 + 8) : 0;
 }
 
 /* A standard entry that has a host cluster, in use or reserved. */

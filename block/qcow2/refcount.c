@@ -23,11 +23,11 @@ uint64_t qcow2_refcount_load(const uint8_t *block, unsigned order, uint64_t inde
     case 3:
         return block[index];
     case 4:
-        return qcow2_load16(block + index * 2);
+        return lduw_be_p(block + index * 2);
     case 5:
-        return qcow2_load32(block + index * 4);
+        return ldul_be_p(block + index * 4);
     default:
-        return qcow2_load64(block + index * 8);
+        return ldq_be_p(block + index * 8);
     }
 }
 
@@ -46,13 +46,13 @@ void qcow2_refcount_store(uint8_t *block, unsigned order, uint64_t index, uint64
         block[index] = value;
         break;
     case 4:
-        qcow2_store16(block + index * 2, value);
+        stw_be_p(block + index * 2, value);
         break;
     case 5:
-        qcow2_store32(block + index * 4, value);
+        stl_be_p(block + index * 4, value);
         break;
     default:
-        qcow2_store64(block + index * 8, value);
+        stq_be_p(block + index * 8, value);
     }
 }
 
@@ -254,7 +254,7 @@ static int coroutine_fn co_grow_reftable(BlockDriverState *bs, uint64_t min_entr
         qcow2_refcount_store(buf, s->header.refcount_order, i, 1);
     }
     for (uint64_t i = 0; i < new_size; i++) {
-        qcow2_store64(buf + (blocks << s->cluster_bits) + i * 8, table[i]);
+        stq_be_p(buf + (blocks << s->cluster_bits) + i * 8, table[i]);
     }
     BLKDBG_CO_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE_TABLE);
     ret =

@@ -60,12 +60,12 @@ static bool coroutine_fn co_load_one(BlockDriverState *bs, uint64_t *pos, guint 
         error_setg_errno(errp, -ret, "Could not read snapshots");
         return false;
     }
-    sn.l1_table_offset = qcow2_load64(fixed);
-    sn.l1_size = qcow2_load32(fixed + 8);
-    id_bytes = qcow2_load16(fixed + 12);
-    name_bytes = qcow2_load16(fixed + 14);
-    sn.vm_state_size = qcow2_load32(fixed + 32);
-    extra_bytes = qcow2_load32(fixed + 36);
+    sn.l1_table_offset = ldq_be_p(fixed);
+    sn.l1_size = ldul_be_p(fixed + 8);
+    id_bytes = lduw_be_p(fixed + 12);
+    name_bytes = lduw_be_p(fixed + 14);
+    sn.vm_state_size = ldul_be_p(fixed + 32);
+    extra_bytes = ldul_be_p(fixed + 36);
     if (extra_bytes > SNAPSHOT_MAX_EXTRA) {
         error_setg(errp, "Too much extra metadata in snapshot table entry %u", i);
         return false;
@@ -80,8 +80,8 @@ static bool coroutine_fn co_load_one(BlockDriverState *bs, uint64_t *pos, guint 
     if (ret >= 0) {
         ret = bdrv_co_pread(bs->file, *pos + extra_bytes + id_bytes, name_bytes, sn.name, 0);
     }
-    sn.vm_state_size = extra_bytes >= 8 ? qcow2_load64(extra) : sn.vm_state_size;
-    sn.disk_size = extra_bytes >= 16 ? qcow2_load64(extra + 8) : s->header.size;
+    sn.vm_state_size = extra_bytes >= 8 ? ldq_be_p(extra) : sn.vm_state_size;
+    sn.disk_size = extra_bytes >= 16 ? ldq_be_p(extra + 8) : s->header.size;
     g_array_append_val(s->snapshots, sn);
     *pos += ((uint64_t)extra_bytes + id_bytes + name_bytes + 7) & ~7ULL;
     if (ret < 0) {

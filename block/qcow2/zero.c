@@ -103,9 +103,9 @@ static int coroutine_fn co_zero_slice(BlockDriverState *bs, uint64_t *offset, ui
             continue;
         }
         p = qcow2_cache_writable(s->l2_cache, l2) + (size_t)index * s->l2_entry_bytes;
-        qcow2_store64(p, new);
+        stq_be_p(p, new);
         if (s->has_subclusters) {
-            qcow2_store64(p + 8, bitmap);
+            stq_be_p(p + 8, bitmap);
         }
         if ((old & QCOW2_OFLAG_COMPRESSED) || ((old ^ new) & QCOW2_OFFSET_MASK)) {
             qcow2_free_entry(bs, old, reason);
@@ -192,8 +192,8 @@ static int coroutine_fn co_zero_subclusters(BlockDriverState *bs, const ZeroRang
         if (qcow2_l2_entry(s, l2->data, index) & QCOW2_OFLAG_COMPRESSED) {
             ret = -ENOTSUP;
         } else if ((bitmap & mask) || (~bitmap & mask << 32)) {
-            qcow2_store64(qcow2_cache_writable(s->l2_cache, l2) + (size_t)index * 16 + 8,
-                          (bitmap & ~mask) | mask << 32);
+            stq_be_p(qcow2_cache_writable(s->l2_cache, l2) + (size_t)index * 16 + 8,
+                     (bitmap & ~mask) | mask << 32);
         }
         qcow2_cache_put(s->l2_cache, l2);
     }

@@ -236,8 +236,8 @@ static char *open_options(const Run *run, bool data_file)
 static BlockDriverState *coroutine_fn open_image(const Run *run, int flags)
 {
     const uint8_t *header = disks[DISK_IMAGE].bytes;
-    bool data_file = qcow2_load32(header + QCOW2_OFS_VERSION) >= 3 &&
-                     (qcow2_load64(header + QCOW2_OFS_INCOMPATIBLE) & QCOW2_INCOMPAT_DATA_FILE);
+    bool data_file = ldul_be_p(header + QCOW2_OFS_VERSION) >= 3 &&
+                     (ldq_be_p(header + QCOW2_OFS_INCOMPATIBLE) & QCOW2_INCOMPAT_DATA_FILE);
     g_autofree char *json = open_options(run, data_file);
     json_object *obj = json_tokener_parse(json);
     g_autoptr(BlockdevOptions) options = BlockdevOptions_from_json(obj, QAPI_DECODE_JSON, NULL);
@@ -452,7 +452,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return -1;
     }
     run.config = data[0];
-    run.seed = noise = qcow2_load32(data + 4);
+    run.seed = noise = ldul_be_p(data + 4);
     requests = 0;
     fail_interval = data[2] < 128 ? 0 : data[2] - 120;
     lay_out_disks(data + CONFIG_BYTES, size - CONFIG_BYTES, 9 + data[1] % 13);

@@ -135,7 +135,7 @@ static void test_hostile_headers(void)
 
         sample(&h);
         g_assert_cmpint(qcow2_header_serialize(&h, cluster, &err), >, 0);
-        qcow2_store64(field, hostile[i].value);
+        stq_be_p(field, hostile[i].value);
         memcpy(cluster + hostile[i].offset, field + 8 - hostile[i].bytes, hostile[i].bytes);
         if (parse(cluster, &back, &err) || !err) {
             g_error("accepted: field at %d = %#" G_GINT64_MODIFIER "x", hostile[i].offset,
@@ -153,7 +153,7 @@ static void test_unknown_features_are_named(void)
 
     sample(&h);
     g_assert_cmpint(qcow2_header_serialize(&h, cluster, &err), >, 0);
-    qcow2_store64(cluster + QCOW2_OFS_INCOMPATIBLE, 1 << 9 | 1 << 10);
+    stq_be_p(cluster + QCOW2_OFS_INCOMPATIBLE, 1 << 9 | 1 << 10);
     /* The name of the first feature becomes that of bit 9. */
     cluster[QCOW2_V3_HEADER_BYTES + 8 + 1] = 9;
     memcpy(cluster + QCOW2_V3_HEADER_BYTES + 8 + 2, "time travel", 12);
