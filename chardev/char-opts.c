@@ -187,6 +187,36 @@ static const struct {
     {CHARDEV_BACKEND_KIND_STDIO, parse_stdio},
 };
 
+/* Options that QEMU's chardevs have and these have not: off is what they are, on is refused. */
+static bool refuse_absent(QemuOpts *opts, GError **errp)
+{
+    static const struct {
+        const char *key, *why;
+    } absent[] = {
+        {"mux", "a character device has one user; give each monitor one of its own"},
+        {"telnet", "connect with a program that does not speak telnet, such as socat or nc"},
+        {"tn3270", "there are no 3270 terminals"},
+        {"websocket", "connect without WebSocket framing"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(absent); i++) {
+        bool has, value = false;
+
+        if (!qemu_opts_get_bool(opts, absent[i].key, &has, &value, errp)) {
+            return false;
+        }
+        if (value) {
+            error_setg(errp, "'%s' is not supported: %s", absent[i].key, absent[i].why);
+            return false;
+        }
+    }
+    if (qemu_opts_get(opts, "tls-creds")) {
+        error_setg(errp, "'tls-creds' is not supported: use a unix socket, and a tunnel outside");
+        return false;
+    }
+    return true;
+}
+
 static ChardevBackend *parse_opts(QemuOpts *opts, GError **errp)
 {
     const char *name = qemu_opts_get(opts, "backend");
@@ -202,7 +232,8 @@ static ChardevBackend *parse_opts(QemuOpts *opts, GError **errp)
         }
         backend = g_new0(ChardevBackend, 1);
         backend->type = parsers[i].kind;
-        if (!parsers[i].parse(opts, backend, errp) || !qemu_opts_check_known(opts, errp)) {
+        if (!refuse_absent(opts, errp) || !parsers[i].parse(opts, backend, errp) ||
+            !qemu_opts_check_known(opts, errp)) {
             qapi_free_ChardevBackend(backend);
             return NULL;
         }
@@ -278,6 +309,14 @@ ChardevBackend *chardev_parse_short(const char *text, GError **errp)
         if (!form) {
             return NULL;
         }
+    }
+    if (!form && g_str_has_prefix(text, "mon:")) {
+        error_setg(errp, "'mon:' is not supported: a character device has one user");
+        return NULL;
+    }
+    if (!form && g_str_has_prefix(text, "telnet:")) {
+        error_setg(errp, "'telnet:' is not supported: use 'tcp:'");
+        return NULL;
     }
     if (!form) {
         error_setg(errp, "'%s' is not a valid char driver", text);

@@ -276,3 +276,26 @@ def test_chardev_in_use_stays_what_it_is(vm):
     with pytest.raises(ferry.QMPError, match="Chardev 'nope' does not exist"):
         vm.cmd('chardev-change', id='nope', backend={'type': 'null', 'data': {}})
     assert vm.cmd('query-status')
+
+
+@pytest.mark.parametrize('option, word', [
+    ('socket,id=c,path=/nonexistent/x,telnet=on', "'telnet' is not supported"),
+    ('socket,id=c,path=/nonexistent/x,websocket=on', "'websocket' is not supported"),
+    ('socket,id=c,path=/nonexistent/x,tls-creds=t', "'tls-creds' is not supported"),
+    ('stdio,id=c,mux=on', "'mux' is not supported"),
+    ('null,id=c,mux=maybe', "Parameter 'mux' expects"),
+])
+def test_absent_options_are_refused_and_not_ignored(vmm, option, word):
+    with pytest.raises(RuntimeError, match=word):
+        vmm('-chardev', option)
+
+
+@pytest.mark.parametrize('form', ['mon:stdio', 'telnet:127.0.0.1:0,server=on,wait=off'])
+def test_absent_short_forms_are_refused(vmm, form):
+    with pytest.raises(RuntimeError, match=f"'{form.split(':')[0]}:' is not supported"):
+        vmm('-monitor', form)
+
+
+def test_absent_options_may_be_off(vmm, work):
+    vm = vmm('-chardev', f'socket,id=c,path={work}/c,server=on,wait=off,telnet=off,websocket=off,tn3270=off,mux=off')
+    assert 'c' in [c['label'] for c in vm.cmd('query-chardev')]
