@@ -25,7 +25,7 @@ ssize_t qemu_file_readv(QEMUFile *f, const struct iovec *iov, size_t niov, bool 
         size_t size;
         const uint8_t *data = g_bytes_get_data(f->source, &size);
 
-        len = iov_from_buf(iov, niov, 0, data + f->source_pos, size - f->source_pos);
+        len = size > 0 ? iov_from_buf(iov, niov, 0, data + f->source_pos, size - f->source_pos) : 0;
         f->source_pos += len;
     } else {
         /* the stream says itself where it ends: a TLS peer need not */
@@ -139,7 +139,7 @@ int qemu_get_buffer(QEMUFile *f, void *buf, size_t size)
 {
     size_t n;
 
-    if (qemu_file_failed(f)) {
+    if (size == 0 || qemu_file_failed(f)) {
         return qemu_file_get_error(f);
     }
     n = qemu_file_take(f, buf, size);
@@ -175,7 +175,9 @@ int qemu_get_buffer_vec(QEMUFile *f, const struct iovec *iov, size_t niov)
         return qemu_file_get_error(f);
     }
     while (niov > 0 && qemu_file_buffered(f) > 0) {
-        skip += qemu_file_take(f, (char *)iov->iov_base + skip, iov->iov_len - skip);
+        if (iov->iov_len > 0) {
+            skip += qemu_file_take(f, (char *)iov->iov_base + skip, iov->iov_len - skip);
+        }
         if (skip == iov->iov_len) {
             iov++;
             niov--;
@@ -288,6 +290,9 @@ bool qemu_file_unread(QEMUFile *f, const void *data, size_t size)
         memmove(f->buf + f->buf_size - buffered, f->buf + f->buf_pos, buffered);
         f->buf_pos = f->buf_size - buffered;
         f->buf_end = f->buf_size;
+    }
+    if (size == 0) {
+        return true;
     }
     f->buf_pos -= size;
     memcpy(f->buf + f->buf_pos, data, size);
