@@ -119,12 +119,11 @@ static const VMStateDescription vmstate_rich_node = {
     .name = "rich-node",
     .version_id = 1,
     .minimum_version_id = 1,
-    .fields =
-        (const VMStateField[]){
-            VMSTATE_UINT8(kind, RichNode), VMSTATE_UINT32(value, RichNode),
-            VMSTATE_UINT8(text_len, RichNode),
-            VMS_VBUFFER(text, RichNode, 0, NULL, text_len, 1, VMS_AT_MOST(200), VMS_ALLOC),
-            VMSTATE_END_OF_LIST()},
+    .fields = (const VMStateField[]){VMSTATE_UINT8(kind, RichNode), VMSTATE_UINT32(value, RichNode),
+                                     VMSTATE_UINT8(text_len, RichNode),
+                                     VMS_VBUFFER(text, RichNode, 0, NULL, text_len, 1,
+                                                 VMS_AT_MOST(200), VMS_ALLOC),
+                                     VMSTATE_END_OF_LIST()},
 };
 
 static const VMStateDescription vmstate_rich_key = {
@@ -262,8 +261,7 @@ const VMStateDescription vmstate_rich = {
             VMSTATE_UINT32(list_num, RichState),
             VMSTATE_STRUCT_VARRAY_ALLOC(list, RichState, list_num, VMS_AT_MOST(20), 0,
                                         vmstate_rich_part, RichPart),
-            VMSTATE_ARRAY_OF_POINTER_TO_STRUCT(slots, RichState, 3, 0, vmstate_rich_part,
-                                               RichPart),
+            VMSTATE_ARRAY_OF_POINTER_TO_STRUCT(slots, RichState, 3, 0, vmstate_rich_part, RichPart),
             VMSTATE_ARRAY_OF_POINTER_TO_STRUCT_ALLOC(made, RichState, 2, 0, vmstate_rich_part,
                                                      RichPart),
             VMSTATE_STRUCT_ALLOC(pointee, RichState, 0, vmstate_rich_part, RichPart),
@@ -309,8 +307,7 @@ RichState *rich_new(void)
     s->bitmap = g_new0(uint64_t, (RICH_BITS + 63) / 64);
     TAILQ_INIT(&s->tail);
     LIST_INIT(&s->chain);
-    s->by_key =
-        g_tree_new_full(rich_compare_keys, NULL, g_free, (GDestroyNotify)rich_free_text);
+    s->by_key = g_tree_new_full(rich_compare_keys, NULL, g_free, (GDestroyNotify)rich_free_text);
     s->by_number =
         g_tree_new_full(rich_compare_numbers, NULL, NULL, (GDestroyNotify)rich_free_text);
     return s;
@@ -444,15 +441,13 @@ void rich_check(const RichState *s)
     g_assert_cmpint(s->must_match, ==, 42);
     g_assert_cmpint(s->heap_room, ==, 5);
     g_assert_null(s->slots[1]);
-    TAILQ_FOREACH(node, &s->tail, next)
-    {
+    TAILQ_FOREACH(node, &s->tail, next) {
         g_assert_true(node->next.tqe_prev == back);
         back = &node->next.tqe_next;
     }
     g_assert_true(s->tail.tqh_last == back);
     back = &s->chain.lh_first;
-    LIST_FOREACH(node, &s->chain, link)
-    {
+    LIST_FOREACH(node, &s->chain, link) {
         g_assert_true(node->link.le_prev == back);
         back = &node->link.le_next;
     }
