@@ -73,7 +73,6 @@ AioContext *aio_context_new(AioBackend backend, GError **errp)
     }
     ctx = g_new0(AioContext, 1);
     ctx->refs = 1;
-    timer_list_init(&ctx->timers);
     ctx->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (ctx->wake_fd < 0) {
         error_setg_errno(errp, errno, "Could not create the event descriptor of an event loop");
@@ -85,6 +84,7 @@ AioContext *aio_context_new(AioBackend backend, GError **errp)
         g_free(ctx);
         return NULL;
     }
+    timer_list_init(&ctx->timers);
     return ctx;
 }
 

@@ -80,9 +80,15 @@ QEMUBH *aio_bh_new(AioContext *ctx, QEMUBHFunc *cb, void *opaque); /* any thread
  * Runs the callback once at the next turn, however often it was scheduled before that. Any thread.
  */
 void qemu_bh_schedule(QEMUBH *bh);
-/* Takes back a schedule that has not run. */
+/*
+ * Takes back a schedule that has not run. Any thread; one other than ctx's may find that the call has
+ * begun already.
+ */
 void qemu_bh_cancel(QEMUBH *bh);
-/* Never runs again; freed by the loop. Any thread. */
+/*
+ * Never runs again; freed by the loop. Any thread; one other than ctx's may find that a last call has
+ * begun already.
+ */
 void qemu_bh_delete(QEMUBH *bh);
 /* Runs cb(opaque) once in ctx's thread. Any thread. */
 void aio_bh_schedule_oneshot(AioContext *ctx, QEMUBHFunc *cb, void *opaque);

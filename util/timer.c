@@ -12,10 +12,13 @@ enum {
 };
 
 struct QEMUTimer {
+    /* Constant. */
     AioContext *ctx;
     QEMUClockType type;
     QEMUTimerCB *cb;
     void *opaque;
+
+    /* Under the lock of ctx->timers. */
     int64_t expire_ns;
     uint64_t sequence;
     int index; /* in the heap, or TIMER_* */
@@ -133,6 +136,7 @@ static void heap_remove(TimerHeap *heap, QEMUTimer *timer)
 
 void timer_list_init(TimerList *list)
 {
+    pthread_mutex_init(&list->lock, NULL);
     TAILQ_INIT(&list->firing);
 }
 
@@ -142,20 +146,32 @@ void timer_list_destroy(TimerList *list)
         g_assert(!list->heaps[type].size);
         g_free(list->heaps[type].timers);
     }
+    pthread_mutex_destroy(&list->lock);
 }
 
-int64_t timer_list_timeout_ns(const TimerList *list)
+/* When the first timer of a clock expires; -1: it has none. */
+static int64_t first_expire_ns(TimerList *list, QEMUClockType type)
+{
+    const TimerHeap *heap = &list->heaps[type];
+    int64_t expire_ns;
+
+    pthread_mutex_lock(&list->lock);
+    expire_ns = heap->size ? heap->timers[0]->expire_ns : -1;
+    pthread_mutex_unlock(&list->lock);
+    return expire_ns;
+}
+
+int64_t timer_list_timeout_ns(TimerList *list)
 {
     int64_t timeout_ns = -1;
 
     for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
-        const TimerHeap *heap = &list->heaps[type];
-        int64_t expire_ns, now_ns, left_ns;
+        int64_t expire_ns = first_expire_ns(list, type);
+        int64_t now_ns, left_ns;
 
-        if (!heap->size) {
+        if (expire_ns < 0) {
             continue;
         }
-        expire_ns = heap->timers[0]->expire_ns;
         now_ns = qemu_clock_get_ns(type);
         left_ns = expire_ns > now_ns ? expire_ns - now_ns : 0;
         if (left_ns && !clock_running(type)) {
@@ -166,12 +182,28 @@ int64_t timer_list_timeout_ns(const TimerList *list)
     return timeout_ns;
 }
 
-/* Takes what is due on one clock. */
+/* Takes timer out of where it is, if it is anywhere. The list is locked. */
+static void disarm(TimerList *list, QEMUTimer *timer)
+{
+    if (timer->index == TIMER_FIRING) {
+        TAILQ_REMOVE(&list->firing, timer, link);
+        timer->index = TIMER_IDLE;
+    } else if (timer->index != TIMER_IDLE) {
+        heap_remove(&list->heaps[timer->type], timer);
+    }
+}
+
+/* Moves what is due on one clock to list->firing. */
 static void collect_due(TimerList *list, QEMUClockType type)
 {
     TimerHeap *heap = &list->heaps[type];
-    int64_t now_ns = heap->size ? qemu_clock_get_ns(type) : 0;
+    int64_t now_ns;
 
+    if (first_expire_ns(list, type) < 0) {
+        return;
+    }
+    now_ns = qemu_clock_get_ns(type);
+    pthread_mutex_lock(&list->lock);
     while (heap->size && heap->timers[0]->expire_ns <= now_ns) {
         QEMUTimer *timer = heap->timers[0];
 
@@ -179,17 +211,36 @@ static void collect_due(TimerList *list, QEMUClockType type)
         timer->index = TIMER_FIRING;
         TAILQ_INSERT_TAIL(&list->firing, timer, link);
     }
+    pthread_mutex_unlock(&list->lock);
+}
+
+/* Calls the first callback of list->firing; false when there is none. */
+static bool fire_one(TimerList *list)
+{
+    QEMUTimerCB *cb;
+    QEMUTimer *timer;
+    void *opaque;
+
+    pthread_mutex_lock(&list->lock);
+    timer = TAILQ_FIRST(&list->firing);
+    if (!timer) {
+        pthread_mutex_unlock(&list->lock);
+        return false;
+    }
+    disarm(list, timer);
+    cb = timer->cb;
+    opaque = timer->opaque;
+    pthread_mutex_unlock(&list->lock);
+    cb(opaque); /* which may free the timer */
+    return true;
 }
 
 static bool fire(TimerList *list)
 {
-    QEMUTimer *timer;
     bool progress = false;
 
-    while ((timer = TAILQ_FIRST(&list->firing))) {
-        timer_del(timer);
+    while (fire_one(list)) {
         progress = true;
-        timer->cb(timer->opaque); /* which may free the timer */
     }
     return progress;
 }
@@ -202,11 +253,9 @@ bool timer_list_run(TimerList *list)
     return fire(list);
 }
 
-int64_t aio_timer_deadline_ns(const AioContext *ctx, QEMUClockType type)
+int64_t aio_timer_deadline_ns(AioContext *ctx, QEMUClockType type)
 {
-    const TimerHeap *heap = &ctx->timers.heaps[type];
-
-    return heap->size ? heap->timers[0]->expire_ns : -1;
+    return first_expire_ns(&ctx->timers, type);
 }
 
 bool aio_timer_run(AioContext *ctx, QEMUClockType type)
@@ -245,39 +294,51 @@ void timer_free(QEMUTimer *timer)
 
 void timer_mod_ns(QEMUTimer *timer, int64_t expire_ns)
 {
-    TimerList *list = &timer->ctx->timers;
+    AioContext *ctx = timer->ctx;
+    TimerList *list = &ctx->timers;
+    bool notify;
 
-    timer_del(timer);
-    g_assert(aio_context_in_own_thread(timer->ctx));
+    pthread_mutex_lock(&list->lock);
+    disarm(list, timer);
     timer->expire_ns = MAX(expire_ns, 0);
     timer->sequence = list->next_sequence++;
     heap_insert(&list->heaps[timer->type], timer);
+    /* A loop that waits for a later time, or for ever, has to look again. */
+    notify = timer->index == 0 && !aio_context_in_own_thread(ctx);
+    if (notify) {
+        /* Once unlocked, the timer may fire and drop what protected ctx from being freed. */
+        aio_context_ref(ctx);
+    }
+    pthread_mutex_unlock(&list->lock);
+    if (notify) {
+        aio_notify(ctx);
+        aio_context_unref(ctx);
+    }
 }
 
 void timer_del(QEMUTimer *timer)
 {
     TimerList *list = &timer->ctx->timers;
 
-    if (timer->index == TIMER_IDLE) {
-        return;
-    }
-    g_assert(aio_context_in_own_thread(timer->ctx));
-    if (timer->index == TIMER_FIRING) {
-        TAILQ_REMOVE(&list->firing, timer, link);
-        timer->index = TIMER_IDLE;
-    } else {
-        heap_remove(&list->heaps[timer->type], timer);
-    }
+    pthread_mutex_lock(&list->lock);
+    disarm(list, timer);
+    pthread_mutex_unlock(&list->lock);
 }
 
 bool timer_pending(const QEMUTimer *timer)
 {
-    return timer->index != TIMER_IDLE;
+    return timer_expire_ns(timer) >= 0;
 }
 
 int64_t timer_expire_ns(const QEMUTimer *timer)
 {
-    return timer_pending(timer) ? timer->expire_ns : -1;
+    TimerList *list = &timer->ctx->timers;
+    int64_t expire_ns;
+
+    pthread_mutex_lock(&list->lock);
+    expire_ns = timer->index == TIMER_IDLE ? -1 : timer->expire_ns;
+    pthread_mutex_unlock(&list->lock);
+    return expire_ns;
 }
 
 static void co_sleep_expired(void *opaque)

@@ -2,8 +2,9 @@
 /*
  * Clocks and timers. Times are nanoseconds in int64_t.
  *
- * A timer belongs to one AioContext and its callback runs in that context's thread. All timer
- * functions are called in that thread.
+ * A timer belongs to one AioContext and its callback runs in that context's thread. Timers are made,
+ * armed, disarmed and asked from any thread; only freeing one is for those that no callback of it can
+ * surprise (below).
  */
 #ifndef FERRY_UTIL_TIMER_H
 #define FERRY_UTIL_TIMER_H
@@ -29,18 +30,26 @@ typedef struct AioContext AioContext;
 typedef struct QEMUTimer QEMUTimer;
 typedef void QEMUTimerCB(void *opaque);
 
-/* Makes a timer that is not armed. */
+/* Makes a timer that is not armed. ctx lives longer than the timer. Any thread. */
 QEMUTimer *aio_timer_new(AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb, void *opaque);
-/* Disarms and frees; NULL is allowed. */
+/*
+ * Disarms and frees; NULL is allowed. In ctx's thread, or under a lock that ctx's thread holds while it
+ * calls callbacks (the big lock, for the main context): elsewhere the callback may be running.
+ */
 void timer_free(QEMUTimer *timer);
 /*
  * Arms (or re-arms) for the time expire_ns of its clock; past times fire at the next turn of the
- * loop.
+ * loop. Any thread; who arms last decides.
  */
 void timer_mod_ns(QEMUTimer *timer, int64_t expire_ns);
+/*
+ * Disarms. Any thread. In ctx's thread the callback is not called after this; another thread may find
+ * that a call has begun already, and does not wait for it.
+ */
 void timer_del(QEMUTimer *timer);
+/* Any thread; where others may arm it or where it may fire, the answer is only a hint. */
 bool timer_pending(const QEMUTimer *timer);
-/* When it fires, in ns of its clock; -1 when not armed. */
+/* When it fires, in ns of its clock; -1 when not armed. Any thread, as above. */
 int64_t timer_expire_ns(const QEMUTimer *timer);
 
 /*
@@ -65,9 +74,9 @@ void qemu_clock_notify(AioContext *ctx);
 
 /*
  * Who steps the virtual clock goes from deadline to deadline. When the first armed timer of that clock in ctx
- * fires, in ns of the clock; -1: none is armed. In ctx's thread.
+ * fires, in ns of the clock; -1: none is armed. Any thread.
  */
-int64_t aio_timer_deadline_ns(const AioContext *ctx, QEMUClockType type);
+int64_t aio_timer_deadline_ns(AioContext *ctx, QEMUClockType type);
 /* Fires those that are due, by their times; true when there were any. In ctx's thread. */
 bool aio_timer_run(AioContext *ctx, QEMUClockType type);
 

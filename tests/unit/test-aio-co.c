@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Coroutines and the event loop, over each of its back ends: sleeping, waking, idle stacks. */
+#include <string.h>
+#include "tests/unit/aio-fixture.h"
+
+typedef struct Sleeper {
+    QemuCoSleep sleep;
+    bool done;
+} Sleeper;
+
+static void coroutine_fn sleeper_co_entry(void *opaque)
+{
+    Sleeper *s = opaque;
+
+    qemu_co_sleep_ns_wakeable(&s->sleep, QEMU_CLOCK_REALTIME, 3600 * NANOSECONDS_PER_SECOND);
+    s->done = true;
+}
+
+static void test_co_sleep_cut_short(Fixture *f, gconstpointer data)
+{
+    Sleeper s = {0};
+
+    qemu_co_sleep_wake(&s.sleep);
+    qemu_coroutine_enter(qemu_coroutine_create(sleeper_co_entry, &s));
+    g_assert_false(s.done);
+    qemu_co_sleep_wake(&s.sleep);
+    qemu_co_sleep_wake(&s.sleep);
+    g_assert_false(s.done); /* never inside the call */
+    aio_poll(f->ctx, true);
+    g_assert_true(s.done);
+}
+
+static void coroutine_fn sleep_co_entry(void *opaque)
+{
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 2 * SCALE_MS);
+    g_assert_cmpint(qemu_clock_get_ns(QEMU_CLOCK_REALTIME), >=, start + 2 * SCALE_MS);
+    qemu_co_sleep_ns(QEMU_CLOCK_VIRTUAL, 0);
+    qemu_co_sleep_ns(QEMU_CLOCK_HOST, -1);
+    *(bool *)opaque = true;
+}
+
+static void test_co_sleep(Fixture *f, gconstpointer data)
+{
+    bool done = false;
+
+    aio_run_coroutine(sleep_co_entry, &done);
+    g_assert_true(done);
+}
+
+static void coroutine_fn wait_co_entry(void *opaque)
+{
+    qemu_coroutine_yield();
+    *(bool *)opaque = true;
+}
+
+static void test_co_schedule_twice_aborts(Fixture *f, gconstpointer data)
+{
+    if (g_test_subprocess()) {
+        bool done = false;
+        Coroutine *co = qemu_coroutine_create(wait_co_entry, &done);
+
+        qemu_coroutine_enter(co);
+        aio_co_wake(co);
+        aio_co_wake(co);
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
+    g_test_trap_assert_failed();
+}
+
+static void coroutine_fn yield_to_loop_co_entry(void *opaque)
+{
+    int *n = opaque;
+
+    for (int i = 0; i < 3; i++) {
+        (*n)++;
+        qemu_co_yield_to_loop();
+    }
+}
+
+static void test_co_yield_to_loop(Fixture *f, gconstpointer data)
+{
+    int a = 0, b = 0;
+
+    qemu_coroutine_enter(qemu_coroutine_create(yield_to_loop_co_entry, &a));
+    aio_co_schedule(f->ctx, qemu_coroutine_create(yield_to_loop_co_entry, &b));
+    for (int i = 2; i <= 3; i++) {
+        aio_poll(f->ctx, true);
+        g_assert_cmpint(a, ==, i);
+        g_assert_cmpint(b, ==, i - 1);
+    }
+    aio_poll(f->ctx, true);
+    g_assert_cmpint(b, ==, 3);
+    aio_poll(f->ctx, true);
+    g_assert_false(aio_poll(f->ctx, false)); /* both have ended */
+}
+
+static void *wake_from_thread(void *opaque)
+{
+    aio_co_wake(opaque);
+    return NULL;
+}
+
+static void test_co_wake_from_other_thread(Fixture *f, gconstpointer data)
+{
+    for (int i = 0; i < 100; i++) {
+        bool done = false;
+        Coroutine *co = qemu_coroutine_create(wait_co_entry, &done);
+        GThread *thread;
+
+        qemu_coroutine_enter(co);
+        g_assert_true(qemu_coroutine_get_aio_context(co) == f->ctx);
+        thread = g_thread_new("wake", wake_from_thread, co);
+        while (!done) {
+            aio_poll(f->ctx, true);
+        }
+        g_thread_join(thread);
+    }
+}
+
+/* Counts the mapped stacks by their guard pages: mappings without any access right. */
+static int count_guard_pages(void)
+{
+    g_autofree char *maps = NULL;
+    int n = 0;
+
+    g_assert_true(g_file_get_contents("/proc/self/maps", &maps, NULL, NULL));
+    for (const char *at = maps; (at = strstr(at, " ---p ")); at++) {
+        n++;
+    }
+    return n;
+}
+
+static void test_idle_loop_gives_stacks_back(Fixture *f, gconstpointer data)
+{
+    enum {
+        N = 100,
+    };
+    Coroutine *co[N];
+    bool done;
+    int before;
+
+#ifdef SANITIZER
+    g_test_skip("with a sanitizer there is no pool of stacks");
+    return;
+#endif
+    for (int i = 0; i < N; i++) {
+        co[i] = qemu_coroutine_create(wait_co_entry, &done);
+        qemu_coroutine_enter(co[i]);
+    }
+    before = count_guard_pages();
+    for (int i = 0; i < N; i++) {
+        qemu_coroutine_enter(co[i]);
+    }
+    g_assert_false(aio_poll(f->ctx, true)); /* would be for ever, were there nothing to give back */
+    g_assert_cmpint(count_guard_pages(), <=, before - N / 2);
+}
+
+static void add_tests(AioBackend backend, const char *name)
+{
+    ADD("co/sleep-cut-short", test_co_sleep_cut_short);
+    ADD("co/sleep", test_co_sleep);
+    ADD("co/schedule-twice-aborts", test_co_schedule_twice_aborts);
+    ADD("co/yield-to-loop", test_co_yield_to_loop);
+    ADD("co/wake-from-other-thread", test_co_wake_from_other_thread);
+    ADD("co/idle-loop-gives-stacks-back", test_idle_loop_gives_stacks_back);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    return fixture_run(add_tests);
+}
