@@ -272,9 +272,8 @@ static RAMBlock *block_add(RAMBlock *block)
 static void advise(const RAMBlock *block, const RAMBlockOptions *options)
 {
     /* None of these is needed for anything to work: the kernel may lack them. */
-    if (!options->no_hugepages) {
-        (void)madvise(block->host, block->max_length, MADV_HUGEPAGE);
-    }
+    (void)madvise(block->host, block->max_length,
+                  options->no_hugepages ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     if (options->merge) {
         (void)madvise(block->host, block->max_length, MADV_MERGEABLE);
     }

@@ -102,7 +102,7 @@ typedef struct RAMBlockOptions {
     uint64_t fd_offset; /* a multiple of the file's page size */
     size_t align;       /* least alignment of the mapping; 0: the page size */
     bool fd_zeroed;     /* the file was made for this block: every page of it is a hole */
-    bool no_hugepages;  /* don't ask for transparent huge pages (RAM that stays small) */
+    bool no_hugepages;  /* no transparent huge pages; otherwise they are asked for */
     bool no_dump;       /* keep it out of core dumps */
     bool merge;         /* let the kernel share identical pages (KSM) */
 } RAMBlockOptions;

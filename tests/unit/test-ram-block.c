@@ -328,32 +328,46 @@ static void test_sync_moves_exactly_the_marked_pages(void)
 typedef struct Race {
     RAMBlock *block;
     int writing; /* atomic */
-    unsigned seed;
+    unsigned next;
 } Race;
+
+/* A racer's own word in a page. */
+static uint64_t *word(RAMBlock *block, uint64_t page, unsigned id)
+{
+    return (uint64_t *)(block->host + page * PAGE) + id;
+}
 
 static void *racer(void *opaque)
 {
     Race *race = opaque;
-    GRand *rand = g_rand_new_with_seed(__atomic_fetch_add(&race->seed, 1, __ATOMIC_RELAXED));
+    unsigned id = __atomic_fetch_add(&race->next, 1, __ATOMIC_RELAXED);
+    GRand *rand = g_rand_new_with_seed(SEED + id);
 
-    for (unsigned i = 0; i < WRITES; i++) {
+    for (uint64_t i = 1; i <= WRITES; i++) {
         uint64_t page = (uint64_t)g_rand_int_range(rand, 0, PAGES);
-        uint64_t *at = (uint64_t *)(race->block->host + page * PAGE);
 
-        __atomic_fetch_add(at, 1, __ATOMIC_RELAXED);
-        ram_block_set_dirty(race->block, page * PAGE, 8);
+        /* A plain store: only the marking orders it. */
+        __atomic_store_n(word(race->block, page, id), i, __ATOMIC_RELAXED);
+        ram_block_set_dirty(race->block, page * PAGE + 8 * id, 8);
     }
     g_rand_free(rand);
     __atomic_fetch_sub(&race->writing, 1, __ATOMIC_RELEASE);
     return NULL;
 }
 
+static void copy_page(RAMBlock *block, uint64_t page, uint64_t *copy)
+{
+    for (unsigned id = 0; id < RACERS; id++) {
+        copy[id] = __atomic_load_n(word(block, page, id), __ATOMIC_RELAXED);
+    }
+}
+
 /* A client that copies what it is told of has, in the end, everything: no write is lost between clear and read. */
 static void test_a_copy_that_follows_the_log_is_complete(void)
 {
-    Race race = {.block = make("b", PAGES * PAGE, 0), .writing = RACERS, .seed = SEED};
+    Race race = {.block = make("b", PAGES * PAGE, 0), .writing = RACERS};
     GThread *threads[RACERS];
-    uint64_t copy[PAGES] = {0};
+    uint64_t copy[PAGES][RACERS] = {0};
     bool last = false;
 
     for (unsigned i = 0; i < RACERS; i++) {
@@ -361,8 +375,7 @@ static void test_a_copy_that_follows_the_log_is_complete(void)
     }
     ram_block_log_start(race.block, DIRTY_MEMORY_MIGRATION);
     for (unsigned page = 0; page < PAGES; page++) {
-        copy[page] =
-            __atomic_load_n((uint64_t *)(race.block->host + page * PAGE), __ATOMIC_RELAXED);
+        copy_page(race.block, page, copy[page]);
     }
     while (!last) {
         last = __atomic_load_n(&race.writing, __ATOMIC_ACQUIRE) == 0;
@@ -370,8 +383,7 @@ static void test_a_copy_that_follows_the_log_is_complete(void)
         (void)ram_block_dirty_sync_and_clear(race.block, DIRTY_MEMORY_MIGRATION, dest, 0, PAGES);
         for (unsigned page = 0; page < PAGES; page++) {
             if (dest_has(page)) {
-                copy[page] =
-                    __atomic_load_n((uint64_t *)(race.block->host + page * PAGE), __ATOMIC_RELAXED);
+                copy_page(race.block, page, copy[page]);
             }
         }
     }
@@ -379,7 +391,9 @@ static void test_a_copy_that_follows_the_log_is_complete(void)
         g_thread_join(threads[i]);
     }
     for (unsigned page = 0; page < PAGES; page++) {
-        g_assert_cmpuint(copy[page], ==, *(uint64_t *)(race.block->host + page * PAGE));
+        for (unsigned id = 0; id < RACERS; id++) {
+            g_assert_cmpuint(copy[page][id], ==, *word(race.block, page, id));
+        }
     }
     ram_block_log_stop(race.block, DIRTY_MEMORY_MIGRATION);
     ram_block_free(race.block);
