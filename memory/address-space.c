@@ -2,6 +2,7 @@
 /* Address spaces: which there are, their current views, and what the machine has of its own. */
 #include "memory/address-space.h"
 
+#include <pthread.h>
 #include "memory/memory-int.h"
 
 TAILQ_HEAD(AddressSpaceList, AddressSpace);
@@ -9,11 +10,11 @@ TAILQ_HEAD(AddressSpaceList, AddressSpace);
 static struct {
     struct AddressSpaceList list; /* changes inside memory_listeners_change() only */
     /* Covers AddressSpace.current: reading it and taking a reference are one step. */
-    GMutex view_lock;
+    pthread_mutex_t view_lock;
     AddressSpace memory, io;
     MemoryRegion system_memory, system_io;
     bool made;
-} spaces = {.list = TAILQ_HEAD_INITIALIZER(spaces.list)};
+} spaces = {.list = TAILQ_HEAD_INITIALIZER(spaces.list), .view_lock = PTHREAD_MUTEX_INITIALIZER};
 
 AddressSpace *address_space_next(AddressSpace *as)
 {
@@ -24,10 +25,10 @@ FlatView *address_space_get_flatview(AddressSpace *as)
 {
     FlatView *view;
 
-    g_mutex_lock(&spaces.view_lock);
+    pthread_mutex_lock(&spaces.view_lock);
     view = as->current;
     flatview_ref(view);
-    g_mutex_unlock(&spaces.view_lock);
+    pthread_mutex_unlock(&spaces.view_lock);
     return view;
 }
 
@@ -35,13 +36,13 @@ static void publish(AddressSpace *as, FlatView *view)
 {
     FlatView *old;
 
-    g_mutex_lock(&spaces.view_lock);
+    pthread_mutex_lock(&spaces.view_lock);
     old = as->current;
     as->current = view;
     if (view) {
         flatview_ref(view);
     }
-    g_mutex_unlock(&spaces.view_lock);
+    pthread_mutex_unlock(&spaces.view_lock);
     flatview_unref(old);
 }
 

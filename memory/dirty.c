@@ -11,6 +11,7 @@
 
 #include <glib.h>
 #include <linux/membarrier.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -67,9 +68,9 @@ static inline uint64_t word_mask(unsigned from, uint64_t n)
 
 /* Counts of users; never held while a bitmap is looked at. */
 static struct {
-    GMutex lock;
+    pthread_mutex_t lock;
     unsigned all_users[DIRTY_MEMORY_NUM]; /* who logs all blocks */
-} dirty;
+} dirty = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* True: logging is on from now; a barrier is due. */
 static bool log_start_locked(RAMBlock *block, unsigned client)
@@ -101,18 +102,18 @@ static void log_stop_locked(RAMBlock *block, unsigned client)
 
 void ram_block_log_start(RAMBlock *block, unsigned client)
 {
-    g_mutex_lock(&dirty.lock);
+    pthread_mutex_lock(&dirty.lock);
     if (log_start_locked(block, client)) {
         barrier_in_all_threads();
     }
-    g_mutex_unlock(&dirty.lock);
+    pthread_mutex_unlock(&dirty.lock);
 }
 
 void ram_block_log_stop(RAMBlock *block, unsigned client)
 {
-    g_mutex_lock(&dirty.lock);
+    pthread_mutex_lock(&dirty.lock);
     log_stop_locked(block, client);
-    g_mutex_unlock(&dirty.lock);
+    pthread_mutex_unlock(&dirty.lock);
 }
 
 /* Clients whose number of users of all blocks goes from 0 to 1 (by 1) or back (by -1). */
@@ -157,28 +158,28 @@ static void for_all_blocks(unsigned clients, bool on)
 
 void ram_dirty_log_start_all(unsigned clients)
 {
-    g_mutex_lock(&dirty.lock);
+    pthread_mutex_lock(&dirty.lock);
     for_all_blocks(count_all_users(clients, 1), true);
     barrier_in_all_threads();
-    g_mutex_unlock(&dirty.lock);
+    pthread_mutex_unlock(&dirty.lock);
 }
 
 void ram_dirty_log_stop_all(unsigned clients)
 {
-    g_mutex_lock(&dirty.lock);
+    pthread_mutex_lock(&dirty.lock);
     for_all_blocks(count_all_users(clients, -1), false);
-    g_mutex_unlock(&dirty.lock);
+    pthread_mutex_unlock(&dirty.lock);
 }
 
 void ram_block_dirty_init(RAMBlock *block)
 {
-    g_mutex_lock(&dirty.lock);
+    pthread_mutex_lock(&dirty.lock);
     for (unsigned client = 0; client < DIRTY_MEMORY_NUM; client++) {
         if (dirty.all_users[client]) {
             log_all_locked(block, client, true);
         }
     }
-    g_mutex_unlock(&dirty.lock);
+    pthread_mutex_unlock(&dirty.lock);
 }
 
 void ram_block_dirty_free(RAMBlock *block)

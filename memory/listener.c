@@ -6,13 +6,14 @@
  */
 #include "memory/listener.h"
 
+#include <pthread.h>
 #include "memory/memory-int.h"
 
 static struct {
-    GMutex lock;
+    pthread_mutex_t lock;
     unsigned users[DIRTY_MEMORY_NUM];
     unsigned clients; /* atomic: those with users */
-} global_log;
+} global_log = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static MemoryRegionSection section_of(AddressSpace *as, const FlatRange *range)
 {
@@ -139,7 +140,7 @@ void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
     if (views_equal(old, view)) {
         return;
     }
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     TAILQ_FOREACH(l, &as->listeners, link) {
         if (l->begin) {
             l->begin(l);
@@ -153,7 +154,7 @@ void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
             l->commit(l);
         }
     }
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }
 
 /* --- registering --- */
@@ -163,7 +164,7 @@ void memory_listener_register(MemoryListener *listener, AddressSpace *as)
     g_autoptr(FlatView) view = address_space_get_flatview(as);
     MemoryListener *other;
 
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     listener->address_space = as;
     TAILQ_FOREACH(other, &as->listeners, link) {
         if (listener->priority < other->priority) {
@@ -196,7 +197,7 @@ void memory_listener_register(MemoryListener *listener, AddressSpace *as)
     if (listener->commit) {
         listener->commit(listener);
     }
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }
 
 void memory_listener_unregister(MemoryListener *listener)
@@ -204,7 +205,7 @@ void memory_listener_unregister(MemoryListener *listener)
     AddressSpace *as = listener->address_space;
     g_autoptr(FlatView) view = address_space_get_flatview(as);
 
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     if (listener->begin) {
         listener->begin(listener);
     }
@@ -221,7 +222,7 @@ void memory_listener_unregister(MemoryListener *listener)
     }
     TAILQ_REMOVE(&as->listeners, listener, link);
     listener->address_space = NULL;
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }
 
 /* --- logging --- */
@@ -333,7 +334,7 @@ bool memory_global_dirty_log_start(unsigned clients, GError **errp)
 {
     GlobalLog log = {.errp = errp};
 
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     log.old = global_log.clients;
     log.clients = count_users(clients, 1);
     for_each_listener(start_one, &log);
@@ -346,7 +347,7 @@ bool memory_global_dirty_log_start(unsigned clients, GError **errp)
         __atomic_store_n(&global_log.clients, log.clients, __ATOMIC_RELEASE);
         ram_dirty_log_start_all(clients);
     }
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
     return !log.failed;
 }
 
@@ -354,13 +355,13 @@ void memory_global_dirty_log_stop(unsigned clients)
 {
     GlobalLog log = {0};
 
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     log.old = global_log.clients;
     log.clients = count_users(clients, -1);
     __atomic_store_n(&global_log.clients, log.clients, __ATOMIC_RELEASE);
     ram_dirty_log_stop_all(clients);
     for_each_listener(stop_one, &log);
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }
 
 unsigned memory_global_dirty_log_clients(void)
@@ -393,10 +394,10 @@ static void after_sync_one(MemoryListener *l, void *opaque)
 
 void memory_global_dirty_log_sync(bool last_stage)
 {
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     for_each_listener(sync_one, &last_stage);
     for_each_listener(after_sync_one, NULL);
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }
 
 static void sync_region_one(MemoryListener *l, void *opaque)
@@ -413,9 +414,9 @@ static void sync_region_one(MemoryListener *l, void *opaque)
 void memory_region_sync_dirty(MemoryRegion *mr)
 {
     g_assert(mr->ram_block);
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     for_each_listener(sync_region_one, mr);
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }
 
 typedef struct ClearLog {
@@ -444,7 +445,7 @@ void ram_block_clear_log(RAMBlock *block, uint64_t offset, uint64_t bytes)
     if (!bytes || offset >= block->max_length || bytes > block->max_length - offset) {
         return;
     }
-    g_mutex_lock(&global_log.lock);
+    pthread_mutex_lock(&global_log.lock);
     for_each_listener(clear_one, &clear);
-    g_mutex_unlock(&global_log.lock);
+    pthread_mutex_unlock(&global_log.lock);
 }

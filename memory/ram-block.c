@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,10 +25,10 @@
 #define THP_ALIGN (2 * MiB)
 
 static struct {
-    GMutex lock;
+    pthread_mutex_t lock;
     RAMBlockList *current; /* NULL: empty, never changed */
     GPtrArray *freed;      /* RAMBlock: out of the list, and still mapped by somebody */
-} ram_list;
+} ram_list = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- the list --- */
 
@@ -62,9 +63,9 @@ static void list_change(RAMBlock *added, const RAMBlock *removed)
     for (unsigned i = 0; i < list->n; i++) {
         ram_block_ref(list->blocks[i]);
     }
-    g_mutex_lock(&ram_list.lock);
+    pthread_mutex_lock(&ram_list.lock);
     ram_list.current = list;
-    g_mutex_unlock(&ram_list.lock);
+    pthread_mutex_unlock(&ram_list.lock);
     if (old) {
         ram_block_list_unref(old);
     }
@@ -74,13 +75,13 @@ RAMBlockList *ram_block_list_get(void)
 {
     RAMBlockList *list;
 
-    g_mutex_lock(&ram_list.lock);
+    pthread_mutex_lock(&ram_list.lock);
     if (!ram_list.current) {
         ram_list.current = list_alloc(0, 0);
     }
     list = ram_list.current;
     __atomic_fetch_add(&list->refs, 1, __ATOMIC_RELAXED);
-    g_mutex_unlock(&ram_list.lock);
+    pthread_mutex_unlock(&ram_list.lock);
     return list;
 }
 
@@ -147,14 +148,14 @@ RAMBlock *ram_block_from_mapping(const void *host, uint64_t *offset)
 {
     RAMBlock *block = ram_block_from_host(host, offset);
 
-    g_mutex_lock(&ram_list.lock);
+    pthread_mutex_lock(&ram_list.lock);
     for (guint i = 0; !block && ram_list.freed && i < ram_list.freed->len; i++) {
         RAMBlock *freed = g_ptr_array_index(ram_list.freed, i);
 
         *offset = (uintptr_t)host - (uintptr_t)freed->host;
         block = *offset < freed->max_length ? referenced(freed) : NULL;
     }
-    g_mutex_unlock(&ram_list.lock);
+    pthread_mutex_unlock(&ram_list.lock);
     return block;
 }
 
@@ -231,9 +232,9 @@ void ram_block_unref(RAMBlock *block)
     if (!block || __atomic_sub_fetch(&block->refs, 1, __ATOMIC_ACQ_REL) > 0) {
         return;
     }
-    g_mutex_lock(&ram_list.lock);
+    pthread_mutex_lock(&ram_list.lock);
     g_ptr_array_remove_fast(ram_list.freed, block);
-    g_mutex_unlock(&ram_list.lock);
+    pthread_mutex_unlock(&ram_list.lock);
     if (!block->foreign) {
         ram_unmap(block->host, block->max_length);
     }
@@ -248,12 +249,12 @@ void ram_block_free(RAMBlock *block)
 {
     if (block) {
         block->resized = NULL;
-        g_mutex_lock(&ram_list.lock);
+        pthread_mutex_lock(&ram_list.lock);
         if (!ram_list.freed) {
             ram_list.freed = g_ptr_array_new();
         }
         g_ptr_array_add(ram_list.freed, block);
-        g_mutex_unlock(&ram_list.lock);
+        pthread_mutex_unlock(&ram_list.lock);
         list_change(NULL, block);
         ram_block_unref(block);
     }

@@ -130,7 +130,7 @@ static void print_item(HMPOutput *out, const DumpFormat *format, uint64_t value)
         hmp_printf(out, " 0x%0*" PRIx64, 2 * (int)format->size, value);
         break;
     case 'o':
-        hmp_printf(out, " %*" PRIo64, octal_digits[format->size], value);
+        hmp_printf(out, " %#*" PRIo64, octal_digits[format->size], value);
         break;
     case 'u':
         hmp_printf(out, " %*" PRIu64, decimal_digits[format->size], value);

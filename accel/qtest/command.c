@@ -394,5 +394,9 @@ void qtest_command(char *text, size_t len, GString *answer)
             return;
         }
     }
+    /* Answers are text whatever was asked. */
+    for (char *p = line.words[0]; *p; p++) {
+        *p = g_ascii_isprint(*p) ? *p : '?';
+    }
     fail(&line, "Unknown command '%.64s'", line.words[0]);
 }

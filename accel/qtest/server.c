@@ -38,10 +38,16 @@ static bool output_pending(void)
     return server.output->len > 0;
 }
 
+/* Hands on what the chardev takes: it tells when that has left only if something had to wait. */
 static void flush_output(void)
 {
-    server.sent += qemu_chr_fe_write(&server.fe, server.output->str + server.sent,
-                                     server.output->len - server.sent);
+    size_t taken;
+
+    do {
+        taken = qemu_chr_fe_write(&server.fe, server.output->str + server.sent,
+                                  server.output->len - server.sent);
+        server.sent += taken;
+    } while (taken && server.sent < server.output->len);
     if (server.sent == server.output->len) {
         /* Free what a long answer took. */
         g_string_free(server.output, TRUE);
