@@ -19,7 +19,8 @@ struct QIOChannelSocket {
     int fd;
     GMutex lock; /* keeps fd open while another thread shuts it down */
     bool is_inet;
-    SocketConnectControl *connecting; /* an attempt in progress */
+    SocketConnectControl *connecting; /* a coroutine's attempt in progress */
+    int attempt_fd;                   /* a thread's, or -1; under lock */
     ZeroCopyQueue zero_copy;
 };
 
@@ -166,6 +167,9 @@ static int socket_shutdown(QIOChannel *ioc, QIOChannelShutdown how)
     if (sioc->fd >= 0 && shutdown(sioc->fd, sockhow) < 0) {
         ret = -errno;
     }
+    if (sioc->attempt_fd >= 0) {
+        (void)shutdown(sioc->attempt_fd, SHUT_RDWR);
+    }
     g_mutex_unlock(&sioc->lock);
     return ret;
 }
@@ -244,7 +248,7 @@ QIOChannelSocket *qio_channel_socket_new(void)
 {
     QIOChannelSocket *sioc = sioc_of(qio_channel_alloc(&qio_channel_socket_class, NULL));
 
-    sioc->fd = -1;
+    sioc->fd = sioc->attempt_fd = -1;
     g_mutex_init(&sioc->lock);
     zero_copy_init(&sioc->zero_copy);
     sioc->parent.features = QIO_CHANNEL_FEATURE_SHUTDOWN | QIO_CHANNEL_FEATURE_READ_MSG_PEEK;
@@ -320,6 +324,45 @@ int coroutine_fn qio_channel_socket_co_connect(QIOChannelSocket *sioc, const Soc
     return 0;
 }
 
+static bool socket_note_attempt(int fd, void *opaque)
+{
+    QIOChannelSocket *sioc = opaque;
+    bool go_on;
+
+    g_mutex_lock(&sioc->lock);
+    sioc->attempt_fd = fd;
+    go_on = !qio_channel_is_shut_down(&sioc->parent);
+    g_mutex_unlock(&sioc->lock);
+    return go_on;
+}
+
+int qio_channel_socket_connect(QIOChannelSocket *sioc, const SocketAddress *addr,
+                               int64_t deadline_ns, GError **errp)
+{
+    g_autoptr(FerrySockAddr) native = socket_address_convert(addr, errp);
+    g_autoptr(GError) err = NULL;
+    SocketConnectHooks hooks = {deadline_ns, socket_note_attempt, sioc};
+    int fd;
+
+    if (!native) {
+        return -EINVAL;
+    }
+    fd = socket_connect(native, &hooks, &err);
+    if (fd >= 0) {
+        socket_set_fd(sioc, fd);
+        socket_note_family(sioc);
+    }
+    if (qio_channel_is_shut_down(&sioc->parent)) {
+        error_setg(errp, "Connecting was cancelled");
+        return -ECANCELED;
+    }
+    if (fd < 0) {
+        g_propagate_error(errp, g_steal_pointer(&err));
+        return -ECONNREFUSED;
+    }
+    return 0;
+}
+
 void qio_channel_socket_cancel_connect(QIOChannelSocket *sioc)
 {
     qio_channel_shutdown(&sioc->parent, QIO_CHANNEL_SHUTDOWN_BOTH);
@@ -336,6 +379,20 @@ int qio_channel_socket_get_fd(const QIOChannelSocket *sioc)
 bool qio_channel_socket_is_inet(const QIOChannelSocket *sioc)
 {
     return sioc->is_inet;
+}
+
+SocketAddress *qio_channel_socket_local_address(const QIOChannelSocket *sioc, GError **errp)
+{
+    g_autoptr(FerrySockAddr) addr = socket_local_address(sioc->fd, errp);
+
+    return addr ? socket_address_from_native(addr) : NULL;
+}
+
+SocketAddress *qio_channel_socket_remote_address(const QIOChannelSocket *sioc, GError **errp)
+{
+    g_autoptr(FerrySockAddr) addr = socket_remote_address(sioc->fd, errp);
+
+    return addr ? socket_address_from_native(addr) : NULL;
 }
 
 char *qio_channel_socket_peer_name(const QIOChannelSocket *sioc)

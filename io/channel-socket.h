@@ -23,7 +23,14 @@ QIOChannelSocket *qio_channel_socket_new_fd(int fd, GError **errp);
  */
 int coroutine_fn qio_channel_socket_co_connect(QIOChannelSocket *sioc, const SocketAddress *addr,
                                                GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* Shuts the channel down and makes an attempt to connect return soon. The attempt's thread. */
+/*
+ * The same in the calling thread, which waits, until deadline_ns of QEMU_CLOCK_REALTIME (0: as long
+ * as the kernel tries). qio_channel_shutdown() in any thread ends it, as soon as a look-up of a name
+ * that is under way returns. Descriptors by name: in the main thread only.
+ */
+int qio_channel_socket_connect(QIOChannelSocket *sioc, const SocketAddress *addr,
+                               int64_t deadline_ns, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Shuts the channel down and makes co_connect return soon. The attempt's thread. */
 void qio_channel_socket_cancel_connect(QIOChannelSocket *sioc);
 
 /* The descriptor, still the channel's; -1 without a connection. */
@@ -33,6 +40,12 @@ int qio_channel_socket_get_fd(const QIOChannelSocket *sioc);
  * frees.
  */
 char *qio_channel_socket_peer_name(const QIOChannelSocket *sioc);
+/*
+ * The two ends' addresses as the kernel has them; NULL and errp where it has none. The caller frees
+ * with qapi_free_SocketAddress().
+ */
+SocketAddress *qio_channel_socket_local_address(const QIOChannelSocket *sioc, GError **errp);
+SocketAddress *qio_channel_socket_remote_address(const QIOChannelSocket *sioc, GError **errp);
 /* True for TCP. */
 bool qio_channel_socket_is_inet(const QIOChannelSocket *sioc);
 /* Asks for kernel buffers of at least so many bytes, as far as the system's limits let it. */

@@ -25,6 +25,7 @@ typedef struct ListenSocket {
 } ListenSocket;
 
 struct QIONetListener {
+    AioContext *ctx;
     GPtrArray *sockets; /* ListenSocket */
     QIONetListenerClientFunc *func;
     void *opaque;
@@ -37,7 +38,7 @@ static void listen_socket_free(void *opaque)
 {
     ListenSocket *ls = opaque;
 
-    aio_set_fd_handler(qemu_get_aio_context(), ls->fd, NULL, NULL, NULL);
+    aio_set_fd_handler(ls->listener->ctx, ls->fd, NULL, NULL, NULL);
     close(ls->fd);
     if (ls->cleanup) {
         socket_listen_cleanup(ls->cleanup);
@@ -53,11 +54,16 @@ static void listener_resume(void *opaque)
 
 QIONetListener *qio_net_listener_new(void)
 {
+    return qio_net_listener_new_in(qemu_get_aio_context());
+}
+
+QIONetListener *qio_net_listener_new_in(AioContext *ctx)
+{
     QIONetListener *listener = g_new0(QIONetListener, 1);
 
+    listener->ctx = aio_context_ref(ctx);
     listener->sockets = g_ptr_array_new_with_free_func(listen_socket_free);
-    listener->resume_timer =
-        aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, listener_resume, listener);
+    listener->resume_timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, listener_resume, listener);
     return listener;
 }
 
@@ -68,6 +74,7 @@ void qio_net_listener_free(QIONetListener *listener)
     }
     timer_free(listener->resume_timer);
     g_ptr_array_unref(listener->sockets);
+    aio_context_unref(listener->ctx);
     g_free(listener);
 }
 
@@ -198,7 +205,7 @@ static void listener_watch(QIONetListener *listener, bool on)
     for (unsigned i = 0; i < listener->sockets->len; i++) {
         ListenSocket *ls = g_ptr_array_index(listener->sockets, i);
 
-        aio_set_fd_handler(qemu_get_aio_context(), ls->fd, on ? listener_accept : NULL, NULL, ls);
+        aio_set_fd_handler(listener->ctx, ls->fd, on ? listener_accept : NULL, NULL, ls);
     }
 }
 
@@ -222,4 +229,21 @@ char *qio_net_listener_address(const QIONetListener *listener, unsigned index)
     g_autoptr(FerrySockAddr) addr = socket_local_address(ls->fd, NULL);
 
     return addr ? ferry_sockaddr_to_string(addr) : g_strdup("(unknown)");
+}
+
+SocketAddressList *qio_net_listener_addresses(const QIONetListener *listener)
+{
+    SocketAddressList *list = NULL, **tail = &list;
+
+    for (unsigned i = 0; i < listener->sockets->len; i++) {
+        ListenSocket *ls = g_ptr_array_index(listener->sockets, i);
+        g_autoptr(FerrySockAddr) addr = socket_local_address(ls->fd, NULL);
+
+        if (addr) {
+            *tail = g_new0(SocketAddressList, 1);
+            (*tail)->value = socket_address_from_native(addr);
+            tail = &(*tail)->next;
+        }
+    }
+    return list;
 }

@@ -14,6 +14,8 @@ FerrySockAddr *socket_address_convert_legacy(const SocketAddressLegacy *addr,
                                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* The other way round: fills a zeroed address, whose strings belong to it. */
 void socket_address_fill(SocketAddress *to, const FerrySockAddr *from);
+/* The other way; qapi_free_SocketAddress(). */
+SocketAddress *socket_address_from_native(const FerrySockAddr *addr);
 /* For messages; the caller frees. */
 char *socket_address_to_string(const SocketAddress *addr);
 

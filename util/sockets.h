@@ -70,6 +70,24 @@ G_GNUC_WARN_UNUSED_RESULT int coroutine_fn socket_connect_co(const FerrySockAddr
 /* Makes the attempt return with an error soon; from the attempt's thread. */
 void socket_connect_cancel(SocketConnectControl *ctl);
 
+/* How the thread that connects is reached by others. */
+typedef struct SocketConnectHooks {
+    int64_t deadline_ns; /* of QEMU_CLOCK_REALTIME; 0: as long as the kernel tries */
+    /*
+     * The socket that is being connected, or -1 when there is none any more; false gives up. Whoever
+     * wants to end the attempt calls shutdown(2) on it.
+     */
+    bool (*attempt)(int fd, void *opaque);
+    void *opaque;
+} SocketConnectHooks;
+
+/*
+ * The same in the calling thread, which waits. The name of a descriptor is looked up in the main
+ * thread only.
+ */
+G_GNUC_WARN_UNUSED_RESULT int socket_connect(const FerrySockAddr *addr,
+                                             const SocketConnectHooks *hooks, GError **errp);
+
 /* --- descriptors by name --- */
 
 /*
