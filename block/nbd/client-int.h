@@ -177,9 +177,10 @@ struct NbdClient {
     Yankable *yank;
     QEMUBH *opening_bh; /* while the node is being opened: gives up; under ioc_lock */
 
-    CoQueue waiting;     /* requests that wait for a connection or a slot */
-    unsigned n_waiting;  /* those that wait for a connection */
-    QEMUTimer *patience; /* armed: requests may wait until it fires */
+    CoQueue waiting;           /* requests that wait for a connection or a slot */
+    unsigned n_waiting;        /* those that wait for a connection */
+    int64_t patience_until_ns; /* QEMU_CLOCK_REALTIME: requests may wait so long */
+    QEMUTimer *patience;       /* fires then; idle while drained with nobody waiting */
     bool drained;
     unsigned refusing; /* > 0: requests fail at once */
     int cancelled;     /* atomic: requests do not wait until a connection has come up again */

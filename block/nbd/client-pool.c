@@ -57,6 +57,26 @@ static void client_abandon_dials(NbdClient *client)
     }
 }
 
+static bool client_has_patience(const NbdClient *client)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME) < client->patience_until_ns;
+}
+
+static void client_arm_patience(NbdClient *client)
+{
+    if (client_has_patience(client) && !timer_pending(client->patience)) {
+        timer_mod_ns(client->patience, client->patience_until_ns);
+    }
+}
+
+/* A drained node may move to another thread, which no timer of this one may then know. */
+static void client_rest_patience(NbdClient *client)
+{
+    if (client->drained && !client->n_waiting) {
+        timer_del(client->patience);
+    }
+}
+
 NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
 {
     for (;;) {
@@ -70,14 +90,18 @@ NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
             client->next_link = (link->index + 1) % client->n_links;
             return link;
         }
-        if (!any && !timer_pending(client->patience)) {
+        if (!any && !client_has_patience(client)) {
             return NULL;
         }
         client->n_waiting += !any;
+        if (!any) {
+            client_arm_patience(client);
+        }
         qemu_co_queue_wait(&client->waiting, NULL);
         client->n_waiting -= !any;
         if (client->drained && !client->n_waiting) {
             client_abandon_dials(client);
+            client_rest_patience(client);
         }
     }
 }
@@ -85,6 +109,7 @@ NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
 void nbd_client_link_up(NbdClient *client)
 {
     g_atomic_int_set(&client->cancelled, 0);
+    client->patience_until_ns = 0;
     timer_del(client->patience);
     qemu_co_queue_restart_all(&client->waiting);
 }
@@ -96,6 +121,7 @@ void nbd_client_slot_freed(NbdClient *client)
 
 void nbd_client_stop_waiting(NbdClient *client)
 {
+    client->patience_until_ns = 0;
     timer_del(client->patience);
     qemu_co_queue_restart_all(&client->waiting);
 }
@@ -106,8 +132,11 @@ void nbd_client_link_lost(NbdClient *client)
 
     (void)client_best_link(client, &any);
     if (!any && client->reconnect_delay && !g_atomic_int_get(&client->cancelled)) {
-        timer_mod_ns(client->patience, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
-                                           client->reconnect_delay * NANOSECONDS_PER_SECOND);
+        client->patience_until_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                                    client->reconnect_delay * NANOSECONDS_PER_SECOND;
+        timer_del(client->patience);
+        client_arm_patience(client);
+        client_rest_patience(client);
     }
 }
 
@@ -162,11 +191,13 @@ void nbd_client_drain_begin(NbdClient *client)
         }
         nbd_link_rest(client->links[i]);
     }
+    client_rest_patience(client);
 }
 
 void nbd_client_drain_end(NbdClient *client)
 {
     client->drained = false;
+    client_arm_patience(client);
     for (unsigned i = 0; i < client->n_links; i++) {
         NbdLink *link = client->links[i];
 
