@@ -51,7 +51,8 @@ QEMUFile *qemu_file_new_memory_input(GBytes *bytes);
 
 /*
  * Flushes a writer, drops the channel and frees the file; NULL is allowed. Returns the first error
- * of its life. The channel closes when its last reference goes.
+ * of its life. The channel closes when its last reference goes; whoever wants to know how a command
+ * or a disk has ended calls qio_channel_close() before that.
  */
 int qemu_fclose(QEMUFile *f);
 

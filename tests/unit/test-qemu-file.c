@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/channel-file.h"
 #include "io/channel-socket.h"
 #include "io/channel.h"
 #include "util/bswap.h"
@@ -445,6 +446,40 @@ static void test_shutdown_ends_waits_in_other_threads(void)
     g_assert_cmpint(qemu_file_get_error(out), ==, -EPIPE);
 }
 
+/* --- files --- */
+
+static void test_offsets_in_a_file(void)
+{
+    g_autofree char *path = NULL;
+    int fd = g_file_open_tmp("ferry-qemu-file-XXXXXX", &path, NULL);
+    g_autoptr(QIOChannel) ioc = QIO_CHANNEL(qio_channel_file_new_fd(fd, NULL));
+    g_autoptr(QEMUFile) out = qemu_file_new_output(ioc);
+    g_autoptr(QEMUFile) in = NULL;
+    g_autoptr(QEMUFile) nowhere = qemu_file_new_memory_output(10);
+
+    unlink(path);
+    qemu_put_be32(out, 0x11111111);
+    g_assert_cmpint(qemu_get_offset(out), ==, 4);
+    qemu_put_be32(out, 0x22222222);
+    g_assert_cmpint(qemu_set_offset(out, 100000), ==, 0);
+    qemu_put_be32(out, 0x33333333);
+    g_assert_cmpint(qemu_get_offset(out), ==, 100004);
+    g_assert_cmpint(qemu_file_transferred(out), ==, 12);
+
+    in = qemu_file_get_return(out);
+    g_assert_cmpint(qemu_set_offset(in, 0), ==, 0);
+    g_assert_cmphex(qemu_get_be32(in), ==, 0x11111111);
+    g_assert_cmpint(qemu_get_offset(in), ==, 4);
+    g_assert_cmpint(qemu_set_offset(in, 100000), ==, 0);
+    g_assert_cmphex(qemu_get_be32(in), ==, 0x33333333);
+    g_assert_true(qemu_file_at_end(in));
+    g_assert_cmpint(qemu_set_offset(in, 4), ==, 0);
+    g_assert_cmphex(qemu_get_be32(in), ==, 0x22222222);
+    g_assert_cmpint(qemu_file_transferred(in), ==, 12);
+    g_assert_cmpint(qemu_file_get_error(in), ==, 0);
+    g_assert_cmpint(qemu_get_offset(nowhere), ==, -ENOTSUP);
+}
+
 /* --- runs --- */
 
 typedef struct RunModel {
@@ -630,6 +665,7 @@ int main(int argc, char **argv)
                     test_hooks_surround_real_waits_only);
     g_test_add_func("/qemu-file/shutdown-ends-waits-in-other-threads",
                     test_shutdown_ends_waits_in_other_threads);
+    g_test_add_func("/qemu-file/offsets-in-a-file", test_offsets_in_a_file);
     g_test_add_func("/qemu-file/run-lands-where-it-belongs", test_run_lands_where_it_belongs);
     g_test_add_func("/qemu-file/run-in-a-stream-that-ends", test_run_in_a_stream_that_ends);
     g_test_add_func("/qemu-file/run-of-consecutive-pages-takes-few-calls",
