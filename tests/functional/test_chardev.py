@@ -299,3 +299,10 @@ def test_absent_short_forms_are_refused(vmm, form):
 def test_absent_options_may_be_off(vmm, work):
     vm = vmm('-chardev', f'socket,id=c,path={work}/c,server=on,wait=off,telnet=off,websocket=off,tn3270=off,mux=off')
     assert 'c' in [c['label'] for c in vm.cmd('query-chardev')]
+
+
+def test_reconnect_may_be_in_seconds_as_older_programs_send_it(vm, work):
+    socket_ = {'addr': {'type': 'unix', 'data': {'path': f'{work}/nobody'}}, 'server': False}
+    vm.cmd('chardev-add', id='c', backend={'type': 'socket', 'data': {**socket_, 'reconnect': 3600}})
+    with pytest.raises(ferry.QMPError):     # without it the peer has to be there
+        vm.cmd('chardev-add', id='d', backend={'type': 'socket', 'data': socket_})
