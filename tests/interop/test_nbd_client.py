@@ -477,3 +477,12 @@ def test_server_that_accepts_and_is_silent_is_given_up(vm, work):
         vm.cmd('blockdev-add', driver='nbd', node_name='disk', server={'type': 'unix', 'path': str(path)}, open_timeout=1)
     vm.cmd('query-status')
     listener.close()
+
+
+@pytest.mark.parametrize('cid, port, bad', [('x', '9000', "cid 'x'"), ('1', '99999999999', "port '99999999999'")])
+def test_bad_vsock_addresses_are_named(vm, cid, port, bad):
+    for call in (lambda: vm.cmd('blockdev-add', driver='nbd', node_name='n',
+                                server={'type': 'vsock', 'cid': cid, 'port': port}),
+                 lambda: vm.cmd('nbd-server-start', addr={'type': 'vsock', 'data': {'cid': cid, 'port': port}})):
+        with pytest.raises(ferry.QMPError, match=f'Failed to parse vsock {bad}'):
+            call()
