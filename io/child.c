@@ -17,8 +17,6 @@
 /* How often it is looked at where the kernel has no descriptors for processes. */
 #define CHILD_LOOK_MS 20
 
-extern char **environ;
-
 /* --- starting --- */
 
 static int add_stream(posix_spawn_file_actions_t *fa, int fd, int target)

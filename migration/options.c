@@ -114,7 +114,7 @@ static MigrationSettings *present_locked(void)
 
 MigrationSettings *migration_settings_get(void)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&present.lock);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
 
     return migration_settings_ref(present_locked());
 }
@@ -123,7 +123,7 @@ MigrationSettings *migration_settings_get(void)
 static void publish(MigrationSettings *settings)
 {
     const MigrationParams *params = &settings->params;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&present.lock);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
 
     migration_settings_unref(present.settings);
     present.settings = settings;

@@ -22,9 +22,9 @@ typedef struct StartConfig {
     char *memory_backend; /* owned; id */
     const char *mem_path;
     bool mem_prealloc;
-    bool accel_qtest;             /* the virtual clock is qtest's */
+    bool accel_qtest;              /* the virtual clock is qtest's */
     const char *qtest, *qtest_log; /* character device, in short form */
-    bool stopped; /* -S */
+    bool stopped;                  /* -S */
     bool no_defaults;
     bool nographic;
     char *guest_name;   /* owned */

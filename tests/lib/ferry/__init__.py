@@ -9,6 +9,7 @@ from .qmp import QMPClient, QMPClosed, QMPError
 from .qtest import QTest, QTestError
 from .vmm import VMM, binary
 
-__all__ = ['Guard', 'HangError', 'Lab', 'MIB', 'Model', 'NbdServer', 'QMPClient', 'QMPClosed', 'QMPError', 'QTest', 'QTestError', 'VMM', 'Writer',
+__all__ = ['Guard', 'HangError', 'Lab', 'MIB', 'Model', 'NbdServer', 'QMPClient', 'QMPClosed', 'QMPError',
+           'QTest', 'QTestError', 'VMM', 'Writer',
            'allocated', 'binary', 'check_qcow2', 'compare', 'fill', 'make_image', 'map_image', 'nbd_connect', 'nbdkit',
            'qemu_img', 'qemu_io', 'qemu_nbd', 'read_raw', 'run_writers', 'time_scale']
