@@ -2,6 +2,7 @@
 /* Pairs of channels for tests. */
 #include "tests/unit/channel-pair.h"
 #include <fcntl.h>
+#include <glib/gstdio.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -96,11 +97,11 @@ static QCryptoTLSCreds *creds_of(const char *id, QCryptoTLSCredsEndpoint endpoin
     return creds;
 }
 
-/* Both ends of the pair speak TLS from now on. */
-static void wrap_in_tls(ChannelPair *pair)
+/* Both ends of the pair speak TLS from now on: 1.3 with pre-shared keys, 1.2 without. */
+static void wrap_in_tls(ChannelPair *pair, const char *server_id, const char *client_id)
 {
-    QCryptoTLSCreds *server = creds_of("pair-server", QCRYPTO_TLS_CREDS_ENDPOINT_SERVER);
-    QCryptoTLSCreds *client = creds_of("pair-client", QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT);
+    QCryptoTLSCreds *server = creds_of(server_id, QCRYPTO_TLS_CREDS_ENDPOINT_SERVER);
+    QCryptoTLSCreds *client = creds_of(client_id, QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT);
     QIOChannelTLS *tls[2] = {
         qio_channel_tls_new_server(pair->end[0], server, NULL, NULL),
         qio_channel_tls_new_client(pair->end[1], client, NULL, NULL),
@@ -120,13 +121,13 @@ static void wrap_in_tls(ChannelPair *pair)
 static void make_tls_unix(ChannelPair *pair)
 {
     make_unix_tiny(pair);
-    wrap_in_tls(pair);
+    wrap_in_tls(pair, "anon-server", "anon-client");
 }
 
 static void make_tls_tcp(ChannelPair *pair)
 {
     make_tcp(pair);
-    wrap_in_tls(pair);
+    wrap_in_tls(pair, "psk-server", "psk-client");
 }
 
 /* --- pipes and programs --- */
@@ -189,18 +190,43 @@ const ChannelKind channel_kinds[] = {
     {NULL, NULL},
 };
 
+static char *psk_dir;
+
+static void add_psk(const char *id, const char *endpoint)
+{
+    g_autofree char *json =
+        g_strdup_printf("{'qom-type': 'tls-creds-psk', 'id': '%s', 'endpoint': '%s', 'dir': '%s'}",
+                        id, endpoint, psk_dir);
+
+    add_object(json);
+}
+
 void channel_pairs_init(void)
 {
+    g_autofree char *keys = NULL;
+
     signal(SIGPIPE, SIG_IGN);
     register_crypto_objects();
-    add_object("{'qom-type': 'tls-creds-anon', 'id': 'pair-server', 'endpoint': 'server'}");
-    add_object("{'qom-type': 'tls-creds-anon', 'id': 'pair-client'}");
+    psk_dir = g_dir_make_tmp("ferry-psk-XXXXXX", NULL);
+    keys = g_build_filename(psk_dir, QCRYPTO_TLS_CREDS_PSKFILE, NULL);
+    g_assert_true(g_file_set_contents(keys, "qemu:00112233445566778899aabbccddeeff\n", -1, NULL));
+    add_object("{'qom-type': 'tls-creds-anon', 'id': 'anon-server', 'endpoint': 'server'}");
+    add_object("{'qom-type': 'tls-creds-anon', 'id': 'anon-client'}");
+    add_psk("psk-server", "server");
+    add_psk("psk-client", "client");
 }
 
 void channel_pairs_cleanup(void)
 {
-    del_object("pair-client");
-    del_object("pair-server");
+    g_autofree char *keys = g_build_filename(psk_dir, QCRYPTO_TLS_CREDS_PSKFILE, NULL);
+
+    del_object("psk-client");
+    del_object("psk-server");
+    del_object("anon-client");
+    del_object("anon-server");
+    g_assert_cmpint(g_unlink(keys), ==, 0);
+    g_assert_cmpint(g_rmdir(psk_dir), ==, 0);
+    g_free(psk_dir);
 }
 
 ChannelPair channel_pair_new(const ChannelKind *kind)
