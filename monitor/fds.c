@@ -185,33 +185,50 @@ int64_t monitor_fdset_add_fd(int64_t id, int fd, const char *opaque)
     return id;
 }
 
-/* True when a descriptor opened with `have` can serve for `want`. */
-static bool mode_fits(int have, int want)
+/*
+ * How well a descriptor opened with `have` serves for `want`: 0 not at all, 2 with the same O_DIRECT,
+ * which matters to who reads and writes.
+ */
+static int mode_fits(int have, int want)
 {
-    return (have & O_ACCMODE) == (want & O_ACCMODE);
+    if (have < 0 || (have & O_ACCMODE) != (want & O_ACCMODE)) {
+        return 0;
+    }
+    return (have & O_DIRECT) == (want & O_DIRECT) ? 2 : 1;
+}
+
+/* The first of those that fit best; -1: none. */
+static int fdset_choose(const Fdset *set, int flags)
+{
+    int chosen = -1, best = 0;
+
+    for (guint i = 0; i < set->fds->len; i++) {
+        int fd = g_array_index(set->fds, FdsetFd, i).fd;
+        int fit = mode_fits(fcntl(fd, F_GETFL), flags);
+
+        if (fit > best) {
+            best = fit;
+            chosen = fd;
+        }
+    }
+    return chosen;
 }
 
 static int fdset_dup(int64_t id, int flags, GError **errp)
 {
     Fdset *set;
-    int ret = -EACCES;
+    int ret = -EACCES, fd;
 
     g_mutex_lock(&fdsets.lock);
     set = fdset_find(id);
     if (!set || !set->fds->len) {
         ret = -ENOENT;
-    }
-    for (guint i = 0; ret == -EACCES && i < set->fds->len; i++) {
-        int fd = g_array_index(set->fds, FdsetFd, i).fd;
-        int have = fcntl(fd, F_GETFL);
-
-        if (have >= 0 && mode_fits(have, flags)) {
-            ret = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-            if (ret < 0) {
-                ret = -errno;
-            } else {
-                g_array_append_val(set->dups, ret);
-            }
+    } else if ((fd = fdset_choose(set, flags)) >= 0) {
+        ret = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (ret < 0) {
+            ret = -errno;
+        } else {
+            g_array_append_val(set->dups, ret);
         }
     }
     g_mutex_unlock(&fdsets.lock);

@@ -12,9 +12,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "migration/channel.h"
+#include "monitor/fds.h"
+#include "monitor/monitor-int.h"
 #include "tests/unit/crypto-objects.h"
 #include "tests/unit/tls-pki.h"
 #include "util/aio.h"
+#include "util/open.h"
 #include "util/sockets.h"
 
 static char *dir;
@@ -821,6 +824,49 @@ static void test_file(void)
     destination_clear(&dst);
 }
 
+/* libvirt passes one descriptor with O_DIRECT and one without in one set. */
+static void test_fdset(void)
+{
+    g_autofree char *path = path_in_dir("set");
+    g_autoptr(MigrationConnector) c = NULL;
+    g_autofree char *uri = NULL, *text = NULL;
+    GError *err = NULL;
+    int direct, plain, extra;
+    int64_t set;
+    QIOChannel *ioc;
+
+    migration_settings_reset();
+    write_file("set", "old old old old old old old old");
+    direct = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (direct < 0) {
+        g_test_skip("no O_DIRECT here");
+        return;
+    }
+    plain = open(path, O_WRONLY | O_CLOEXEC);
+    set = monitor_fdset_add_fd(-1, direct, NULL);
+    g_assert_cmpint(monitor_fdset_add_fd(set, plain, NULL), ==, set);
+    uri = g_strdup_printf("file:/dev/fdset/%" G_GINT64_FORMAT ",offset=4", set);
+    c = new_connector(uri);
+    ioc = connect_to(c);
+    send_bytes(ioc, "stream");
+
+    extra = migration_connector_open_extra(c, true, &err);
+    g_assert_no_error(err);
+    g_assert_true(fcntl(extra, F_GETFL) & O_DIRECT);
+    g_assert_cmpint(lseek(extra, 0, SEEK_CUR), ==, 0);
+    qemu_close(extra);
+    extra = migration_connector_open_extra(c, false, &err);
+    g_assert_no_error(err);
+    g_assert_false(fcntl(extra, F_GETFL) & O_DIRECT);
+    g_assert_cmpint(lseek(extra, 0, SEEK_CUR), ==, 0);
+    qemu_close(extra);
+
+    send_bytes(ioc, "ed");
+    qio_channel_unref(ioc);
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    g_assert_cmpstr(text, ==, "old streamed");
+}
+
 static void test_new_file_is_private(void)
 {
     g_autofree char *path = path_in_dir("new");
@@ -916,6 +962,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_assert_true(qemu_init_main_loop(NULL));
     register_crypto_objects();
+    fdsets_init();
     dir = g_dir_make_tmp("ferry-migration-XXXXXX", NULL);
     g_test_add_func("/migration-channel/sockets", test_sockets);
     g_test_add_func("/migration-channel/ipv6", test_ipv6);
@@ -932,6 +979,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration-channel/exec-both-ways", test_exec_both_ways);
     g_test_add_func("/migration-channel/fd", test_fd);
     g_test_add_func("/migration-channel/file", test_file);
+    g_test_add_func("/migration-channel/fdset", test_fdset);
     g_test_add_func("/migration-channel/new-file-is-private", test_new_file_is_private);
     g_test_add_func("/migration-channel/missing-file", test_missing_file);
     g_test_add_func("/migration-channel/checks", test_checks);
