@@ -239,14 +239,17 @@ static void scan_string(JsonStream *stream, char c)
     }
 }
 
-/* True when the last string has an escaped NUL. */
+/*
+ * True when the last string has an escaped NUL. It ends with the text, which has other things in it when
+ * the colon follows no string: that is wrong in any case, but the last byte may then be a backslash.
+ */
 static bool string_has_nul(const JsonStream *stream)
 {
     static const char nul[] = "u0000";
-    const char *text = stream->text->str + stream->string;
+    const char *text = stream->text->str, *end = text + stream->text->len;
 
-    for (; *text; text++) {
-        if (*text == '\\' && !strncmp(++text, nul, strlen(nul))) {
+    for (text += MIN(stream->string, stream->text->len); text < end; text++) {
+        if (*text == '\\' && ++text < end && !strncmp(text, nul, strlen(nul))) {
             return true;
         }
     }

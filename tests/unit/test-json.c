@@ -73,6 +73,18 @@ static void test_stream_survives_mistakes(void)
     check_stream("{\"a\":1", "!JSON parse error, unexpected end of input\n");
 }
 
+/* A backslash outside of strings may be the last byte that the scanner holds, whatever its buffer's size. */
+static void test_backslash_before_colon(void)
+{
+    for (int spaces = 0; spaces < 300; spaces++) {
+        g_autofree char *blank = g_strnfill(spaces, ' ');
+        g_autofree char *text = g_strdup_printf("{%s\\:1}", blank);
+        g_autofree char *log = run_stream(text, strlen(text), strlen(text));
+
+        g_assert_true(g_str_has_prefix(log, "!JSON parse error"));
+    }
+}
+
 static void test_strictness(void)
 {
     static const char *const refused[] = {
@@ -189,6 +201,7 @@ int main(int argc, char **argv)
     g_test_add_func("/json/stream-splits-values", test_stream_splits_values);
     g_test_add_func("/json/single-quotes", test_single_quotes);
     g_test_add_func("/json/stream-survives-mistakes", test_stream_survives_mistakes);
+    g_test_add_func("/json/backslash-before-colon", test_backslash_before_colon);
     g_test_add_func("/json/strictness", test_strictness);
     g_test_add_func("/json/integers", test_integers);
     g_test_add_func("/json/depth-limit", test_depth_limit);
