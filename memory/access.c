@@ -2,6 +2,7 @@
 /* Reading and writing address spaces. */
 #include <string.h>
 #include "memory/address-space.h"
+#include "util/bql.h"
 #include "util/bswap.h"
 
 /* Bytes from addr that range answers for, at most len. addr lies in it. */
@@ -115,6 +116,55 @@ static MemTxResult range_access(const FlatRange *range, hwaddr addr, const Acces
     return MEMTX_OK;
 }
 
+/*
+ * One piece of an access, as far as one range or one hole goes; *bytes receives how many that were.
+ * `view` is the current one, or only RAM is met.
+ */
+static MemTxResult piece_access(const FlatView *view, hwaddr addr, const Access *access,
+                                uint8_t *buf, uint64_t len, uint64_t *bytes)
+{
+    const FlatRange *range = flatview_find(view, addr);
+
+    if (range) {
+        *bytes = range_bytes(range, addr, len);
+        return range_access(range, addr, access, buf, *bytes);
+    }
+    *bytes = hole_bytes(view, addr, len);
+    if (access->kind == ACCESS_READ) {
+        memset(buf, 0, *bytes);
+    }
+    return MEMTX_DECODE_ERROR;
+}
+
+static bool is_mmio(const FlatView *view, hwaddr addr)
+{
+    const FlatRange *range = flatview_find(view, addr);
+
+    return range && !range->block;
+}
+
+/*
+ * A device runs under the big lock, and only as long as it is there: the view is looked at again.
+ */
+static MemTxResult locked_access(AddressSpace *as, hwaddr addr, const Access *access, uint8_t *buf,
+                                 uint64_t len, uint64_t *bytes)
+{
+    bool lock = !bql_locked();
+    MemTxResult result;
+    FlatView *view;
+
+    if (lock) {
+        bql_lock();
+    }
+    view = address_space_get_flatview(as);
+    result = piece_access(view, addr, access, buf, len, bytes);
+    flatview_unref(view);
+    if (lock) {
+        bql_unlock();
+    }
+    return result;
+}
+
 static MemTxResult as_access(AddressSpace *as, hwaddr addr, const Access *access, void *buf,
                              uint64_t len)
 {
@@ -123,17 +173,10 @@ static MemTxResult as_access(AddressSpace *as, hwaddr addr, const Access *access
     uint8_t *p = buf;
 
     while (len) {
-        const FlatRange *range = flatview_find(view, addr);
-        uint64_t n = range ? range_bytes(range, addr, len) : hole_bytes(view, addr, len);
+        uint64_t n;
 
-        if (range) {
-            result |= range_access(range, addr, access, p, n);
-        } else {
-            result |= MEMTX_DECODE_ERROR;
-            if (access->kind == ACCESS_READ) {
-                memset(p, 0, n);
-            }
-        }
+        result |= is_mmio(view, addr) ? locked_access(as, addr, access, p, len, &n)
+                                      : piece_access(view, addr, access, p, len, &n);
         p = p ? p + n : NULL;
         len -= n;
         if (len && addr > UINT64_MAX - n) {

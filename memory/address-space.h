@@ -2,9 +2,10 @@
 /*
  * Address spaces, and reading and writing them.
  *
- * RAM can be accessed by any thread at any time. An access that meets MMIO runs the device's operations and so
- * belongs to the main thread. No address or length is ever an error of the caller's: what is not there
- * reads as zero bytes, ignores writes, and gives MEMTX_DECODE_ERROR.
+ * Any thread reads and writes RAM at any time. An access that meets MMIO runs the device's
+ * operations under the big lock (util/bql.h), which is taken where the caller does not hold it. No
+ * address or length is ever an error of the caller's: what is not there reads as zero bytes,
+ * ignores writes, and gives MEMTX_DECODE_ERROR.
  */
 #ifndef FERRY_MEMORY_ADDRESS_SPACE_H
 #define FERRY_MEMORY_ADDRESS_SPACE_H
@@ -55,9 +56,9 @@ MemTxResult address_space_write_rom(AddressSpace *as, hwaddr addr, MemTxAttrs at
 bool address_space_access_valid(AddressSpace *as, hwaddr addr, uint64_t len, bool is_write);
 
 /*
- * Direct access to RAM: the host's address of `addr`, good for *len bytes, which shrinks to what is contiguous
- * there. NULL: MMIO, nothing, or ROM to be written; the caller has address_space_rw(). The memory
- * stays until address_space_unmap(). Any thread.
+ * Direct access to RAM: the host's address of `addr`, good for *len bytes, which shrinks to what is
+ * contiguous there. NULL: MMIO, nothing, or ROM to be written; the caller has address_space_rw().
+ * The memory stays until address_space_unmap(). Any thread.
  */
 void *address_space_map(AddressSpace *as, hwaddr addr, uint64_t *len, bool is_write,
                         MemTxAttrs attrs);
@@ -66,8 +67,8 @@ void address_space_unmap(AddressSpace *as, void *host, uint64_t len, bool is_wri
                          uint64_t accessed);
 
 /*
- * Single values, in the byte order that the name says; *result (may be NULL) receives how it ended. What
- * can't be read is 0.
+ * Single values, in the byte order that the name says; *result (may be NULL) receives how it ended.
+ * What can't be read is 0.
  */
 #define ADDRESS_SPACE_VALUE(bits, suffix)                                                    \
     uint##bits##_t address_space_ld##suffix(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, \

@@ -80,7 +80,9 @@ static bool check_alignment(const MemoryBackendFileProperties *p, const BackendF
     return true;
 }
 
-/* The file holds offset + size bytes: one that is empty gets them. Devices have no size to check. */
+/*
+ * The file holds offset + size bytes: one that is empty gets them. Devices have no size to check.
+ */
 static bool check_size(const MemoryBackendFileProperties *p, BackendFile *file, GError **errp)
 {
     uint64_t mask = file->page_size - 1, need;

@@ -17,8 +17,8 @@ typedef struct BackendFile {
 } BackendFile;
 
 /*
- * Opens (or makes, and then enlarges to hold the memory) what properties name. False and errp: a file that was
- * made has gone again.
+ * Opens (or makes, and then enlarges to hold the memory) what properties name. False and errp: a
+ * file that was made has gone again.
  */
 bool backend_file_open(const MemoryBackendFileProperties *properties, const char *id,
                        BackendFile *file, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

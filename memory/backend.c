@@ -147,8 +147,9 @@ static bool bind_nodes(const HostMemoryBackend *backend, GError **errp)
     for (unsigned i = 0; i < backend->n_nodes; i++) {
         mask[backend->nodes[i] / bits] |= 1ul << (backend->nodes[i] % bits);
     }
-    if (syscall(SYS_mbind, backend->block->host, backend->block->max_length, modes[backend->policy],
-                mask, (unsigned long)HOST_NODES_MAX + 1, strict | move) < 0) {
+    if (syscall(SYS_mbind, backend->block->host, ram_block_mapped_bytes(backend->block),
+                modes[backend->policy], mask, (unsigned long)HOST_NODES_MAX + 1,
+                strict | move) < 0) {
         error_setg_errno(errp, errno, "cannot bind memory of '%s' to host NUMA nodes", backend->id);
         return false;
     }
@@ -159,8 +160,8 @@ static int prealloc_in_worker(void *opaque)
 {
     const HostMemoryBackend *backend = opaque;
 
-    return ram_prealloc(backend->block->host, backend->block->max_length, backend->block->page_size,
-                        backend->prealloc_threads);
+    return ram_prealloc(backend->block->host, ram_block_mapped_bytes(backend->block),
+                        backend->block->page_size, backend->prealloc_threads);
 }
 
 /* The loop goes on while pages are made. */
@@ -200,7 +201,7 @@ static void destroy(void *object)
     g_assert(!backend->in_use);
     if (block && backend->discard_data) {
         /* Keeps pages that nobody will look at from being written to the disk. */
-        (void)madvise(block->host, block->max_length, MADV_REMOVE);
+        (void)madvise(block->host, ram_block_mapped_bytes(block), MADV_REMOVE);
     }
     ram_block_free(block);
     json_object_put(backend->properties);
@@ -358,10 +359,11 @@ static bool set_property(void *object, const char *property, json_object *value,
     if (merge) {
         backend->merge = on;
         /* EINVAL: the host has no such thing, and so does not do it. */
-        (void)madvise(block->host, block->max_length, on ? MADV_MERGEABLE : MADV_UNMERGEABLE);
+        (void)madvise(block->host, ram_block_mapped_bytes(block),
+                      on ? MADV_MERGEABLE : MADV_UNMERGEABLE);
     } else {
         backend->dump = on;
-        (void)madvise(block->host, block->max_length, on ? MADV_DODUMP : MADV_DONTDUMP);
+        (void)madvise(block->host, ram_block_mapped_bytes(block), on ? MADV_DODUMP : MADV_DONTDUMP);
     }
     return true;
 }

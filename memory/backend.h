@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory backends: the objects memory-backend-ram, -file and -memfd, each of which is one RAM block that
- * a machine or a DIMM shows to the guest. Main thread.
+ * Memory backends: the objects memory-backend-ram, -file and -memfd, each of which is one RAM block
+ * that a machine or a DIMM shows to the guest. Main thread.
  */
 #ifndef FERRY_MEMORY_BACKEND_H
 #define FERRY_MEMORY_BACKEND_H
@@ -17,8 +17,8 @@ typedef struct HostMemoryBackend HostMemoryBackend;
 /* The backend of that id, which the registry of objects owns; NULL and errp. */
 HostMemoryBackend *host_memory_backend_find(const char *id, GError **errp);
 /*
- * Takes it into use: the region that shows it, whose block migrates from now on under the backend's name. Only one
- * user at a time; until it unmaps, the object can't be deleted. NULL and errp.
+ * Takes it into use: the region that shows it, whose block migrates from now on under the backend's
+ * name. Only one user at a time; until it unmaps, the object can't be deleted. NULL and errp.
  */
 MemoryRegion *host_memory_backend_map(HostMemoryBackend *backend, GError **errp);
 /* The region is in no container any more. */
@@ -28,8 +28,8 @@ bool host_memory_backend_is_mapped(const HostMemoryBackend *backend);
 uint64_t host_memory_backend_size(const HostMemoryBackend *backend);
 
 /*
- * The command line's short form of host-nodes, "2" or "0-3", becomes the list that the schema has. Anything else is left
- * for the decoder to judge. `options` is a JSON object.
+ * The command line's short form of host-nodes, "2" or "0-3", becomes the list that the schema has.
+ * Anything else is left for the decoder to judge. `options` is a JSON object.
  */
 void host_memory_expand_nodes(json_object *options);
 

@@ -3,9 +3,9 @@
  * Dirty bitmaps of RAM blocks.
  *
  * A writer stores bytes, then looks whether somebody logs; a client switches logging on, then reads
- * bytes. On its own neither order keeps a processor from letting the look overtake the store. Writers
- * are many and frequent, so the client pays for both: a barrier in every thread of the process
- * (membarrier(2)) when logging starts.
+ * bytes. On its own neither order keeps a processor from letting the look overtake the store.
+ * Writers are many and frequent, so the client pays for both: a barrier in every thread of the
+ * process (membarrier(2)) when logging starts.
  */
 #include "memory/dirty.h"
 
@@ -20,7 +20,9 @@
 
 #define BITS 64
 
-/* Where the kernel refuses membarrier(): changing a mapping interrupts all processors that use it. */
+/*
+ * Where the kernel refuses membarrier(): changing a mapping interrupts all processors that use it.
+ */
 static void barrier_by_unmapping(void)
 {
     size_t size = (size_t)sysconf(_SC_PAGESIZE);

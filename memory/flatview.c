@@ -2,9 +2,9 @@
 /*
  * Flattening a tree of regions.
  *
- * The tree is walked from what is seen first to what is seen last; each region that is something itself
- * fills only the addresses that are still free. Coordinates are 128 bits wide and signed: an alias may place
- * its region's start below address 0, and an end may be 2^64.
+ * The tree is walked from what is seen first to what is seen last; each region that is something
+ * itself fills only the addresses that are still free. Coordinates are 128 bits wide and signed: an
+ * alias may place its region's start below address 0, and an end may be 2^64.
  */
 #include "memory/flatview.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FlatView: an address space as a sorted array of ranges that do not overlap. Immutable and counted: a
- * thread that took a view may use the RAM in it however the address space changes meanwhile, since the view
- * holds its RAM blocks. Ranges of MMIO are for the main thread, and only while the view is the current one.
+ * FlatView: an address space as a sorted array of ranges that do not overlap. Immutable and
+ * counted: a thread that took a view may use the RAM in it however the address space changes
+ * meanwhile, since the view holds its RAM blocks. Ranges of MMIO are for the main thread, and only
+ * while the view is the current one.
  */
 #ifndef FERRY_MEMORY_FLATVIEW_H
 #define FERRY_MEMORY_FLATVIEW_H
@@ -24,7 +25,10 @@ typedef struct FlatView {
     FlatRange *ranges;
 } FlatView;
 
-/* What the tree at `root` (NULL: nothing) looks like now; one reference for the caller. Main thread. */
+/*
+ * What the tree at `root` (NULL: nothing) looks like now; one reference for the caller. Main
+ * thread.
+ */
 FlatView *flatview_new(MemoryRegion *root) G_GNUC_WARN_UNUSED_RESULT;
 void flatview_ref(FlatView *view);
 void flatview_unref(FlatView *view);

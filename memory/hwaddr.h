@@ -10,7 +10,9 @@
 typedef uint64_t hwaddr;
 #define HWADDR_PRIx "016" PRIx64
 
-/* A place in the one space in which all RAM blocks lie, guest-visible or not; see RAMBlock.offset. */
+/*
+ * A place in the one space in which all RAM blocks lie, guest-visible or not; see RAMBlock.offset.
+ */
 typedef uint64_t ram_addr_t;
 
 #define TARGET_PAGE_BITS 12

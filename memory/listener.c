@@ -2,7 +2,8 @@
 /*
  * Memory listeners.
  *
- * One lock keeps changes of views and listeners (main thread) apart from the log functions (any thread).
+ * One lock keeps changes of views and listeners (main thread) apart from the log functions (any
+ * thread).
  */
 #include "memory/listener.h"
 
@@ -92,7 +93,10 @@ static void call_nop(AddressSpace *as, const FlatRange *old, const FlatRange *ra
     }
 }
 
-/* Walks both views in step: `del` for ranges only the old one has, `add` and `nop` for the new one's. */
+/*
+ * Walks both views in step: `del` for ranges only the old one has, `add` and `nop` for the new
+ * one's.
+ */
 static void compare(AddressSpace *as, const FlatView *old, const FlatView *view, bool adding)
 {
     unsigned i = 0, k = 0, n_old = old ? old->n : 0, n_new = view ? view->n : 0;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory listeners: who follows what an address space looks like (KVM's memory slots, vhost), and who
- * knows more about writes than the processes' own marks (KVM's dirty log).
+ * Memory listeners: who follows what an address space looks like (KVM's memory slots, vhost), and
+ * who knows more about writes than the processes' own marks (KVM's dirty log).
  *
- * A commit that changes the view of an address space calls, for each of its listeners: begin; region_del for
- * what has gone, by descending priority; then, the new view being in force, region_add for what is new,
- * region_nop for what stayed, with log_start or log_stop where logging changed, by ascending
- * priority; commit.
+ * A commit that changes the view of an address space calls, for each of its listeners: begin;
+ * region_del for what has gone, by descending priority; then, the new view being in force,
+ * region_add for what is new, region_nop for what stayed, with log_start or log_stop where logging
+ * changed, by ascending priority; commit.
  *
- * The log_*() functions are called by the thread that asked (migration), the others by the main thread; never
- * two at a time, so none may begin a transaction or wait for a thread that does.
+ * The log_*() functions are called by the thread that asked (migration), the others by the main
+ * thread; never two at a time, so none may begin a transaction or wait for a thread that does.
  */
 #ifndef FERRY_MEMORY_LISTENER_H
 #define FERRY_MEMORY_LISTENER_H
@@ -45,7 +45,10 @@ struct MemoryListener {
     void (*log_sync)(MemoryListener *listener, const MemoryRegionSection *section);
     /* The same for everything at once; called instead of log_sync where it is set. */
     void (*log_sync_global)(MemoryListener *listener, bool last_stage);
-    /* Forgets writes to the section up to now: from here on it reports those that come (KVM: write-protects). */
+    /*
+     * Forgets writes to the section up to now: from here on it reports those that come (KVM:
+     * write-protects).
+     */
     void (*log_clear)(MemoryListener *listener, const MemoryRegionSection *section);
     /* Some client logs everything; none does any more. */
     bool (*log_global_start)(MemoryListener *listener, GError **errp);
@@ -65,8 +68,8 @@ void memory_listener_unregister(MemoryListener *listener);
 
 /*
  * Starts and stops logging of all RAM, present and to come, for the clients in the mask (1 <<
- * DIRTY_MEMORY_MIGRATION, 1 << DIRTY_MEMORY_RATE); counted for each client. False, with errp, when a
- * listener refuses: nothing is logged then. Any thread.
+ * DIRTY_MEMORY_MIGRATION, 1 << DIRTY_MEMORY_RATE); counted for each client. False, with errp, when
+ * a listener refuses: nothing is logged then. Any thread.
  */
 bool memory_global_dirty_log_start(unsigned clients, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void memory_global_dirty_log_stop(unsigned clients);
@@ -74,15 +77,15 @@ void memory_global_dirty_log_stop(unsigned clients);
 unsigned memory_global_dirty_log_clients(void);
 
 /*
- * Brings the blocks' bitmaps up to date with what the listeners know. last_stage: the guest does not run
- * any more. Any thread.
+ * Brings the blocks' bitmaps up to date with what the listeners know. last_stage: the guest does
+ * not run any more. Any thread.
  */
 void memory_global_dirty_log_sync(bool last_stage);
 /* The same for one region (a display's). Main thread. */
 void memory_region_sync_dirty(MemoryRegion *mr);
 /*
- * Before the pages of [offset, offset + bytes) are read by the client that took their dirty bits: listeners
- * forget them. Any thread.
+ * Before the pages of [offset, offset + bytes) are read by the client that took their dirty bits:
+ * listeners forget them. Any thread.
  */
 void ram_block_clear_log(RAMBlock *block, uint64_t offset, uint64_t bytes);
 

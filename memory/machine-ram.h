@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The RAM a machine starts with: -m, -mem-path, -mem-prealloc, -machine memory-backend. Main thread. */
+/*
+ * The RAM a machine starts with: -m, -mem-path, -mem-prealloc, -machine memory-backend. Main
+ * thread.
+ */
 #ifndef FERRY_MEMORY_MACHINE_RAM_H
 #define FERRY_MEMORY_MACHINE_RAM_H
 
@@ -17,8 +20,8 @@ typedef struct MachineRAMOptions {
 } MachineRAMOptions;
 
 /*
- * Finds or makes the backend and takes it into use. *ram is its region, or NULL when the machine has no RAM. False
- * and errp.
+ * Finds or makes the backend and takes it into use. *ram is its region, or NULL when the machine
+ * has no RAM. False and errp.
  */
 bool coroutine_fn machine_ram_co_init(const MachineRAMOptions *options, MemoryRegion **ram,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;

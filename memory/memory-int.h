@@ -12,7 +12,10 @@ AddressSpace *address_space_next(AddressSpace *as);
 
 /* A view gets in the place of the old one; only inside memory_listeners_change(). */
 typedef void AddressSpacePublish(AddressSpace *as, FlatView *view);
-/* A view of `as` changes from `old` (NULL: nothing) to `view`: calls the listeners around publish(). */
+/*
+ * A view of `as` changes from `old` (NULL: nothing) to `view`: calls the listeners around
+ * publish().
+ */
 void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
                              AddressSpacePublish *publish);
 

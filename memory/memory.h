@@ -2,13 +2,15 @@
 /*
  * Memory regions: what the guest finds at an address.
  *
- * Regions form trees. A container places its subregions at offsets; where they overlap the one with the
- * higher priority is seen, among equals the one added last. An alias shows a window of another
- * region. Behind each AddressSpace stands the root of such a tree; committing a transaction flattens it into
- * a sorted view (memory/flatview.h) and tells the listeners (memory/listener.h) what changed.
+ * Regions form trees. A container places its subregions at offsets; where they overlap the one with
+ * the higher priority is seen, among equals the one added last. An alias shows a window of another
+ * region. Behind each AddressSpace stands the root of such a tree; committing a transaction
+ * flattens it into a sorted view (memory/flatview.h) and tells the listeners (memory/listener.h)
+ * what changed.
  *
- * Regions are embedded in what they belong to and changed by the main thread only, which is also
- * where devices' operations run. Reading and writing RAM (memory/address-space.h) works in any thread.
+ * Regions are embedded in what they belong to; they are changed, and devices' operations run, under
+ * the big lock (util/bql.h), which "main thread" stands for below. Reading and writing RAM
+ * (memory/address-space.h) works in any thread.
  */
 #ifndef FERRY_MEMORY_MEMORY_H
 #define FERRY_MEMORY_MEMORY_H
@@ -29,8 +31,8 @@ enum device_endian {
 };
 
 /*
- * What a device does at an address inside its region. Sizes are 1, 2, 4 or 8 bytes; zero members have
- * the defaults that stand beside them. `size` bytes at `addr` always lie inside the region.
+ * What a device does at an address inside its region. Sizes are 1, 2, 4 or 8 bytes; zero members
+ * have the defaults that stand beside them. `size` bytes at `addr` always lie inside the region.
  */
 typedef struct MemoryRegionOps {
     /* Either these two, */
@@ -88,8 +90,9 @@ struct MemoryRegion {
 #define MEMORY_REGION_WHOLE UINT64_MAX
 
 /*
- * The constructors. `owner` is only for people to see (NULL is allowed), `name` is copied, `size` is in bytes and may
- * be 0. A region is enabled, placed nowhere, and lives until memory_region_destroy().
+ * The constructors. `owner` is only for people to see (NULL is allowed), `name` is copied, `size`
+ * is in bytes and may be 0. A region is enabled, placed nowhere, and lives until
+ * memory_region_destroy().
  */
 void memory_region_init(MemoryRegion *mr, void *owner, const char *name, uint64_t size);
 void memory_region_init_io(MemoryRegion *mr, void *owner, const MemoryRegionOps *ops, void *opaque,
@@ -104,14 +107,17 @@ bool memory_region_init_ram_nomigrate(MemoryRegion *mr, void *owner, const char 
                                       uint64_t size, uint32_t ram_flags,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * RAM that migrates and whose size changes with ram_block_resize(), here or by a migration; `resized` (or
- * NULL) is called in the main thread after that.
+ * RAM that migrates and whose size changes with ram_block_resize(), here or by a migration;
+ * `resized` (or NULL) is called in the main thread after that.
  */
 bool memory_region_init_resizeable_ram(MemoryRegion *mr, void *owner, const char *name,
                                        uint64_t size, uint64_t max_size,
                                        void (*resized)(void *opaque, uint64_t length, void *host),
                                        void *opaque, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* As init_ram, and the guest can't write it. The owner fills it through memory_region_get_ram_ptr(). */
+/*
+ * As init_ram, and the guest can't write it. The owner fills it through
+ * memory_region_get_ram_ptr().
+ */
 bool memory_region_init_rom(MemoryRegion *mr, void *owner, const char *name, uint64_t size,
                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Shows a block that somebody else owns, all of it. RAM_READONLY makes it read-only. */
@@ -140,8 +146,8 @@ void memory_region_set_readonly(MemoryRegion *mr, bool readonly);
 void memory_region_set_log(MemoryRegion *mr, bool log, unsigned client);
 
 /*
- * Changes between the outermost begin and its commit take effect together, at the commit, with one pass over
- * the listeners.
+ * Changes between the outermost begin and its commit take effect together, at the commit, with one
+ * pass over the listeners.
  */
 void memory_region_transaction_begin(void);
 void memory_region_transaction_commit(void);

@@ -55,8 +55,8 @@ static void set_bytes(uint64_t *map, uint64_t start, uint64_t end)
 }
 
 /*
- * Present pages but for those that show the page of zeroes, which is mapped where somebody has only read.
- * -errno when the kernel does not have it.
+ * Present pages but for those that show the page of zeroes, which is mapped where somebody has only
+ * read. -errno when the kernel does not have it.
  */
 static int scan_by_ioctl(int fd, const uint8_t *host, uint64_t bytes, uint64_t *map)
 {

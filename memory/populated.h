@@ -8,8 +8,9 @@
  *
  * What the answer means while others write: a page that is reported untouched read as zero bytes at
  * some moment between the call and the return. A page written before the call is never reported
- * untouched; one that was only read, or is zero, may be reported touched. A page first written during the
- * call may go either way, so dirty logging must be on before: then that write is in the log.
+ * untouched; one that was only read, or is zero, may be reported touched. A page first written
+ * during the call may go either way, so dirty logging must be on before: then that write is in the
+ * log.
  */
 #ifndef FERRY_MEMORY_POPULATED_H
 #define FERRY_MEMORY_POPULATED_H
@@ -20,9 +21,9 @@
 
 /*
  * Bit i of `map` (host-order 64-bit words, bit 0 is page 0 of the range) is set for each page of
- * [offset, offset + bytes), 4 KiB aligned, that may hold something else than zero, cleared for the others;
- * bits behind the last page in its word are cleared. False: the kernel or the kind of block does not
- * tell, all bits are set. Any thread; takes milliseconds a GiB, no memory but the map.
+ * [offset, offset + bytes), 4 KiB aligned, that may hold something else than zero, cleared for the
+ * others; bits behind the last page in its word are cleared. False: the kernel or the kind of block
+ * does not tell, all bits are set. Any thread; takes milliseconds a GiB, no memory but the map.
  */
 bool ram_block_populated(const RAMBlock *block, uint64_t offset, uint64_t bytes, uint64_t *map);
 

@@ -2,8 +2,8 @@
 /*
  * RAM blocks and their list.
  *
- * The list is immutable: each change makes a new one and swaps it in, so whoever took the old one goes
- * on undisturbed. The lock covers only the swap and the taking of a reference.
+ * The list is immutable: each change makes a new one and swaps it in, so whoever took the old one
+ * goes on undisturbed. The lock covers only the swap and the taking of a reference.
  */
 #include "memory/ram-block.h"
 
@@ -19,7 +19,9 @@
 #include "util/error.h"
 #include "util/units.h"
 
-/* Blocks start at multiples of this in ram_addr_t space: a word of a bitmap belongs to one block. */
+/*
+ * Blocks start at multiples of this in ram_addr_t space: a word of a bitmap belongs to one block.
+ */
 #define RAM_ADDR_ALIGN (64 * TARGET_PAGE_SIZE)
 /* Transparent huge pages can back memory that is aligned like them. */
 #define THP_ALIGN (2 * MiB)
@@ -236,7 +238,7 @@ void ram_block_unref(RAMBlock *block)
     g_ptr_array_remove_fast(ram_list.freed, block);
     pthread_mutex_unlock(&ram_list.lock);
     if (!block->foreign) {
-        ram_unmap(block->host, block->max_length);
+        ram_unmap(block->host, ram_block_mapped_bytes(block));
     }
     if (block->fd >= 0) {
         close(block->fd);
@@ -273,16 +275,16 @@ static RAMBlock *block_add(RAMBlock *block)
 static void advise(const RAMBlock *block, const RAMBlockOptions *options)
 {
     /* None of these is needed for anything to work: the kernel may lack them. */
-    (void)madvise(block->host, block->max_length,
+    (void)madvise(block->host, ram_block_mapped_bytes(block),
                   options->no_hugepages ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     if (options->merge) {
-        (void)madvise(block->host, block->max_length, MADV_MERGEABLE);
+        (void)madvise(block->host, ram_block_mapped_bytes(block), MADV_MERGEABLE);
     }
     if (options->no_dump) {
-        (void)madvise(block->host, block->max_length, MADV_DONTDUMP);
+        (void)madvise(block->host, ram_block_mapped_bytes(block), MADV_DONTDUMP);
     }
     /* A child that was forked to run a command has no use for it. */
-    (void)madvise(block->host, block->max_length, MADV_DONTFORK);
+    (void)madvise(block->host, ram_block_mapped_bytes(block), MADV_DONTFORK);
 }
 
 /* Fills in sizes; false: errp. */
@@ -302,16 +304,14 @@ static bool block_size(RAMBlock *block, const RAMBlockOptions *options, GError *
                    options->what, options->fd_offset, block->page_size);
         return false;
     }
-    block->max_length = (max + mask) & ~mask;
-    block->used_length = options->flags & RAM_RESIZEABLE
-                             ? (options->size + TARGET_PAGE_SIZE - 1) & TARGET_PAGE_MASK
-                             : block->max_length;
+    block->max_length = (max + TARGET_PAGE_SIZE - 1) & TARGET_PAGE_MASK;
+    block->used_length = (options->size + TARGET_PAGE_SIZE - 1) & TARGET_PAGE_MASK;
     return true;
 }
 
 /*
- * The file to map; -1: none. Shared memory without a file gets a nameless one: the kernel tells of files, not of
- * shared anonymous mappings, which pages exist.
+ * The file to map; -1: none. Shared memory without a file gets a nameless one: the kernel tells of
+ * files, not of shared anonymous mappings, which pages exist.
  */
 static int block_file(const RAMBlockOptions *options)
 {
@@ -352,7 +352,7 @@ RAMBlock *ram_block_new(const RAMBlockOptions *options, GError **errp)
     if (!block_size(block, options, errp)) {
         goto fail;
     }
-    map.size = block->max_length;
+    map.size = ram_block_mapped_bytes(block);
     map.align = MAX(options->align, block->page_size);
     if (map.size >= THP_ALIGN) {
         map.align = MAX(map.align, THP_ALIGN);
@@ -480,8 +480,8 @@ int ram_block_discard(RAMBlock *block, uint64_t offset, uint64_t bytes)
 {
     uint64_t mask = block->page_size - 1;
 
-    if ((offset & mask) || (bytes & mask) || offset > block->max_length ||
-        bytes > block->max_length - offset) {
+    if ((offset & mask) || (bytes & mask) || offset > ram_block_mapped_bytes(block) ||
+        bytes > ram_block_mapped_bytes(block) - offset) {
         return -EINVAL;
     }
     if (!bytes) {

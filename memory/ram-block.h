@@ -4,9 +4,10 @@
  * migration by name.
  *
  * A block is made with an anonymous mapping, or with one of a file, and is in the list from then on
- * until its maker frees it. It is migrated when it has a name and RAM_MIGRATABLE. The main thread makes,
- * names, resizes and frees blocks; any thread may take the list, look blocks up, hold references,
- * and read and write a block's memory, which stays mapped until the last reference has gone.
+ * until its maker frees it. It is migrated when it has a name and RAM_MIGRATABLE. The main thread
+ * makes, names, resizes and frees blocks; any thread may take the list, look blocks up, hold
+ * references, and read and write a block's memory, which stays mapped until the last reference has
+ * gone.
  *
  * Granules of everything that counts pages are target pages of 4 KiB.
  */
@@ -40,18 +41,20 @@ typedef struct RAMBlock RAMBlock;
 
 struct RAMBlock {
     /* Constant. */
-    uint8_t *host;       /* max_length bytes, aligned to page_size */
-    uint64_t max_length; /* bytes, a multiple of page_size */
-    size_t page_size;    /* bytes of one host page of the mapping: 4 KiB, or that of hugetlbfs */
-    ram_addr_t offset;   /* where it lies in ram_addr_t space, disjoint from all others */
-    int fd;              /* of the mapped file, owned; -1: anonymous */
-    uint64_t fd_offset;  /* bytes into the file where the mapping starts */
+    uint8_t *host; /* max_length bytes, aligned to page_size */
+    uint64_t
+        max_length;   /* bytes, whole 4 KiB pages; the mapping goes on to a multiple of page_size */
+    size_t page_size; /* bytes of one host page of the mapping: 4 KiB, or that of hugetlbfs */
+    ram_addr_t offset;  /* where it lies in ram_addr_t space, disjoint from all others */
+    int fd;             /* of the mapped file, owned; -1: anonymous */
+    uint64_t fd_offset; /* bytes into the file where the mapping starts */
 
     /* Written by the main thread, read by any, atomically (the functions below do that). */
     uint64_t used_length; /* bytes the guest has; 1..max_length, page aligned */
     uint32_t flags;       /* RAM_* */
     /*
-     * "" until named. Other threads read it only of blocks from a list, or after RAM_NAMED was seen.
+     * "" until named. Other threads read it only of blocks from a list, or after RAM_NAMED was
+     * seen.
      */
     char idstr[RAM_BLOCK_NAME_MAX + 1];
 
@@ -72,6 +75,12 @@ struct RAMBlock {
 static inline uint64_t ram_block_used_length(const RAMBlock *block)
 {
     return __atomic_load_n(&block->used_length, __ATOMIC_ACQUIRE);
+}
+
+/* max_length and what is left of its last host page. */
+static inline uint64_t ram_block_mapped_bytes(const RAMBlock *block)
+{
+    return (block->max_length + block->page_size - 1) & ~(uint64_t)(block->page_size - 1);
 }
 
 static inline uint32_t ram_block_flags(const RAMBlock *block)
@@ -122,7 +131,9 @@ void ram_block_ref(RAMBlock *block);
 void ram_block_unref(RAMBlock *block);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(RAMBlock, ram_block_unref)
 
-/* Names it, which makes it known to migration. Fails when another has that name, or it is too long. */
+/*
+ * Names it, which makes it known to migration. Fails when another has that name, or it is too long.
+ */
 bool ram_block_set_idstr(RAMBlock *block, const char *name,
                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Takes the name away; the block is found no more. */
@@ -163,11 +174,16 @@ uint64_t ram_block_list_generation(void);
 /* In a list: NULL when there is none of that name. */
 RAMBlock *ram_block_list_find(const RAMBlockList *list, const char *name);
 
-/* Lookups in the current list, by any thread; the caller owns a reference to the result. NULL: none. */
+/*
+ * Lookups in the current list, by any thread; the caller owns a reference to the result. NULL:
+ * none.
+ */
 RAMBlock *ram_block_by_name(const char *name) G_GNUC_WARN_UNUSED_RESULT;
 /* The block whose max_length bytes hold *host; *offset receives where. */
 RAMBlock *ram_block_from_host(const void *host, uint64_t *offset) G_GNUC_WARN_UNUSED_RESULT;
-/* The same for memory the caller holds a reference to, though its block may have been freed since. */
+/*
+ * The same for memory the caller holds a reference to, though its block may have been freed since.
+ */
 RAMBlock *ram_block_from_mapping(const void *host, uint64_t *offset) G_GNUC_WARN_UNUSED_RESULT;
 RAMBlock *ram_block_from_ram_addr(ram_addr_t addr, uint64_t *offset) G_GNUC_WARN_UNUSED_RESULT;
 
@@ -175,9 +191,9 @@ RAMBlock *ram_block_from_ram_addr(ram_addr_t addr, uint64_t *offset) G_GNUC_WARN
 uint64_t ram_block_bytes_total(void);
 
 /*
- * Makes [offset, offset + bytes) of the block read as zero and gives the host's memory back where that
- * is possible: MADV_DONTNEED, or a hole in a file that is mapped shared. Both are multiples of
- * page_size, within max_length. 0 or -errno; -EINVAL for a private mapping of a file, which can't
+ * Makes [offset, offset + bytes) of the block read as zero and gives the host's memory back where
+ * that is possible: MADV_DONTNEED, or a hole in a file that is mapped shared. Both are multiples of
+ * page_size, within the mapping. 0 or -errno; -EINVAL for a private mapping of a file, which can't
  * be made zero that way. Any thread.
  */
 int ram_block_discard(RAMBlock *block, uint64_t offset, uint64_t bytes) G_GNUC_WARN_UNUSED_RESULT;

@@ -39,8 +39,9 @@ size_t ram_map_page_size(int fd)
 }
 
 /*
- * Reserves address space with room to align in, maps over the aligned part of it and gives the rest back,
- * but for one page behind: running over the end of guest memory is a fault, not somebody else's data.
+ * Reserves address space with room to align in, maps over the aligned part of it and gives the rest
+ * back, but for one page behind: running over the end of guest memory is a fault, not somebody
+ * else's data.
  */
 void *ram_map(const RAMMapOptions *options)
 {
@@ -95,7 +96,10 @@ typedef struct Toucher {
     int ret;
 } Toucher;
 
-/* Kernels before 5.14: a write that changes nothing. A missing huge page is a SIGBUS in this thread. */
+/*
+ * Kernels before 5.14: a write that changes nothing. A missing huge page is a SIGBUS in this
+ * thread.
+ */
 static __thread sigjmp_buf *touch_escape;
 static struct sigaction old_sigbus;
 

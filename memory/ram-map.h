@@ -8,7 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of a page in mappings of fd (hugetlbfs), or of anonymous memory for -1. 0 and errno set: failed. */
+/*
+ * Bytes of a page in mappings of fd (hugetlbfs), or of anonymous memory for -1. 0 and errno set:
+ * failed.
+ */
 size_t ram_map_page_size(int fd);
 
 typedef struct RAMMapOptions {
@@ -26,8 +29,8 @@ void *ram_map(const RAMMapOptions *options) G_GNUC_WARN_UNUSED_RESULT;
 void ram_unmap(void *host, uint64_t size);
 
 /*
- * Touches every page so that it exists from now on, with `threads` threads (at least 1); content stays.
- * 0 or -errno (-ENOMEM: the host has no such memory).
+ * Touches every page so that it exists from now on, with `threads` threads (at least 1); content
+ * stays. 0 or -errno (-ENOMEM: the host has no such memory).
  */
 int ram_prealloc(void *host, uint64_t size, size_t page_size,
                  unsigned threads) G_GNUC_WARN_UNUSED_RESULT;

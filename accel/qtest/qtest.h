@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * qtest: no code of a guest runs; a test drives the devices and memory over a line protocol, and time stands still
- * unless it is stepped. Main thread.
+ * qtest: no code of a guest runs; a test drives the devices and memory over a line protocol, and
+ * time stands still unless it is stepped. Main thread.
  *
- * Each line from the test is answered by one line, "OK", "OK VALUE", "OK DATA", "FAIL REASON" or "ERR REASON".
- * Between answers may come "IRQ raise N" and "IRQ lower N" of interrupts that were intercepted. Numbers are
- * decimal, 0x hexadecimal or 0 octal. Commands:
+ * Each line from the test is answered by one line, "OK", "OK VALUE", "OK DATA", "FAIL REASON" or
+ * "ERR REASON". Between answers may come "IRQ raise N" and "IRQ lower N" of interrupts that were
+ * intercepted. Numbers are decimal, 0x hexadecimal or 0 octal. Commands:
  *
  *   clock_step [NS], clock_set NS           answer: the virtual time, ns
  *   outb|outw|outl PORT VALUE, inb|inw|inl PORT
@@ -33,23 +33,30 @@
 
 /* --- clock.c --- */
 
-/* From here on the virtual clock stands at 0 and goes only where it is told. Before any virtual timer is made. */
+/*
+ * From here on the virtual clock stands at 0 and goes only where it is told. Before any virtual
+ * timer is made.
+ */
 void qtest_clock_init(void);
 /*
- * Goes to `ns`, firing the main context's timers on the way, each at its time. False: that is in the past.
+ * Goes to `ns`, firing the main context's timers on the way, each at its time. False: that is in
+ * the past.
  */
 bool qtest_clock_set_ns(int64_t ns);
 
 /* --- command.c --- */
 
 /*
- * Carries out one line (without its end; any bytes) and appends the answer, with its end. The line is changed.
+ * Carries out one line (without its end; any bytes) and appends the answer, with its end. The line
+ * is changed.
  */
 void qtest_command(char *line, size_t len, GString *answer);
 
 /* Interrupts of devices; hw/ registers the one table. Each returns false and errp. */
 typedef struct QTestIRQOps {
-    /* From now on qtest_irq_changed() is called for the inputs (outputs called `name`) of a device. */
+    /*
+     * From now on qtest_irq_changed() is called for the inputs (outputs called `name`) of a device.
+     */
     bool (*intercept_in)(const char *path, GError **errp);
     bool (*intercept_out)(const char *path, const char *name,
                           GError **errp); /* name NULL: unnamed */
@@ -60,7 +67,8 @@ void qtest_set_irq_ops(const QTestIRQOps *ops);
 /* --- server.c --- */
 
 /*
- * Serves tests on chr. log: NULL is stderr, "none" nothing, else a file that is made or overwritten.
+ * Serves tests on chr. log: NULL is stderr, "none" nothing, else a file that is made or
+ * overwritten.
  */
 bool qtest_server_start(Chardev *chr, const char *log, GError **errp);
 /* Before chr goes. Nothing happens when it was not started. */

@@ -362,7 +362,10 @@ static void copy_page(RAMBlock *block, uint64_t page, uint64_t *copy)
     }
 }
 
-/* A client that copies what it is told of has, in the end, everything: no write is lost between clear and read. */
+/*
+ * A client that copies what it is told of has, in the end, everything: no write is lost between
+ * clear and read.
+ */
 static void test_a_copy_that_follows_the_log_is_complete(void)
 {
     Race race = {.block = make("b", PAGES * PAGE, 0), .writing = RACERS};
