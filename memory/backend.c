@@ -35,6 +35,14 @@ struct HostMemoryBackend {
     UserCreatable *in_use; /* while mapped: a reference to this object */
 };
 
+static bool default_merge = true, default_dump = true;
+
+void host_memory_backend_set_defaults(bool merge, bool dump)
+{
+    default_merge = merge;
+    default_dump = dump;
+}
+
 static const char *type_name(const HostMemoryBackend *backend)
 {
     return ObjectType_str(backend->type);
@@ -85,8 +93,8 @@ static bool take_properties(HostMemoryBackend *backend, const MemoryBackendPrope
                             bool share, GError **errp)
 {
     backend->size = p->size;
-    backend->merge = !p->has_merge || p->merge;
-    backend->dump = !p->has_dump || p->dump;
+    backend->merge = p->has_merge ? p->merge : default_merge;
+    backend->dump = p->has_dump ? p->dump : default_dump;
     backend->prealloc = p->has_prealloc && p->prealloc;
     backend->prealloc_threads = p->has_prealloc_threads ? p->prealloc_threads : 1;
     backend->share = p->has_share ? p->share : share;
@@ -232,8 +240,8 @@ static void show_default(HostMemoryBackend *backend, const char *name, json_obje
 static HostMemoryBackend *show(HostMemoryBackend *backend, const ObjectOptions *options)
 {
     backend->properties = ObjectOptions_to_json(options);
-    show_default(backend, "merge", json_object_new_boolean(true));
-    show_default(backend, "dump", json_object_new_boolean(true));
+    show_default(backend, "merge", json_object_new_boolean(backend->merge));
+    show_default(backend, "dump", json_object_new_boolean(backend->dump));
     show_default(backend, "reserve", json_object_new_boolean(true));
     show_default(backend, "share", json_object_new_boolean(backend->share));
     show_default(backend, "prealloc-threads", json_object_new_int(1));

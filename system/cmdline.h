@@ -22,6 +22,7 @@ typedef struct StartConfig {
     char *memory_backend; /* owned; id */
     const char *mem_path;
     bool mem_prealloc;
+    bool no_mem_merge, no_dump_guest_core; /* what memory backends are when they don't say */
     bool accel_qtest;              /* the virtual clock is qtest's */
     const char *qtest, *qtest_log; /* character device, in short form */
     bool stopped;                  /* -S */

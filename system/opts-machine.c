@@ -59,11 +59,22 @@ static bool handle_accel(const char *arg, GError **errp)
     return choose_accel(accel, errp) && qemu_opts_check_known(opts, errp);
 }
 
+/* on or off; *off stays when the option is absent. */
+static bool machine_flag(QemuOpts *opts, const char *key, bool *off, GError **errp)
+{
+    bool has, value;
+
+    if (!qemu_opts_get_bool(opts, key, &has, &value, errp)) {
+        return false;
+    }
+    *off = has ? !value : *off;
+    return true;
+}
+
 static bool handle_machine(const char *arg, GError **errp)
 {
     /* Properties every machine has and that mean nothing without CPU and devices. */
-    static const char *const ignored[] = {
-        "usb", "dump-guest-core", "mem-merge", "kernel-irqchip", "graphics", "vmport", "acpi"};
+    static const char *const ignored[] = {"usb", "kernel-irqchip", "graphics", "vmport", "acpi"};
     g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "type");
     const char *type = qemu_opts_get(opts, "type"), *accel = qemu_opts_get(opts, "accel");
     const char *backend = qemu_opts_get(opts, "memory-backend");
@@ -83,6 +94,10 @@ static bool handle_machine(const char *arg, GError **errp)
         if (!qemu_opts_get_bool(opts, ignored[i], &has, &value, errp)) {
             return false;
         }
+    }
+    if (!machine_flag(opts, "mem-merge", &start_config.no_mem_merge, errp) ||
+        !machine_flag(opts, "dump-guest-core", &start_config.no_dump_guest_core, errp)) {
+        return false;
     }
     if (accel && !choose_accel(accel, errp)) {
         return false;

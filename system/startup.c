@@ -422,6 +422,7 @@ bool startup_run(GError **errp)
     if (start_config.accel_qtest) {
         qtest_clock_init();
     }
+    host_memory_backend_set_defaults(!start_config.no_mem_merge, !start_config.no_dump_guest_core);
     objects_register_types();
     monitor_init();
     aio_run_coroutine(startup_co_run, &run);

@@ -36,6 +36,7 @@ def facts(vm):
     ['-m', 'size=5000k'],
     ['-m', '64,slots=2,maxmem=1G'],
     ['-m', '64M', '-mem-prealloc'],
+    ['-m', '64M', '-machine', 'none,mem-merge=off,dump-guest-core=off'],
     ['-m', '64M', '-mem-path', '{work}'],
     ['-m', '64M', '-mem-path', '{work}/file'],
     ['-machine', 'none,memory-backend=m0', '-object', 'memory-backend-ram,id=m0,size=32M'],
