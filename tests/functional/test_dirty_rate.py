@@ -66,16 +66,10 @@ def test_untouched_memory_stays_untouched(vmm, work):
     vm = vmm('-object', 'memory-backend-memfd,id=m,size=1G,share=on', '-machine', 'memory-backend=m', '-m', '1G',
              *qtest.args)
     qtest.accept()
-    before = rss_kib(vm)
+    before = vm.memory_kib()
     assert measure(vm, sample_pages=16384)['dirty-rate'] == 0
-    assert rss_kib(vm) - before < 16 * MIB // 1024
+    assert vm.memory_kib() - before < 16 * MIB // 1024
     qtest.close()
-
-
-def rss_kib(vm):
-    """Resident memory of the process, shared included."""
-    with open(f'/proc/{vm.pid}/status') as status:
-        return int(next(line.split()[1] for line in status if line.startswith('VmRSS')))
 
 
 @pytest.mark.parametrize('args, words', [
