@@ -7,7 +7,8 @@
  *   unstarted --calc-dirty-rate--> measuring --time is over--> measured --calc-dirty-rate--> measuring
  *                                            --it fails--> unstarted
  */
-#include <string.h>
+#include "migration/dirtyrate.h"
+
 #include <zlib.h>
 #include "memory/dirty.h"
 #include "memory/listener.h"
@@ -53,6 +54,9 @@ static struct {
     SampledBlock *blocks; /* list->n; page sampling */
     int64_t begin_ns;     /* QEMU_CLOCK_REALTIME */
     GError *error;
+    QemuCoSleep sleep;
+    bool stopping;
+    Coroutine *stopper; /* waits for the end of the measurement */
 } rate;
 
 static uint64_t block_pages(const RAMBlock *block)
@@ -208,7 +212,9 @@ static void coroutine_fn measure_co_entry(void *opaque)
     ok = thread_pool_submit_co(sampling ? sample_begin : log_begin, NULL) == 0;
     if (ok) {
         rate.begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, rate.calc_ms * SCALE_MS);
+        if (!rate.stopping) {
+            qemu_co_sleep_ns_wakeable(&rate.sleep, QEMU_CLOCK_REALTIME, rate.calc_ms * SCALE_MS);
+        }
         thread_pool_submit_co(sampling ? sample_end : log_end, NULL);
     } else {
         g_prefix_error(&rate.error, "calc-dirty-rate: ");
@@ -216,6 +222,19 @@ static void coroutine_fn measure_co_entry(void *opaque)
     }
     clear_measurement();
     rate.status = ok ? DIRTY_RATE_STATUS_MEASURED : DIRTY_RATE_STATUS_UNSTARTED;
+    if (rate.stopper) {
+        aio_co_wake(g_steal_pointer(&rate.stopper));
+    }
+}
+
+void coroutine_fn dirty_rate_co_shutdown(void)
+{
+    if (rate.status == DIRTY_RATE_STATUS_MEASURING) {
+        rate.stopping = true;
+        rate.stopper = qemu_coroutine_self();
+        qemu_co_sleep_wake(&rate.sleep);
+        qemu_coroutine_yield();
+    }
 }
 
 bool coroutine_fn qmp_calc_dirty_rate(const CalcDirtyRateArg *arg, GError **errp)
@@ -224,6 +243,10 @@ bool coroutine_fn qmp_calc_dirty_rate(const CalcDirtyRateArg *arg, GError **errp
     int64_t max = in_ms ? CALC_TIME_MAX_MS : CALC_TIME_MAX_MS / 1000;
     DirtyRateMeasureMode mode = arg->has_mode ? arg->mode : DIRTY_RATE_MEASURE_MODE_PAGE_SAMPLING;
 
+    if (rate.stopping) {
+        error_setg(errp, "The process is about to end");
+        return false;
+    }
     if (rate.status == DIRTY_RATE_STATUS_MEASURING) {
         error_setg(errp, "The dirty rate is being measured already");
         return false;

@@ -10,7 +10,9 @@
 #include "block/nbd/server.h"
 #include "chardev/char.h"
 #include "memory/machine-ram.h"
+#include "migration/dirtyrate.h"
 #include "monitor/monitor.h"
+#include "net/announce.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qom/user-creatable.h"
 #include "accel/qtest/qtest.h"
@@ -26,6 +28,8 @@ static void coroutine_fn step_co_stop_guest(void)
 
     qapi_event_send_shutdown(by_guest, cause);
     vm_stop(RUN_STATE_SHUTDOWN);
+    announce_stop_all();
+    dirty_rate_co_shutdown();
 }
 
 static void coroutine_fn step_co_exports(void)
