@@ -4,10 +4,10 @@
  * migration by name.
  *
  * A block is made with an anonymous mapping, or with one of a file, and is in the list from then on
- * until its maker frees it. It is migrated when it has a name and RAM_MIGRATABLE. The main thread
- * makes, names, resizes and frees blocks; any thread may take the list, look blocks up, hold
- * references, and read and write a block's memory, which stays mapped until the last reference has
- * gone.
+ * until its maker frees it. "Main thread" stands for whoever holds the big lock (util/bql.h). It is
+ * migrated when it has a name and RAM_MIGRATABLE. The main thread makes, names, resizes and frees
+ * blocks; any thread may take the list, look blocks up, hold references, and read and write a
+ * block's memory, which stays mapped until the last reference has gone.
  *
  * Granules of everything that counts pages are target pages of 4 KiB.
  */

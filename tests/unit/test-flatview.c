@@ -279,11 +279,107 @@ static void test_view_is_what_the_tree_shows_and_listeners_can_follow_it(void)
     }
 }
 
+static void expect_seen(AddressSpace *as, const char *name)
+{
+    g_autoptr(FlatView) view = address_space_get_flatview(as);
+    const FlatRange *range = flatview_find(view, 8);
+
+    g_assert_cmpstr(range ? memory_region_name(range->mr) : "nothing", ==, name);
+}
+
+static void test_priority_decides_then_youth(void)
+{
+    static const struct {
+        const char *name;
+        int priority;
+    } parts[] = {{"lowest", -1}, {"old", 0}, {"young", 0}, {"high", 1}};
+    MemoryRegion root, mr[4];
+    AddressSpace as;
+
+    memory_region_init(&root, NULL, "root", SPACE);
+    address_space_init(&as, &root, "test");
+    /* The order of adding is not that of priorities. */
+    for (unsigned i = 4; i-- > 0;) {
+        memory_region_init_io(&mr[i], NULL, &nothing_ops, NULL, parts[i].name, 16);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned k = (i + 3) % 4;
+
+        memory_region_add_subregion_overlap(&root, 0, &mr[k], parts[k].priority);
+        expect_seen(&as, "high");
+    }
+    memory_region_set_enabled(&mr[3], false);
+    expect_seen(&as, "young");
+    memory_region_set_address(&mr[1], 4); /* who moves is the youngest */
+    expect_seen(&as, "old");
+    memory_region_set_enabled(&mr[1], false);
+    expect_seen(&as, "young");
+    memory_region_del_subregion(&root, &mr[2]);
+    expect_seen(&as, "lowest");
+    memory_region_add_subregion_overlap(&root, 8, &mr[2], -2);
+    expect_seen(&as, "lowest");
+    memory_region_set_enabled(&mr[0], false);
+    expect_seen(&as, "young");
+    memory_region_set_enabled(&root, false);
+    expect_seen(&as, "nothing");
+    address_space_destroy(&as);
+    for (unsigned i = 0; i < 4; i++) {
+        memory_region_del_subregion(&root, &mr[i]);
+        memory_region_destroy(&mr[i]);
+    }
+    memory_region_destroy(&root);
+}
+
+/*
+ * Windows that touch show their region as one range; the last address and whole spaces can be said.
+ */
+static void test_ends_of_the_space(void)
+{
+    MemoryRegion root, all, low, high;
+    AddressSpace as;
+
+    memory_region_init(&root, NULL, "root", MEMORY_REGION_WHOLE);
+    memory_region_init_io(&all, NULL, &nothing_ops, NULL, "all", MEMORY_REGION_WHOLE);
+    memory_region_init_alias(&low, NULL, "low", &all, 0x1000, 0x1000);
+    memory_region_init_alias(&high, NULL, "high", &all, 0x2000, MEMORY_REGION_WHOLE);
+    memory_region_add_subregion(&root, 0x5000, &low);
+    memory_region_add_subregion(&root, 0x6000, &high);
+    address_space_init(&as, &root, "test");
+    g_autoptr(FlatView) joined = address_space_get_flatview(&as);
+
+    g_assert_cmpuint(joined->n, ==, 1);
+    g_assert_cmphex(joined->ranges[0].first, ==, 0x5000);
+    g_assert_cmphex(joined->ranges[0].last, ==, UINT64_MAX);
+    g_assert_cmphex(joined->ranges[0].offset, ==, 0x1000);
+    memory_region_set_readonly(&low, true);
+    g_autoptr(FlatView) parted = address_space_get_flatview(&as);
+
+    g_assert_cmpuint(parted->n, ==, 2);
+    g_assert_true(parted->ranges[0].readonly && !parted->ranges[1].readonly);
+    memory_region_del_subregion(&root, &low);
+    memory_region_del_subregion(&root, &high);
+    memory_region_add_subregion(&root, 0, &all);
+    g_autoptr(FlatView) whole = address_space_get_flatview(&as);
+
+    g_assert_cmpuint(whole->n, ==, 1);
+    g_assert_cmphex(whole->ranges[0].first, ==, 0);
+    g_assert_cmphex(whole->ranges[0].last, ==, UINT64_MAX);
+    g_assert_true(flatview_find(whole, UINT64_MAX) == whole->ranges);
+    address_space_destroy(&as);
+    memory_region_del_subregion(&root, &all);
+    memory_region_destroy(&low);
+    memory_region_destroy(&high);
+    memory_region_destroy(&all);
+    memory_region_destroy(&root);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_message("seed %d", SEED);
     g_test_add_func("/flatview/model",
                     test_view_is_what_the_tree_shows_and_listeners_can_follow_it);
+    g_test_add_func("/flatview/priority", test_priority_decides_then_youth);
+    g_test_add_func("/flatview/ends", test_ends_of_the_space);
     return g_test_run();
 }

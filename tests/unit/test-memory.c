@@ -230,6 +230,36 @@ static void test_map_gives_ram_only(void)
     mixed_destroy(&m);
 }
 
+static bool take_dirty(const MemoryRegion *mr, unsigned page)
+{
+    return ram_block_test_and_clear_dirty(mr->ram_block, DIRTY_MEMORY_MIGRATION, page * PAGE, PAGE);
+}
+
+static void test_writes_mark_pages_and_reads_do_not(void)
+{
+    static const MemTxAttrs attrs = {.unspecified = true};
+    uint8_t buf[2 * PAGE] = {0};
+    Mixed m;
+
+    mixed_init(&m);
+    ram_block_log_start(m.ram.ram_block, DIRTY_MEMORY_MIGRATION);
+    ram_block_log_start(m.rom.ram_block, DIRTY_MEMORY_MIGRATION);
+    address_space_write(&m.as, 3 * PAGE - 1, attrs, buf, 2);
+    g_assert_true(!take_dirty(&m.ram, 1) && take_dirty(&m.ram, 2) && take_dirty(&m.ram, 3));
+    address_space_set(&m.as, 3 * PAGE, 0, PAGE, attrs);
+    g_assert_true(!take_dirty(&m.ram, 2) && take_dirty(&m.ram, 3));
+    address_space_stb(&m.as, 2 * PAGE, 0, attrs, NULL);
+    g_assert_true(take_dirty(&m.ram, 2) && !take_dirty(&m.ram, 3));
+    address_space_read(&m.as, 2 * PAGE, attrs, buf, sizeof(buf));
+    address_space_write(&m.as, 4 * PAGE, attrs, buf, PAGE); /* ROM */
+    g_assert_true(!take_dirty(&m.ram, 2) && !take_dirty(&m.ram, 3) && !take_dirty(&m.rom, 0));
+    address_space_write_rom(&m.as, 4 * PAGE, attrs, buf, 1);
+    g_assert_true(take_dirty(&m.rom, 0));
+    ram_block_log_stop(m.ram.ram_block, DIRTY_MEMORY_MIGRATION);
+    ram_block_log_stop(m.rom.ram_block, DIRTY_MEMORY_MIGRATION);
+    mixed_destroy(&m);
+}
+
 /* A mapping outlives the region it was made through. */
 static void test_mapped_memory_stays_until_it_is_unmapped(void)
 {
@@ -532,6 +562,7 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/access/order", test_values_come_in_the_right_order);
     g_test_add_func("/memory/access/mixed", test_transfers_cross_everything);
     g_test_add_func("/memory/access/map", test_map_gives_ram_only);
+    g_test_add_func("/memory/access/dirty", test_writes_mark_pages_and_reads_do_not);
     g_test_add_func("/memory/access/unmap_late", test_mapped_memory_stays_until_it_is_unmapped);
     g_test_add_func("/memory/listener/order", test_listeners_are_called_in_order);
     g_test_add_func("/memory/listener/refusal", test_a_refused_start_of_logging_leaves_nothing_on);
