@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include "memory/memory-int.h"
+#include "trace/trace-memory.h"
 
 static struct {
     pthread_mutex_t lock;
@@ -144,6 +145,7 @@ void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
     if (views_equal(old, view)) {
         return;
     }
+    trace_memory_view_change(as->name, view ? view->n : 0);
     pthread_mutex_lock(&global_log.lock);
     TAILQ_FOREACH(l, &as->listeners, link) {
         if (l->begin) {
@@ -352,6 +354,7 @@ bool memory_global_dirty_log_start(unsigned clients, GError **errp)
         ram_dirty_log_start_all(clients);
     }
     pthread_mutex_unlock(&global_log.lock);
+    trace_memory_global_dirty_log_start(clients, !log.failed);
     return !log.failed;
 }
 
@@ -359,6 +362,7 @@ void memory_global_dirty_log_stop(unsigned clients)
 {
     GlobalLog log = {0};
 
+    trace_memory_global_dirty_log_stop(clients);
     pthread_mutex_lock(&global_log.lock);
     log.old = global_log.clients;
     log.clients = count_users(clients, -1);
@@ -398,6 +402,7 @@ static void after_sync_one(MemoryListener *l, void *opaque)
 
 void memory_global_dirty_log_sync(bool last_stage)
 {
+    trace_memory_global_dirty_log_sync(last_stage);
     pthread_mutex_lock(&global_log.lock);
     for_each_listener(sync_one, &last_stage);
     for_each_listener(after_sync_one, NULL);

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "memory/ram-map.h"
+#include "trace/trace-memory.h"
 #include "util/cutils.h"
 #include "util/error.h"
 #include "util/units.h"
@@ -250,6 +251,7 @@ void ram_block_unref(RAMBlock *block)
 void ram_block_free(RAMBlock *block)
 {
     if (block) {
+        trace_ram_block_free(block->idstr);
         block->resized = NULL;
         pthread_mutex_lock(&ram_list.lock);
         if (!ram_list.freed) {
@@ -365,6 +367,7 @@ RAMBlock *ram_block_new(const RAMBlockOptions *options, GError **errp)
         goto fail;
     }
     advise(block, options);
+    trace_ram_block_new(options->what, block->used_length, block->max_length, block->flags);
     return block_add(block);
 
 fail:
@@ -412,6 +415,7 @@ bool ram_block_set_idstr(RAMBlock *block, const char *name, GError **errp)
         error_setg(errp, "RAMBlock \"%s\" already registered", name);
         return false;
     }
+    trace_ram_block_named(name, block->offset);
     memcpy(block->idstr, name, len + 1);
     __atomic_fetch_or(&block->flags, RAM_NAMED, __ATOMIC_RELEASE);
     list_change(NULL, NULL);
@@ -469,6 +473,7 @@ bool ram_block_resize(RAMBlock *block, uint64_t length, GError **errp)
             memset(block->host + keep, 0, old - keep);
         }
     }
+    trace_ram_block_resize(block->idstr, old, length);
     __atomic_store_n(&block->used_length, length, __ATOMIC_RELEASE);
     if (block->resized) {
         block->resized(block->resized_opaque, block, old);
