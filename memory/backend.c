@@ -421,7 +421,7 @@ MemoryRegion *host_memory_backend_map(HostMemoryBackend *backend, GError **errp)
     g_autofree char *path = g_strconcat("/objects/", backend->id, NULL);
 
     if (backend->in_use) {
-        error_setg(errp, "memory backend '%s' is used already", backend->id);
+        error_setg(errp, "memory backend '%s' can't be used multiple times", backend->id);
         return NULL;
     }
     if (!ram_block_set_idstr(backend->block, backend->canonical_name ? path : backend->id, errp)) {

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
@@ -102,6 +103,7 @@ typedef struct Toucher {
  */
 static __thread sigjmp_buf *touch_escape;
 static struct sigaction old_sigbus;
+static pthread_mutex_t prealloc_lock = PTHREAD_MUTEX_INITIALIZER; /* one handler at a time */
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
@@ -156,6 +158,7 @@ int ram_prealloc(void *host, uint64_t size, size_t page_size, unsigned threads)
     struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
     int ret = 0;
 
+    pthread_mutex_lock(&prealloc_lock);
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, &old_sigbus);
     for (unsigned i = 0; i < n; i++) {
@@ -177,5 +180,6 @@ int ram_prealloc(void *host, uint64_t size, size_t page_size, unsigned threads)
         ret = ret ? ret : touchers[i].ret;
     }
     sigaction(SIGBUS, &old_sigbus, NULL);
+    pthread_mutex_unlock(&prealloc_lock);
     return ret;
 }

@@ -64,6 +64,30 @@ def test_memory_looks_as_in_stock_qemu(vmm, need, work, args):
     assert ours == theirs
 
 
+def free_huge_pages():
+    with open('/proc/meminfo', encoding='ascii') as file:
+        sizes = {line.split(':')[0]: int(line.split()[1]) for line in file}
+    return sizes.get('HugePages_Free', 0) if sizes.get('Hugepagesize') == 2048 else 0
+
+
+@pytest.mark.parametrize('options', ['size=4M', 'size=4M,hugetlbsize=2M,prealloc=on', 'size=4M,share=off'])
+def test_huge_pages(vmm, need, options):
+    need.tool(STOCK)
+    need.that(free_huge_pages() >= 4, 'the host has no free huge pages of 2 MiB')
+    args = ['-machine', 'none,memory-backend=m0', '-object', f'memory-backend-memfd,id=m0,hugetlb=on,{options}']
+    ours = vmm(*args)
+    assert '2 MiB' in ours.hmp('info ramblock')
+    text = facts(ours)
+    ours.quit()
+    assert text == facts(vmm(*args, command=[STOCK]))
+
+
+def test_huge_pages_that_are_not_there(vmm, need):
+    need.that(free_huge_pages() < 1 << 20, 'the host has huge pages without end')
+    with pytest.raises(RuntimeError, match="cannot (set up|preallocate).*'m'.*Cannot allocate memory"):
+        vmm('-object', 'memory-backend-memfd,id=m,size=2T,hugetlb=on')
+
+
 def test_several_backends_are_listed_largest_first(vmm, need, work):
     need.tool(STOCK)
     args = ['-object', 'memory-backend-ram,id=m0,size=8M', '-object', 'memory-backend-memfd,id=m1,size=32M',
@@ -139,6 +163,14 @@ def test_backends_come_and_go_at_run_time(vm, work):
         vm.cmd('object-add', {'qom-type': 'memory-backend-file', 'id': 'm', 'size': MIB, 'mem-path': '/nonexistent/x'})
     vm.cmd('object-add', {'qom-type': 'memory-backend-file', 'id': 'm', 'size': MIB, 'mem-path': str(work / 'new')})
     assert os.path.getsize(work / 'new') == MIB
+
+
+def test_preallocation_takes_the_memory_with_any_number_of_threads(vm):
+    for number, threads in enumerate((1, 3, 100000)):
+        vm.cmd('object-add', {'qom-type': 'memory-backend-ram', 'id': f'm{number}', 'size': 32 * MIB, 'prealloc': True,
+                              'prealloc-threads': threads})
+    with open(f'/proc/{vm.process.pid}/statm', encoding='ascii') as file:
+        assert int(file.read().split()[1]) * 4096 > 96 * MIB
 
 
 def test_memory_in_use_is_not_deleted(vmm):
