@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Migration: the two objects, MigrationState at the source and MigrationIncomingState at the
+ * destination, and what their rooms share.
+ *
+ * The source: `migrate` makes the connection in the main loop (channel.h) and starts the source's
+ * thread (source.c), which sends the stream through savevm.c. While it runs the guest runs. To switch
+ * over, it has the main loop stop the guest, sends what is left, and waits for the destination's
+ * verdict on the return path (return-path.c). Whatever ends a migration comes together in
+ * migration_co_finish() in the main loop, which gives everything back unless the guest has left.
+ *
+ * The destination: a listener (channel.h) hands over channels; once all are there the incoming
+ * thread (incoming.c) loads the stream (loadvm.c), and the main loop starts the guest.
+ *
+ * Threads: the main loop owns both objects, and makes and frees them; a thread belongs to its object
+ * and is joined before that is freed. Devices are touched under the big lock (util/bql.h), which
+ * nobody holds while he waits for a peer.
+ */
+#ifndef FERRY_MIGRATION_MIGRATION_H
+#define FERRY_MIGRATION_MIGRATION_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "accel/runstate.h"
+#include "io/channel.h"
+#include "migration/channel.h"
+#include "migration/options.h"
+#include "qapi/qapi-types-migration.h"
+#include "vmstate/qemu-file.h"
+
+/* --- statistics of the source: written by its threads, read by any, all atomically --- */
+
+typedef struct MigrationCounters {
+    uint64_t zero_pages;        /* pages sent as "zero" */
+    uint64_t normal_pages;      /* pages sent with their bytes */
+    uint64_t dirty_sync_count;  /* passes over the dirty log so far */
+    uint64_t dirty_pages_rate;  /* pages a second that the guest wrote during the last pass */
+    uint64_t remaining_bytes;   /* RAM that is dirty and not sent */
+    uint64_t multifd_bytes;     /* what the extra channels took */
+    uint64_t precopy_bytes;     /* of RAM, on the main channel, while the guest ran */
+    uint64_t downtime_bytes;    /* of RAM, on the main channel, while it was stopped */
+    uint64_t zero_copy_missed;  /* syncs in which the kernel copied after all */
+    uint64_t postcopy_requests; /* pages that the destination asked for */
+    uint64_t xbzrle_bytes, xbzrle_pages, xbzrle_cache_miss, xbzrle_overflow;
+    double xbzrle_cache_miss_rate, xbzrle_encoding_rate; /* of the last pass; MigrationState.lock */
+} MigrationCounters;
+
+static inline void stat64_add(uint64_t *counter, uint64_t n)
+{
+    __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+
+static inline void stat64_set(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t stat64_get(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* The parts of the downtime, in the order in which they happen. */
+typedef enum MigrationPhase {
+    MIGRATION_PHASE_STOP,       /* stop the guest, write its disks back, hand them over */
+    MIGRATION_PHASE_LAST_SYNC,  /* read the dirty log a last time */
+    MIGRATION_PHASE_LAST_PAGES, /* send what it says */
+    MIGRATION_PHASE_DEVICES,    /* save and send the devices */
+    MIGRATION_PHASE_PEER_LOAD,  /* the destination loads; known only with a return path */
+    MIGRATION_PHASE__MAX,
+} MigrationPhase;
+
+/* --- the source --- */
+
+typedef struct ReturnPath ReturnPath;
+typedef struct MultiFDSend MultiFDSend;
+
+typedef struct MigrationState {
+    int status; /* MigrationStatus, atomic; changed only through migrate_set_state() */
+
+    /* Constant from `migrate` on until the next one. */
+    MigrationSettings *settings;
+    MigrationConnector *connector; /* makes further channels, and descriptors of a file */
+    bool to_file;                  /* a plain file that can be written anywhere (file:) */
+
+    /* The thread's. Others may shut to_dst down under `lock`. */
+    GThread *thread; /* main loop */
+    QEMUFile *to_dst;
+    ReturnPath *return_path; /* NULL: none */
+    MultiFDSend *multifd;    /* NULL: none */
+
+    GMutex lock;
+    GCond changed;         /* something that the thread waits for may have happened */
+    GError *error;         /* lock: the first error of this migration */
+    bool cancel_wanted;    /* lock */
+    bool continue_wanted;  /* lock: migrate-continue in pre-switchover */
+    bool switchover_acked; /* lock */
+
+    /* The guest before it was stopped for this migration. */
+    RunState vm_old_state;
+    bool vm_stopped;     /* by us; it is to be given back unless it has left */
+    bool disks_inactive; /* by us */
+    bool handed_over;    /* the end of the stream is with the kernel: the peer may run the guest */
+
+    /* ns of QEMU_CLOCK_REALTIME, 0: not yet; durations in ns. Atomic. */
+    uint64_t start_ns, setup_ns, end_ns, downtime_start_ns, downtime_ns, expected_downtime_ns;
+    uint64_t phase_ns[MIGRATION_PHASE__MAX];
+    MigrationCounters counters;
+    uint64_t mbps_1000;        /* atomic: throughput, megabits a second, times 1000 */
+    uint64_t pages_per_second; /* atomic */
+
+    /* rate.c: the thread's */
+    struct {
+        uint64_t window_start_ns, window_start_bytes, window_start_pages;
+        uint64_t window_limit; /* bytes of this window; UINT64_MAX: no limit */
+        double bytes_per_ms;   /* of the last full window; 0: none yet */
+    } rate;
+} MigrationState;
+
+/* The one source of the process; never NULL after migration_init(). Any thread. */
+MigrationState *migrate_get_current(void);
+
+/* Creates and destroys the two objects; main thread, system/. */
+void migration_init(void);
+void coroutine_fn migration_co_shutdown(void);
+
+static inline MigrationStatus migrate_get_status(MigrationState *s)
+{
+    return (MigrationStatus)__atomic_load_n(&s->status, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * Changes the status if it is `from`, and tells clients that want events. False: it was another one,
+ * nothing happened. The change must be in the table in state.c. Any thread.
+ */
+bool migrate_set_state(int *status, const MigrationSettings *settings, MigrationStatus from,
+                       MigrationStatus to);
+/* The table: whether a status may follow another. */
+bool migration_status_may_become(MigrationStatus from, MigrationStatus to);
+/* Something is under way: not none, completed, failed, cancelled. */
+bool migration_status_is_running(MigrationStatus status);
+
+/* Keeps err, which it takes over, unless there is an error already. Any thread. */
+void migrate_set_error(MigrationState *s, GError *err);
+/*
+ * A thread of this migration cannot go on: keeps the error, and shuts the channels down so that all
+ * others stop as well. Any thread.
+ */
+void migrate_fail(MigrationState *s, GError *err);
+/* Somebody cancels, or it has failed: whoever works or waits stops soon. Any thread. */
+bool migration_should_stop(MigrationState *s);
+
+/* All bytes that have left on all channels so far. Any thread. */
+uint64_t migration_transferred_bytes(MigrationState *s);
+/*
+ * The bandwidth for the present 100 ms window is used up: leave save_live_iterate(). The source's
+ * thread; never true once the guest is stopped.
+ */
+bool migration_rate_exceeded(MigrationState *s);
+
+/* --- the destination --- */
+
+typedef struct MultiFDRecv MultiFDRecv;
+
+typedef struct MigrationIncomingState {
+    int status;                  /* as above */
+    MigrationSettings *settings; /* as they were when loading began */
+    MigrationListener *listener; /* NULL: none */
+    GThread *thread;
+    QEMUFile *from_src; /* the incoming thread's */
+
+    GMutex lock;      /* the writer's side of the return path, and what is marked "lock" */
+    QEMUFile *to_src; /* lock; NULL: no return path */
+    GError *error;    /* lock */
+    bool from_file;   /* a file that can be read anywhere */
+    bool exit_on_error;
+    bool started;               /* migrate-incoming or -incoming URI was there */
+    MultiFDRecv *multifd;       /* NULL: none */
+    RunState arrived_state;     /* what globalstate says; RUN_STATE__MAX: it said nothing */
+    int switchover_ack_pending; /* lock: parts that have not agreed yet */
+} MigrationIncomingState;
+
+/* The one destination of the process; NULL without -incoming. Any thread. */
+MigrationIncomingState *migration_incoming_get_current(void);
+
+/*
+ * -incoming: makes the destination and, unless uri_or_json is "defer", starts to listen. The guest's
+ * machine exists. false with an error.
+ */
+bool coroutine_fn migration_incoming_co_start(const char *uri_or_json, GError **errp);
+
+/* Messages of the return path, from any thread of the destination; 0 or -errno. */
+int migrate_send_rp_pong(MigrationIncomingState *mis, uint32_t value);
+int migrate_send_rp_shut(MigrationIncomingState *mis, uint32_t value);
+int migrate_send_rp_switchover_ack(MigrationIncomingState *mis);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * multifd: pages on extra channels, each with a thread of its own on both sides.
+ *
+ * Wire: a 64-byte handshake a channel, then packets of a 1344-byte header and the bytes of up to 128
+ * pages of one block; a SYNC packet on every channel marks a barrier that the main channel has as well.
+ * The formats and the two styles of barriers (per section: 7.2; per round: 8.1 and later) are chosen by
+ * the settings.
+ */
+#ifndef FERRY_MIGRATION_MULTIFD_H
+#define FERRY_MIGRATION_MULTIFD_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "io/channel.h"
+#include "migration/migration.h"
+#include "migration/ram.h"
+
+#define MULTIFD_MAGIC        0x11223344u
+#define MULTIFD_VERSION      1u
+#define MULTIFD_PACKET_PAGES 128
+
+/* --- source; the source's thread unless said otherwise --- */
+
+/*
+ * Connects the channels and starts their threads, all of which stop when the migration does. With
+ * s->to_file the channels write pages at their places of the file instead. False with an error.
+ */
+bool multifd_send_setup(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Hands a run of pages to a channel; they are read when the channel sends them, so their bits are
+ * clear already. detect_zero: the channel's thread looks for zero pages. Waits while all channels are
+ * busy. 0, or -errno: the migration has failed or was cancelled.
+ */
+int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero);
+/* Everything handed over so far and a SYNC packet are on their way. 0 or -errno as above. */
+int multifd_send_sync(MigrationState *s);
+/* Ends the threads and closes the channels, in order if the migration went well. */
+void multifd_send_cleanup(MigrationState *s);
+/* Wakes and ends all channels at once. Any thread. */
+void multifd_send_shutdown(MigrationState *s);
+
+/* --- destination --- */
+
+/* Before channels arrive; main loop. */
+MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
+/*
+ * Takes a channel that is not the main one, main loop: reads its handshake in a coroutine and starts
+ * its thread. False with an error: the migration fails.
+ */
+bool coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis, QIOChannel *ioc,
+                                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
+/* Waits until every channel has met its SYNC packet, then lets them go on. Incoming thread. */
+int multifd_recv_sync(MigrationIncomingState *mis, GError **errp);
+/* mapped-ram: lets the channels read a run of pages of the file into guest memory. */
+int multifd_recv_file_run(MigrationIncomingState *mis, RAMBlock *block, uint64_t offset,
+                          uint64_t bytes, uint64_t file_offset, GError **errp);
+void multifd_recv_shutdown(MigrationIncomingState *mis); /* any thread */
+void multifd_recv_free(MigrationIncomingState *mis);
+
+#endif

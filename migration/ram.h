@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * RAM in a migration: the entry "ram" (version 4) of the stream, and what its rooms share.
+ *
+ *   ram-bitmap.c   which pages are left: a bitmap a block, filled from the dirty log, a pass at a time
+ *   ram-save.c     chooses pages and writes records; setup and completion
+ *   ram-load.c     reads records into guest memory
+ *   xbzrle.c       deltas;  ram-mapped.c  pages at fixed offsets of a file;  multifd*.c  extra channels
+ *
+ * Record: a be64 whose low 12 bits are flags and whose upper bits are the offset in the block (bytes).
+ */
+#ifndef FERRY_MIGRATION_RAM_H
+#define FERRY_MIGRATION_RAM_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "memory/ram-block.h"
+#include "migration/migration.h"
+#include "vmstate/qemu-file.h"
+
+#define RAM_SAVE_VERSION 4
+#define TARGET_PAGE_BITS 12
+#define TARGET_PAGE_SIZE (1u << TARGET_PAGE_BITS)
+
+enum {
+    RAM_SAVE_FLAG_ZERO = 0x002,
+    RAM_SAVE_FLAG_MEM_SIZE = 0x004,
+    RAM_SAVE_FLAG_PAGE = 0x008,
+    RAM_SAVE_FLAG_EOS = 0x010,
+    RAM_SAVE_FLAG_CONTINUE = 0x020,
+    RAM_SAVE_FLAG_XBZRLE = 0x040,
+    RAM_SAVE_FLAG_HOOK = 0x080,
+    RAM_SAVE_FLAG_MULTIFD_FLUSH = 0x200,
+};
+
+/* Registers the entry; once, by migration_init(). */
+void ram_mig_init(void);
+
+/* Not sent because the destination has the same file (x-ignore-shared). */
+bool ram_block_is_ignored(const RAMBlock *block, const MigrationSettings *settings);
+
+/* --- pages that are left to send: ram-bitmap.c --- */
+
+typedef struct RAMBitmap RAMBitmap;
+
+/* One block of this migration. The source's thread's; constant but for the bitmaps. */
+typedef struct RAMSaveBlock {
+    RAMBlock *block;     /* referenced */
+    uint64_t pages;      /* of its used length when the migration began */
+    uint64_t *dirty;     /* bit i: page i is to be sent; the source's thread's */
+    uint64_t *untouched; /* bit i: page i read as zero when the migration began; NULL: not known */
+    bool ignored;
+    /* mapped-ram */
+    uint64_t *file_bitmap;                /* bit i: page i has its bytes in the file; atomic */
+    uint64_t bitmap_offset, pages_offset; /* bytes in the file */
+} RAMSaveBlock;
+
+/* All blocks that migrate, in the order of the list in START. */
+typedef struct RAMSaveState {
+    GArray *blocks;       /* RAMSaveBlock */
+    uint64_t dirty_pages; /* set bits in all bitmaps */
+    unsigned cur_block;   /* where the walk is */
+    uint64_t cur_page;
+    RAMBlock *last_sent;  /* of the main channel's records; NULL: none */
+    bool first_pass;      /* pages that were never touched need not be looked at */
+    int64_t last_sync_ns; /* QEMU_CLOCK_REALTIME */
+    MigrationState *s;
+    struct XBZRLECache *xbzrle; /* NULL: off */
+} RAMSaveState;
+
+/*
+ * Takes the list of blocks, starts the dirty log and marks every page as to be sent; pages that were
+ * never touched are found. Takes the big lock for the log. NULL with an error.
+ */
+RAMSaveState *ram_save_state_new(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Stops the log and frees. */
+void ram_save_state_free(RAMSaveState *rs);
+
+/*
+ * A pass: fetches the dirty log into the bitmaps, counts, and tells clients (MIGRATION_PASS). Called
+ * with the big lock held iff bql_locked().
+ */
+void ram_sync_dirty_log(RAMSaveState *rs, bool last);
+
+/* A run of pages to be sent: consecutive, in one block, all dirty before and clean now. */
+typedef struct RAMRun {
+    RAMSaveBlock *sb;
+    uint64_t first; /* page number */
+    uint32_t n;     /* pages, 1..max */
+    bool
+        untouched; /* all of them read as zero in the first pass, without a look; else none of them */
+} RAMRun;
+
+/*
+ * The next run from where the walk is, of at most max pages; its bits are cleared, and the log's for
+ * the same pages, before the caller reads them. False: nothing is left between here and the end of
+ * the list; the walk starts over there (*wrapped).
+ */
+bool ram_find_run(RAMSaveState *rs, uint32_t max, RAMRun *run);
+
+#endif

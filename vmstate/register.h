@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The registry of what travels with the guest: devices with a description of their state, and live
+ * parts (RAM) that bring their own functions because they are sent while the guest runs.
+ *
+ * Entries are kept in the order in which they are saved: by descending priority, then by
+ * registration. A name (idstr) and an instance id identify an entry on both sides; section ids are
+ * numbers of the sender, handed out at registration.
+ *
+ * Threads: entries come and go, and are walked, under the big lock (util/bql.h).
+ */
+#ifndef FERRY_VMSTATE_REGISTER_H
+#define FERRY_VMSTATE_REGISTER_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include "vmstate/qemu-file.h"
+#include "vmstate/vmstate.h"
+
+/* Longest name of an entry, bytes. */
+#define SAVEVM_IDSTR_MAX 255
+/* "The next free instance of that name." */
+#define VMSTATE_INSTANCE_ID_ANY UINT32_MAX
+
+/*
+ * How a live part is saved and loaded. The functions run in the migration's own threads, without the
+ * big lock unless it is said; 0 or -errno with an error. NULL members are skipped.
+ */
+typedef struct SaveVMHandlers {
+    /* False: this part takes no part in the present migration. NULL: it does. */
+    bool (*is_active)(void *opaque);
+
+    /* Start of a migration: the contents of the START section. Takes the big lock as it needs. */
+    int (*save_setup)(QEMUFile *f, void *opaque, GError **errp);
+    /* Bytes that would have to be sent if the guest stopped now; exact: after a look at the log. */
+    uint64_t (*state_pending)(void *opaque, bool exact);
+    /*
+     * The contents of a PART section: sends until the rate or its time slice is used up. 1: this
+     * pass has nothing more; 0: it has.
+     */
+    int (*save_live_iterate)(QEMUFile *f, void *opaque, GError **errp);
+    /* The contents of the END section: all that is left. The guest is stopped. */
+    int (*save_live_complete_precopy)(QEMUFile *f, void *opaque, GError **errp);
+    /* After success, failure or cancellation, in the source's thread, if save_setup was called. */
+    void (*save_cleanup)(void *opaque);
+
+    /* Before the first section is loaded. */
+    int (*load_setup)(void *opaque, GError **errp);
+    /* The contents of any section of this part. */
+    int (*load_state)(QEMUFile *f, void *opaque, int version_id, GError **errp);
+    /* After success or failure, if load_setup was called. */
+    void (*load_cleanup)(void *opaque);
+    /* At the destination: the guest may not be stopped at the source before this part agrees. */
+    bool (*switchover_ack_needed)(void *opaque);
+} SaveVMHandlers;
+
+typedef struct SaveStateEntry {
+    char idstr[SAVEVM_IDSTR_MAX + 1];
+    uint32_t instance_id;
+    int version_id;
+    uint32_t section_id;
+    /* An older name under which a stream may bring it: the bare name of a device that has a path. */
+    char compat_idstr[SAVEVM_IDSTR_MAX + 1]; /* "": none */
+    uint32_t compat_instance_id;
+    int alias_id; /* another instance id that stands for it; -1: none */
+    /* Exactly one of the two. */
+    const VMStateDescription *vmsd;
+    const SaveVMHandlers *ops;
+    void *opaque;
+    MigrationPriority priority;
+
+    /* Of the load under way. */
+    bool loaded;              /* a START or FULL section of it came */
+    uint32_t load_section_id; /* the sender's number */
+    int load_version_id;
+
+    TAILQ_ENTRY(SaveStateEntry) next;
+} SaveStateEntry;
+
+TAILQ_HEAD(SaveStateList, SaveStateEntry);
+/* In the order in which they are saved. */
+struct SaveStateList *savevm_entries(void);
+
+typedef struct VMStateRegistration {
+    const VMStateDescription *vmsd;
+    void *opaque;
+    const char *path;     /* of the device on its buses ("0000:00:02.0"); NULL: none */
+    uint32_t instance_id; /* or VMSTATE_INSTANCE_ID_ANY */
+    int alias_id;         /* -1: none */
+} VMStateRegistration;
+
+/*
+ * Adds a device's state. False, with an error: the description cannot be migrated where only
+ * migratable devices are allowed, or the name is taken or too long.
+ */
+bool vmstate_register_full(const VMStateRegistration *reg, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* The same for what has no path and cannot fail: a bug of ours if it does. */
+void vmstate_register(uint32_t instance_id, const VMStateDescription *vmsd, void *opaque);
+/* Takes away what was registered with this description (NULL: any) and this opaque. */
+void vmstate_unregister(const VMStateDescription *vmsd, void *opaque);
+
+/* Adds a live part; `ops` and `opaque` live until it is taken away. */
+void register_savevm_live(const char *idstr, uint32_t instance_id, int version_id,
+                          const SaveVMHandlers *ops, void *opaque);
+void unregister_savevm(const char *idstr, void *opaque);
+
+/* The entry that a stream means by this name and instance; NULL: none. */
+SaveStateEntry *savevm_find(const char *idstr, uint32_t instance_id);
+/* The entry whose START or FULL section came with that id in the load under way; NULL: none. */
+SaveStateEntry *savevm_find_loaded(uint32_t section_id);
+/* Forgets what earlier loads noted. */
+void savevm_reset_loaded(void);
+
+#endif
