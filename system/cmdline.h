@@ -23,9 +23,9 @@ typedef struct StartConfig {
     const char *mem_path;
     bool mem_prealloc;
     bool no_mem_merge, no_dump_guest_core; /* what memory backends are when they don't say */
-    bool accel_qtest;              /* the virtual clock is qtest's */
-    const char *qtest, *qtest_log; /* character device, in short form */
-    bool stopped;                  /* -S */
+    bool accel_qtest;                      /* the virtual clock is qtest's */
+    const char *qtest, *qtest_log;         /* character device, in short form */
+    bool stopped;                          /* -S */
     bool no_defaults;
     bool nographic;
     char *guest_name;   /* owned */
