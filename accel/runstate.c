@@ -53,6 +53,7 @@ static struct {
     RunState state;
     bool no_autostart;
     struct HandlerList handlers;
+    int exit_status;
     int cause; /* atomic: the ShutdownCause that was asked for */
 } vm = {
     .state = RUN_STATE_PRELAUNCH,
@@ -185,4 +186,14 @@ void qemu_system_shutdown_request(ShutdownCause cause)
 ShutdownCause qemu_shutdown_cause(void)
 {
     return (ShutdownCause)__atomic_load_n(&vm.cause, __ATOMIC_SEQ_CST);
+}
+
+void qemu_system_set_exit_status(int status)
+{
+    vm.exit_status = status;
+}
+
+int qemu_system_exit_status(void)
+{
+    return vm.exit_status;
 }

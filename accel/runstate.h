@@ -58,4 +58,8 @@ void qemu_system_shutdown_request(ShutdownCause cause);
 /* What was asked for, SHUTDOWN_CAUSE_NONE before that. Any thread. */
 ShutdownCause qemu_shutdown_cause(void);
 
+/* What the process returns at that end: 0 unless something failed. Main thread. */
+void qemu_system_set_exit_status(int status);
+int qemu_system_exit_status(void);
+
 #endif

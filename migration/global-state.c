@@ -15,10 +15,11 @@
 #define UNUSED_BYTES 66
 
 typedef struct GlobalState {
-    uint32_t size; /* of the name with its NUL */
-    char name[NAME_BYTES];
+    uint32_t size;             /* bytes of the name with its NUL */
+    char runstate[NAME_BYTES]; /* its name */
     uint8_t has_vm_was_suspended;
     uint8_t vm_was_suspended;
+    uint8_t unused[UNUSED_BYTES];
     bool arrived;
     RunState state;
 } GlobalState;
@@ -29,8 +30,8 @@ void global_state_store(RunState state)
 {
     const char *name = RunState_str(state);
 
-    memset(global_state.name, 0, sizeof(global_state.name));
-    g_strlcpy(global_state.name, name, sizeof(global_state.name));
+    memset(global_state.runstate, 0, sizeof(global_state.runstate));
+    g_strlcpy(global_state.runstate, name, sizeof(global_state.runstate));
     global_state.size = strlen(name) + 1;
     global_state.has_vm_was_suspended = 1;
     global_state.vm_was_suspended = state == RUN_STATE_SUSPENDED;
@@ -51,12 +52,12 @@ static int post_load(void *opaque, int version_id, GError **errp)
 {
     GlobalState *gs = opaque;
 
-    if (strnlen(gs->name, NAME_BYTES) == NAME_BYTES) {
+    if (strnlen(gs->runstate, NAME_BYTES) == NAME_BYTES) {
         error_setg(errp, "the name of the run state is not terminated");
         return -EINVAL;
     }
-    if (!RunState_parse(gs->name, &gs->state, NULL)) {
-        error_setg(errp, "invalid parameter value: %s", gs->name);
+    if (!RunState_parse(gs->runstate, &gs->state, NULL)) {
+        error_setg(errp, "invalid parameter value: %s", gs->runstate);
         return -EINVAL;
     }
     gs->arrived = true;
@@ -71,10 +72,10 @@ static const VMStateDescription vmstate_global_state = {
     .fields =
         (const VMStateField[]){
             VMSTATE_UINT32(size, GlobalState),
-            VMSTATE_BUFFER(name, GlobalState),
+            VMSTATE_BUFFER(runstate, GlobalState),
             VMSTATE_UINT8(has_vm_was_suspended, GlobalState),
             VMSTATE_UINT8(vm_was_suspended, GlobalState),
-            VMSTATE_UNUSED(UNUSED_BYTES),
+            VMSTATE_BUFFER(unused, GlobalState),
             VMSTATE_END_OF_LIST(),
         },
 };

@@ -84,11 +84,13 @@ typedef struct MigrationState {
     MigrationConnector *connector; /* makes further channels, and descriptors of a file */
     bool to_file;                  /* a plain file that can be written anywhere (file:) */
 
-    /* The thread's. Others may shut to_dst down under `lock`. */
-    GThread *thread; /* main loop */
+    GThread *thread;       /* the main loop's: NULL until the first migration */
+    Coroutine *end_waiter; /* the main loop's: waits until the migration is over; NULL: nobody */
+    /* The thread's; set and cleared under `lock`, so that others can look at and shut down. */
     QEMUFile *to_dst;
-    ReturnPath *return_path; /* NULL: none */
     MultiFDSend *multifd;    /* NULL: none */
+    ReturnPath *return_path; /* NULL: none */
+    uint64_t bytes_sent;     /* lock: on to_dst, after that is gone */
 
     GMutex lock;
     GCond changed;         /* something that the thread waits for may have happened */
@@ -121,8 +123,9 @@ typedef struct MigrationState {
 /* The one source of the process; never NULL after migration_init(). Any thread. */
 MigrationState *migrate_get_current(void);
 
-/* Creates and destroys the two objects; main thread, system/. */
+/* Makes the source and registers what every guest has; once, main thread. */
 void migration_init(void);
+/* Cancels what is under way and waits for its threads; the source keeps the guest. Main thread. */
 void coroutine_fn migration_co_shutdown(void);
 
 static inline MigrationStatus migrate_get_status(MigrationState *s)
@@ -151,6 +154,23 @@ void migrate_fail(MigrationState *s, GError *err);
 /* Somebody cancels, or it has failed: whoever works or waits stops soon. Any thread. */
 bool migration_should_stop(MigrationState *s);
 
+/* --- rate.c; the source's thread --- */
+
+void migration_rate_start(MigrationState *s);
+/* Looks at the clock: ends the present window when it is over, and measures. */
+void migration_rate_update(MigrationState *s);
+/* Waits for the next window if this one is used up, or until the migration should stop. */
+void migration_rate_wait(MigrationState *s);
+/* Bytes that fit into the downtime that is allowed, by what was measured. */
+uint64_t migration_downtime_bytes(MigrationState *s);
+
+/* --- source.c --- */
+
+/* The status is a final one: wakes who waits for that. Main loop. */
+void migration_source_over(MigrationState *s);
+/* Starts the thread, which takes the migration over. s->to_dst is connected. Main loop. */
+void migration_source_start(MigrationState *s);
+
 /* All bytes that have left on all channels so far. Any thread. */
 uint64_t migration_transferred_bytes(MigrationState *s);
 /*
@@ -168,7 +188,8 @@ typedef struct MigrationIncomingState {
     MigrationSettings *settings; /* as they were when loading began */
     MigrationListener *listener; /* NULL: none */
     GThread *thread;
-    QEMUFile *from_src; /* the incoming thread's */
+    Coroutine *end_waiter; /* waits until loading has ended; NULL: nobody */
+    QEMUFile *from_src;    /* the incoming thread's while it runs */
 
     GMutex lock;      /* the writer's side of the return path, and what is marked "lock" */
     QEMUFile *to_src; /* lock; NULL: no return path */
@@ -189,6 +210,9 @@ MigrationIncomingState *migration_incoming_get_current(void);
  * machine exists. false with an error.
  */
 bool coroutine_fn migration_incoming_co_start(const char *uri_or_json, GError **errp);
+
+/* Ends a load that is under way; the guest has not arrived then. Shutdown, main thread. */
+void coroutine_fn migration_incoming_co_shutdown(void);
 
 /* Messages of the return path, from any thread of the destination; 0 or -errno. */
 int migrate_send_rp_pong(MigrationIncomingState *mis, uint32_t value);

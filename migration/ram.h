@@ -20,8 +20,6 @@
 #include "vmstate/qemu-file.h"
 
 #define RAM_SAVE_VERSION 4
-#define TARGET_PAGE_BITS 12
-#define TARGET_PAGE_SIZE (1u << TARGET_PAGE_BITS)
 
 enum {
     RAM_SAVE_FLAG_ZERO = 0x002,

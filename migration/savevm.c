@@ -188,7 +188,8 @@ static int describe_configuration(const MigrationSettings *settings, JSONWriter 
     return ret;
 }
 
-static int put_device_state(QEMUFile *f, const MigrationSettings *settings, GError **errp)
+static int put_device_state(QEMUFile *f, const MigrationSettings *settings, size_t *eof,
+                            GError **errp)
 {
     g_autoptr(JSONWriter) json = json_writer_new(false);
     int ret;
@@ -206,6 +207,7 @@ static int put_device_state(QEMUFile *f, const MigrationSettings *settings, GErr
     }
     json_writer_end_array(json);
     json_writer_end_object(json);
+    *eof = qemu_file_transferred(f);
     qemu_put_byte(f, QEMU_VM_EOF);
     qemu_put_byte(f, QEMU_VM_VMDESCRIPTION);
     qemu_put_be32(f, json_writer_length(json));
@@ -213,13 +215,13 @@ static int put_device_state(QEMUFile *f, const MigrationSettings *settings, GErr
     return qemu_file_get_error_obj(f, errp);
 }
 
-GBytes *savevm_save_devices(const MigrationSettings *settings, GError **errp)
+GBytes *savevm_save_devices(const MigrationSettings *settings, size_t *eof, GError **errp)
 {
     g_autoptr(QEMUFile) f = qemu_file_new_memory_output(SAVEVM_DEVICES_MAX);
     int ret;
 
     bql_lock();
-    ret = put_device_state(f, settings, errp);
+    ret = put_device_state(f, settings, eof, errp);
     bql_unlock();
     return ret < 0 ? NULL : qemu_file_memory_steal(f);
 }

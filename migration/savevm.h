@@ -111,10 +111,11 @@ uint64_t savevm_pending(SaveVMState *sv, bool exact);
 /* The END sections. The guest is stopped. */
 int savevm_complete_live(SaveVMState *sv, QEMUFile *f, GError **errp);
 /*
- * Everything from the first FULL section to the end of the stream, in memory. Takes the big lock. NULL
+ * Everything from the first FULL section to the end of the stream, in memory; *eof: the offset of the
+ * byte that ends the sections, after which a destination may start the guest. Takes the big lock. NULL
  * with an error.
  */
-GBytes *savevm_save_devices(const MigrationSettings *settings, GError **errp);
+GBytes *savevm_save_devices(const MigrationSettings *settings, size_t *eof, GError **errp);
 /* Ends the live parts' work. */
 void savevm_cleanup(SaveVMState *sv);
 

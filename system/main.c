@@ -36,5 +36,5 @@ int main(int argc, char **argv)
     /* What the last steps cancelled or deferred is given back here. */
     while (aio_poll(qemu_get_aio_context(), false)) {
     }
-    return 0;
+    return qemu_system_exit_status();
 }

@@ -11,6 +11,7 @@
 #include "chardev/char.h"
 #include "memory/machine-ram.h"
 #include "migration/dirtyrate.h"
+#include "migration/migration.h"
 #include "monitor/monitor.h"
 #include "net/announce.h"
 #include "qapi/qapi-events-run-state.h"
@@ -30,6 +31,12 @@ static void coroutine_fn step_co_stop_guest(void)
     vm_stop(RUN_STATE_SHUTDOWN);
     announce_stop_all();
     dirty_rate_co_shutdown();
+}
+
+static void coroutine_fn step_co_migration(void)
+{
+    migration_co_shutdown();
+    migration_incoming_co_shutdown();
 }
 
 static void coroutine_fn step_co_exports(void)
@@ -80,6 +87,7 @@ static const struct {
     const char *name;
     void coroutine_fn (*co_run)(void);
 } steps[] = {
+    {"migrations to end", step_co_migration}, /* the guest is here or there, not in between */
     {"the guest to stop",
      step_co_stop_guest},          /* it must not write while disks go; clients learn of the end */
     {"jobs to end", step_co_jobs}, /* first: one that hangs may hold up the requests of clients */

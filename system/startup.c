@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include "accel/guest-clock.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
 #include "block/block.h"
@@ -15,7 +16,8 @@
 #include "chardev/char-opts.h"
 #include "chardev/char.h"
 #include "memory/backend.h"
-#include "migration/options.h"
+#include "migration/migration.h"
+#include "migration/savevm.h"
 #include "monitor/fds.h"
 #include "monitor/monitor.h"
 #include "qapi/keyval.h"
@@ -368,10 +370,25 @@ static bool coroutine_fn step_run_state(GError **errp)
     return true;
 }
 
+/* After the machine's devices are registered. */
+static bool coroutine_fn step_migration(GError **errp)
+{
+    MigrationIdentity identity = {.machine = "none", .has_uuid = start_config.have_uuid};
+
+    memcpy(identity.uuid, start_config.uuid, sizeof(identity.uuid));
+    migration_set_identity(&identity);
+    migration_init();
+    return true;
+}
+
 static bool coroutine_fn step_ready(GError **errp)
 {
     signals_set_loop_running();
-    if (!start_config.stopped && !start_config.incoming) {
+    if (start_config.incoming) {
+        if (!migration_incoming_co_start(start_config.incoming, errp)) {
+            return false;
+        }
+    } else if (!start_config.stopped) {
         vm_start();
     }
     return daemon_ready(errp);
@@ -379,17 +396,17 @@ static bool coroutine_fn step_ready(GError **errp)
 
 /* In this order, because: */
 static bool coroutine_fn (*const steps[])(GError **errp) = {
-    step_log,                         /* what follows may have something to say */
-    step_dump_vmstate,                /* nothing else is wanted then */
-    step_pidfile,                     /* a second instance stops here, before it touches anything */
-    step_run_state,                   /* disks open by it */
-    step_fds,                         /* chardevs and disks open /dev/fdset/N */
-    step_early_objects,               /* chardevs and disks use secrets and iothreads */
-    step_chardevs,                    /* monitors and later objects use them */
-    step_late_objects,                /* objects that need chardevs; disks need throttle groups */
-    step_blockdevs,                   /* drives may refer to nodes */
-    step_drives,        step_machine, /* its devices use all of the above */
-    step_qtest,         step_monitors, /* who connects finds everything in place */
+    step_log,           /* what follows may have something to say */
+    step_dump_vmstate,  /* nothing else is wanted then */
+    step_pidfile,       /* a second instance stops here, before it touches anything */
+    step_run_state,     /* disks open by it */
+    step_fds,           /* chardevs and disks open /dev/fdset/N */
+    step_early_objects, /* chardevs and disks use secrets and iothreads */
+    step_chardevs,      /* monitors and later objects use them */
+    step_late_objects,  /* objects that need chardevs; disks need throttle groups */
+    step_blockdevs,     /* drives may refer to nodes */
+    step_drives,        step_machine,  step_migration, /* its devices use all of the above */
+    step_qtest,         step_monitors,                 /* who connects finds everything in place */
     step_ready, /* -daemonize: the parent may go; after this nothing can fail */
 };
 
@@ -422,6 +439,7 @@ bool startup_run(GError **errp)
     if (start_config.accel_qtest) {
         qtest_clock_init();
     }
+    guest_clock_init(start_config.accel_qtest);
     host_memory_backend_set_defaults(!start_config.no_mem_merge, !start_config.no_dump_guest_core);
     objects_register_types();
     monitor_init();

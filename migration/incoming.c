@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The destination: waits for the channels, loads the guest in a thread of its own, and starts it.
+ *
+ * The source lets go of the guest when it hears SHUT 0. So that is said only when nothing but the start
+ * is left to do here, and if it cannot be said the guest does not start.
+ */
+#include <errno.h>
+#include <string.h>
+#include "accel/runstate.h"
+#include "migration/migration.h"
+#include "migration/multifd.h"
+#include "migration/savevm.h"
+#include "net/announce.h"
+#include "qapi/qapi-commands-migration.h"
+#include "util/aio.h"
+#include "util/bql.h"
+#include "util/error.h"
+
+static MigrationIncomingState *incoming;
+
+MigrationIncomingState *migration_incoming_get_current(void)
+{
+    return incoming;
+}
+
+static MigrationStatus incoming_status(MigrationIncomingState *mis)
+{
+    return (MigrationStatus)__atomic_load_n(&mis->status, __ATOMIC_ACQUIRE);
+}
+
+/* --- the end --- */
+
+static void announce_arrival(MigrationIncomingState *mis)
+{
+    const MigrationParams *p = &mis->settings->params;
+    AnnounceParameters params = {
+        .initial = (int64_t)p->announce_initial,
+        .max = (int64_t)p->announce_max,
+        .rounds = (int64_t)p->announce_rounds,
+        .step = (int64_t)p->announce_step,
+    };
+    GError *err = NULL;
+
+    if (!announce_start(&params, &err)) {
+        warn_report("the guest's new place could not be announced: %s", err->message);
+        g_error_free(err);
+    }
+}
+
+/* In which state the guest goes on: the one it had, unless it was told to wait here. */
+static RunState state_after_arrival(void)
+{
+    RunState state = RUN_STATE_RUNNING;
+
+    if (!global_state_arrived(&state)) {
+        return runstate_get_autostart() ? RUN_STATE_RUNNING : RUN_STATE_PAUSED;
+    }
+    if (state == RUN_STATE_RUNNING || state == RUN_STATE_SUSPENDED) {
+        return runstate_get_autostart() ? RUN_STATE_RUNNING : RUN_STATE_PAUSED;
+    }
+    return runstate_may_become(state) ? state : RUN_STATE_PAUSED;
+}
+
+static void close_channels(MigrationIncomingState *mis)
+{
+    if (mis->multifd) {
+        multifd_recv_free(mis);
+    }
+    g_mutex_lock(&mis->lock);
+    if (mis->to_src) {
+        (void)qemu_fclose(g_steal_pointer(&mis->to_src));
+    }
+    g_mutex_unlock(&mis->lock);
+    if (mis->from_src) {
+        (void)qemu_fclose(g_steal_pointer(&mis->from_src));
+    }
+}
+
+static void fail(MigrationIncomingState *mis, GError *err)
+{
+    MigrationStatus status = incoming_status(mis);
+
+    g_prefix_error(&err, "load of migration failed: ");
+    error_report("%s", err->message);
+    g_mutex_lock(&mis->lock);
+    g_clear_error(&mis->error);
+    mis->error = err;
+    g_mutex_unlock(&mis->lock);
+    if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_ACTIVE) {
+        migrate_set_state(&mis->status, mis->settings, status, MIGRATION_STATUS_FAILED);
+    }
+    if (mis->exit_on_error) {
+        qemu_system_set_exit_status(1);
+        qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_ERROR);
+    } else {
+        mis->started = false; /* it may be tried again */
+    }
+}
+
+typedef struct Arrival {
+    MigrationIncomingState *mis;
+    GError *err; /* NULL: everything was loaded */
+} Arrival;
+
+/* Back in the main loop, the stream being at its end. */
+static void coroutine_fn arrival_co(Arrival *arrival)
+{
+    MigrationIncomingState *mis = arrival->mis;
+    RunState state = state_after_arrival();
+
+    if (!arrival->err && mis->to_src && migrate_send_rp_shut(mis, 0) < 0) {
+        error_setg(&arrival->err, "the source went away before it could be told that its guest has "
+                                  "arrived; the guest stays there");
+    } else if (arrival->err) {
+        (void)migrate_send_rp_shut(mis, 1); /* one that is gone need not be told */
+    }
+    close_channels(mis);
+    if (arrival->err) {
+        fail(mis, arrival->err);
+        return;
+    }
+    if (state == RUN_STATE_RUNNING) {
+        vm_start();
+    } else {
+        runstate_set(state);
+    }
+    announce_arrival(mis);
+    migration_listener_free(g_steal_pointer(&mis->listener));
+    migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_ACTIVE,
+                      MIGRATION_STATUS_COMPLETED);
+}
+
+static void coroutine_fn end_loading_co(void *opaque)
+{
+    Arrival *arrival = opaque;
+    MigrationIncomingState *mis = arrival->mis;
+
+    arrival_co(arrival);
+    if (mis->end_waiter) {
+        aio_co_wake(g_steal_pointer(&mis->end_waiter));
+    }
+}
+
+static void *incoming_thread(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+    Arrival arrival = {.mis = mis};
+
+    (void)loadvm_state(mis, mis->from_src, &arrival.err);
+    main_loop_run_co(end_loading_co, &arrival);
+    return NULL;
+}
+
+/* --- the beginning --- */
+
+static void start_loading(MigrationIncomingState *mis)
+{
+    migration_listener_stop(mis->listener);
+    migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_SETUP, MIGRATION_STATUS_ACTIVE);
+    if (mis->thread) {
+        g_thread_join(mis->thread); /* of an attempt that failed */
+    }
+    global_state_forget();
+    mis->thread = g_thread_new("mig/dst/main", incoming_thread, mis);
+}
+
+typedef struct NewChannel {
+    MigrationIncomingState *mis;
+    QIOChannel *ioc;
+} NewChannel;
+
+static void coroutine_fn further_channel_co(void *opaque)
+{
+    g_autofree NewChannel *nc = opaque;
+    MigrationIncomingState *mis = nc->mis;
+    GError *err = NULL;
+    bool ok = multifd_recv_co_new_channel(mis, nc->ioc, &err);
+
+    qio_channel_unref(nc->ioc);
+    if (!ok) {
+        close_channels(mis);
+        fail(mis, err);
+    } else if (multifd_recv_all_channels_created(mis)) {
+        start_loading(mis);
+    }
+}
+
+/* The first channel is the main one; with multifd others follow. */
+static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+    NewChannel *nc;
+
+    if (ioc && !mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
+        migration_settings_unref(mis->settings);
+        mis->settings = migration_settings_get();
+        if (qio_channel_set_blocking(ioc, true, &err)) {
+            qio_channel_set_name(ioc, "migration-main-incoming");
+            mis->from_src = qemu_file_new_input(ioc);
+            qio_channel_unref(ioc);
+            if (!migrate_multifd(mis->settings) || mis->from_file) {
+                start_loading(mis);
+            } else {
+                mis->multifd = multifd_recv_new(mis);
+            }
+            return;
+        }
+    }
+    if (err) {
+        g_clear_pointer(&ioc, qio_channel_unref);
+        fail(mis, err);
+    } else if (mis->multifd && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
+        nc = g_new(NewChannel, 1);
+        *nc = (NewChannel){.mis = mis, .ioc = ioc};
+        qemu_coroutine_enter(qemu_coroutine_create(further_channel_co, nc));
+    } else {
+        qio_channel_unref(ioc); /* one too many */
+    }
+}
+
+static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationAddress *addr,
+                                   GError **errp)
+{
+    migration_listener_free(g_steal_pointer(&mis->listener));
+    migration_settings_unref(mis->settings);
+    mis->settings = migration_settings_get();
+    mis->from_file = migration_address_is_seekable(addr);
+    mis->listener = migration_listener_co_new(addr, new_channel, mis, errp);
+    if (!mis->listener) {
+        return false;
+    }
+    mis->started = true;
+    migrate_set_state(&mis->status, mis->settings, incoming_status(mis), MIGRATION_STATUS_SETUP);
+    return true;
+}
+
+bool coroutine_fn migration_incoming_co_start(const char *arg, GError **errp)
+{
+    g_autoptr(MigrationAddress) addr = NULL;
+
+    incoming = g_new0(MigrationIncomingState, 1);
+    g_mutex_init(&incoming->lock);
+    incoming->exit_on_error = true;
+    if (!strcmp(arg, "defer")) {
+        return true;
+    }
+    addr = migration_incoming_arg_parse(arg, errp);
+    return addr && listen_at(incoming, addr, errp);
+}
+
+bool coroutine_fn qmp_migrate_incoming(const MigrateIncomingArg *arg, GError **errp)
+{
+    MigrationIncomingState *mis = incoming;
+    g_autoptr(MigrationAddress) addr = NULL;
+
+    if (!mis) {
+        error_setg(errp, "'-incoming' was not specified on the command line");
+        return false;
+    }
+    if (mis->started || !runstate_check(RUN_STATE_INMIGRATE)) {
+        error_setg(errp, "The incoming migration has already been started");
+        return false;
+    }
+    addr = migration_args_to_address(arg->uri, arg->has_channels ? arg->channels : NULL,
+                                     "migrate-incoming", errp);
+    if (!addr) {
+        return false;
+    }
+    mis->exit_on_error = !arg->has_exit_on_error || arg->exit_on_error;
+    return listen_at(mis, addr, errp);
+}
+
+void coroutine_fn migration_incoming_co_shutdown(void)
+{
+    MigrationIncomingState *mis = incoming;
+
+    if (!mis) {
+        return;
+    }
+    migration_listener_free(g_steal_pointer(&mis->listener));
+    if (incoming_status(mis) == MIGRATION_STATUS_ACTIVE) {
+        if (mis->multifd) {
+            multifd_recv_shutdown(mis);
+        }
+        qemu_file_shutdown(mis->from_src);
+        mis->exit_on_error = false; /* the end is under way */
+        mis->end_waiter = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    if (mis->thread) {
+        g_thread_join(g_steal_pointer(&mis->thread));
+    }
+    close_channels(mis);
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The source's thread: the whole life of a migration from the first byte to the verdict.
+ *
+ * The stages of send_guest() below are in the order of the stream. Any of them may fail, and anybody
+ * may cancel: then the main loop (finish_co) gives back what was taken from the guest. The exception
+ * is a guest that may already run elsewhere: once the end of the stream has left, and until the
+ * destination says that it failed, it stays stopped here whatever happens.
+ */
+#include <errno.h>
+#include "accel/runstate.h"
+#include "block/block.h"
+#include "migration/migration.h"
+#include "migration/multifd.h"
+#include "migration/return-path.h"
+#include "migration/savevm.h"
+#include "trace/trace-migration.h"
+#include "util/bql.h"
+#include "util/error.h"
+#include "util/timer.h"
+
+static uint64_t now_ns(void)
+{
+    return (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/* The phase of the downtime that began at *since is over. */
+static void end_phase(MigrationState *s, MigrationPhase phase, uint64_t *since)
+{
+    uint64_t now = now_ns();
+
+    stat64_set(&s->phase_ns[phase], now - *since);
+    *since = now;
+}
+
+/* --- in the main loop --- */
+
+typedef struct MainStep {
+    MigrationState *s;
+    GError *err;
+} MainStep;
+
+static void coroutine_fn stop_guest_co(void *opaque)
+{
+    MainStep *step = opaque;
+    MigrationState *s = step->s;
+    int ret;
+
+    s->vm_old_state = runstate_get();
+    stat64_set(&s->downtime_start_ns, now_ns());
+    global_state_store(s->vm_old_state);
+    s->vm_stopped = true;
+    ret = vm_co_stop(RUN_STATE_FINISH_MIGRATE);
+    if (ret < 0) {
+        error_setg_errno(&step->err, -ret, "a disk of the guest could not be written back");
+    }
+}
+
+/* The guest goes on as it was before, if it is still ours. */
+static void coroutine_fn give_back_co(MigrationState *s)
+{
+    if (!s->vm_stopped) {
+        return;
+    }
+    if (s->handed_over) {
+        runstate_set(RUN_STATE_POSTMIGRATE);
+    } else if (s->vm_old_state == RUN_STATE_RUNNING) {
+        vm_start();
+    } else {
+        runstate_set(s->vm_old_state);
+    }
+}
+
+static void coroutine_fn settle(MigrationState *s)
+{
+    MigrationStatus status = migrate_get_status(s);
+    bool cancelled = status == MIGRATION_STATUS_CANCELLING;
+
+    if (!s->error && !cancelled) {
+        uint64_t now = now_ns();
+
+        runstate_set(RUN_STATE_POSTMIGRATE);
+        stat64_set(&s->end_ns, now);
+        stat64_set(&s->downtime_ns, now - s->downtime_start_ns);
+        if (migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_COMPLETED)) {
+            return;
+        }
+        cancelled = true; /* just now: the destination has the guest, which stays stopped here */
+    }
+    if (!cancelled) {
+        migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_FAILING);
+    }
+    give_back_co(s);
+    stat64_set(&s->end_ns, now_ns());
+    if (cancelled) {
+        migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_CANCELLING,
+                          MIGRATION_STATUS_CANCELLED);
+        return;
+    }
+    error_report("migration failed: %s", s->error->message);
+    migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_FAILING, MIGRATION_STATUS_FAILED);
+}
+
+static void coroutine_fn finish_co(void *opaque)
+{
+    MainStep *step = opaque;
+
+    settle(step->s);
+    migration_source_over(step->s);
+}
+
+static int run_in_main(MigrationState *s, CoroutineEntry *entry, GError **errp)
+{
+    MainStep step = {.s = s};
+
+    main_loop_run_co(entry, &step);
+    if (step.err) {
+        g_propagate_error(errp, step.err);
+        return -EIO;
+    }
+    return 0;
+}
+
+/* --- the stages --- */
+
+static int send_beginning(MigrationState *s, SaveVMState **sv, GError **errp)
+{
+    int ret = savevm_send_header(s->to_dst, s->settings, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (migrate_return_path(s->settings)) {
+        s->return_path = return_path_open(s, errp);
+        if (!s->return_path) {
+            return -EINVAL;
+        }
+        savevm_send_command(s->to_dst, MIG_CMD_OPEN_RETURN_PATH, NULL, 0);
+        savevm_send_ping(s->to_dst, 1);
+    }
+    /* The destination tells channels by their order, so this one speaks before others connect. */
+    ret = qemu_fflush(s->to_dst);
+    if (ret < 0) {
+        return qemu_file_get_error_obj(s->to_dst, errp);
+    }
+    if (migrate_multifd(s->settings) && !multifd_send_setup(s, errp)) {
+        return -EIO;
+    }
+    *sv = savevm_setup(s->to_dst, s->settings, errp);
+    if (!*sv) {
+        return -EIO;
+    }
+    ret = qemu_fflush(s->to_dst);
+    return ret < 0 ? qemu_file_get_error_obj(s->to_dst, errp) : 0;
+}
+
+/* The destination may want a say in when the guest stops. */
+static bool may_switch_over(MigrationState *s)
+{
+    bool acked;
+
+    g_mutex_lock(&s->lock);
+    acked = s->switchover_acked || !migrate_switchover_ack(s->settings);
+    g_mutex_unlock(&s->lock);
+    return acked;
+}
+
+/* Sends what changes until the rest fits into the downtime. */
+static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
+{
+    migration_rate_start(s);
+    while (!migration_should_stop(s)) {
+        uint64_t limit = migration_downtime_bytes(s);
+        uint64_t pending = savevm_pending(sv, false);
+        int ret;
+
+        if (pending <= limit) {
+            pending = savevm_pending(sv, true);
+            if (pending <= limit && may_switch_over(s)) {
+                trace_migration_switchover(pending, limit);
+                return 0;
+            }
+        }
+        if (pending == 0) {
+            migration_rate_wait(s); /* nothing to send, and the destination is not ready */
+            migration_rate_update(s);
+            continue;
+        }
+        ret = savevm_iterate(sv, s->to_dst, errp);
+        if (ret < 0 || (ret = qemu_fflush(s->to_dst)) < 0) {
+            return ret;
+        }
+        migration_rate_update(s);
+        if (migration_rate_exceeded(s)) {
+            migration_rate_wait(s);
+            migration_rate_update(s);
+        }
+    }
+    return -ECANCELED;
+}
+
+/* With pause-before-switchover a client finishes something before the guest leaves. */
+static int enter_device_state(MigrationState *s)
+{
+    MigrationStatus from = MIGRATION_STATUS_ACTIVE;
+
+    if (migrate_pause_before_switchover(s->settings)) {
+        from = MIGRATION_STATUS_PRE_SWITCHOVER;
+        if (!migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_ACTIVE, from)) {
+            return -ECANCELED;
+        }
+        g_mutex_lock(&s->lock);
+        while (!s->continue_wanted && !s->cancel_wanted && !s->error) {
+            g_cond_wait(&s->changed, &s->lock);
+        }
+        g_mutex_unlock(&s->lock);
+        if (migration_should_stop(s)) {
+            return -ECANCELED;
+        }
+    }
+    return migrate_set_state(&s->status, s->settings, from, MIGRATION_STATUS_DEVICE) ? 0
+                                                                                     : -ECANCELED;
+}
+
+/* Whether somebody reads the stream as it leaves and may start the guest when it ends. */
+static bool peer_listens(MigrationState *s)
+{
+    return qio_channel_has_feature(qemu_file_get_ioc(s->to_dst), QIO_CHANNEL_FEATURE_SHUTDOWN);
+}
+
+/* The devices, and the end of the stream. */
+static int send_devices(MigrationState *s, GError **errp)
+{
+    size_t eof = 0;
+    g_autoptr(GBytes) devices = savevm_save_devices(s->settings, &eof, errp);
+    uint64_t end;
+    int ret;
+
+    if (!devices) {
+        return -EIO;
+    }
+    ret = qemu_fflush(s->to_dst);
+    if (ret < 0 || migration_should_stop(s)) {
+        return -EIO;
+    }
+    end = qemu_file_transferred(s->to_dst) + eof;
+    __atomic_store_n(&s->handed_over, peer_listens(s), __ATOMIC_SEQ_CST);
+    qemu_put_buffer(s->to_dst, g_bytes_get_data(devices, NULL), g_bytes_get_size(devices));
+    ret = qemu_fflush(s->to_dst);
+    if (ret < 0 && qemu_file_moved(s->to_dst) <= end) {
+        __atomic_store_n(&s->handed_over, false, __ATOMIC_SEQ_CST);
+    }
+    return ret;
+}
+
+static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
+{
+    uint64_t since = now_ns();
+    int ret = run_in_main(s, stop_guest_co, errp);
+
+    if (ret == 0) {
+        ret = enter_device_state(s);
+    }
+    end_phase(s, MIGRATION_PHASE_STOP, &since);
+    if (ret == 0 && s->settings->compat.send_switchover_start) {
+        savevm_send_command(s->to_dst, MIG_CMD_SWITCHOVER_START, NULL, 0);
+    }
+    if (ret == 0) {
+        savevm_pending(sv, true);
+        end_phase(s, MIGRATION_PHASE_LAST_SYNC, &since);
+        ret = savevm_complete_live(sv, s->to_dst, errp);
+        end_phase(s, MIGRATION_PHASE_LAST_PAGES, &since);
+    }
+    if (ret == 0) {
+        ret = send_devices(s, errp);
+        end_phase(s, MIGRATION_PHASE_DEVICES, &since);
+    }
+    return ret;
+}
+
+/* What a file or a program says at its end, and the destination after it has loaded. */
+static int hear_the_verdict(MigrationState *s, GError **errp)
+{
+    uint64_t since = now_ns();
+
+    if (s->return_path) {
+        if (!return_path_wait(s->return_path)) {
+            if (return_path_refused(s->return_path)) {
+                __atomic_store_n(&s->handed_over, false, __ATOMIC_SEQ_CST);
+            }
+            return -EIO;
+        }
+        end_phase(s, MIGRATION_PHASE_PEER_LOAD, &since);
+    }
+    return peer_listens(s) ? 0 : qio_channel_close(qemu_file_get_ioc(s->to_dst), errp);
+}
+
+static int send_guest(MigrationState *s, SaveVMState **sv, GError **errp)
+{
+    int ret = send_beginning(s, sv, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    stat64_set(&s->setup_ns, now_ns() - s->start_ns);
+    if (!migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_SETUP,
+                           MIGRATION_STATUS_ACTIVE)) {
+        return -ECANCELED;
+    }
+    ret = send_while_it_runs(s, *sv, errp);
+    if (ret == 0) {
+        ret = send_the_rest(s, *sv, errp);
+    }
+    if (ret == 0 && s->multifd) {
+        multifd_send_cleanup(s); /* in order: what the channels have to say at their end is said */
+    }
+    return ret < 0 ? ret : hear_the_verdict(s, errp);
+}
+
+static void close_channels(MigrationState *s, bool failed)
+{
+    QEMUFile *f = s->to_dst;
+
+    if (failed) {
+        qemu_file_shutdown(f);
+    }
+    if (s->multifd) {
+        multifd_send_shutdown(s);
+        multifd_send_cleanup(s);
+    }
+    return_path_free(g_steal_pointer(&s->return_path));
+    g_mutex_lock(&s->lock);
+    s->bytes_sent = qemu_file_transferred(f);
+    s->to_dst = NULL;
+    g_mutex_unlock(&s->lock);
+    (void)qemu_fclose(f); /* its error is known by now */
+}
+
+static void *source_thread(void *opaque)
+{
+    MigrationState *s = opaque;
+    SaveVMState *sv = NULL;
+    GError *err = NULL;
+    MainStep step = {.s = s};
+    int ret = send_guest(s, &sv, &err);
+
+    if (ret < 0 && !err && !migration_should_stop(s)) {
+        /* the file knows more than whoever wrote to it */
+        if (qemu_file_get_error_obj(s->to_dst, &err) == 0) {
+            error_setg_errno(&err, -ret, "the migration could not go on");
+        }
+    }
+    if (err) {
+        migrate_fail(s, err);
+    }
+    close_channels(s, ret < 0);
+    savevm_cleanup(sv);
+    main_loop_run_co(finish_co, &step);
+    return NULL;
+}
+
+void migration_source_start(MigrationState *s)
+{
+    s->thread = g_thread_new("mig/src/main", source_thread, s);
+}
