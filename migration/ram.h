@@ -4,7 +4,7 @@
  *
  *   ram-bitmap.c   which pages are left: a bitmap a block, filled from the dirty log, a pass at a time
  *   ram-save.c     chooses pages and writes records; setup and completion
- *   ram-load.c     reads records into guest memory
+ *   ram-load.c     reads records into guest memory;  ram-receive.c  which of its pages have arrived
  *   xbzrle.c       deltas;  ram-mapped.c  pages at fixed offsets of a file;  multifd*.c  extra channels
  *
  * Record: a be64 whose low 12 bits are flags and whose upper bits are the offset in the block (bytes).
@@ -16,7 +16,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "memory/ram-block.h"
+#include "migration/auto-converge.h"
 #include "migration/migration.h"
+#include "migration/xbzrle.h"
 #include "vmstate/qemu-file.h"
 
 #define RAM_SAVE_VERSION 4
@@ -44,10 +46,12 @@ typedef struct RAMBitmap RAMBitmap;
 
 /* One block of this migration. The source's thread's; constant but for the bitmaps. */
 typedef struct RAMSaveBlock {
-    RAMBlock *block;     /* referenced */
-    uint64_t pages;      /* of its used length when the migration began */
-    uint64_t *dirty;     /* bit i: page i is to be sent; the source's thread's */
-    uint64_t *untouched; /* bit i: page i read as zero when the migration began; NULL: not known */
+    RAMBlock *block; /* referenced */
+    uint64_t pages;  /* of its used length when the migration began */
+    uint64_t *dirty; /* bit i: page i is to be sent; the source's thread's */
+    uint64_t
+        *untouched; /* bit i: page i reads as zero unless the log says other; NULL: not known */
+    uint64_t *uncleared; /* bit i: the log still has what it told about chunk i */
     bool ignored;
     /* mapped-ram */
     uint64_t *file_bitmap;                /* bit i: page i has its bytes in the file; atomic */
@@ -62,9 +66,17 @@ typedef struct RAMSaveState {
     uint64_t cur_page;
     RAMBlock *last_sent;  /* of the main channel's records; NULL: none */
     bool first_pass;      /* pages that were never touched need not be looked at */
-    int64_t last_sync_ns; /* QEMU_CLOCK_REALTIME */
+    int64_t last_sync_ns; /* QEMU_CLOCK_REALTIME: since when fresh_pages counts */
     MigrationState *s;
-    struct XBZRLECache *xbzrle; /* NULL: off */
+    XBZRLECache *xbzrle; /* NULL: off */
+
+    /* ram-bitmap.c's */
+    bool logging;         /* the dirty log is on */
+    unsigned clear_shift; /* a chunk in which the log is cleared has 2^this pages */
+    uint64_t fresh_pages; /* written since last_sync_ns */
+    AutoConverge converge;
+    /* ram-save.c's */
+    bool multifd_unsynced; /* pages went to channels since the last barrier */
 } RAMSaveState;
 
 /*
@@ -74,6 +86,9 @@ typedef struct RAMSaveState {
 RAMSaveState *ram_save_state_new(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Stops the log and frees. */
 void ram_save_state_free(RAMSaveState *rs);
+
+/* Blocks keep their sizes while they are sent. False with an error: one was resized. */
+bool ram_save_check_blocks(RAMSaveState *rs, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
  * A pass: fetches the dirty log into the bitmaps, counts, and tells clients (MIGRATION_PASS). Called
@@ -93,7 +108,7 @@ typedef struct RAMRun {
 /*
  * The next run from where the walk is, of at most max pages; its bits are cleared, and the log's for
  * the same pages, before the caller reads them. False: nothing is left between here and the end of
- * the list; the walk starts over there (*wrapped).
+ * the list; the walk starts over there.
  */
 bool ram_find_run(RAMSaveState *rs, uint32_t max, RAMRun *run);
 

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The contents of the sections of "ram", read into guest memory.
+ *
+ * The incoming thread, without the big lock, which is taken to resize blocks.
+ */
+#ifndef FERRY_MIGRATION_RAM_LOAD_H
+#define FERRY_MIGRATION_RAM_LOAD_H
+
+#include "migration/migration.h"
+#include "migration/ram-receive.h"
+#include "vmstate/qemu-file.h"
+
+typedef struct RAMLoadState {
+    MigrationIncomingState *mis; /* its settings and channels */
+    RAMRecv *recv;               /* owned */
+    RAMRecvBlock *last;          /* of the records of the main channel; NULL: none was named yet */
+    uint8_t *scratch;            /* a page */
+} RAMLoadState;
+
+/* Before the first section. NULL with an error. */
+RAMLoadState *ram_load_new(MigrationIncomingState *mis, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Reads the records of one section. 0, or -errno with an error that says what and where. */
+int ram_load_section(RAMLoadState *rl, QEMUFile *f, int version_id, GError **errp);
+void ram_load_free(RAMLoadState *rl); /* NULL is allowed */
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Guest memory at the destination: which pages have arrived, and putting bytes into them. */
+#include "migration/ram-receive.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include "memory/populated.h"
+#include "migration/page-bitmap.h"
+#include "migration/ram.h"
+#include "util/bufferiszero.h"
+#include "util/error.h"
+
+static bool recv_block_init(RAMRecvBlock *rb, RAMBlock *block, const MigrationSettings *settings,
+                            GError **errp)
+{
+    ram_block_ref(block);
+    rb->block = block;
+    rb->ignored = ram_block_is_ignored(block, settings);
+    rb->pages = block->max_length >> TARGET_PAGE_BITS;
+    if (rb->ignored) {
+        return true;
+    }
+    rb->received = page_bitmap_try_new(rb->pages);
+    rb->touched = page_bitmap_try_new(rb->pages);
+    if (!rb->received || !rb->touched) {
+        error_setg(errp, "Not enough memory for the bitmap of received pages of RAM block '%s'",
+                   block->idstr);
+        return false;
+    }
+    (void)ram_block_populated(block, 0, rb->pages << TARGET_PAGE_BITS, rb->touched);
+    return true;
+}
+
+RAMRecv *ram_recv_new(const MigrationSettings *settings, GError **errp)
+{
+    g_autoptr(RAMBlockList) list = ram_block_list_get();
+    RAMRecv *recv = g_new0(RAMRecv, 1);
+
+    recv->blocks = g_new0(RAMRecvBlock, list->n);
+    for (unsigned i = 0; i < list->n; i++) {
+        RAMBlock *block = list->blocks[i];
+
+        if (ram_block_is_migratable(block) &&
+            !recv_block_init(&recv->blocks[recv->n++], block, settings, errp)) {
+            ram_recv_free(recv);
+            return NULL;
+        }
+    }
+    return recv;
+}
+
+void ram_recv_free(RAMRecv *recv)
+{
+    if (!recv) {
+        return;
+    }
+    for (unsigned i = 0; i < recv->n; i++) {
+        g_free(recv->blocks[i].received);
+        g_free(recv->blocks[i].touched);
+        ram_block_unref(recv->blocks[i].block);
+    }
+    g_free(recv->blocks);
+    g_free(recv);
+}
+
+RAMRecvBlock *ram_recv_find(RAMRecv *recv, const char *name, GError **errp)
+{
+    for (unsigned i = 0; i < recv->n; i++) {
+        RAMRecvBlock *rb = &recv->blocks[i];
+
+        if (strcmp(rb->block->idstr, name)) {
+            continue;
+        }
+        if (rb->ignored) {
+            error_setg(errp, "Block %s is shared and should not be migrated", name);
+            return NULL;
+        }
+        return rb;
+    }
+    error_setg(errp, "Can't find block %s", name);
+    return NULL;
+}
+
+bool ram_recv_check(const RAMRecvBlock *rb, uint64_t offset, uint64_t bytes, GError **errp)
+{
+    uint64_t length = ram_block_used_length(rb->block);
+
+    if (offset & (TARGET_PAGE_SIZE - 1) || offset >= length || bytes > length - offset) {
+        error_setg(errp, "Illegal RAM offset %" PRIx64 " in block %s of 0x%" PRIx64 " bytes",
+                   offset, rb->block->idstr, length);
+        return false;
+    }
+    return true;
+}
+
+uint64_t ram_recv_fresh(const RAMRecvBlock *rb, uint64_t page, uint64_t max)
+{
+    uint64_t end = page + MIN(max, rb->pages - page), at = page;
+
+    while (at < end) {
+        uint64_t mask = page_bitmap_mask(at, end);
+        uint64_t word = rb->touched[at / 64];
+
+        word = (word | __atomic_load_n(&rb->received[at / 64], __ATOMIC_RELAXED)) & mask;
+        if (word) {
+            return at / 64 * 64 + (unsigned)__builtin_ctzll(word) - page;
+        }
+        at = (at / 64 + 1) * 64;
+    }
+    return end - page;
+}
+
+void ram_recv_mark(RAMRecvBlock *rb, uint64_t page, uint64_t n)
+{
+    page_bitmap_set_atomic(rb->received, page, page + n);
+}
+
+bool ram_recv_is_readonly(const RAMRecvBlock *rb)
+{
+    return ram_block_flags(rb->block) & RAM_READONLY;
+}
+
+static bool fail_readonly(const RAMRecvBlock *rb, uint64_t page, GError **errp)
+{
+    error_setg(errp, "RAM block %s is read-only here and has other contents at offset 0x%" PRIx64,
+               rb->block->idstr, page << TARGET_PAGE_BITS);
+    return false;
+}
+
+bool ram_recv_compare(RAMRecvBlock *rb, uint64_t page, const void *data, GError **errp)
+{
+    if (memcmp(rb->block->host + (page << TARGET_PAGE_BITS), data, TARGET_PAGE_SIZE)) {
+        return fail_readonly(rb, page, errp);
+    }
+    ram_recv_mark(rb, page, 1);
+    return true;
+}
+
+bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n, GError **errp)
+{
+    uint64_t end = page + n;
+
+    while (page < end) {
+        uint64_t fresh = ram_recv_fresh(rb, page, end - page);
+        uint8_t *host = rb->block->host + (page << TARGET_PAGE_BITS);
+
+        if (!fresh) {
+            fresh = 1;
+            if (!buffer_is_zero(host, TARGET_PAGE_SIZE)) {
+                if (ram_recv_is_readonly(rb)) {
+                    return fail_readonly(rb, page, errp);
+                }
+                memset(host, 0, TARGET_PAGE_SIZE);
+            }
+        }
+        ram_recv_mark(rb, page, fresh);
+        page += fresh;
+    }
+    return true;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Guest memory at the destination: which pages have arrived, and putting bytes into them.
+ *
+ * A page that never arrived and was never touched here reads as zero, so a zero page that comes for it
+ * only has to be noted: untouched memory stays unallocated.
+ *
+ * Threads: made and freed by the incoming thread; channels' threads use it in between. Two threads
+ * never put the same page at a time: the source separates them by barriers (and if a hostile one does
+ * not, the guest's memory is garbled, nothing else).
+ */
+#ifndef FERRY_MIGRATION_RAM_RECEIVE_H
+#define FERRY_MIGRATION_RAM_RECEIVE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "memory/ram-block.h"
+#include "migration/options.h"
+
+typedef struct RAMRecvBlock {
+    RAMBlock *block;    /* referenced */
+    bool ignored;       /* the source has the same file: no pages come */
+    uint64_t pages;     /* of max_length */
+    uint64_t *received; /* bit i: page i has arrived; atomic */
+    uint64_t *touched;  /* bit i: page i may hold something else than zero from before; constant */
+} RAMRecvBlock;
+
+typedef struct RAMRecv {
+    unsigned n;
+    RAMRecvBlock *blocks;
+} RAMRecv;
+
+/* All blocks that migrate; finds the pages that were never touched. NULL with an error. */
+RAMRecv *ram_recv_new(const MigrationSettings *settings, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+void ram_recv_free(RAMRecv *recv); /* NULL is allowed */
+
+/* The block that a stream means; NULL with an error: there is none, or its pages may not come. */
+RAMRecvBlock *ram_recv_find(RAMRecv *recv, const char *name, GError **errp);
+/* Whether [offset, offset + bytes), whole pages, is in the block's used length; else an error. */
+bool ram_recv_check(const RAMRecvBlock *rb, uint64_t offset, uint64_t bytes, GError **errp);
+
+/* How many pages from `page` on are zero and untouched: at most max, 0 if it is not itself. */
+uint64_t ram_recv_fresh(const RAMRecvBlock *rb, uint64_t page, uint64_t max);
+/* The bytes of these pages are in guest memory. */
+void ram_recv_mark(RAMRecvBlock *rb, uint64_t page, uint64_t n);
+/* These pages are zero. Also notes that they have arrived. False: the memory can't be written. */
+bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n,
+                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Memory that is mapped without the right to write: bytes that come for it must be the ones that are
+ * there. Everything else takes bytes at block->host.
+ */
+bool ram_recv_is_readonly(const RAMRecvBlock *rb);
+bool ram_recv_compare(RAMRecvBlock *rb, uint64_t page, const void *data,
+                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+
+#endif
