@@ -2,6 +2,7 @@
 """The NBD client gets along with every server, and with its death; what it holds is exported again and judged by libnbd."""
 import errno
 import os
+import re
 import signal
 import socket
 import struct
@@ -151,6 +152,68 @@ def test_holes_of_the_server_are_holes_here(vm, nbdkit):
 
 
 # --- several connections ---
+
+# --- what requests the server sees ---
+
+def logged(nbdkit, work, *args):
+    """A server that notes each request, and what it has noted: (name, bytes, whole line)."""
+    log = work / 'requests'
+    server = nbdkit('--filter=log', *args, f'logfile={log}')
+
+    def requests():
+        # "TIME connection=1 Zero id=4 offset=0x0 count=0x10000 trim=0 fua=0 fast=1 ...": the answer has no offset
+        found = [re.search(r' (\w+) id=\d+ offset=\S+ count=(0x[0-9a-f]+).*', line) for line in log.read_text().splitlines()]
+        return [(m[1], int(m[2], 16), m[0]) for m in found if m]
+    return server, requests
+
+
+def test_requests_of_32_mib_go_in_one_piece_and_larger_ones_in_several(vm, nbdkit, work, need):
+    need.tool('nbdkit')
+    server, requests = logged(nbdkit, work, 'memory', '128M')
+    vm.cmd('blockdev-add', server.node('disk'))
+    assert 'wrote 33554432/33554432' in vm.qemu_io('disk', 'write -P 5 1M 32M')
+    assert 'wrote 50331648/50331648' in vm.qemu_io('disk', 'write -P 6 64M 48M')
+    out = vm.qemu_io('disk', 'read -P 5 1M 32M') + vm.qemu_io('disk', 'read -P 6 64M 48M')
+    assert 'verification failed' not in out and 'read 50331648/50331648' in out
+    for name in ('Write', 'Read'):
+        sizes = [size for kind, size, _ in requests() if kind == name and size >= 65536]
+        assert sizes[0] == 32 << 20 and max(sizes) == 32 << 20, sizes
+        assert sum(sizes) == 80 << 20
+
+
+def test_server_with_a_smaller_maximum_gets_no_larger_request(vm, nbdkit, work, need):
+    need.tool('nbdkit')
+    log = work / 'requests'
+    server = nbdkit('--filter=blocksize-policy', '--filter=log', 'memory', '64M', 'blocksize-minimum=512',
+                    'blocksize-preferred=4096', 'blocksize-maximum=1M', 'blocksize-error-policy=error', f'logfile={log}')
+    vm.cmd('blockdev-add', server.node('disk'))
+    assert 'wrote 33554432/33554432' in vm.qemu_io('disk', 'write -P 5 1M 32M')
+    assert 'verification failed' not in vm.qemu_io('disk', 'read -P 5 1M 32M')
+
+
+def test_fast_zero_is_asked_for_where_only_that_will_do(vm, nbdkit, work, need):
+    need.tool('nbdkit')
+    server, requests = logged(nbdkit, work, 'memory', '16M')
+    vm.cmd('blockdev-add', server.node('disk'))
+    assert 'wrote 65536/65536' in vm.qemu_io('disk', 'write -z -n 0 64k')
+    assert 'wrote 65536/65536' in vm.qemu_io('disk', 'write -z 1M 64k')
+    lines = [line for kind, _, line in requests() if kind == 'Zero']
+    assert ['fast=1' in line for line in lines] == [True, False], lines
+
+
+@pytest.mark.parametrize('args', [('--filter=nozero', 'memory', '16M'),
+                                  ('--filter=nozero', 'memory', '16M', 'zeromode=emulate', 'fastzeromode=slow')],
+                         ids=['no zeroes', 'only slow ones'])
+def test_zero_that_must_be_fast_fails_where_it_would_be_slow(vm, nbdkit, work, need, args):
+    need.tool('nbdkit')
+    server = nbdkit(*args)
+    vm.cmd('blockdev-add', server.node('disk'))
+    vm.qemu_io('disk', 'write -P 9 0 64k')
+    assert 'not supported' in vm.qemu_io('disk', 'write -z -n 0 64k')
+    assert 'verification failed' not in vm.qemu_io('disk', 'read -P 9 0 64k')
+    assert 'wrote 65536/65536' in vm.qemu_io('disk', 'write -z 0 64k')
+    assert 'verification failed' not in vm.qemu_io('disk', 'read -P 0 0 64k')
+
 
 def test_several_connections_agree(vm, work, qemu_nbd):
     path = ferry.make_image(work / 'd.raw', SIZE, seed=1)

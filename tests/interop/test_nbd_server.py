@@ -97,6 +97,20 @@ def test_nbdinfo_tells_what_the_export_can(vm, disk, work):
     assert info['structured'] is True
 
 
+def test_nbdsh_reads_what_it_wrote(disk, need):
+    need.tool('nbdsh')
+    uri, path = disk
+    script = ['h.pwrite(b"sh" * 2048, 4096)', 'h.flush()', 'seen = []',
+              'h.block_status(h.get_size(), 0, lambda name, offset, entries, error: seen.append((name, entries[1])) and 0)',
+              'print(h.get_size(), h.pread(4, 4096), seen[0])']
+    done = subprocess.run(['nbdsh', '--base-allocation', '-u', uri, *(word for line in script for word in ('-c', line))],
+                          capture_output=True, text=True, timeout=60, check=False,
+                          env={**os.environ, 'PATH': '/usr/bin:/bin'})      # the python that libnbd is installed for
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{SIZE} {b'shsh'} {('base:allocation', 0)}\n"
+    assert path.read_bytes()[4096:8192] == b'sh' * 2048
+
+
 def test_fio_reads_back_what_it_wrote(disk, need):
     need.tool('fio')
     engines = subprocess.run(['fio', '--enghelp'], capture_output=True, text=True, check=False).stdout
@@ -280,6 +294,110 @@ def test_zero_and_trim_of_several_gigabytes_pass(vm):
     handle = client(vm.export('n0'))
     handle.zero((4 << 30) - 512, 0)
     handle.trim((4 << 30) - 512, 4096)
+
+
+def test_cache_requests_change_nothing_and_know_their_bounds(disk):
+    uri, path = disk
+    before = path.read_bytes()
+    handle = client(uri, strict=False)
+    for offset, length in ((0, SIZE), (511, 1025), (SIZE - 1, 1), (4096, ferry.MIB)):
+        handle.cache(length, offset)
+    assert failure(handle.cache, 512, SIZE) == errno.EINVAL
+    assert failure(handle.cache, 1024, SIZE - 512) == errno.EINVAL
+    assert failure(handle.cache, 1, 1 << 62) == errno.EINVAL
+    assert handle.pread(ferry.MIB, 0) == before[:ferry.MIB]
+    handle.shutdown()
+    assert path.read_bytes() == before
+
+
+def test_cache_request_fetches_what_copy_on_read_keeps(vm, work, nbdkit, need):
+    """The bytes are below the disk afterwards: the server of its backing file may go."""
+    need.tool('nbdkit')
+    base = ferry.make_image(work / 'base.raw', SIZE, seed=4, data=SIZE)
+    server = nbdkit('file', str(base))
+    top = ferry.make_image(work / 'top.qcow2', SIZE, 'qcow2')
+    vm.cmd('blockdev-add', server.node('base'))
+    vm.add('copy-on-read', 'disk', file={'driver': 'qcow2', 'file': {'driver': 'file', 'filename': str(top)}, 'backing': 'base'})
+    handle = client(vm.export('disk'))
+    handle.cache(ferry.MIB, ferry.MIB)
+    server.kill()
+    assert handle.pread(ferry.MIB, ferry.MIB) == base.read_bytes()[ferry.MIB:2 * ferry.MIB]
+
+
+# --- dirty bitmaps ---
+
+GRAIN = 65536
+
+
+def dirty_by_nbdinfo(uri, name):
+    """Dirty (offset, length) of a bitmap as libnbd's tool sees them."""
+    out = subprocess.run(['nbdinfo', '--json', f'--map=qemu:dirty-bitmap:{name}', uri], check=True, capture_output=True,
+                         timeout=60).stdout
+    return [(e['offset'], e['length']) for e in json.loads(out) if e['type'] == 1]
+
+
+def dirty_by_qemu_img(uri, name):
+    """The same as stock qemu-img sees them: with x-dirty-bitmap what is dirty reads as holes."""
+    path = uri.split('socket=')[1]
+    out = ferry.qemu_img('map', '--output=json', '--image-opts',
+                         f'driver=nbd,server.type=unix,server.path={path},export=disk,x-dirty-bitmap=qemu:dirty-bitmap:{name}')
+    merged = []
+    for entry in json.loads(out):
+        if not entry['data']:
+            if merged and sum(merged[-1]) == entry['start']:
+                merged[-1] = (merged[-1][0], merged[-1][1] + entry['length'])
+            else:
+                merged.append((entry['start'], entry['length']))
+    return merged
+
+
+@pytest.fixture
+def bitmap_export(vm, work):
+    """Writes are recorded in bitmap b; exported with it and with the empty bitmap e. Returns the URI."""
+    vm.add('null-co', 'disk', size=SIZE)
+    vm.cmd('block-dirty-bitmap-add', node='disk', name='b', granularity=GRAIN)
+    handle = client(vm.export('disk', name='plain'))
+    for offset, length in ((0, 1), (3 * GRAIN - 1, 2), (ferry.MIB, ferry.MIB), (SIZE - 5, 5)):
+        handle.pwrite(b'w' * length, offset)
+    handle.shutdown()
+    vm.cmd('block-dirty-bitmap-disable', node='disk', name='b')
+    vm.cmd('block-dirty-bitmap-add', node='disk', name='e', disabled=True)
+    vm.cmd('block-export-add', type='nbd', id='with', node_name='disk', name='disk', bitmaps=['b', {'node': 'disk', 'name': 'e'}])
+    return f'nbd+unix:///disk?socket={vm.workdir}/{vm.name}.nbd'
+
+
+def test_dirty_bitmap_is_served_as_it_is(bitmap_export):
+    expected = [(0, GRAIN), (2 * GRAIN, 2 * GRAIN), (ferry.MIB, ferry.MIB), (SIZE - GRAIN, GRAIN)]
+    assert dirty_by_nbdinfo(bitmap_export, 'b') == expected
+    assert dirty_by_qemu_img(bitmap_export, 'b') == expected
+    assert dirty_by_nbdinfo(bitmap_export, 'e') == []
+    assert dirty_by_qemu_img(bitmap_export, 'e') == []
+
+
+def test_dirty_bitmap_is_an_offer_and_only_where_it_was_exported(bitmap_export):
+    def contexts(uri):
+        info = json.loads(subprocess.run(['nbdinfo', '--json', uri], check=True, capture_output=True, timeout=60).stdout)
+        return [c for c in info['exports'][0]['contexts'] if c.startswith('qemu:')]
+    assert sorted(contexts(bitmap_export)) == ['qemu:dirty-bitmap:b', 'qemu:dirty-bitmap:e']
+    assert contexts(bitmap_export.replace('/disk?', '/plain?')) == []
+    assert not client(bitmap_export, 'qemu:dirty-bitmap:none').can_meta_context('qemu:dirty-bitmap:none')
+
+
+def test_dirty_bitmap_that_is_served_cannot_be_removed(vm, bitmap_export):
+    with pytest.raises(ferry.QMPError, match='in use'):
+        vm.cmd('block-dirty-bitmap-remove', node='disk', name='b')
+    vm.cmd('block-export-del', id='with')
+    vm.wait('BLOCK_EXPORT_DELETED', id='with')
+    vm.cmd('block-dirty-bitmap-remove', node='disk', name='b')
+
+
+def test_both_contexts_at_once_answer_for_themselves(bitmap_export):
+    handle = client(bitmap_export, 'base:allocation', 'qemu:dirty-bitmap:b')
+    seen = {}
+    handle.block_status(GRAIN * 4, 0, lambda name, offset, entries, error: seen.setdefault(name, list(entries)) and 0)
+    assert seen['qemu:dirty-bitmap:b'][:6] == [GRAIN, 1, GRAIN, 0, 2 * GRAIN, 1]
+    assert sorted(seen) == ['base:allocation', 'qemu:dirty-bitmap:b']
+    assert seen['base:allocation'][0] >= GRAIN
 
 
 def test_unaligned_writes_leave_neighbours_alone(disk):

@@ -3,6 +3,7 @@
 import base64
 import os
 import socket
+import ssl
 import struct
 import subprocess
 from pathlib import Path
@@ -20,6 +21,8 @@ OTHER_KEY = 'fedcba9876543210' * 4
 OPTS_MAGIC = 0x49484156454F5054
 REPLY_MAGIC = 0x3E889045565A9
 OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_STARTTLS, OPT_INFO, OPT_GO, OPT_STRUCTURED = 1, 2, 3, 5, 6, 7, 8
+OPT_LIST_META, OPT_SET_META = 9, 10
+REP_SERVER, REP_META = 2, 4
 REP_ACK, REP_ERR_POLICY, REP_ERR_INVALID, REP_ERR_TLS_REQD = 1, 0x80000002, 0x80000003, 0x80000005
 
 
@@ -233,13 +236,66 @@ def assert_closed(sock):
     sock.close()
 
 
-@pytest.mark.parametrize('number', [OPT_LIST, OPT_INFO, OPT_GO, OPT_STRUCTURED, 77])
+@pytest.mark.parametrize('number', [OPT_LIST, OPT_INFO, OPT_GO, OPT_STRUCTURED, OPT_LIST_META, OPT_SET_META, 77])
 def test_option_before_tls_is_refused(tls_server, number):
     with greet(tls_server) as sock:
         sock.sendall(option(number, struct.pack('>I4sH', 4, b'disk', 0) if number in (OPT_INFO, OPT_GO) else b''))
         assert reply(sock)[:2] == (number, REP_ERR_TLS_REQD)
         sock.sendall(option(OPT_ABORT))
         assert reply(sock)[:2] == (OPT_ABORT, REP_ACK)
+
+
+def meta(number, *queries):
+    data = struct.pack('>I4sI', 4, b'disk', len(queries))
+    return option(number, data + b''.join(struct.pack('>I', len(q)) + q for q in queries))
+
+
+def secure(sock, pki):
+    """TLS on a connection whose server has consented."""
+    folder = pki.creds(client='client')
+    context = ssl.create_default_context(cafile=folder / 'ca-cert.pem')
+    context.load_cert_chain(folder / 'client-cert.pem', folder / 'client-key.pem')
+    return context.wrap_socket(sock, server_hostname='localhost')
+
+
+def test_nothing_said_before_tls_counts_behind_it(tls_server, pki):
+    """Structured replies and contexts that were asked for in the clear are neither granted nor remembered."""
+    sock = greet(tls_server)
+    for early, number in ((option(OPT_STRUCTURED), OPT_STRUCTURED), (meta(OPT_SET_META, b'base:allocation'), OPT_SET_META)):
+        sock.sendall(early)
+        number_seen, kind, text = reply(sock)
+        assert (number_seen, kind) == (number, REP_ERR_TLS_REQD) and b'disk' not in text
+    sock.sendall(option(OPT_STARTTLS))
+    assert reply(sock)[:2] == (OPT_STARTTLS, REP_ACK)
+    with secure(sock, pki) as tls:
+        tls.sendall(meta(OPT_SET_META, b'base:allocation'))
+        assert reply(tls)[:2] == (OPT_SET_META, REP_ERR_INVALID)       # no structured replies yet
+        tls.sendall(option(OPT_LIST))
+        number, kind, data = reply(tls)
+        assert (number, kind, data) == (OPT_LIST, REP_SERVER, struct.pack('>I4s', 4, b'disk'))
+        assert reply(tls)[:2] == (OPT_LIST, REP_ACK)
+        tls.sendall(option(OPT_STRUCTURED))
+        assert reply(tls)[:2] == (OPT_STRUCTURED, REP_ACK)
+        tls.sendall(option(OPT_GO, struct.pack('>I4sH', 4, b'disk', 0)))
+        while reply(tls)[1] != REP_ACK:
+            pass
+        # block status without a context behind TLS is refused: none survived
+        tls.sendall(struct.pack('>IHHQQI', 0x25609513, 0, 7, 1, 0, 4096))
+        magic, flags, kind, cookie, length = struct.unpack('>IHHQI', recv_exactly(tls, 20))
+        assert (magic, flags & 1, kind, cookie) == (0x668e33ef, 1, 0x8001, 1)
+        assert struct.unpack('>I', recv_exactly(tls, length)[:4])[0] == 22
+
+
+def test_second_starttls_is_refused_and_changes_nothing(tls_server, pki):
+    sock = greet(tls_server)
+    sock.sendall(option(OPT_STARTTLS))
+    assert reply(sock)[:2] == (OPT_STARTTLS, REP_ACK)
+    with secure(sock, pki) as tls:
+        tls.sendall(option(OPT_STARTTLS))
+        assert reply(tls)[:2] == (OPT_STARTTLS, REP_ERR_INVALID)
+        tls.sendall(option(OPT_STRUCTURED) + meta(OPT_SET_META, b'base:allocation'))
+        assert reply(tls)[:2] == (OPT_STRUCTURED, REP_ACK)
+        assert reply(tls)[:2] == (OPT_SET_META, REP_META)
 
 
 def test_export_name_before_tls_ends_the_connection(tls_server):
