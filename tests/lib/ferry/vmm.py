@@ -194,6 +194,10 @@ class VMM:
                 return int(line.split()[1])
         raise KeyError(what)
 
+    def sanitized(self):
+        """Whether it was built with a sanitizer, which keeps memory of its own and freed memory for a while."""
+        return any(name in Path(f'/proc/{self.pid}/maps').read_text() for name in ('libasan', 'libtsan'))
+
     def stderr(self):
         return self.stderr_path.read_text(errors='replace')
 
