@@ -315,7 +315,7 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
  * caller frees.
  */
 char *bdrv_describe_in_flight(BlockDriverState *bs);
-/* Flushes and drains every graph; start of shutdown. */
+/* Drains every graph, then flushes all nodes side by side. Main context, as bdrv_co_flush_all(). */
 void coroutine_fn bdrv_co_drain_all(void);
 /*
  * Writes back the caches of every node that is open for writing, those that nobody uses included.

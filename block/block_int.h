@@ -240,6 +240,12 @@ struct BlockDriverState {
     char *backing_file;   /* as the image header says, "" without */
     char *backing_format; /* as the image header says, "" without */
     TAILQ_ENTRY(BlockDriverState) all_nodes;
+    struct {
+        uint64_t finished; /* as at the last look that found it idle or at work */
+        int64_t since_ns;  /* when that was, QEMU_CLOCK_REALTIME; 0: never looked at */
+        int64_t limit_ns;  /* in force when it was given up */
+        bool given_up;
+    } silence; /* give-up.c */
 
     /* Main thread while drained, then read in the graph's thread. */
     AioContext *aio_context;
@@ -256,7 +262,9 @@ struct BlockDriverState {
 
     /* Graph thread. */
     int64_t total_bytes;
-    int in_flight;       /* requests in the driver or queued inside this node */
+    int in_flight; /* requests in the driver or queued inside this node */
+    uint64_t
+        finished; /* requests that have ended; relaxed, approximate: it moves while work ends */
     int quiesce_counter; /* > 0: in a drained section */
     unsigned drain_look; /* last look of a drain that found it idle; under the edges lock */
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;

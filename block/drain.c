@@ -70,6 +70,9 @@ void bdrv_inc_in_flight(BlockDriverState *bs)
 
 void bdrv_dec_in_flight(BlockDriverState *bs)
 {
+    /* Two threads at once may lose a count: what matters is that it changes. */
+    __atomic_store_n(&bs->finished, __atomic_load_n(&bs->finished, __ATOMIC_RELAXED) + 1,
+                     __ATOMIC_RELAXED);
     if (__atomic_sub_fetch(&bs->in_flight, 1, __ATOMIC_SEQ_CST) == 0) {
         bdrv_drain_kick();
     }
@@ -326,52 +329,93 @@ void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
     }
 }
 
-void coroutine_fn bdrv_co_drain_all(void)
-{
+/* --- all nodes --- */
+
+typedef struct FlushAll {
+    Coroutine *waiter; /* in the main context; NULL while it does not wait */
+    guint pending;
+    int ret;
+} FlushAll;
+
+typedef struct FlushOne {
     BlockDriverState *bs;
-    g_autoptr(GPtrArray) all = g_ptr_array_new();
+    FlushAll *all;
+} FlushOne;
+
+static void coroutine_fn flush_one_co_entry(void *opaque)
+{
+    FlushOne one = *(FlushOne *)opaque;
+    AioContext *main_ctx = qemu_get_aio_context();
+    int ret;
+
+    g_free(opaque);
+    while (one.bs->aio_context != qemu_get_current_aio_context()) {
+        aio_co_reschedule_self(one.bs->aio_context);
+    }
+    ret = bdrv_co_flush(one.bs);
+    if (qemu_get_current_aio_context() != main_ctx) {
+        aio_co_reschedule_self(main_ctx);
+    }
+    one.all->ret = one.all->ret < 0 ? one.all->ret : ret;
+    if (--one.all->pending == 0 && one.all->waiter) {
+        aio_co_wake(one.all->waiter);
+    }
+}
+
+/* Side by side, each in its graph's thread: one that hangs holds up no other. */
+static int coroutine_fn co_flush_nodes(GPtrArray *nodes)
+{
+    FlushAll all = {.pending = nodes->len};
+
+    for (guint i = 0; i < nodes->len; i++) {
+        FlushOne *one = g_new(FlushOne, 1);
+
+        *one = (FlushOne){g_ptr_array_index(nodes, i), &all};
+        qemu_coroutine_enter(qemu_coroutine_create(flush_one_co_entry, one));
+    }
+    if (all.pending) {
+        all.waiter = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    return all.ret;
+}
+
+/* A reference to each node but those on their way out, which nothing may stop. */
+static GPtrArray *all_nodes_ref(void)
+{
+    GPtrArray *all = g_ptr_array_new();
+    BlockDriverState *bs;
 
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
-        if (bs->closing) {
-            continue; /* on its way out, which nothing may stop */
-        }
-        bdrv_ref(bs);
-        g_ptr_array_add(all, bs);
-    }
-    for (guint i = 0; i < all->len; i++) {
-        bs = g_ptr_array_index(all, i);
-        bdrv_co_drained_begin(bs);
-        if (LIST_EMPTY(&bs->parents)) {
-            /*
-             * A failed flush at shutdown was reported by the driver; there is no caller left to
-             * return it to.
-             */
-            (void)bdrv_co_flush(bs);
+        if (!bs->closing) {
+            bdrv_ref(bs);
+            g_ptr_array_add(all, bs);
         }
     }
+    return all;
+}
+
+void coroutine_fn bdrv_co_drain_all(void)
+{
+    g_autoptr(GPtrArray) all = all_nodes_ref();
+
     for (guint i = 0; i < all->len; i++) {
-        bs = g_ptr_array_index(all, i);
-        bdrv_co_drained_end(bs);
-        bdrv_co_unref(bs);
+        bdrv_co_drained_begin(g_ptr_array_index(all, i));
+    }
+    /* Drivers report what they could not write; who wants to know calls bdrv_co_flush_all(). */
+    (void)co_flush_nodes(all);
+    for (guint i = 0; i < all->len; i++) {
+        bdrv_co_drained_end(g_ptr_array_index(all, i));
+        bdrv_co_unref(g_ptr_array_index(all, i));
     }
 }
 
 int coroutine_fn bdrv_co_flush_all(void)
 {
-    BlockDriverState *bs;
-    g_autoptr(GPtrArray) all = g_ptr_array_new();
-    int ret = 0;
+    g_autoptr(GPtrArray) all = all_nodes_ref();
+    int ret = co_flush_nodes(all);
 
-    TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
-        if (!bs->closing && !bdrv_is_read_only(bs)) {
-            bdrv_ref(bs);
-            g_ptr_array_add(all, bs);
-        }
-    }
     for (guint i = 0; i < all->len; i++) {
-        int flushed = bdrv_co_flush(g_ptr_array_index(all, i));
-
-        ret = ret < 0 ? ret : flushed;
         bdrv_co_unref(g_ptr_array_index(all, i));
     }
     return ret;

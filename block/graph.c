@@ -174,6 +174,9 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
             aio_co_reschedule_self(qemu_get_aio_context());
         }
     }
+    while (block_graph()->giving_up) {
+        qemu_co_queue_wait(&block_graph()->closing_queue, NULL);
+    }
     bdrv_release_all_dirty_bitmaps(bs);
     LIST_FOREACH_SAFE(child, &bs->children, next, next) {
         bdrv_co_unref(child_unlink(child));

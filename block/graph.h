@@ -15,7 +15,8 @@ typedef struct BlockGraph {
     unsigned auto_names;                               /* counter of made-up names */
     /* nodes given to bdrv_unref_later() and not closed yet */
     unsigned closing;
-    CoQueue closing_queue; /* waits for closing == 0 */
+    unsigned giving_up;    /* steps of give-up.c that hold nodes without a reference */
+    CoQueue closing_queue; /* waits for closing == 0, giving_up == 0 */
 } BlockGraph;
 
 BlockGraph *block_graph(void);

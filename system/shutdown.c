@@ -6,6 +6,7 @@
 #include "block/block.h"
 #include "block/blockdev.h"
 #include "block/export.h"
+#include "block/give-up.h"
 #include "block/job.h"
 #include "block/nbd/server.h"
 #include "chardev/char.h"
@@ -18,6 +19,12 @@
 #include "qom/user-creatable.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
+
+/*
+ * A server that keeps the end waiting for so long without an answer is given up. Longer than a disk
+ * array takes for a flush; who cannot wait so long sends a second signal.
+ */
+#define SHUTDOWN_SILENCE_NS (20 * NANOSECONDS_PER_SECOND)
 
 static const char *current_step = "the shutdown to begin";
 
@@ -107,8 +114,10 @@ const char *shutdown_waits_for(void)
 
 void coroutine_fn shutdown_co_run(void)
 {
+    bdrv_give_up_watch_begin(SHUTDOWN_SILENCE_NS);
     for (size_t i = 0; i < G_N_ELEMENTS(steps); i++) {
         current_step = steps[i].name;
         steps[i].co_run();
     }
+    bdrv_give_up_watch_end();
 }

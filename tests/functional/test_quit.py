@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The process ends when it is told to, also when servers that hold its disks do not answer; whatever can be written is written."""
+import os
+import re
+import signal
+
+import pytest
+
+import ferry
+
+MIB = ferry.MIB
+SIZE = 8 * MIB
+
+
+nbd = pytest.importorskip('nbd', reason='python3-libnbd is not installed')
+
+
+def write_unflushed(uri, byte):
+    handle = ferry.nbd_connect(uri)
+    handle.pwrite(byte * MIB, MIB)
+    return handle
+
+
+def given_up(vm):
+    return sorted(re.findall(r"node '([^']*)' is given up: its server has not answered", vm.stderr()))
+
+
+def test_servers_that_do_not_answer_are_given_up_and_the_others_flushed(vmm, work, nbdkit, qemu_nbd):
+    """One is gone, one hangs, one hangs below an image of another thread; a fourth one works."""
+    vm = vmm('-object', 'iothread,id=thread')
+    layer = ferry.make_image(work / 'layer.qcow2', SIZE, 'qcow2')
+    image = ferry.make_image(work / 'good.qcow2', SIZE, 'qcow2')
+    for path in (layer, image):
+        os.truncate(path, 2 * SIZE)             # room to allocate: a server's file keeps its length
+    servers = {'gone': nbdkit('memory', str(SIZE)), 'hung': nbdkit('memory', str(SIZE)),
+               'below': qemu_nbd(layer), 'good': qemu_nbd(image)}
+    for name, server in servers.items():
+        node = server.node(name, reconnect_delay=600)
+        node['file']['node-name'] = f'{name}-nbd'
+        if name in ('below', 'good'):
+            node['driver'] = 'qcow2'
+        vm.cmd('blockdev-add', node)
+    uris = {name: vm.export(name, name) for name in ('gone', 'hung', 'good')}
+    vm.cmd('block-export-add', type='nbd', id='below', node_name='below', writable=True, iothread='thread')
+    uris['below'] = uris['gone'].replace('/gone?', '/below?')
+    handles = {name: write_unflushed(uris[name], name[:1].encode()) for name in servers}
+    servers['gone'].kill()
+    servers['hung'].signal(signal.SIGSTOP)
+    servers['below'].signal(signal.SIGSTOP)
+    handles['hung'].aio_pwrite(nbd.Buffer.from_bytearray(bytearray(MIB)), 2 * MIB)
+    handles['hung'].poll(0)
+    vm.cmd('quit')
+    vm.wait_exit(60)
+    assert given_up(vm) == ['below-nbd', 'gone-nbd', 'hung-nbd']
+    vm.close()
+    for name in ('hung', 'below'):
+        servers[name].signal(signal.SIGCONT)
+    for server in servers.values():
+        server.close()
+    assert ferry.qemu_io(image, 'read -P 0x67 1M 1M', fmt='qcow2')
+    ferry.check_qcow2(image)
+    ferry.check_qcow2(layer, leaks=True)
+
