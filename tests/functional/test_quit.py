@@ -60,4 +60,3 @@ def test_servers_that_do_not_answer_are_given_up_and_the_others_flushed(vmm, wor
     assert ferry.qemu_io(image, 'read -P 0x67 1M 1M', fmt='qcow2')
     ferry.check_qcow2(image)
     ferry.check_qcow2(layer, leaks=True)
-
