@@ -227,6 +227,7 @@ void ram_sync_dirty_log(RAMSaveState *rs, bool last)
     if (!rs->dirty_pages) {
         end_first_pass(rs);
     }
+    rs->last_synced = last;
     stat64_add(&s->counters.dirty_sync_count, 1);
     memory_global_dirty_log_sync(last);
     for (unsigned i = 0; i < rs->blocks->len; i++) {

@@ -392,19 +392,16 @@ int ram_save_complete(RAMSaveState *rs, QEMUFile *f, GError **errp)
 {
     MigrationState *s = rs->s;
     uint64_t before = qemu_file_transferred(f);
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME), synced;
     int ret;
 
     if (!ram_save_check_blocks(rs, errp)) {
         return -EINVAL;
     }
-    ram_sync_dirty_log(rs, true);
-    synced = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    if (!rs->last_synced) {
+        ram_sync_dirty_log(rs, true);
+    }
     ret = send_the_rest(rs, f);
     note_left(rs);
-    stat64_set(&s->phase_ns[MIGRATION_PHASE_LAST_SYNC], (uint64_t)(synced - start));
-    stat64_set(&s->phase_ns[MIGRATION_PHASE_LAST_PAGES],
-               (uint64_t)(qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - synced));
     stat64_add(&s->counters.downtime_bytes, qemu_file_transferred(f) - before);
     return ret < 0 ? section_failed(f, ret, errp) : 0;
 }

@@ -12,7 +12,7 @@
 int ram_save_setup(RAMSaveState *rs, QEMUFile *f, GError **errp);
 /* PART: pages, until the bandwidth, the time slice or the pages are used up; 1: the pages. */
 int ram_save_iterate(RAMSaveState *rs, QEMUFile *f, GError **errp);
-/* END: a last pass, and all pages. The guest is stopped. */
+/* END: a last pass unless there was one, and all pages. The guest is stopped. */
 int ram_save_complete(RAMSaveState *rs, QEMUFile *f, GError **errp);
 
 #endif

@@ -22,7 +22,7 @@ static int entry_save_setup(QEMUFile *f, void *opaque, GError **errp)
 static uint64_t entry_state_pending(void *opaque, bool exact)
 {
     if (exact) {
-        ram_sync_dirty_log(ram.save, false);
+        ram_sync_dirty_log(ram.save, ram.save->s->vm_stopped);
     }
     return ram.save->dirty_pages << TARGET_PAGE_BITS;
 }

@@ -72,6 +72,7 @@ typedef struct RAMSaveState {
 
     /* ram-bitmap.c's */
     bool logging;         /* the dirty log is on */
+    bool last_synced;     /* the last pass over the log is done: the guest is stopped */
     unsigned clear_shift; /* a chunk in which the log is cleared has 2^this pages */
     uint64_t fresh_pages; /* written since last_sync_ns */
     AutoConverge converge;
