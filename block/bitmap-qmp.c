@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include "block/activate.h"
 #include "block/block_int.h"
 #include "block/transaction.h"
 #include "qapi/qapi-commands-block-bitmap.h"
@@ -134,6 +135,9 @@ static bool coroutine_fn check_storable(BlockDriverState *bs, const char *name,
         error_setg(errp,
                    "Can't store persistent bitmaps to %s: driver '%s' cannot store dirty bitmaps",
                    bdrv_get_device_or_node_name(bs), bs->drv->format_name);
+        return false;
+    }
+    if (!bdrv_check_active(bs, errp)) {
         return false;
     }
     if (bdrv_is_read_only(bs)) {

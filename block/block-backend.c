@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include "block/activate.h"
 #include "block/graph.h"
 #include "block/throttle-group.h"
 #include "trace/trace-block.h"
@@ -27,6 +28,7 @@ struct BlockBackend {
     bool iostatus_enabled;
     BlockDeviceIoStatus iostatus;
     bool stay_at_node;
+    bool allow_inactive;
     TAILQ_ENTRY(BlockBackend) all;
     TAILQ_ENTRY(BlockBackend) named;
 
@@ -229,6 +231,22 @@ static void root_set_aio_context(BdrvChild *child, AioContext *ctx)
     }
 }
 
+static bool root_can_inactivate(BdrvChild *child)
+{
+    BlockBackend *blk = child->opaque;
+
+    return blk->name || blk->allow_inactive ||
+           !(blk->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE));
+}
+
+static void root_active_perms(BdrvChild *child, uint64_t *perm, uint64_t *shared)
+{
+    BlockBackend *blk = child->opaque;
+
+    *perm = blk->perm;
+    *shared = blk->shared_perm;
+}
+
 static const BdrvChildClass child_root = {
     .get_parent_desc = root_get_parent_desc,
     .get_name = root_get_name,
@@ -238,6 +256,8 @@ static const BdrvChildClass child_root = {
     .resize = root_resize,
     .can_set_aio_context = root_can_set_aio_context,
     .set_aio_context = root_set_aio_context,
+    .can_inactivate = root_can_inactivate,
+    .active_perms = root_active_perms,
 };
 
 bool bdrv_child_is_blk_root(const BdrvChild *child)
@@ -247,11 +267,13 @@ bool bdrv_child_is_blk_root(const BdrvChild *child)
 
 bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
 {
+    bool active = !bdrv_is_inactive(bs);
+
     g_assert(!blk->root);
     bdrv_ref(bs);
-    blk->root =
-        bdrv_root_attach_child(bs, "root", &child_root, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
-                               blk->perm, blk->shared_perm, blk, errp);
+    blk->root = bdrv_root_attach_child(
+        bs, "root", &child_root, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, active ? blk->perm : 0,
+        active ? blk->shared_perm : BLK_PERM_ALL, blk, errp);
     if (!blk->root) {
         return false;
     }
@@ -281,7 +303,8 @@ BdrvChild *blk_root(const BlockBackend *blk)
 
 bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **errp)
 {
-    if (blk->root && !bdrv_child_try_set_perm(blk->root, perm, shared, errp)) {
+    if (blk->root && !bdrv_is_inactive(blk_bs(blk)) &&
+        !bdrv_child_try_set_perm(blk->root, perm, shared, errp)) {
         return false;
     }
     blk->perm = perm;
@@ -312,6 +335,11 @@ void blk_set_disable_request_queuing(BlockBackend *blk, bool disable)
 void blk_set_allow_write_beyond_eof(BlockBackend *blk, bool allow)
 {
     blk->allow_write_beyond_eof = allow;
+}
+
+void blk_set_allow_inactive(BlockBackend *blk, bool allow)
+{
+    blk->allow_inactive = allow;
 }
 
 void blk_set_enable_write_cache(BlockBackend *blk, bool wce)
@@ -368,6 +396,9 @@ static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool ma
 
     if (!bs || !bdrv_is_inserted(bs)) {
         return -ENOMEDIUM;
+    }
+    if (bdrv_is_inactive(bs)) {
+        return -EPERM;
     }
     if (offset < 0 || bytes < 0 || bytes > BDRV_MAX_LENGTH) {
         return -EIO;
@@ -492,7 +523,7 @@ int coroutine_fn blk_co_flush(BlockBackend *blk)
     request_begin(blk);
     bs = blk_bs(blk);
     if (bs && bdrv_is_inserted(bs)) {
-        ret = bdrv_co_flush(bs);
+        ret = bdrv_is_inactive(bs) ? -EPERM : bdrv_co_flush(bs);
     }
     blk_dec_in_flight(blk);
     return ret;
@@ -522,6 +553,9 @@ bool coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t size, bool exact,
 {
     if (!blk_bs(blk)) {
         error_setg(errp, "No medium inserted");
+        return false;
+    }
+    if (!bdrv_check_active(blk_bs(blk), errp)) {
         return false;
     }
     return bdrv_co_truncate(blk->root, size, exact, prealloc, 0, errp);

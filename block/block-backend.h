@@ -5,8 +5,8 @@
  * BlockDevOps.
  *
  * Configuration in the main thread; requests in the graph's thread. Requests return 0 or -errno and
- * check that the range lies inside the image (-EIO), that there is a medium (-ENOMEDIUM), and that
- * writing was asked for.
+ * check that the range lies inside the image (-EIO), that there is a medium (-ENOMEDIUM) which is
+ * active (-EPERM), and that writing was asked for.
  */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
 #define FERRY_BLOCK_BLOCK_BACKEND_H
@@ -61,6 +61,11 @@ void blk_set_stay_at_node(BlockBackend *blk, bool stay);
 void blk_set_disable_request_queuing(BlockBackend *blk, bool disable);
 /* Requests may lie beyond the end (a growing raw file). */
 void blk_set_allow_write_beyond_eof(BlockBackend *blk, bool allow);
+/*
+ * A user that writes keeps its node from becoming inactive unless it was told here to live with
+ * that, as a guest's device can that is stopped then. Named backends and readers always do.
+ */
+void blk_set_allow_inactive(BlockBackend *blk, bool allow);
 void blk_set_enable_write_cache(BlockBackend *blk, bool wce); /* false: every write is FUA */
 bool blk_enable_write_cache(const BlockBackend *blk);
 

@@ -6,6 +6,7 @@
 #include "block/job-int.h"
 
 #include <errno.h>
+#include "block/activate.h"
 #include "block/block_int.h"
 #include "qapi/qapi-events.h"
 #include "util/error.h"
@@ -79,6 +80,9 @@ bool block_job_add_bdrv(BlockJob *bjob, const char *name, BlockDriverState *bs, 
 {
     BdrvChild *child;
 
+    if (!bdrv_check_active(bs, errp)) {
+        return false;
+    }
     bdrv_ref(bs);
     child = bdrv_root_attach_child(bs, name, &child_job, 0, perm, shared, bjob, errp);
     if (!child) {

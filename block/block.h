@@ -184,8 +184,13 @@ struct BdrvChildClass {
     bool (*can_set_aio_context)(BdrvChild *child, AioContext *ctx, GError **errp);
     void (*set_aio_context)(BdrvChild *child, AioContext *ctx);
     AioContext *(*get_parent_aio_context)(BdrvChild *child); /* NULL or absent: anywhere */
-    void (*activate)(BdrvChild *child);
-    bool (*inactivate)(BdrvChild *child, GError **errp);
+    /*
+     * Whether the node may become inactive under the parent; absent: it may not. And what the
+     * parent does and shares while it is active; the edge has no permissions otherwise. Root
+     * parents only; main thread.
+     */
+    bool (*can_inactivate)(BdrvChild *child);
+    void (*active_perms)(BdrvChild *child, uint64_t *perm, uint64_t *shared);
 };
 
 struct BdrvChild {

@@ -167,8 +167,13 @@ struct BlockDriver {
     void (*bdrv_drain_begin)(BlockDriverState *bs);
     void (*bdrv_drain_end)(BlockDriverState *bs);
 
-    bool coroutine_fn (*bdrv_co_invalidate_cache)(BlockDriverState *bs, GError **errp);
+    /*
+     * The image is about to be another process's: writes back what the flush before it has not, so
+     * that the image is complete; drained, locks are held. And it is this process's again: reads
+     * anew what the other one may have changed; on failure the old state stays. Graph thread.
+     */
     int coroutine_fn (*bdrv_co_inactivate)(BlockDriverState *bs);
+    bool coroutine_fn (*bdrv_co_invalidate_cache)(BlockDriverState *bs, GError **errp);
 
     /* For people and query-*; NULL where there is nothing to tell. The caller frees. */
     ImageInfoSpecific *coroutine_fn (*bdrv_co_get_specific_info)(BlockDriverState *bs,
@@ -226,6 +231,7 @@ struct BlockDriverState {
     /* Main thread. */
     const BlockDriver *drv;
     char node_name[BDRV_NODE_NAME_MAX]; /* never empty once open; '#' first when made up */
+    bool is_open;                       /* the driver has opened it */
     bool closing;                       /* the last reference is gone: the name is free again */
     bool implicit;                      /* inserted by a job without the user asking for it */
     int refcnt;

@@ -4,6 +4,7 @@
  */
 #include "block/blockdev.h"
 
+#include "block/activate.h"
 #include "block/block-backend.h"
 #include "block/graph.h"
 #include "qapi/qapi-commands.h"
@@ -17,7 +18,7 @@ bool coroutine_fn qmp_blockdev_add(const BlockdevOptions *arg, GError **errp)
         error_setg(errp, "'node-name' must be specified for the root node");
         return false;
     }
-    bs = bdrv_co_open(arg, BDRV_O_RDWR, errp);
+    bs = bdrv_co_open(arg, BDRV_O_RDWR | bdrv_default_open_flags(), errp);
     if (!bs) {
         return false;
     }
@@ -147,6 +148,9 @@ bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GErro
     if (bdrv_is_read_only(image)) {
         error_setg(errp, "Node '%s' is read-only: reopen it for writing first",
                    arg->image_node_name);
+        return false;
+    }
+    if (!bdrv_check_active(image, errp)) {
         return false;
     }
     bdrv_co_drained_begin(image);

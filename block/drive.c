@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "block/activate.h"
 #include "block/block-backend.h"
 #include "block/graph.h"
 #include "block/io-limits.h"
@@ -352,7 +353,7 @@ static bool take_options(DriveOptions *d, GError **errp)
 {
     bool read_only = false;
 
-    d->flags = BDRV_O_RDWR | BDRV_O_AUTO_RDONLY;
+    d->flags = BDRV_O_RDWR | BDRV_O_AUTO_RDONLY | bdrv_default_open_flags();
     d->rerror = BLOCKDEV_ON_ERROR_REPORT;
     d->werror = BLOCKDEV_ON_ERROR_ENOSPC;
     d->file = take_string(d->rest, FILE_NAME_KEY);

@@ -5,6 +5,7 @@
  */
 #include "block/export.h"
 #include <string.h>
+#include "block/activate.h"
 #include "block/nbd/server-int.h"
 #include "qapi/qapi-events.h"
 #include "util/co-lock.h"
@@ -73,6 +74,7 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
                                                           BlockDriverState *bs, GError **errp)
 {
     bool writable = opts->has_writable && opts->writable;
+    bool allow_inactive = opts->has_allow_inactive && opts->allow_inactive;
     bool fixed = opts->has_fixed_iothread && opts->fixed_iothread;
     AioContext *ctx;
     BlockBackend *blk;
@@ -93,11 +95,15 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
                    bdrv_get_device_or_node_name(bs));
         return NULL;
     }
+    if (!allow_inactive && !bdrv_co_activate(bs, errp)) {
+        return NULL;
+    }
     blk = blk_new(BLK_PERM_CONSISTENT_READ | (writable ? BLK_PERM_WRITE : 0), BLK_PERM_ALL);
     if (!blk_insert_bs(blk, bs, errp)) {
         blk_unref(blk);
         return NULL;
     }
+    blk_set_allow_inactive(blk, allow_inactive);
     blk_set_enable_write_cache(blk, !(opts->has_writethrough && opts->writethrough));
     return blk;
 }

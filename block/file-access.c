@@ -142,6 +142,27 @@ void file_abort_perm(BlockDriverState *bs)
     }
 }
 
+/* --- another owner --- */
+
+static int drop_page_cache(void *opaque)
+{
+    BDRVFileState *s = opaque;
+
+    return -posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+bool coroutine_fn file_co_invalidate_cache(BlockDriverState *bs, GError **errp)
+{
+    BDRVFileState *s = bs->opaque;
+
+    file_extent_forget(s, 0, INT64_MAX);
+    if (!(bs->open_flags & BDRV_O_NOCACHE)) {
+        /* Advice; it matters where the other owner was on another host, and may be ignored. */
+        (void)thread_pool_submit_co(drop_page_cache, s);
+    }
+    return true;
+}
+
 /* --- reopen --- */
 
 /* The file as the new flags want it; NULL in state->opaque when it need not be opened anew. */

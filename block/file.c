@@ -549,8 +549,8 @@ static bool file_has_zero_init(BlockDriverState *bs)
     .bdrv_co_copy_range_to = file_co_copy_range_to, .bdrv_co_block_status = file_co_block_status, \
     .bdrv_co_getlength = file_co_getlength,                                                       \
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                           \
-    .bdrv_get_read_fd = file_get_read_fd, .bdrv_co_truncate = file_co_truncate,                   \
-    .bdrv_has_zero_init = file_has_zero_init
+    .bdrv_co_invalidate_cache = file_co_invalidate_cache, .bdrv_get_read_fd = file_get_read_fd,   \
+    .bdrv_co_truncate = file_co_truncate, .bdrv_has_zero_init = file_has_zero_init
 
 const BlockDriver bdrv_file = {
     .format_name = "file",

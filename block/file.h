@@ -83,6 +83,8 @@ int file_open_image(BlockDriverState *bs, GError **errp);
 bool file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
 void file_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared);
 void file_abort_perm(BlockDriverState *bs);
+/* What is remembered of the file, here and by the kernel, may be wrong: another host wrote to it. */
+bool coroutine_fn file_co_invalidate_cache(BlockDriverState *bs, GError **errp);
 bool coroutine_fn file_co_reopen_prepare(BDRVReopenState *state, GError **errp);
 void coroutine_fn file_co_reopen_commit(BDRVReopenState *state);
 void coroutine_fn file_co_reopen_abort(BDRVReopenState *state);

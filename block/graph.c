@@ -133,6 +133,7 @@ BlockDriverState *bdrv_new_filter(const BlockDriver *drv, const char *node_name,
     bs->open_flags = flags;
     bs->opaque = g_malloc0(MAX(drv->instance_size, 1));
     bs->bl.request_alignment = 1;
+    bs->is_open = true;
     return bs;
 }
 

@@ -68,6 +68,8 @@ void bdrv_perm_txn_set(BdrvPermTxn *txn, BdrvChild *child, uint64_t perm, uint64
 void bdrv_perm_txn_free(BdrvPermTxn *txn);
 /* Recomputes and checks; then commits or, on failure, restores every edge. Frees txn either way. */
 bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp);
+/* The same; on failure *failed is the node that refused. */
+bool bdrv_perm_txn_run_on(BdrvPermTxn *txn, BlockDriverState **failed, GError **errp);
 
 /* --- drain --- */
 

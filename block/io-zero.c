@@ -200,8 +200,8 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     if (!bs->drv) {
         return -ENOMEDIUM;
     }
-    if (bdrv_is_read_only(bs)) {
-        return 0;
+    if (bdrv_is_read_only(bs) || (bs->open_flags & BDRV_O_INACTIVE)) {
+        return 0; /* nothing was written since that state began */
     }
     bdrv_inc_in_flight(bs);
     /*

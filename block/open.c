@@ -129,6 +129,9 @@ static bool apply_generic_options(BlockDriverState *bs, const BlockdevOptions *o
     if (o->cache && o->cache->has_no_flush) {
         flags = o->cache->no_flush ? flags | BDRV_O_NO_FLUSH : flags & ~BDRV_O_NO_FLUSH;
     }
+    if (o->has_active) {
+        flags = o->active ? flags & ~BDRV_O_INACTIVE : flags | BDRV_O_INACTIVE;
+    }
     if (o->has_force_share) {
         bs->force_share = o->force_share;
     }
@@ -297,6 +300,7 @@ BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *optio
         return NULL;
     }
     bdrv_refresh_limits(bs);
+    bs->is_open = true;
     trace_bdrv_open(bs->node_name, drv->format_name, bs->open_flags);
     return bs;
 }

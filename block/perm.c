@@ -138,7 +138,7 @@ static bool check_conflicts(BlockDriverState *bs, GError **errp)
 void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
                         uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
-    bool writable = !bdrv_is_read_only(bs) && !(bs->open_flags & BDRV_O_INACTIVE);
+    bool writable = !bdrv_is_read_only(bs);
 
     if (role & BDRV_CHILD_FILTERED) {
         *nperm = perm;
@@ -170,9 +170,6 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
             *nperm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
         }
         *nshared &= ~(uint64_t)(BLK_PERM_WRITE | BLK_PERM_RESIZE);
-        if (bs->open_flags & BDRV_O_INACTIVE) {
-            *nshared |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
-        }
     } else {
         if (perm & BLK_PERM_WRITE) {
             *nperm |= BLK_PERM_RESIZE; /* data files grow by being written */
@@ -193,7 +190,7 @@ static void propagate(BdrvPermTxn *txn, BlockDriverState *bs)
         if (!child->bs) {
             continue;
         }
-        if (!bs->drv) {
+        if (!bs->drv || (bs->open_flags & BDRV_O_INACTIVE)) {
             nperm = 0;
             nshared = BLK_PERM_ALL;
         } else if (bs->drv->bdrv_child_perm) {
@@ -208,6 +205,21 @@ static void propagate(BdrvPermTxn *txn, BlockDriverState *bs)
             bdrv_perm_txn_set(txn, child, nperm, nshared);
         }
     }
+}
+
+static bool check_children_active(BlockDriverState *bs, GError **errp)
+{
+    BdrvChild *child;
+
+    LIST_FOREACH(child, &bs->children, next) {
+        if (!(bs->open_flags & BDRV_O_INACTIVE) && child->bs &&
+            (child->bs->open_flags & BDRV_O_INACTIVE)) {
+            error_setg(errp, "Inactive node '%s' can't be a '%s' child of active node '%s'",
+                       child->bs->node_name, child->name, bs->node_name);
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool check_node(BlockDriverState *bs, GError **errp)
@@ -226,6 +238,9 @@ static bool check_node(BlockDriverState *bs, GError **errp)
     if ((perm & writes) && (bs->open_flags & BDRV_O_INACTIVE)) {
         error_setg(errp, "Block node '%s' is inactive: another process owns the image",
                    bs->node_name);
+        return false;
+    }
+    if (!check_children_active(bs, errp)) {
         return false;
     }
     if (bs->force_share && (perm & ~(uint64_t)BLK_PERM_CONSISTENT_READ)) {
@@ -247,7 +262,7 @@ static void commit_node(BlockDriverState *bs)
     }
 }
 
-bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp)
+bool bdrv_perm_txn_run_on(BdrvPermTxn *txn, BlockDriverState **failed, GError **errp)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     g_autoptr(GPtrArray) order = g_ptr_array_new();
@@ -261,7 +276,8 @@ bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp)
         propagate(txn, g_ptr_array_index(order, i));
     }
     for (; checked < order->len && ok; checked++) {
-        ok = check_node(g_ptr_array_index(order, checked), errp);
+        *failed = g_ptr_array_index(order, checked);
+        ok = check_node(*failed, errp);
     }
     if (ok) {
         for (guint i = 0; i < order->len; i++) {
@@ -284,6 +300,13 @@ bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp)
     }
     bdrv_perm_txn_free(txn);
     return ok;
+}
+
+bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp)
+{
+    BlockDriverState *failed;
+
+    return bdrv_perm_txn_run_on(txn, &failed, errp);
 }
 
 bool bdrv_refresh_perms(BlockDriverState *bs, GError **errp)

@@ -5,6 +5,7 @@
  * All nodes are drained, every driver prepares, flags and edges change, permissions are checked,
  * then drivers commit. Anything that fails before the commit leaves all nodes as they were.
  */
+#include "block/activate.h"
 #include "block/graph.h"
 
 #include <string.h>
@@ -95,6 +96,10 @@ static bool entry_init(ReopenEntry *e, const BlockdevOptions *o, GError **errp)
     e->new_options = QAPI_CLONE(BlockdevOptions, o);
     e->state = (BDRVReopenState){.bs = bs, .options = e->new_options};
     e->old_flags = bs->open_flags;
+    if (o->has_active && o->active == bdrv_is_inactive(bs)) {
+        error_setg(errp, "Cannot change the option 'active': blockdev-set-active does that");
+        return false;
+    }
     e->old_detect_zeroes = bs->detect_zeroes;
     return generic_flags(e, errp);
 }

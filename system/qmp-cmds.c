@@ -5,6 +5,7 @@
 #include "qapi/qapi-commands-run-state.h"
 #include "system/cmdline.h"
 #include "accel/runstate.h"
+#include "block/activate.h"
 #include "system/uuid.h"
 #include "util/error.h"
 
@@ -34,6 +35,10 @@ bool coroutine_fn qmp_cont(GError **errp)
         /* It has not arrived: it will run when it has. */
         runstate_set_autostart(true);
         return true;
+    }
+    /* A migration, or blockdev-set-active, may have given them up. */
+    if (!bdrv_co_activate_all(errp)) {
+        return false;
     }
     vm_start();
     return true;

@@ -11,6 +11,7 @@
 #include "accel/guest-clock.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
+#include "block/activate.h"
 #include "block/block.h"
 #include "block/blockdev.h"
 #include "chardev/char-opts.h"
@@ -366,6 +367,7 @@ static bool coroutine_fn step_run_state(GError **errp)
     runstate_set_autostart(!start_config.stopped);
     if (start_config.incoming) {
         runstate_set(RUN_STATE_INMIGRATE);
+        bdrv_set_default_inactive(true);
     }
     return true;
 }

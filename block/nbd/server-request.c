@@ -2,7 +2,10 @@
 /*
  * What each NBD request does to the export. Runs in the export's thread, one coroutine a request.
  */
+#include "block/activate.h"
 #include "block/nbd/server-int.h"
+
+#include <errno.h>
 
 /*
  * Requests without a payload may be as large as 4 GiB; the block layer gets them in pieces of this
@@ -164,6 +167,10 @@ void coroutine_fn nbd_req_co_entry(void *opaque)
     NbdConn *conn = req->conn;
     BlockBackend *blk = conn->exp->common.blk;
 
+    if (blk_bs(blk) && bdrv_is_inactive(blk_bs(blk))) {
+        nbd_req_reply_error(req, EPERM, "the exported node is inactive");
+        goto done;
+    }
     switch (req->wire.command) {
     case NBD_CMD_READ:
         nbd_req_co_read(req);
@@ -189,6 +196,7 @@ void coroutine_fn nbd_req_co_entry(void *opaque)
     default:
         g_assert_not_reached(); /* nbd_request_check() */
     }
+done:
     conn->busy--;
     nbd_conn_wake_reader(conn);
     blk_dec_in_flight(blk);

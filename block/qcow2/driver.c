@@ -63,7 +63,7 @@ static bool coroutine_fn qcow2_co_reopen_prepare(BDRVReopenState *state, GError 
         error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
         return false;
     }
-    if (bs->open_flags & BDRV_O_RDWR) {
+    if ((bs->open_flags & BDRV_O_RDWR) && !(bs->open_flags & BDRV_O_INACTIVE)) {
         ret = qcow2_co_sync(bs);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Could not write the metadata of node '%s'",
@@ -86,7 +86,8 @@ static void coroutine_fn qcow2_co_reopen_commit(BDRVReopenState *state)
     }
     qcow2_clean_timer_start(bs);
     /* The file below is writable from the commit on and no earlier. */
-    if ((state->flags & BDRV_O_RDWR) && !qcow2_co_repair_dirty(bs, &err)) {
+    if ((state->flags & BDRV_O_RDWR) && !(state->flags & BDRV_O_INACTIVE) &&
+        !qcow2_co_repair_dirty(bs, &err)) {
         error_report("Node '%s' takes no writes: %s", bs->node_name, err->message);
     }
 }

@@ -352,7 +352,7 @@ static void publish(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
-    bs->total_bytes = s->header.size;
+    bdrv_set_total_bytes(bs, s->header.size);
     g_free(bs->backing_file);
     g_free(bs->backing_format);
     bs->backing_file = g_strdup(s->header.backing_file ? s->header.backing_file : "");
@@ -397,8 +397,11 @@ fail:
 
 /* --- closing --- */
 
-/* Everything in memory goes to the file, and the dirty bit away. */
-int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
+/*
+ * Everything in memory goes to the file, and the dirty bit away. Bitmaps that cannot be stored are an
+ * error with `strict`; they are lost otherwise.
+ */
+static int coroutine_fn co_sync(BlockDriverState *bs, bool strict)
 {
     BDRVQcow2State *s = bs->opaque;
     int ret;
@@ -410,6 +413,9 @@ int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
         return 0; /* nothing was written */
     }
     ret = qcow2_co_bitmaps_store(bs);
+    if (ret < 0 && strict) {
+        return ret;
+    }
     if (ret < 0) {
         error_report("Could not store the bitmaps of qcow2 image '%s': %s", bs->node_name,
                      strerror(-ret));
@@ -423,6 +429,11 @@ int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
         ret = qcow2_co_writeback(bs, true);
     }
     return ret == 0 ? co_mark_clean(bs) : ret;
+}
+
+int coroutine_fn qcow2_co_sync(BlockDriverState *bs)
+{
+    return co_sync(bs, false);
 }
 
 void coroutine_fn qcow2_co_close(BlockDriverState *bs)
@@ -442,43 +453,76 @@ void coroutine_fn qcow2_co_close(BlockDriverState *bs)
 
 /* --- handing the image to another process and back --- */
 
-int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs)
+/* Those that the image keeps. */
+static void release_stored_bitmaps(BlockDriverState *bs)
 {
     BdrvDirtyBitmap *bitmap, *next;
-    int ret = bdrv_is_read_only(bs) ? 0 : qcow2_co_sync(bs);
 
-    if (ret < 0) {
-        return ret;
-    }
-    /* They are in the image now, where the other process takes them up. */
     for (bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap; bitmap = next) {
         next = bdrv_dirty_bitmap_next(bs, bitmap);
         if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
             bdrv_release_dirty_bitmap(bitmap);
         }
     }
-    return 0;
+}
+
+int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret = bdrv_is_read_only(bs) || s->corrupt ? 0 : co_sync(bs, true);
+
+    if (ret == 0) {
+        qcow2_clean_timer_stop(bs);
+        /* They are in the image now, where the other process takes them up. */
+        release_stored_bitmaps(bs);
+    }
+    return ret;
+}
+
+/* Into bs->opaque, a state that is new. */
+static bool coroutine_fn co_load_anew(BlockDriverState *bs, GError **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (!co_read_header(bs, errp)) {
+        return false;
+    }
+    if (qcow2_has_data_file(s) != (s->data_file != bs->file)) {
+        error_setg(errp, "The image has changed to or from an external data file");
+        return false;
+    }
+    set_geometry(s);
+    if (!qcow2_options_apply(bs, &bs->options->u.qcow2, errp) || !co_load_tables(bs, errp)) {
+        return false;
+    }
+    publish(bs);
+    return co_check_flags(bs, errp) && co_open_bitmaps(bs, errp);
+}
+
+/* The node has the state `drop` no longer. */
+static void forget_state(BlockDriverState *bs, BDRVQcow2State *keep, BDRVQcow2State *drop)
+{
+    bs->opaque = drop;
+    free_state(bs);
+    g_free(drop);
+    bs->opaque = keep;
 }
 
 bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp)
 {
-    BDRVQcow2State *s = bs->opaque;
-    BdrvChild *data_file = s->data_file;
+    BDRVQcow2State *old = bs->opaque, *s = g_new0(BDRVQcow2State, 1);
 
-    free_state(bs);
-    memset(s, 0, sizeof(*s));
+    qcow2_clean_timer_stop(bs);
+    bs->opaque = s;
     init_state(s);
-    s->data_file = data_file;
-    if (co_read_header(bs, errp)) {
-        set_geometry(s);
-        if (qcow2_options_apply(bs, &bs->options->u.qcow2, errp) && co_load_tables(bs, errp)) {
-            publish(bs);
-            if (co_check_flags(bs, errp) && co_open_bitmaps(bs, errp)) {
-                qcow2_clean_timer_start(bs);
-                return true;
-            }
-        }
+    s->data_file = old->data_file;
+    if (co_load_anew(bs, errp)) {
+        forget_state(bs, s, old);
+        qcow2_clean_timer_start(bs);
+        return true;
     }
-    s->fatal = true; /* nothing works until the node is opened anew */
+    release_stored_bitmaps(bs);
+    forget_state(bs, old, s);
+    publish(bs);
     return false;
 }
