@@ -102,7 +102,7 @@ def test_nbdsh_reads_what_it_wrote(disk, need):
     uri, path = disk
     script = ['h.pwrite(b"sh" * 2048, 4096)', 'h.flush()', 'seen = []',
               'h.block_status(h.get_size(), 0, lambda name, offset, entries, error: seen.append((name, entries[1])) and 0)',
-              'print(h.get_size(), h.pread(4, 4096), seen[0])']
+              'print(h.get_size(), bytes(h.pread(4, 4096)), seen[0])']
     done = subprocess.run(['nbdsh', '--base-allocation', '-u', uri, *(word for line in script for word in ('-c', line))],
                           capture_output=True, text=True, timeout=60, check=False,
                           env={**os.environ, 'PATH': '/usr/bin:/bin'})      # the python that libnbd is installed for
