@@ -452,18 +452,20 @@ bool ram_block_resize(RAMBlock *block, uint64_t length, GError **errp)
 {
     uint64_t old = block->used_length, mask = block->page_size - 1, keep;
 
-    if (length > block->max_length) {
-        error_setg(errp, "Size too large: %s: 0x%" PRIx64 " > 0x%" PRIx64, block->idstr, length,
-                   block->max_length);
-        return false;
+    if (length <= block->max_length) {
+        length = (length + TARGET_PAGE_SIZE - 1) & TARGET_PAGE_MASK;
     }
-    length = (length + TARGET_PAGE_SIZE - 1) & TARGET_PAGE_MASK;
     if (length == old) {
         return true;
     }
     if (!(block->flags & RAM_RESIZEABLE) || !length) {
         error_setg(errp, "Size mismatch: %s: 0x%" PRIx64 " != 0x%" PRIx64, block->idstr, length,
                    old);
+        return false;
+    }
+    if (length > block->max_length) {
+        error_setg(errp, "Size too large: %s: 0x%" PRIx64 " > 0x%" PRIx64, block->idstr, length,
+                   block->max_length);
         return false;
     }
     keep = (length + mask) & ~mask;
