@@ -140,7 +140,7 @@ typedef struct CreateJob {
     GError **errp;
 } CreateJob;
 
-/* Locks as a writer would before emptying the file, so that an image in use is never truncated. */
+/* Locks out everybody before emptying the file, so that an image in use is never truncated. */
 static bool create_file(const BlockdevCreateOptionsFile *o, GError **errp)
 {
     const uint64_t perm = BLK_PERM_WRITE | BLK_PERM_RESIZE;
@@ -153,8 +153,7 @@ static bool create_file(const BlockdevCreateOptionsFile *o, GError **errp)
         return false;
     }
     lock.fd = fd;
-    if (file_lock_supported(fd) &&
-        !file_lock_apply(&lock, fd, perm, BLK_PERM_ALL & ~BLK_PERM_RESIZE, errp)) {
+    if (file_lock_supported(fd) && !file_lock_apply(&lock, fd, perm, 0, errp)) {
         goto out;
     }
     if (ftruncate(fd, 0) < 0) {

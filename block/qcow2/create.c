@@ -173,10 +173,10 @@ static BlockDriverState *coroutine_fn co_open_ref(const BlockdevRef *ref, const 
     return bdrv_co_open(&ref->u.definition, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
 }
 
-/* A writable, resizable user of bs. */
+/* The only user of bs: what others read or write there is about to go. */
 static BlockBackend *open_backend(BlockDriverState *bs, GError **errp)
 {
-    BlockBackend *blk = blk_new(BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL);
+    BlockBackend *blk = blk_new(BLK_PERM_WRITE | BLK_PERM_RESIZE, 0);
 
     if (!blk_insert_bs(blk, bs, errp)) {
         blk_unref(blk);
