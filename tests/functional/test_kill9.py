@@ -30,6 +30,7 @@ class Shape:
 
 SMALL = {'l2-cache-size': 8192, 'l2-cache-entry-size': 4096}
 SHAPES = {
+    'plain': Shape('', {'discard': 'unmap'}),
     '512': Shape('cluster_size=512', {}),
     '4k-small-cache': Shape('cluster_size=4k', {**SMALL, 'discard': 'unmap'}, 'background'),
     '64k': Shape('cluster_size=64k', {'discard': 'unmap'}, 'write-blocking'),
@@ -111,7 +112,7 @@ def schedule(vmm, work, name, seed, kills):
     rng = random.Random(seed)
     image = work / 'disk.qcow2'
     print(f'schedule {name}: seed {seed}')
-    ferry.make_image(image, SIZE, 'qcow2', options=shape.options)
+    ferry.make_image(image, SIZE, 'qcow2', options=shape.options or None)
     for number in range(kills):
         model = ferry.Model(SIZE)
         model.load(image, 'qcow2')
