@@ -225,6 +225,12 @@ static int thread_read(QIOChannel *ioc, const struct iovec *iov, size_t niov,
     return all_read(&call, iov, niov, errp);
 }
 
+int qio_channel_readv_all_eof_full(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                                   const QIOChannelAllOptions *opts, GError **errp)
+{
+    return thread_read(ioc, iov, niov, opts, errp);
+}
+
 int qio_channel_readv_all_full(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                                const QIOChannelAllOptions *opts, GError **errp)
 {

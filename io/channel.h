@@ -275,6 +275,9 @@ typedef struct QIOChannelAllOptions {
 int qio_channel_readv_all_full(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                                const QIOChannelAllOptions *opts,
                                GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+int qio_channel_readv_all_eof_full(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                                   const QIOChannelAllOptions *opts,
+                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 int qio_channel_writev_all_full(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                                 const QIOChannelAllOptions *opts,
                                 GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include "io/channel.h"
 #include "migration/migration.h"
+#include "migration/ram-receive.h"
 #include "migration/ram.h"
 
 #define MULTIFD_MAGIC        0x11223344u
@@ -36,14 +37,23 @@ bool multifd_send_setup(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RES
 int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero);
 /* Everything handed over so far and a SYNC packet are on their way. 0 or -errno as above. */
 int multifd_send_sync(MigrationState *s);
-/* Ends the threads and closes the channels, in order if the migration went well. */
+/*
+ * Ends the threads and closes the channels: what was handed over is sent first, unless the migration
+ * has failed or multifd_send_shutdown() was called.
+ */
 void multifd_send_cleanup(MigrationState *s);
-/* Wakes and ends all channels at once. Any thread. */
+/*
+ * Wakes and ends all channels at once. s->multifd is not NULL: in the source's thread, or in any that
+ * holds s->lock.
+ */
 void multifd_send_shutdown(MigrationState *s);
 
 /* --- destination --- */
 
-/* Before channels arrive; main loop. */
+/*
+ * Before channels arrive, the main one being there; main loop. A channel that fails keeps its error in
+ * mis->error, unless there is one, and shuts mis->from_src down, which is not freed before this.
+ */
 MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
 /*
  * Takes a channel that is not the main one, main loop: reads its handshake in a coroutine and starts
@@ -52,12 +62,18 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
 bool coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis, QIOChannel *ioc,
                                               GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
+/*
+ * Where pages go from now on: before the first barrier. NULL: no more pages are taken; channels in
+ * the middle of some are shut down and waited for, then nobody uses the old one. Incoming thread.
+ */
+void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram);
 /* Waits until every channel has met its SYNC packet, then lets them go on. Incoming thread. */
 int multifd_recv_sync(MigrationIncomingState *mis, GError **errp);
 /* mapped-ram: lets the channels read a run of pages of the file into guest memory. */
 int multifd_recv_file_run(MigrationIncomingState *mis, RAMBlock *block, uint64_t offset,
                           uint64_t bytes, uint64_t file_offset, GError **errp);
 void multifd_recv_shutdown(MigrationIncomingState *mis); /* any thread */
+/* Ends the threads and closes the channels. Main loop. */
 void multifd_recv_free(MigrationIncomingState *mis);
 
 #endif

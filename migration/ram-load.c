@@ -29,12 +29,18 @@ RAMLoadState *ram_load_new(MigrationIncomingState *mis, GError **errp)
     rl->mis = mis;
     rl->recv = recv;
     rl->scratch = g_malloc(TARGET_PAGE_SIZE);
+    if (mis->multifd) {
+        multifd_recv_set_ram(mis, recv);
+    }
     return rl;
 }
 
 void ram_load_free(RAMLoadState *rl)
 {
     if (rl) {
+        if (rl->mis->multifd) {
+            multifd_recv_set_ram(rl->mis, NULL);
+        }
         ram_recv_free(rl->recv);
         g_free(rl->scratch);
         g_free(rl);

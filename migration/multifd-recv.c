@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * multifd, the destination's side: a thread a channel reads packets and puts pages where they belong,
+ * the kernel straight into guest memory unless they are compressed.
+ *
+ * Barriers. A channel that meets a SYNC packet stops there (`at_sync`). The incoming thread, at the same
+ * point of the main channel, waits until all of them have, and lets them go on. So a page that was
+ * sent twice, with a barrier in between, arrives in that order whichever channels it took.
+ *
+ * A channel that ends where a packet would begin has just ended; whether that is too early shows when
+ * a barrier is waited for that it has not met.
+ *
+ * Everything that comes here is from a stranger: multifd-packet.c checks a header, this file that a
+ * packet fits this guest's memory.
+ *
+ * Lock order: MultiFDRecv.lock, MigrationIncomingState.lock.
+ */
+#include "migration/multifd.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include "migration/multifd-codec.h"
+#include "migration/multifd-packet.h"
+#include "migration/ram-receive.h"
+#include "migration/savevm.h"
+#include "util/error.h"
+#include "util/queue.h"
+
+typedef struct RecvChannel {
+    MultiFDRecv *recv;
+    unsigned id;
+    GThread *thread; /* main loop; NULL: not there yet */
+    QIOChannel *ioc; /* constant while the thread runs */
+    bool at_sync;    /* lock: waits to be let go on */
+    bool ended;      /* lock */
+
+    /* The thread's. */
+    void *codec_state;
+    MultiFDPacket packet;
+    uint8_t header[MULTIFD_HEADER_BYTES];
+    MultiFDPages pages;
+} RecvChannel;
+
+/* A channel that has not said yet which one it is. */
+typedef struct Newcomer {
+    QIOChannel *ioc;
+    TAILQ_ENTRY(Newcomer) next;
+} Newcomer;
+
+struct MultiFDRecv {
+    int refcount;                     /* main loop */
+    TAILQ_HEAD(, Newcomer) newcomers; /* main loop */
+    unsigned created;                 /* main loop: channels that have a thread */
+
+    /* Constant. */
+    MigrationIncomingState *mis;
+    const MultiFDCodec *codec; /* NULL: codec_error says why */
+    GError *codec_error;
+    unsigned n_channels;
+
+    pthread_mutex_t lock;
+    pthread_cond_t go;      /* channels: they may go on */
+    pthread_cond_t arrived; /* incoming thread: a channel has met a barrier, or ended */
+    bool quit;              /* lock */
+    GError *error;          /* lock: the first one of a channel */
+    RAMRecv *ram;           /* lock: where pages go; NULL: nowhere yet, or any more */
+    unsigned ram_users;     /* lock: channels that are putting pages there */
+
+    RecvChannel channels[];
+};
+
+/* --- a channel's thread: a packet --- */
+
+static int check_pages(RecvChannel *ch, const RAMRecvBlock *rb, GError **errp)
+{
+    const MultiFDPacket *packet = &ch->packet;
+
+    for (uint32_t i = 0; i < packet->normal + packet->zero; i++) {
+        if (!ram_recv_check(rb, packet->offsets[i], TARGET_PAGE_SIZE, errp)) {
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+/* The bytes of pages that can't be written here: they must be those that are there. */
+static int receive_readonly(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
+{
+    const MultiFDPacket *packet = &ch->packet;
+    size_t bytes = (size_t)packet->normal * TARGET_PAGE_SIZE;
+    g_autofree uint8_t *scratch = g_malloc(bytes);
+    int ret;
+
+    ch->pages.iov[0] = (struct iovec){scratch, bytes};
+    ch->pages.niov = 1;
+    ch->pages.bytes = bytes;
+    ret = ch->recv->codec->receive(ch->codec_state, ch->ioc, packet->payload, &ch->pages, errp);
+    for (uint32_t i = 0; ret == 0 && i < packet->normal; i++) {
+        if (!ram_recv_compare(rb, packet->offsets[i] >> TARGET_PAGE_BITS,
+                              scratch + (size_t)i * TARGET_PAGE_SIZE, errp)) {
+            ret = -EINVAL;
+        }
+    }
+    return ret;
+}
+
+static int receive_normal(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
+{
+    const MultiFDPacket *packet = &ch->packet;
+    uint8_t *host = rb->block->host;
+    int ret;
+
+    if (ram_recv_is_readonly(rb)) {
+        return receive_readonly(ch, rb, errp);
+    }
+    multifd_pages_from_offsets(&ch->pages, host, packet->offsets, packet->normal);
+    ret = ch->recv->codec->receive(ch->codec_state, ch->ioc, packet->payload, &ch->pages, errp);
+    for (unsigned i = 0; ret == 0 && i < ch->pages.niov; i++) {
+        const struct iovec *iov = &ch->pages.iov[i];
+
+        ram_recv_mark(rb, (uint64_t)((uint8_t *)iov->iov_base - host) >> TARGET_PAGE_BITS,
+                      iov->iov_len >> TARGET_PAGE_BITS);
+    }
+    return ret;
+}
+
+static int receive_pages(RecvChannel *ch, RAMRecv *ram, GError **errp)
+{
+    const MultiFDPacket *packet = &ch->packet;
+    RAMRecvBlock *rb = ram_recv_find(ram, packet->block, errp);
+    int ret = rb ? check_pages(ch, rb, errp) : -EINVAL;
+
+    if (ret == 0 && packet->normal) {
+        ret = receive_normal(ch, rb, errp);
+    }
+    for (uint32_t i = 0; ret == 0 && i < packet->zero; i++) {
+        uint64_t page = packet->offsets[packet->normal + i] >> TARGET_PAGE_BITS;
+
+        ret = ram_recv_zero(rb, page, 1, errp) ? 0 : -EINVAL;
+    }
+    return ret;
+}
+
+static RAMRecv *begin_with_ram(MultiFDRecv *r, GError **errp)
+{
+    RAMRecv *ram;
+
+    pthread_mutex_lock(&r->lock);
+    ram = r->ram;
+    if (ram) {
+        r->ram_users++;
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!ram) {
+        error_setg(errp, "pages outside of the time between the list of RAM blocks and the end");
+    }
+    return ram;
+}
+
+static void end_with_ram(MultiFDRecv *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->ram_users--;
+    pthread_cond_signal(&r->arrived);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static int handle_pages(RecvChannel *ch, GError **errp)
+{
+    MultiFDRecv *r = ch->recv;
+    uint32_t method = ch->packet.flags & MULTIFD_FLAG_CODEC_MASK;
+    RAMRecv *ram;
+    int ret;
+
+    if (method != r->codec->flags) {
+        error_setg(errp, "packet compressed by method %x, expected %x", method, r->codec->flags);
+        return -EINVAL;
+    }
+    ram = begin_with_ram(r, errp);
+    if (!ram) {
+        return -EINVAL;
+    }
+    ret = receive_pages(ch, ram, errp);
+    end_with_ram(r);
+    return ret;
+}
+
+/* Stays until the barrier has been met by all; 1: the end. */
+static int wait_at_barrier(RecvChannel *ch)
+{
+    MultiFDRecv *r = ch->recv;
+    int ret;
+
+    pthread_mutex_lock(&r->lock);
+    ch->at_sync = true;
+    pthread_cond_signal(&r->arrived);
+    while (ch->at_sync && !r->quit) {
+        pthread_cond_wait(&r->go, &r->lock);
+    }
+    ret = r->quit ? 1 : 0;
+    pthread_mutex_unlock(&r->lock);
+    return ret;
+}
+
+/* 0; 1: the channel has come to its end; -errno. */
+static int receive_packet(RecvChannel *ch, GError **errp)
+{
+    struct iovec iov = {ch->header, sizeof(ch->header)};
+    bool strict = ch->recv->mis->settings->compat.multifd_clean_tls_termination;
+    const QIOChannelAllOptions opts = {
+        .flags = strict ? 0 : QIO_CHANNEL_READ_FLAG_RELAXED_EOF,
+    };
+    int ret = qio_channel_readv_all_eof_full(ch->ioc, &iov, 1, &opts, errp);
+
+    if (ret <= 0) {
+        return ret < 0 ? ret : 1;
+    }
+    if (!multifd_packet_decode(ch->header, &ch->packet, errp)) {
+        return -EINVAL;
+    }
+    ret = 0;
+    if (ch->packet.normal || ch->packet.zero) {
+        ret = handle_pages(ch, errp);
+    }
+    if (ret == 0 && (ch->packet.flags & MULTIFD_FLAG_SYNC)) {
+        ret = wait_at_barrier(ch);
+    }
+    return ret;
+}
+
+/* --- a channel's thread: its life --- */
+
+static void recv_shutdown(MultiFDRecv *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->quit = true;
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        if (r->channels[i].ioc) {
+            qio_channel_shutdown(r->channels[i].ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
+        }
+    }
+    pthread_cond_broadcast(&r->go);
+    pthread_cond_broadcast(&r->arrived);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* The migration fails because of a channel, unless the channel fails because of the migration. */
+static void channel_failed(RecvChannel *ch, GError *err)
+{
+    MultiFDRecv *r = ch->recv;
+    MigrationIncomingState *mis = r->mis;
+    bool first;
+
+    g_prefix_error(&err, "multifd channel %u: ", ch->id);
+    pthread_mutex_lock(&r->lock);
+    first = !r->quit && !r->error;
+    if (first) {
+        r->error = g_error_copy(err);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (first) {
+        g_mutex_lock(&mis->lock);
+        if (!mis->error) {
+            mis->error = g_error_copy(err);
+        }
+        g_mutex_unlock(&mis->lock);
+        if (mis->from_src) {
+            qemu_file_shutdown(mis->from_src);
+        }
+        recv_shutdown(r);
+    }
+    g_error_free(err);
+}
+
+static void *channel_thread(void *opaque)
+{
+    RecvChannel *ch = opaque;
+    MultiFDRecv *r = ch->recv;
+    GError *err = NULL;
+    int ret;
+
+    do {
+        ret = receive_packet(ch, &err);
+    } while (ret == 0);
+    if (ret < 0) {
+        channel_failed(ch, err);
+    }
+    pthread_mutex_lock(&r->lock);
+    ch->ended = true;
+    pthread_cond_signal(&r->arrived);
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+/* --- channels that arrive; main loop --- */
+
+MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
+{
+    unsigned n = migrate_multifd_channels(mis->settings);
+    MultiFDRecv *r = g_malloc0(sizeof(*r) + n * sizeof(r->channels[0]));
+
+    r->refcount = 1;
+    TAILQ_INIT(&r->newcomers);
+    r->mis = mis;
+    r->codec = multifd_codec_find(migrate_multifd_compression(mis->settings), &r->codec_error);
+    r->n_channels = n;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->go, NULL);
+    pthread_cond_init(&r->arrived, NULL);
+    for (unsigned i = 0; i < n; i++) {
+        r->channels[i].recv = r;
+        r->channels[i].id = i;
+    }
+    return r;
+}
+
+static void recv_unref(MultiFDRecv *r)
+{
+    if (--r->refcount) {
+        return;
+    }
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        qio_channel_unref(r->channels[i].ioc);
+        if (r->codec) {
+            r->codec->recv_free(r->channels[i].codec_state);
+        }
+    }
+    pthread_cond_destroy(&r->arrived);
+    pthread_cond_destroy(&r->go);
+    pthread_mutex_destroy(&r->lock);
+    g_clear_error(&r->error);
+    g_clear_error(&r->codec_error);
+    g_free(r);
+}
+
+static int coroutine_fn co_read_handshake(MultiFDRecv *r, QIOChannel *ioc, MultiFDHandshake *hs,
+                                          GError **errp)
+{
+    uint8_t buf[MULTIFD_HANDSHAKE_BYTES];
+    Newcomer newcomer = {.ioc = ioc};
+    int ret;
+
+    TAILQ_INSERT_TAIL(&r->newcomers, &newcomer, next);
+    ret = qio_channel_co_read_all(ioc, buf, sizeof(buf), errp);
+    TAILQ_REMOVE(&r->newcomers, &newcomer, next);
+    qio_channel_detach_aio_context(ioc);
+    if (ret == 0 && !multifd_handshake_decode(buf, hs, errp)) {
+        ret = -EINVAL;
+    }
+    return ret;
+}
+
+/* Which of the channels it is; NULL with an error. */
+static RecvChannel *identify(MultiFDRecv *r, const MultiFDHandshake *hs, GError **errp)
+{
+    const MigrationIdentity *identity = migration_get_identity();
+    static const uint8_t none[sizeof(hs->uuid)];
+
+    if (memcmp(hs->uuid, identity->has_uuid ? identity->uuid : none, sizeof(hs->uuid)) != 0) {
+        error_setg(errp, "multifd: the channel is of a guest with another UUID");
+        return NULL;
+    }
+    if (hs->channel >= r->n_channels) {
+        error_setg(errp, "multifd: received channel id %u is not below the number of channels %u",
+                   hs->channel, r->n_channels);
+        return NULL;
+    }
+    if (r->channels[hs->channel].thread) {
+        error_setg(errp, "multifd: received channel id %u twice", hs->channel);
+        return NULL;
+    }
+    return &r->channels[hs->channel];
+}
+
+static bool channel_start(RecvChannel *ch, QIOChannel *ioc, GError **errp)
+{
+    MultiFDRecv *r = ch->recv;
+    g_autofree char *name = g_strdup_printf("mig/dst/recv_%u", ch->id);
+
+    qio_channel_set_name(ioc, name);
+    if (!qio_channel_set_blocking(ioc, true, errp)) {
+        return false;
+    }
+    if (!ch->codec_state) {
+        ch->codec_state = r->codec->recv_new(errp);
+    }
+    if (!ch->codec_state) {
+        return false;
+    }
+    pthread_mutex_lock(&r->lock);
+    ch->ioc = qio_channel_ref(ioc);
+    pthread_mutex_unlock(&r->lock);
+    ch->thread = g_thread_try_new(name, channel_thread, ch, errp);
+    r->created += ch->thread != NULL;
+    return ch->thread != NULL;
+}
+
+bool coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis, QIOChannel *ioc,
+                                              GError **errp)
+{
+    MultiFDRecv *r = mis->multifd;
+    MultiFDHandshake hs;
+    RecvChannel *ch = NULL;
+    bool ok = false;
+
+    if (!r->codec) {
+        g_propagate_error(errp, g_error_copy(r->codec_error));
+        return false;
+    }
+    r->refcount++;
+    if (co_read_handshake(r, ioc, &hs, errp) == 0) {
+        if (mis->multifd == r) {
+            ch = identify(r, &hs, errp);
+        } else {
+            error_setg(errp, "multifd: the migration has ended");
+        }
+        ok = ch && channel_start(ch, ioc, errp);
+    }
+    recv_unref(r);
+    return ok;
+}
+
+bool multifd_recv_all_channels_created(MigrationIncomingState *mis)
+{
+    return mis->multifd->created == mis->multifd->n_channels;
+}
+
+/* --- the incoming thread --- */
+
+/* 1: all have met the barrier; 0: not yet; -errno. The lock is held. */
+static int barrier_state(MultiFDRecv *r, GError **errp)
+{
+    int ret = 1;
+
+    if (r->error) {
+        g_propagate_error(errp, g_error_copy(r->error));
+        return -EIO;
+    }
+    if (r->quit) {
+        error_setg(errp, "multifd: the channels were shut down");
+        return -ECANCELED;
+    }
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        if (r->channels[i].at_sync) {
+            continue;
+        }
+        if (r->channels[i].ended) {
+            error_setg(errp, "multifd channel %u: the source has closed it too early", i);
+            return -EPIPE;
+        }
+        ret = 0;
+    }
+    return ret;
+}
+
+int multifd_recv_sync(MigrationIncomingState *mis, GError **errp)
+{
+    MultiFDRecv *r = mis->multifd;
+    int ret;
+
+    pthread_mutex_lock(&r->lock);
+    while ((ret = barrier_state(r, errp)) == 0) {
+        pthread_cond_wait(&r->arrived, &r->lock);
+    }
+    if (ret > 0) {
+        for (unsigned i = 0; i < r->n_channels; i++) {
+            r->channels[i].at_sync = false;
+        }
+        pthread_cond_broadcast(&r->go);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return ret < 0 ? ret : 0;
+}
+
+void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram)
+{
+    MultiFDRecv *r = mis->multifd;
+
+    bool in_use;
+
+    pthread_mutex_lock(&r->lock);
+    r->ram = ram;
+    in_use = !ram && r->ram_users;
+    pthread_mutex_unlock(&r->lock);
+    if (in_use) {
+        recv_shutdown(r);
+        pthread_mutex_lock(&r->lock);
+        while (r->ram_users) {
+            pthread_cond_wait(&r->arrived, &r->lock);
+        }
+        pthread_mutex_unlock(&r->lock);
+    }
+}
+
+/* --- the end --- */
+
+void multifd_recv_shutdown(MigrationIncomingState *mis)
+{
+    recv_shutdown(mis->multifd);
+}
+
+void multifd_recv_free(MigrationIncomingState *mis)
+{
+    MultiFDRecv *r = g_steal_pointer(&mis->multifd);
+    Newcomer *newcomer;
+
+    if (!r) {
+        return;
+    }
+    recv_shutdown(r);
+    TAILQ_FOREACH(newcomer, &r->newcomers, next) {
+        qio_channel_shutdown(newcomer->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
+    }
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        if (r->channels[i].thread) {
+            g_thread_join(r->channels[i].thread);
+        }
+    }
+    recv_unref(r);
+}
