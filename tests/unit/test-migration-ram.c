@@ -31,6 +31,7 @@ static struct {
     GString *channels; /* what the channels were told: "run block first n detect;" and "sync;" */
     QEMUFile *f;       /* then the main channel's offset is told as well */
     unsigned recv_syncs;
+    RAMRecv *recv_ram; /* where the channels put pages */
 } world;
 
 bool migration_should_stop(MigrationState *s)
@@ -62,8 +63,14 @@ int multifd_send_sync(MigrationState *s)
     return 0;
 }
 
+void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram)
+{
+    world.recv_ram = ram;
+}
+
 int multifd_recv_sync(MigrationIncomingState *mis, GError **errp)
 {
+    g_assert_nonnull(world.recv_ram);
     world.recv_syncs++;
     return 0;
 }
