@@ -81,10 +81,13 @@ static void fail(MigrationIncomingState *mis, GError *err)
 {
     MigrationStatus status = incoming_status(mis);
 
+    g_mutex_lock(&mis->lock);
+    if (mis->error) { /* a channel's, of which the main one's is a consequence */
+        g_error_free(err);
+        err = g_steal_pointer(&mis->error);
+    }
     g_prefix_error(&err, "load of migration failed: ");
     error_report("%s", err->message);
-    g_mutex_lock(&mis->lock);
-    g_clear_error(&mis->error);
     mis->error = err;
     g_mutex_unlock(&mis->lock);
     if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_ACTIVE) {
@@ -223,6 +226,7 @@ static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationA
                                    GError **errp)
 {
     migration_listener_free(g_steal_pointer(&mis->listener));
+    g_clear_error(&mis->error);
     migration_settings_unref(mis->settings);
     mis->settings = migration_settings_get();
     mis->from_file = migration_address_is_seekable(addr);
