@@ -222,6 +222,15 @@ def test_file_gets_output_and_log_gets_a_copy(vmm, work):
     assert vm.cmd('query-name') == {}
 
 
+def test_session_from_a_file_to_a_file(vmm, work):
+    out = work / 'out'
+    (work / 'in').write_bytes(REQUESTS)
+    vmm('-chardev', f'file,id=f,path={out},input-path={work / "in"}', '-mon', 'chardev=f,mode=control')
+    until(lambda: out.exists() and len(out.read_bytes().splitlines()) >= 3)
+    lines = [json.loads(text) for text in out.read_bytes().splitlines()]
+    assert 'QMP' in lines[0] and lines[1] == {'return': {}} and lines[2] == {'return': {}, 'id': 1}
+
+
 def test_ring_buffer_needs_a_power_of_two(vm):
     vm.cmd('chardev-add', {'id': 'r', 'backend': {'type': 'ringbuf', 'data': {'size': 4096}}})
     for size in (0, -1, 3000, 1 << 40):
