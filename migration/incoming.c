@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include "accel/runstate.h"
+#include "block/activate.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
 #include "migration/savevm.h"
@@ -106,15 +107,35 @@ typedef struct Arrival {
     GError *err; /* NULL: everything was loaded */
 } Arrival;
 
+/* The guest's disks are ours before the source lets go of it. False with an error. */
+static bool coroutine_fn take_disks(RunState state, GError **errp)
+{
+    /* A guest that waits here leaves them where they are until it is told to run. */
+    return state != RUN_STATE_RUNNING || bdrv_co_activate_all(errp);
+}
+
+/* The source has them again. */
+static void coroutine_fn leave_disks(void)
+{
+    GError *err = NULL;
+
+    if (bdrv_co_inactivate_all(&err) < 0) {
+        warn_report("the guest's disks could not be given back: %s", err->message);
+        g_error_free(err);
+    }
+}
+
 /* Back in the main loop, the stream being at its end. */
 static void coroutine_fn arrival_co(Arrival *arrival)
 {
     MigrationIncomingState *mis = arrival->mis;
     RunState state = state_after_arrival();
 
-    if (!arrival->err && mis->to_src && migrate_send_rp_shut(mis, 0) < 0) {
+    if (!arrival->err && take_disks(state, &arrival->err) && mis->to_src &&
+        migrate_send_rp_shut(mis, 0) < 0) {
         error_setg(&arrival->err, "the source went away before it could be told that its guest has "
                                   "arrived; the guest stays there");
+        leave_disks();
     } else if (arrival->err) {
         (void)migrate_send_rp_shut(mis, 1); /* one that is gone need not be told */
     }

@@ -9,7 +9,7 @@
  */
 #include <errno.h>
 #include "accel/runstate.h"
-#include "block/block.h"
+#include "block/activate.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
 #include "migration/return-path.h"
@@ -56,14 +56,39 @@ static void coroutine_fn stop_guest_co(void *opaque)
     }
 }
 
+static void coroutine_fn inactivate_disks_co(void *opaque)
+{
+    MainStep *step = opaque;
+
+    step->s->disks_inactive = bdrv_co_inactivate_all(&step->err) == 0;
+}
+
+/* False: they stay where they are, which has been said. */
+static bool coroutine_fn take_disks_back(MigrationState *s)
+{
+    GError *err = NULL;
+
+    if (!s->disks_inactive || bdrv_co_activate_all(&err)) {
+        s->disks_inactive = false;
+        return true;
+    }
+    error_report("the guest stays stopped, its disks could not be taken back: %s", err->message);
+    g_error_free(err);
+    return false;
+}
+
 /* The guest goes on as it was before, if it is still ours. */
-static void coroutine_fn give_back_co(MigrationState *s)
+static void coroutine_fn give_back(MigrationState *s)
 {
     if (!s->vm_stopped) {
         return;
     }
     if (s->handed_over) {
+        error_report("the guest stays stopped: the destination may have it; if it has not, 'cont' "
+                     "takes it back");
         runstate_set(RUN_STATE_POSTMIGRATE);
+    } else if (!take_disks_back(s)) {
+        runstate_set(RUN_STATE_PAUSED);
     } else if (s->vm_old_state == RUN_STATE_RUNNING) {
         vm_start();
     } else {
@@ -90,7 +115,7 @@ static void coroutine_fn settle(MigrationState *s)
     if (!cancelled) {
         migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_FAILING);
     }
-    give_back_co(s);
+    give_back(s);
     stat64_set(&s->end_ns, now_ns());
     if (cancelled) {
         migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_CANCELLING,
@@ -253,24 +278,36 @@ static int send_devices(MigrationState *s, GError **errp)
     return ret;
 }
 
-static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
+/* The guest stops, and its disks are nobody's until the destination takes them. */
+static int stop_and_let_go(MigrationState *s, GError **errp)
 {
-    uint64_t since = now_ns();
+    uint64_t since = now_ns(), stopped;
     int ret = run_in_main(s, stop_guest_co, errp);
 
+    stopped = now_ns() - since;
     if (ret == 0) {
-        ret = enter_device_state(s);
+        ret = enter_device_state(s); /* how long a client thinks there is not counted as a phase */
     }
-    end_phase(s, MIGRATION_PHASE_STOP, &since);
+    since = now_ns();
+    if (ret == 0) {
+        ret = run_in_main(s, inactivate_disks_co, errp);
+    }
+    stat64_set(&s->phase_ns[MIGRATION_PHASE_STOP], stopped + now_ns() - since);
+    return ret;
+}
+
+static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
+{
+    int ret = stop_and_let_go(s, errp);
+    uint64_t since;
+
     if (ret == 0 && s->settings->compat.send_switchover_start) {
         savevm_send_command(s->to_dst, MIG_CMD_SWITCHOVER_START, NULL, 0);
     }
     if (ret == 0) {
-        savevm_pending(sv, true);
-        end_phase(s, MIGRATION_PHASE_LAST_SYNC, &since);
-        ret = savevm_complete_live(sv, s->to_dst, errp);
-        end_phase(s, MIGRATION_PHASE_LAST_PAGES, &since);
+        ret = savevm_complete_live(sv, s->to_dst, errp); /* RAM notes its own two phases */
     }
+    since = now_ns();
     if (ret == 0) {
         ret = send_devices(s, errp);
         end_phase(s, MIGRATION_PHASE_DEVICES, &since);
