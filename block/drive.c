@@ -454,7 +454,9 @@ static BlockDriverState *coroutine_fn add_temporary_overlay(BlockDriverState *bs
     close(fd);
     if (bdrv_co_img_create(path, "qcow2", bs->total_bytes, NULL, NULL, errp)) {
         overlay = bdrv_co_open_filename(path, "qcow2", NULL,
-                                        BDRV_O_RDWR | BDRV_O_NO_FLUSH | BDRV_O_UNMAP, errp);
+                                        BDRV_O_RDWR | BDRV_O_NO_FLUSH | BDRV_O_UNMAP |
+                                            (bs->open_flags & BDRV_O_INACTIVE),
+                                        errp);
     }
     unlink(path);
     if (overlay && !bdrv_set_backing_hd(overlay, bs, errp)) {
@@ -474,7 +476,7 @@ static BlockDriverState *coroutine_fn add_copy_on_read(BlockDriverState *bs, GEr
     json_object_object_add(json, "file", json_object_new_string(bs->node_name));
     o = BlockdevOptions_from_json(json, QAPI_DECODE_JSON, errp);
     json_object_put(json);
-    return o ? bdrv_co_open(o, BDRV_O_RDWR, errp) : NULL;
+    return o ? bdrv_co_open(o, BDRV_O_RDWR | (bs->open_flags & BDRV_O_INACTIVE), errp) : NULL;
 }
 
 /* Puts what the options ask for above the disk; consumes bs. */

@@ -477,7 +477,7 @@ static const BlockDriver *coroutine_fn probe(BlockDriverState *file, GError **er
         return NULL;
     }
     if (len > 0) {
-        ret = blk_co_pread(blk, 0, len, buf, 0);
+        ret = bdrv_co_pread(blk_root(blk), 0, len, buf, 0); /* it may be inactive */
     }
     blk_unref(blk);
     if (ret < 0) {

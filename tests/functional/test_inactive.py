@@ -389,6 +389,26 @@ def test_incoming_opens_inactive_beside_the_owner(vmm, image, work):
     assert nodes(there)['after']['active']
 
 
+@pytest.mark.parametrize('options', ['', ',format=qcow2', ',snapshot=on', ',copy-on-read=on', ',throttling.iops-total=1000'])
+def test_drives_of_a_destination_wait_in_all_their_layers(vmm, image, options):
+    path = image('qcow2')
+    here = vmm(name='here')
+    here.add_file(path, 'qcow2', 'disk')
+    there = vmm('-incoming', 'defer', '-drive', f'if=none,id=drive,file={path}{options}', name='there')
+    assert not any(n['active'] for n in nodes(there).values())
+    write(here, 1, 0)
+    refuses(there, 'lock', True)
+    hand_over(here, there)
+    assert all(n['active'] for n in nodes(there).values())
+    holds(there, 1, 0, node='drive')
+    write(there, 2, 0, node='drive')
+    set_active(there, False)
+    assert 'not permitted' in there.qemu_io('drive', 'write 0 512')
+    assert locks(path) == []
+    set_active(here, True)
+    holds(here, 1 if 'snapshot' in options else 2, 0)
+
+
 @pytest.mark.parametrize('command', ['nbd-server-add', 'block-export-add'])
 def test_export_of_a_destination_activates_its_node_only(vmm, image, work, command):
     path, other = image('qcow2'), ferry.make_image(work / 'other', SIZE, 'qcow2')
