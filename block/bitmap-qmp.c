@@ -20,7 +20,8 @@
 #define BITMAP_DEFAULT_MAX_GRANULARITY (64u << 10)
 
 typedef struct BitmapStep {
-    BlockDriverState *bs; /* referenced, drained */
+    BlockDriverState *bs; /* referenced */
+    bool drained;
     BdrvDirtyBitmap *bitmap;
     HBitmap *backup; /* contents before the action; NULL: unchanged */
     bool was_enabled;
@@ -29,7 +30,7 @@ typedef struct BitmapStep {
 
 /* --- what the actions share --- */
 
-/* Finds and drains the node. The step's clean ends what this begins, also when it failed. */
+/* Finds and drains the node. The step's clean ends what this begins, also when it fails. */
 static BitmapStep *coroutine_fn step_begin(TransactionStep *step, const char *node, GError **errp)
 {
     BlockDriverState *bs = bdrv_lookup_bs(node, node, errp);
@@ -41,8 +42,8 @@ static BitmapStep *coroutine_fn step_begin(TransactionStep *step, const char *no
     s = step->opaque = g_new0(BitmapStep, 1);
     s->bs = bs;
     bdrv_ref(bs);
-    bdrv_co_drained_begin(bs);
-    return s;
+    s->drained = bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp);
+    return s->drained ? s : NULL;
 }
 
 static BdrvDirtyBitmap *find_bitmap(BlockDriverState *bs, const char *name, uint32_t check,
@@ -76,7 +77,9 @@ static void coroutine_fn step_clean(TransactionStep *step)
 
     if (s) {
         hbitmap_free(s->backup);
-        bdrv_co_drained_end(s->bs);
+        if (s->drained) {
+            bdrv_co_drained_end(s->bs);
+        }
         bdrv_co_unref(s->bs);
         g_free(s);
     }
@@ -359,9 +362,11 @@ static bool coroutine_fn add_external_source(HBitmap *sum, const BlockDirtyBitma
         return false;
     }
     bdrv_ref(bs);
-    bdrv_co_drained_begin(bs);
-    ok = add_source(sum, bs, arg->name, errp);
-    bdrv_co_drained_end(bs);
+    ok = bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp);
+    if (ok) {
+        ok = add_source(sum, bs, arg->name, errp);
+        bdrv_co_drained_end(bs);
+    }
     bdrv_co_unref(bs);
     return ok;
 }

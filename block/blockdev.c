@@ -4,6 +4,7 @@
  */
 #include "block/blockdev.h"
 
+#include <errno.h>
 #include "block/activate.h"
 #include "block/block-backend.h"
 #include "block/graph.h"
@@ -153,10 +154,17 @@ bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GErro
     if (!bdrv_check_active(image, errp)) {
         return false;
     }
-    bdrv_co_drained_begin(image);
-    ret = image->drv->bdrv_co_change_backing_file(image, arg->backing_file,
-                                                  image->backing->bs->drv->format_name);
+    bdrv_ref(image);
+    if (!bdrv_co_drained_begin_within(image, BDRV_DRAIN_COMMAND_NS, errp)) {
+        bdrv_co_unref(image);
+        return false;
+    }
+    /* Other monitors may have taken the backing file away meanwhile. */
+    ret = image->backing ? image->drv->bdrv_co_change_backing_file(
+                               image, arg->backing_file, image->backing->bs->drv->format_name)
+                         : -ENOENT;
     bdrv_co_drained_end(image);
+    bdrv_co_unref(image);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not change backing file to '%s'", arg->backing_file);
         return false;

@@ -517,7 +517,10 @@ static bool coroutine_fn make_device(DriveOptions *d, const char *text, BlockDri
     }
     blk_set_enable_write_cache(blk, !d->writethrough);
     blk_set_on_error(blk, d->rerror, d->werror);
-    io_limits_co_apply(blk, &d->limits, d->throttle_group);
+    if (!io_limits_co_apply(blk, &d->limits, d->throttle_group, errp)) {
+        blk_unref(blk);
+        return false;
+    }
     blk_get_stats(blk)->account_invalid = d->account_invalid;
     blk_get_stats(blk)->account_failed = d->account_failed;
     if (!drives) {

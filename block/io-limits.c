@@ -93,8 +93,8 @@ bool io_limits_take_options(json_object *options, ThrottleConfig *cfg, char **gr
 
 /* --- setting --- */
 
-void coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cfg,
-                                     const char *group_name)
+bool coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cfg,
+                                     const char *group_name, GError **errp)
 {
     BlockDriverState *bs = blk_bs(blk);
     ThrottleGroup *now = blk_get_throttle_group(blk), *group = NULL;
@@ -103,21 +103,28 @@ void coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cf
         const char *name = group_name ? group_name : now ? throttle_group_name(now) : blk_name(blk);
 
         group = throttle_group_get(name);
+    }
+    if (group != now && bs) {
+        bdrv_ref(bs);
+        if (!bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp)) {
+            bdrv_co_unref(bs);
+            throttle_group_unref(group);
+            return false;
+        }
+    }
+    if (group) {
         throttle_group_set_config(group, cfg);
     }
     if (group == now) {
         throttle_group_unref(group);
-        return;
-    }
-    if (bs) {
-        bdrv_ref(bs);
-        bdrv_co_drained_begin(bs);
+        return true;
     }
     blk_set_throttle_group(blk, group);
     if (bs) {
         bdrv_co_drained_end(bs);
         bdrv_co_unref(bs);
     }
+    return true;
 }
 
 #define TAKE(bucket, name)                                                    \
@@ -133,6 +140,7 @@ bool coroutine_fn qmp_block_set_io_throttle(const BlockIOThrottle *arg, GError *
     const char *name = arg->id ? arg->id : arg->device;
     BlockBackend *blk = name ? blk_by_name(name) : NULL;
     ThrottleConfig cfg;
+    bool ok;
 
     if (!name || (arg->id && arg->device)) {
         error_setg(errp, "Need exactly one of 'device' and 'id'");
@@ -158,9 +166,9 @@ bool coroutine_fn qmp_block_set_io_throttle(const BlockIOThrottle *arg, GError *
         return false;
     }
     blk_ref(blk);
-    io_limits_co_apply(blk, &cfg, arg->group);
+    ok = io_limits_co_apply(blk, &cfg, arg->group, errp);
     blk_unref(blk);
-    return true;
+    return ok;
 }
 
 /* --- showing --- */

@@ -17,10 +17,11 @@
 bool io_limits_take_options(json_object *options, ThrottleConfig *cfg, char **group, GError **errp);
 /*
  * Puts a drive into a group (NULL: the one it is in, else its own) and sets the group's limits;
- * without limits it leaves the group.
+ * without limits it leaves the group. False, and nothing is changed, when the disk does not become
+ * idle in BDRV_DRAIN_COMMAND_NS, as it must for another group.
  */
-void coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cfg,
-                                     const char *group);
+bool coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cfg,
+                                     const char *group, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Fills the limits of a node's info from the drive above it. */
 void io_limits_fill_info(BlockDeviceInfo *info, const BlockBackend *blk);
 

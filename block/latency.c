@@ -63,7 +63,7 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
     BlockBackend *blk = blk_by_name(arg->id);
     BlockDriverState *bs = blk ? blk_bs(blk) : NULL;
     BlockAcctStats *stats;
-    bool ok = true;
+    bool ok = true, drained = false;
 
     if (!blk) {
         error_set_class(errp, FERRY_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", arg->id);
@@ -78,7 +78,9 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
     blk_ref(blk);
     if (bs) {
         bdrv_ref(bs);
-        bdrv_co_drained_begin(bs); /* the thread of the graph counts into them */
+        /* the thread of the graph counts into them */
+        drained = ok && bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp);
+        ok = drained;
     }
     stats = blk_get_stats(blk);
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
@@ -89,8 +91,10 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
             histogram_clear(&made[i]);
         }
     }
-    if (bs) {
+    if (drained) {
         bdrv_co_drained_end(bs);
+    }
+    if (bs) {
         bdrv_co_unref(bs);
     }
     blk_unref(blk);

@@ -103,3 +103,26 @@ const BlockDriver bdrv_mirror_top = {
     .bdrv_co_pdiscard = mirror_top_co_pdiscard,
     .bdrv_refresh_filename = mirror_top_refresh_filename,
 };
+
+BlockDriverState *coroutine_fn mirror_filter_co_new(const MirrorOptions *opts, GError **errp)
+{
+    /* Whether space is given back is the source's to decide. */
+    int flags = BDRV_O_UNMAP | (bdrv_is_read_only(opts->source) ? 0 : BDRV_O_RDWR);
+    BlockDriverState *filter =
+        bdrv_new_filter(&bdrv_mirror_top, opts->filter_node_name, flags, errp);
+
+    if (filter) {
+        filter->implicit = !opts->filter_node_name;
+        filter->supported_write_flags =
+            BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & opts->source->supported_write_flags);
+        filter->supported_zero_flags =
+            BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
+                                        opts->source->supported_zero_flags);
+    }
+    /* Nothing is attached to it yet that could object. */
+    if (filter && !bdrv_co_set_aio_context(filter, bdrv_get_aio_context(opts->source), errp)) {
+        bdrv_co_unref(filter);
+        return NULL;
+    }
+    return filter;
+}

@@ -236,6 +236,8 @@ void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns
 /* --- the filter (mirror-filter.c, mirror-active.c) --- */
 
 extern const BlockDriver bdrv_mirror_top;
+/* A filter for the source, in its context, that nothing uses yet. NULL and errp on failure. */
+BlockDriverState *coroutine_fn mirror_filter_co_new(const MirrorOptions *opts, GError **errp);
 /* Binds the filter to its job; NULL: from now on it only passes requests through. */
 void mirror_filter_set_job(BlockDriverState *filter, MirrorBlockJob *s);
 

@@ -136,7 +136,7 @@ static bool check_target(const MirrorOptions *opts, GError **errp)
     return check_sizes(source, target, errp);
 }
 
-static bool coroutine_fn check_and_start(MirrorOptions *opts, GError **errp)
+static bool coroutine_fn check_and_start_held(MirrorOptions *opts, GError **errp)
 {
     if (opts->sync == MIRROR_SYNC_MODE_TOP && !bdrv_cow_bs(opts->source)) {
         opts->sync = MIRROR_SYNC_MODE_FULL;
@@ -150,6 +150,20 @@ static bool coroutine_fn check_and_start(MirrorOptions *opts, GError **errp)
         return false;
     }
     return mirror_co_start(opts, errp);
+}
+
+/* Starting waits for requests to end, and other monitors may delete nodes meanwhile. */
+static bool coroutine_fn check_and_start(MirrorOptions *opts, GError **errp)
+{
+    BlockDriverState *source = opts->source, *target = opts->target;
+    bool ok;
+
+    bdrv_ref(source);
+    bdrv_ref(target);
+    ok = check_and_start_held(opts, errp);
+    bdrv_co_unref(target);
+    bdrv_co_unref(source);
+    return ok;
 }
 
 static int job_flags(bool has_finalize, bool auto_finalize, bool has_dismiss, bool auto_dismiss)

@@ -733,27 +733,16 @@ static bool wire_up(MirrorBlockJob *s, GError **errp)
     return true;
 }
 
-static BlockDriverState *coroutine_fn co_new_filter(const MirrorOptions *opts, GError **errp)
+static bool coroutine_fn co_drain_both(const MirrorOptions *opts, GError **errp)
 {
-    /* Whether space is given back is the source's to decide. */
-    int flags = BDRV_O_UNMAP | (bdrv_is_read_only(opts->source) ? 0 : BDRV_O_RDWR);
-    BlockDriverState *filter =
-        bdrv_new_filter(&bdrv_mirror_top, opts->filter_node_name, flags, errp);
-
-    if (filter) {
-        filter->implicit = !opts->filter_node_name;
-        filter->supported_write_flags =
-            BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & opts->source->supported_write_flags);
-        filter->supported_zero_flags =
-            BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
-                                        opts->source->supported_zero_flags);
+    if (!bdrv_co_drained_begin_within(opts->source, BDRV_DRAIN_COMMAND_NS, errp)) {
+        return false;
     }
-    /* Nothing is attached to it yet that could object. */
-    if (filter && !bdrv_co_set_aio_context(filter, bdrv_get_aio_context(opts->source), errp)) {
-        bdrv_co_unref(filter);
-        return NULL;
+    if (!bdrv_co_drained_begin_within(opts->target, BDRV_DRAIN_COMMAND_NS, errp)) {
+        bdrv_co_drained_end(opts->source);
+        return false;
     }
-    return filter;
+    return true;
 }
 
 bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
@@ -764,15 +753,17 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
                                 .speed = opts->speed,
                                 .flags = opts->flags};
     uint32_t granularity = effective_granularity(opts);
-    BlockDriverState *filter = co_new_filter(opts, errp);
+    BlockDriverState *filter = mirror_filter_co_new(opts, errp);
     MirrorBlockJob *s;
     bool ok;
 
     if (!filter) {
         return false;
     }
-    bdrv_co_drained_begin(opts->source);
-    bdrv_co_drained_begin(opts->target);
+    if (!co_drain_both(opts, errp)) {
+        bdrv_co_unref(filter);
+        return false;
+    }
     s = block_job_create(&job_opts, &mirror_job_driver, errp);
     ok = s != NULL;
     if (ok) {

@@ -165,9 +165,10 @@ static bool change_edge(BlockDriverState *bs, BdrvChild *child, const char *to_n
     }
     *old = child->bs;
     bdrv_ref(*old);
-    bdrv_co_drained_begin(to);
-    *changed = bdrv_replace_child(child, to, errp);
-    bdrv_co_drained_end(to);
+    if (bdrv_co_drained_begin_within(to, BDRV_DRAIN_COMMAND_NS, errp)) {
+        *changed = bdrv_replace_child(child, to, errp);
+        bdrv_co_drained_end(to);
+    }
     if (!*changed) {
         bdrv_unref_later(*old);
         *old = NULL;

@@ -64,7 +64,9 @@ static bool coroutine_fn put_on_top(ExternalSnapshot *s, GError **errp)
     if (!bdrv_co_set_aio_context(s->overlay, bdrv_get_aio_context(s->old_bs), errp)) {
         return false;
     }
-    bdrv_co_drained_begin(s->overlay);
+    if (!bdrv_co_drained_begin_within(s->overlay, BDRV_DRAIN_COMMAND_NS, errp)) {
+        return false;
+    }
     ok = bdrv_set_backing_hd(s->overlay, s->old_bs, errp);
     if (ok) {
         ok = bdrv_replace_node(s->old_bs, s->overlay, errp);
