@@ -73,9 +73,11 @@ static void close_channels(MigrationIncomingState *mis)
         (void)qemu_fclose(g_steal_pointer(&mis->to_src));
     }
     g_mutex_unlock(&mis->lock);
+    g_mutex_lock(&mis->from_src_lock);
     if (mis->from_src) {
         (void)qemu_fclose(g_steal_pointer(&mis->from_src));
     }
+    g_mutex_unlock(&mis->from_src_lock);
 }
 
 static void fail(MigrationIncomingState *mis, GError *err)
@@ -101,6 +103,43 @@ static void fail(MigrationIncomingState *mis, GError *err)
         mis->started = false; /* it may be tried again */
     }
 }
+
+/* --- yank --- */
+
+/* A source that stopped talking before all channels were there is not being read from. */
+static void yanked_early(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+    GError *err = NULL;
+
+    if (mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
+        error_setg(&err, "the connection was cut by yank");
+        close_channels(mis);
+        fail(mis, err);
+    }
+}
+
+static void incoming_yank(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+
+    g_mutex_lock(&mis->from_src_lock);
+    if (mis->from_src) {
+        qemu_file_shutdown(mis->from_src);
+    }
+    g_mutex_unlock(&mis->from_src_lock);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), yanked_early, mis);
+}
+
+static void forget_yank(MigrationIncomingState *mis)
+{
+    if (mis->yank) {
+        yank_unregister_function(mis->yank, incoming_yank, mis);
+        yank_unregister_instance(g_steal_pointer(&mis->yank));
+    }
+}
+
+/* --- the guest has arrived --- */
 
 typedef struct Arrival {
     MigrationIncomingState *mis;
@@ -151,6 +190,7 @@ static void coroutine_fn arrival_co(Arrival *arrival)
     }
     announce_arrival(mis);
     migration_listener_free(g_steal_pointer(&mis->listener));
+    forget_yank(mis);
     migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_ACTIVE,
                       MIGRATION_STATUS_COMPLETED);
 }
@@ -221,7 +261,9 @@ static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
         mis->settings = migration_settings_get();
         if (qio_channel_set_blocking(ioc, true, &err)) {
             qio_channel_set_name(ioc, "migration-main-incoming");
+            g_mutex_lock(&mis->from_src_lock);
             mis->from_src = qemu_file_new_input(ioc);
+            g_mutex_unlock(&mis->from_src_lock);
             qio_channel_unref(ioc);
             if (!migrate_multifd(mis->settings) || mis->from_file) {
                 start_loading(mis);
@@ -255,6 +297,13 @@ static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationA
     if (!mis->listener) {
         return false;
     }
+    if (!mis->yank) {
+        mis->yank = yank_register_instance(YANK_MIGRATION, "", errp);
+        if (!mis->yank) {
+            return false;
+        }
+        yank_register_function(mis->yank, incoming_yank, mis);
+    }
     mis->started = true;
     migrate_set_state(&mis->status, mis->settings, incoming_status(mis), MIGRATION_STATUS_SETUP);
     return true;
@@ -266,6 +315,7 @@ bool coroutine_fn migration_incoming_co_start(const char *arg, GError **errp)
 
     incoming = g_new0(MigrationIncomingState, 1);
     g_mutex_init(&incoming->lock);
+    g_mutex_init(&incoming->from_src_lock);
     incoming->exit_on_error = true;
     if (!strcmp(arg, "defer")) {
         return true;
@@ -317,4 +367,5 @@ void coroutine_fn migration_incoming_co_shutdown(void)
         g_thread_join(g_steal_pointer(&mis->thread));
     }
     close_channels(mis);
+    forget_yank(mis);
 }

@@ -89,8 +89,22 @@ uint64_t migration_transferred_bytes(MigrationState *s)
     return bytes + stat64_get(&s->counters.multifd_bytes);
 }
 
+/* --- yank --- */
+
+static void source_yank(void *opaque)
+{
+    MigrationState *s = opaque;
+    GError *err = NULL;
+
+    error_setg(&err, "the connection was cut by yank");
+    migration_connector_cancel(s->connector);
+    migrate_fail(s, err);
+}
+
 void migration_source_over(MigrationState *s)
 {
+    yank_unregister_function(s->yank, source_yank, s);
+    yank_unregister_instance(g_steal_pointer(&s->yank));
     if (s->end_waiter) {
         aio_co_wake(g_steal_pointer(&s->end_waiter));
     }
@@ -182,6 +196,7 @@ bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
     g_autoptr(MigrationAddress) addr = NULL;
     g_autoptr(MigrationSettings) settings = NULL;
     g_autoptr(MigrationConnector) connector = NULL;
+    Yankable *yank;
 
     if (arg->has_resume && arg->resume) {
         error_setg(errp, "Cannot resume if there is no paused migration");
@@ -200,11 +215,17 @@ bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
     if (!connector) {
         return false;
     }
+    yank = yank_register_instance(YANK_MIGRATION, "", errp);
+    if (!yank) {
+        return false;
+    }
     forget_last_migration(s);
+    s->yank = yank;
     s->to_file = migration_address_is_seekable(addr);
     s->settings = g_steal_pointer(&settings);
     s->connector = g_steal_pointer(&connector);
     s->start_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    yank_register_function(s->yank, source_yank, s);
     migrate_set_state(&s->status, s->settings, migrate_get_status(s), MIGRATION_STATUS_SETUP);
     /* The command is answered now; what becomes of it is in query-migrate and in events. */
     aio_co_schedule(qemu_get_aio_context(), qemu_coroutine_create(connect_co, s));

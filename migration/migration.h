@@ -27,6 +27,7 @@
 #include "migration/channel.h"
 #include "migration/options.h"
 #include "qapi/qapi-types-migration.h"
+#include "util/yank.h"
 #include "vmstate/qemu-file.h"
 
 /* --- statistics of the source: written by its threads, read by any, all atomically --- */
@@ -86,6 +87,7 @@ typedef struct MigrationState {
 
     GThread *thread;       /* the main loop's: NULL until the first migration */
     Coroutine *end_waiter; /* the main loop's: waits until the migration is over; NULL: nobody */
+    Yankable *yank;        /* the main loop's: while a migration is under way */
     /* The thread's; set and cleared under `lock`, so that others can look at and shut down. */
     QEMUFile *to_dst;
     MultiFDSend *multifd;    /* NULL: none */
@@ -189,6 +191,8 @@ typedef struct MigrationIncomingState {
     MigrationListener *listener; /* NULL: none */
     GThread *thread;
     Coroutine *end_waiter; /* waits until loading has ended; NULL: nobody */
+    Yankable *yank;        /* while there may be a connection to cut */
+    GMutex from_src_lock;  /* from_src comes and goes under it */
     QEMUFile *from_src;    /* the incoming thread's while it runs */
 
     GMutex lock;      /* the writer's side of the return path, and what is marked "lock" */
