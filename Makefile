@@ -58,7 +58,7 @@ help:
 	@echo 'check-slow        check with the long random schedules'
 	@echo 'fuzz              fuzz at length (FUZZ_SECONDS for each target, 600)'
 	@echo 'bench             compare with stock QEMU (RUNS, CASES, FERRY_PEERS)'
-	@echo 'demo              mirror a live disk and prove the copy'
+	@echo 'demo              mirror a live disk, migrate a guest, and prove the copies'
 	@echo 'install           install below the prefix (DESTDIR is honoured)'
 	@echo 'docs              say where the documentation is'
 	@echo 'clean, distclean  remove what was built, remove the build folders'

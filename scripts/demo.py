@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mirror a live disk under write load, pivot to the copy, and prove that nothing was lost.
+"""Mirror a live disk under write load, then migrate a guest that rewrites its memory, and prove that nothing was lost.
 
 Called by scripts/demo, which installs and builds first. Works with any QEMU-compatible binary (--binary).
 """
@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
 
-import ferry        # noqa: E402  the path is set just above
+import demo_guest   # noqa: E402  the path is set just above
+import ferry        # noqa: E402
 from ferry.images import MIB, qemu_img        # noqa: E402
 
 WRITERS = 3
@@ -30,6 +32,11 @@ ACTS = {
     'qcow2': 'a qcow2 image to a qcow2 image',
     'nbd': 'a raw file to an NBD server (stock qemu-nbd)',
 }
+GUEST_ACTS = {
+    'guest': 'from Ferry to Ferry',
+    'stock': 'from stock QEMU to Ferry and back',
+}
+STOCK = 'qemu-system-x86_64'
 
 
 class Screen:
@@ -49,11 +56,15 @@ class Screen:
     def step(self, text):
         self.line(f'  {text}')
 
+    def draw(self, text):
+        if self.tty:
+            print(f'\r{text}\033[K', end='', flush=True)
+            self.drawn = True
+
     def progress(self, percent, text):
         if self.tty:
             filled = int(percent * 30 / 100)
-            print(f'\r  [{"#" * filled}{"." * (30 - filled)}] {percent:5.1f} %  {text}\033[K', end='', flush=True)
-            self.drawn = True
+            self.draw(f'  [{"#" * filled}{"." * (30 - filled)}] {percent:5.1f} %  {text}')
         elif int(percent) // 10 != self.shown:
             self.shown = int(percent) // 10
             print(f'  {percent:5.1f} %  {text}', flush=True)
@@ -170,15 +181,13 @@ def mirror(lab, act, options, screen):
     return served(writers), served(writers) - before
 
 
-def play(act, options, screen):
-    """Runs one act and says how it went; true if the copy is right."""
-    screen.line()
-    screen.line(f'== mirror {ACTS[act]}')
+def guarded(screen, act):
+    """Runs act(lab) in a laboratory that is gone afterwards; its result, or None after telling what went wrong."""
     screen.shown = -1
     lab = ferry.Lab(limit_s=LIMIT_S)
-    error = None
+    result = error = None
     try:
-        total, after = mirror(lab, act, options, screen)
+        result = act(lab)
     except Exception as caught:     # told to the user below
         error = caught
     try:
@@ -187,15 +196,48 @@ def play(act, options, screen):
         error = error or caught
     if error:
         screen.line(f'  FAILED: {error}')
-        return False
-    screen.line(f'  IDENTICAL: {total} requests of clients, {after} of them during or after the pivot; none lost')
-    return True
+        return None
+    return result
+
+
+def play_mirror(act, options, screen):
+    """True if the copy is right."""
+    screen.line()
+    screen.line(f'== mirror {ACTS[act]}')
+    counts = guarded(screen, lambda lab: mirror(lab, act, options, screen))
+    if counts:
+        screen.line(f'  IDENTICAL: {counts[0]} requests of clients, {counts[1]} of them during or after the pivot; none lost')
+    return bool(counts)
+
+
+def play_guest(act, options, screen):
+    """True if the memory is right after each move."""
+    screen.line()
+    screen.line(f'== migrate a guest {GUEST_ACTS[act]}')
+    own = options.binary and shlex.split(options.binary)
+    hosts = [('ferry-1', own), ('ferry-2', own)]
+    if act == 'stock':
+        if not shutil.which(STOCK):
+            screen.step(f'skipped: there is no stock {STOCK} on this machine')
+            return True
+        hosts = [('qemu-1', [shutil.which(STOCK)]), ('ferry', own), ('qemu-2', [shutil.which(STOCK)])]
+
+    def moves(lab):
+        demo_guest.play(lab, screen, hosts, options.seed)
+        return True
+    return bool(guarded(screen, moves))
+
+
+def play(act, options, screen):
+    return (play_mirror if act in ACTS else play_guest)(act, options, screen)
 
 
 def main():
     parser = argparse.ArgumentParser(prog='scripts/demo', description=__doc__.splitlines()[0])
     for act, title in ACTS.items():
-        parser.add_argument(f'--{act}', dest='acts', action='append_const', const=act, help=f'only: {title}')
+        parser.add_argument(f'--{act}', dest='acts', action='append_const', const=act, help=f'only: mirror {title}')
+    for act, title in GUEST_ACTS.items():
+        parser.add_argument(f'--{act}', dest='acts', action='append_const', const=act, help=f'only: migrate {title}')
     parser.add_argument('--size', type=int, default=512, metavar='MIB', help='size of the disk [512]')
     parser.add_argument('--seed', type=int, default=2026, help='of the random data and writes')
     parser.add_argument('--binary', help='a QEMU-compatible binary instead of the one built here')
@@ -203,10 +245,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ.pop('FERRY_BINARY', None)
     screen = Screen()
-    screen.line('Ferry moves a live disk: clients keep writing while it is copied, and nothing they were promised is lost.')
-    failed = [act for act in options.acts or ACTS if not play(act, options, screen)]
+    screen.line('Ferry moves disks and guests while they are written to, and nothing that was written is lost.')
+    failed = [act for act in options.acts or [*ACTS, *GUEST_ACTS] if not play(act, options, screen)]
     screen.line()
-    screen.line(f'demo: {", ".join(failed)} failed' if failed else 'demo: every copy is right')
+    screen.line(f'demo: {", ".join(failed)} failed' if failed else 'demo: every copy is right, of disks and of memory')
     return 1 if failed else 0
 
 
