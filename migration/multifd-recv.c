@@ -257,14 +257,14 @@ static void channel_failed(RecvChannel *ch, GError *err)
     first = !r->quit && !r->error;
     if (first) {
         r->error = g_error_copy(err);
-    }
-    pthread_mutex_unlock(&r->lock);
-    if (first) {
         g_mutex_lock(&mis->lock);
         if (!mis->error) {
             mis->error = g_error_copy(err);
         }
         g_mutex_unlock(&mis->lock);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (first) {
         if (mis->from_src) {
             qemu_file_shutdown(mis->from_src);
         }

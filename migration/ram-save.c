@@ -220,10 +220,12 @@ static int end_round(RAMSaveState *rs, QEMUFile *f)
     }
     rs->multifd_unsynced = false;
     ret = multifd_send_sync(s);
-    if (ret == 0) {
-        qemu_put_be64(f, RAM_SAVE_FLAG_MULTIFD_FLUSH);
+    if (ret < 0) {
+        return ret;
     }
-    return ret;
+    /* until the destination has read it no channel goes on, nor does this thread when all are busy */
+    qemu_put_be64(f, RAM_SAVE_FLAG_MULTIFD_FLUSH);
+    return qemu_fflush(f);
 }
 
 static int end_section(RAMSaveState *rs, QEMUFile *f)
