@@ -17,6 +17,7 @@
 #include "block/block_int.h"
 #include "block/qcow2/qcow2.h"
 #include "util/error.h"
+#include "tests/unit/qcow2-fixture.h"
 
 #define READ_WRITE   (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE)
 #define SECTOR       512
@@ -171,43 +172,25 @@ static int run_status(const char *fmt, ...)
 static BlockDriverState *coroutine_fn open_json(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 static BlockDriverState *coroutine_fn open_json(const char *fmt, ...)
 {
-    g_autoptr(GError) err = NULL;
-    g_autoptr(BlockdevOptions) o = NULL;
     g_autofree char *json = NULL;
-    json_object *obj;
-    BlockDriverState *bs;
     va_list ap;
 
     va_start(ap, fmt);
     json = g_strdup_vprintf(fmt, ap);
     va_end(ap);
-    obj = json_tokener_parse(json);
-    o = BlockdevOptions_from_json(obj, QAPI_DECODE_JSON, &err);
-    g_assert_no_error(err);
-    json_object_put(obj);
-    bs = bdrv_co_open(o, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-    g_assert_no_error(err);
-    return bs;
+    return open_node(json);
 }
 
 static void coroutine_fn create_image(const Shape *shape, const char *path)
 {
-    g_autoptr(GError) err = NULL;
     g_autofree char *json = g_strdup_printf(
         "{'driver':'qcow2','file':{'driver':'file','filename':'%s'},%s%s'size':%" G_GINT64_FORMAT
         "}",
         path, shape->create, shape->backing ? "'backing-file':'base.raw','backing-fmt':'raw'," : "",
         shape->size);
-    json_object *obj = json_tokener_parse(json);
-    BlockdevCreateOptions *o;
 
     g_assert_true(g_file_set_contents(path, "", 0, NULL));
-    o = BlockdevCreateOptions_from_json(obj, QAPI_DECODE_JSON, &err);
-    g_assert_no_error(err);
-    json_object_put(obj);
-    g_assert_true(bdrv_qcow2.bdrv_co_create(o, &err) || err);
-    g_assert_no_error(err);
-    qapi_free_BlockdevCreateOptions(o);
+    create_qcow2(json);
 }
 
 static uint32_t base_value(const Shape *shape, int64_t sector)

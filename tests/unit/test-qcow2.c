@@ -14,6 +14,7 @@
 #include "block/block_int.h"
 #include "block/qcow2/qcow2.h"
 #include "util/error.h"
+#include "tests/unit/qcow2-fixture.h"
 
 #define READ_WRITE (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE)
 #define WORKERS    4
@@ -72,33 +73,9 @@ static void run_command(const char *fmt, ...)
     }
 }
 
-static BlockdevOptions *options_from(const char *json)
-{
-    g_autoptr(GError) err = NULL;
-    json_object *obj = json_tokener_parse(json);
-    BlockdevOptions *o = BlockdevOptions_from_json(obj, QAPI_DECODE_JSON, &err);
-
-    g_assert_no_error(err);
-    json_object_put(obj);
-    return o;
-}
-
-static BlockDriverState *coroutine_fn open_node(const char *json)
-{
-    g_autoptr(GError) err = NULL;
-    g_autoptr(BlockdevOptions) o = options_from(json);
-    BlockDriverState *bs = bdrv_co_open(o, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-
-    g_assert_no_error(err);
-    return bs;
-}
-
 static void coroutine_fn create_image(const Shape *shape, const char *path)
 {
-    g_autoptr(GError) err = NULL;
     g_autofree char *data = g_strdup_printf("%s.data", path), *json = NULL, *data_json = NULL;
-    json_object *obj;
-    BlockdevCreateOptions *o;
 
     touch(path);
     if (shape->data_file) {
@@ -110,14 +87,7 @@ static void coroutine_fn create_image(const Shape *shape, const char *path)
                            path, data_json ? data_json : "", shape->create,
                            shape->backing ? "'backing-file':'base.raw','backing-fmt':'raw'," : "",
                            shape->size);
-    obj = json_tokener_parse(json);
-    g_assert_nonnull(obj);
-    o = BlockdevCreateOptions_from_json(obj, QAPI_DECODE_JSON, &err);
-    g_assert_no_error(err);
-    json_object_put(obj);
-    g_assert_true(bdrv_qcow2.bdrv_co_create(o, &err) || err);
-    g_assert_no_error(err);
-    qapi_free_BlockdevCreateOptions(o);
+    create_qcow2(json);
 }
 
 static BlockDriverState *coroutine_fn open_image(const Shape *shape, const char *path)
