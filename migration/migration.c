@@ -86,7 +86,7 @@ uint64_t migration_transferred_bytes(MigrationState *s)
     g_mutex_lock(&s->lock);
     bytes = s->to_dst ? qemu_file_transferred(s->to_dst) : s->bytes_sent;
     g_mutex_unlock(&s->lock);
-    return bytes + stat64_get(&s->counters.multifd_bytes);
+    return bytes + stat64_get(&s->counters.multifd_bytes) + stat64_get(&s->counters.mapped_bytes);
 }
 
 /* --- yank --- */

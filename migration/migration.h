@@ -39,6 +39,7 @@ typedef struct MigrationCounters {
     uint64_t dirty_pages_rate;  /* pages a second that the guest wrote during the last pass */
     uint64_t remaining_bytes;   /* RAM that is dirty and not sent */
     uint64_t multifd_bytes;     /* what the extra channels took */
+    uint64_t mapped_bytes;      /* pages written to their places of a file, not by the channels */
     uint64_t precopy_bytes;     /* of RAM, on the main channel, while the guest ran */
     uint64_t downtime_bytes;    /* of RAM, on the main channel, while it was stopped */
     uint64_t zero_copy_missed;  /* syncs in which the kernel copied after all */

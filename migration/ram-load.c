@@ -10,6 +10,7 @@
 #include <string.h>
 #include "memory/address-space.h"
 #include "migration/multifd.h"
+#include "migration/ram-mapped.h"
 #include "migration/ram.h"
 #include "util/bql.h"
 #include "util/error.h"
@@ -120,7 +121,11 @@ static int load_listed_block(RAMLoadState *rl, QEMUFile *f, uint64_t left, uint6
             return -EINVAL;
         }
     }
-    return qemu_file_get_error_obj(f, errp);
+    ret = qemu_file_get_error_obj(f, errp);
+    if (ret == 0 && migrate_mapped_ram(rl->mis->settings)) {
+        ret = ram_mapped_load_block(rl, f, rb, *length, errp);
+    }
+    return ret;
 }
 
 static int load_block_list(RAMLoadState *rl, QEMUFile *f, uint64_t total, GError **errp)
@@ -267,8 +272,14 @@ static int wait_for_channels(RAMLoadState *rl, bool here, GError **errp)
 static int load_record(RAMLoadState *rl, QEMUFile *f, uint64_t word, GError **errp)
 {
     unsigned flags = word & (TARGET_PAGE_SIZE - 1);
-    bool each_section = rl->mis->settings->compat.multifd_flush_after_each_section;
+    bool mapped = migrate_mapped_ram(rl->mis->settings);
+    bool each_section = rl->mis->settings->compat.multifd_flush_after_each_section && !mapped;
 
+    if (mapped && flags != RAM_SAVE_FLAG_MEM_SIZE && flags != RAM_SAVE_FLAG_EOS) {
+        error_setg(errp, "Unexpected migration flags 0x%x: with mapped-ram pages are elsewhere",
+                   flags);
+        return -EINVAL;
+    }
     switch (flags) {
     case RAM_SAVE_FLAG_MEM_SIZE:
         return load_block_list(rl, f, word - flags, errp);

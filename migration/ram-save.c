@@ -12,6 +12,7 @@
 #include <string.h>
 #include "memory/address-space.h"
 #include "migration/multifd.h"
+#include "migration/ram-mapped.h"
 #include "util/bswap.h"
 #include "util/bufferiszero.h"
 #include "util/error.h"
@@ -190,6 +191,9 @@ static int send_run(RAMSaveState *rs, QEMUFile *f, const RAMRun *run)
 {
     ZeroPageDetection detection = migrate_zero_page_detection(rs->s->settings);
 
+    if (migrate_mapped_ram(rs->s->settings)) {
+        return ram_mapped_save_run(rs, f, run);
+    }
     if (detection == ZERO_PAGE_DETECTION_NONE) {
         return send_data(rs, f, run);
     }
@@ -232,7 +236,8 @@ static int end_section(RAMSaveState *rs, QEMUFile *f)
 {
     MigrationState *s = rs->s;
 
-    if (s->multifd && s->settings->compat.multifd_flush_after_each_section) {
+    if (s->multifd && s->settings->compat.multifd_flush_after_each_section &&
+        !migrate_mapped_ram(s->settings)) {
         int ret = multifd_send_sync(s);
 
         if (ret < 0) {
@@ -258,10 +263,11 @@ static uint64_t guest_address(const FlatView *view, const RAMBlock *block)
     return 0;
 }
 
-static void put_block_list(RAMSaveState *rs, QEMUFile *f)
+static int put_block_list(RAMSaveState *rs, QEMUFile *f)
 {
     g_autoptr(FlatView) view = NULL;
     uint64_t bytes = 0;
+    int ret = 0;
 
     if (migrate_ignore_shared(rs->s->settings)) {
         view = address_space_get_flatview(get_address_space_memory());
@@ -270,15 +276,19 @@ static void put_block_list(RAMSaveState *rs, QEMUFile *f)
         bytes += g_array_index(rs->blocks, RAMSaveBlock, i).pages << TARGET_PAGE_BITS;
     }
     qemu_put_be64(f, bytes | RAM_SAVE_FLAG_MEM_SIZE);
-    for (unsigned i = 0; i < rs->blocks->len; i++) {
-        const RAMSaveBlock *sb = &g_array_index(rs->blocks, RAMSaveBlock, i);
+    for (unsigned i = 0; i < rs->blocks->len && ret == 0; i++) {
+        RAMSaveBlock *sb = &g_array_index(rs->blocks, RAMSaveBlock, i);
 
         qemu_put_counted_string(f, sb->block->idstr);
         qemu_put_be64(f, sb->pages << TARGET_PAGE_BITS);
         if (view) {
             qemu_put_be64(f, guest_address(view, sb->block));
         }
+        if (migrate_mapped_ram(rs->s->settings)) {
+            ret = ram_mapped_save_header(f, sb);
+        }
     }
+    return ret;
 }
 
 /* What a failed section says: the file's error, or that somebody else has failed or cancelled. */
@@ -296,7 +306,7 @@ static int section_failed(QEMUFile *f, int ret, GError **errp)
 int ram_save_setup(RAMSaveState *rs, QEMUFile *f, GError **errp)
 {
     MigrationState *s = rs->s;
-    int ret = 0;
+    int ret;
 
     if (migrate_xbzrle(s->settings)) {
         rs->xbzrle = xbzrle_cache_new(s->settings->params.xbzrle_cache_size, errp);
@@ -305,8 +315,8 @@ int ram_save_setup(RAMSaveState *rs, QEMUFile *f, GError **errp)
         }
     }
     ram_sync_dirty_log(rs, false);
-    put_block_list(rs, f);
-    if (s->multifd) {
+    ret = put_block_list(rs, f);
+    if (ret == 0 && s->multifd && !migrate_mapped_ram(s->settings)) {
         rs->multifd_unsynced = true;
         ret = end_round(rs, f);
     }
@@ -379,13 +389,14 @@ int ram_save_iterate(RAMSaveState *rs, QEMUFile *f, GError **errp)
     return end < 0 ? section_failed(f, end, errp) : ret;
 }
 
-/* All pages, and a barrier behind the last of them. */
+/* All pages, and a barrier behind the last of them; or the bitmaps that tell where they are. */
 static int send_the_rest(RAMSaveState *rs, QEMUFile *f)
 {
     int ret = send_pages(rs, f, INT64_MAX);
 
     if (ret >= 0) {
-        ret = end_round(rs, f);
+        ret =
+            migrate_mapped_ram(rs->s->settings) ? ram_mapped_save_bitmaps(rs, f) : end_round(rs, f);
     }
     return ret < 0 ? ret : end_section(rs, f);
 }
