@@ -84,8 +84,8 @@ static void coroutine_fn give_back(MigrationState *s)
         return;
     }
     if (s->handed_over) {
-        error_report("the guest stays stopped: the destination may have it; if it has not, 'cont' "
-                     "takes it back");
+        warn_report("the guest stays stopped: the destination may have it; if it has not, 'cont' "
+                    "takes it back");
         runstate_set(RUN_STATE_POSTMIGRATE);
     } else if (!take_disks_back(s)) {
         runstate_set(RUN_STATE_PAUSED);
