@@ -182,6 +182,8 @@ static int read_pages(RAMLoadState *rl, QEMUFile *f, RAMRecvBlock *rb, uint64_t 
         iov.iov_len = piece << TARGET_PAGE_BITS;
         ret = qio_channel_preadv_all(qemu_file_get_ioc(f), &iov, 1, (off_t)offset, errp);
         if (ret < 0) {
+            g_prefix_error(errp, "Reading RAM block '%s' at offset 0x%" PRIx64 ": ",
+                           rb->block->idstr, page << TARGET_PAGE_BITS);
             return ret;
         }
         if (readonly && !ram_recv_compare(rb, page, rl->scratch, errp)) {
@@ -211,6 +213,9 @@ static int read_block(RAMLoadState *rl, QEMUFile *f, RAMRecvBlock *rb, const Map
     ret = qio_channel_preadv_all(qemu_file_get_ioc(f), &iov, 1, (off_t)h->bitmap_offset, errp);
     for (size_t i = 0; i < page_bitmap_words(pages); i++) {
         map[i] = GUINT64_FROM_LE(map[i]);
+    }
+    if (ret < 0) {
+        g_prefix_error(errp, "Reading the bitmap of RAM block '%s': ", rb->block->idstr);
     }
     while (ret == 0 && at < pages) {
         uint64_t data = page_bitmap_find(map, at, pages, true);
