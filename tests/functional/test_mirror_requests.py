@@ -26,7 +26,9 @@ def traced(vm, point, field):
 
 # --- size ---
 
-def test_a_quick_device_is_copied_in_requests_of_16_mib(vmm, work):
+# How they grow and shrink with what was measured is in tests/unit/test-mirror-pace.c; here the machine's speed must not matter.
+
+def test_requests_are_between_1_and_16_mib_where_nothing_is_slow(vmm, work):
     vm = vmm('-trace', 'blk_co_pwritev')
     vm.add_file(ferry.make_image(work / 'source.raw', 256 * MIB, seed=1), node_name='disk')
     vm.add('null-co', 'copy', size=256 * MIB)
@@ -35,10 +37,10 @@ def test_a_quick_device_is_copied_in_requests_of_16_mib(vmm, work):
     cancel(vm)
     sizes = traced(vm, 'blk_co_pwritev', 'bytes')
     assert sum(sizes) == 256 * MIB
-    assert max(sizes) == 16 * MIB
+    assert MIB <= max(sizes) <= 16 * MIB
 
 
-def test_a_contiguous_dirty_run_is_one_request(vmm, work):
+def test_a_contiguous_dirty_run_leaves_in_whole_requests(vmm, work):
     """READY, then 8 MiB of writes of 64 KiB each while the job is paused."""
     vm = vmm('-trace', 'blk_co_pwritev')
     vm.add_file(ferry.make_image(work / 'source.raw', 256 * MIB, seed=1), node_name='disk')
@@ -54,7 +56,8 @@ def test_a_contiguous_dirty_run_is_one_request(vmm, work):
     vm.cmd('block-job-resume', device='m')
     vm.cmd('block-job-cancel', device='m')
     vm.wait('BLOCK_JOB_COMPLETED', device='m')
-    assert traced(vm, 'blk_co_pwritev', 'bytes')[before:] == [8 * MIB]
+    sizes = traced(vm, 'blk_co_pwritev', 'bytes')[before:]
+    assert sum(sizes) == 8 * MIB and len(sizes) <= 8
 
 
 def test_a_slow_device_is_copied_in_small_requests(vmm, work, nbdkit):

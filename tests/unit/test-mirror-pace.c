@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How large a mirror's requests become, told how long each took. */
+#include <glib.h>
+#include <string.h>
+#include "block/mirror-int.h"
+
+#define MIB (1 << 20)
+
+static void job_init(MirrorBlockJob *s)
+{
+    memset(s, 0, sizeof(*s));
+    s->buf_size = 64 * MIB;
+    s->granularity = 64 << 10;
+    mirror_pace_init(s);
+}
+
+/* So many requests of the present size, each of which took so long. */
+static void took(MirrorBlockJob *s, int n, int64_t ns)
+{
+    while (n--) {
+        mirror_pace_started(s);
+        mirror_pace_ended(s, mirror_request_bytes(s), ns);
+    }
+}
+
+static void test_quick(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+    took(&s, 1, 9 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 2 * MIB);
+    took(&s, 10, 9 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 16 * MIB);
+}
+
+static void test_neither(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    took(&s, 10, 50 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+}
+
+static void test_slow(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    took(&s, 1, 101 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB / 2);
+    took(&s, 10, 101 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 64 << 10);
+    took(&s, 20, SCALE_US);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 16 * MIB);
+}
+
+/* A server has to be quicker. */
+static void test_server(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    s.server_target = true;
+    took(&s, 5, 9 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+    took(&s, 5, SCALE_MS / 2);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 16 * MIB);
+}
+
+/* Requests through buffers leave room for a second one; a short request says little about a long. */
+static void test_bounds(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    s.buf_size = 8 * MIB;
+    took(&s, 10, SCALE_US);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 4 * MIB);
+    job_init(&s);
+    mirror_pace_started(&s);
+    mirror_pace_ended(&s, 64 << 10, 9 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+}
+
+static void test_speed(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    took(&s, 10, SCALE_US);
+    s.common.speed = 20 * MIB; /* 50 ms of it are 1 MiB */
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+    s.common.speed = 1;
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 64 << 10);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/mirror/pace/quick", test_quick);
+    g_test_add_func("/mirror/pace/neither", test_neither);
+    g_test_add_func("/mirror/pace/slow", test_slow);
+    g_test_add_func("/mirror/pace/server", test_server);
+    g_test_add_func("/mirror/pace/bounds", test_bounds);
+    g_test_add_func("/mirror/pace/speed", test_speed);
+    return g_test_run();
+}
