@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* RAM in a migration, from memory to memory: the rest of the migration, blocks, and both ends. */
-#include "migration-ram-world.h"
+#include "tests/unit/migration-ram-world.h"
 
 #include <errno.h>
 #include <string.h>

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "memory/address-space.h"
-#include "migration-ram-world.h"
+#include "tests/unit/migration-ram-world.h"
 #include "util/bswap.h"
 
 /* --- the wire --- */

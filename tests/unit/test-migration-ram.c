@@ -7,7 +7,7 @@
 
 #include "memory/address-space.h"
 #include "memory/listener.h"
-#include "migration-ram-world.h"
+#include "tests/unit/migration-ram-world.h"
 #include "util/units.h"
 
 /* --- round trips --- */
