@@ -380,14 +380,17 @@ static int coroutine_fn co_flush_nodes(GPtrArray *nodes)
     return all.ret;
 }
 
-/* A reference to each node but those on their way out, which nothing may stop. */
+/*
+ * A reference to each node but those that are being opened, whose drivers cannot be asked for
+ * anything yet, and those on their way out, which nothing may stop.
+ */
 static GPtrArray *all_nodes_ref(void)
 {
     GPtrArray *all = g_ptr_array_new();
     BlockDriverState *bs;
 
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
-        if (!bs->closing) {
+        if (bs->is_open && !bs->closing) {
             bdrv_ref(bs);
             g_ptr_array_add(all, bs);
         }

@@ -72,7 +72,7 @@ static void look(void *opaque)
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
         const BlockDriver *drv = bs->drv;
 
-        if (drv && drv->bdrv_cancel_in_flight) {
+        if (drv && bs->is_open && drv->bdrv_cancel_in_flight) {
             g_ptr_array_add(all, bs);
         }
     }

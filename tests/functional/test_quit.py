@@ -26,8 +26,8 @@ def given_up(vm):
 
 
 def test_servers_that_do_not_answer_are_given_up_and_the_others_flushed(vmm, work, nbdkit, qemu_nbd):
-    """One is gone, one hangs, one hangs below an image of another thread; a fourth one works."""
-    vm = vmm('-object', 'iothread,id=thread')
+    """One is gone, one hangs, one hangs below an image of another thread; a fourth one works, and a fifth keeps a node that is being opened waiting."""
+    vm = vmm('-object', 'iothread,id=thread', '-qmp', f'unix:{work}/second.qmp,server=on,wait=off')
     layer = ferry.make_image(work / 'layer.qcow2', SIZE, 'qcow2')
     image = ferry.make_image(work / 'good.qcow2', SIZE, 'qcow2')
     for path in (layer, image):
@@ -49,9 +49,12 @@ def test_servers_that_do_not_answer_are_given_up_and_the_others_flushed(vmm, wor
     servers['below'].signal(signal.SIGSTOP)
     handles['hung'].aio_pwrite(nbd.Buffer.from_bytearray(bytearray(MIB)), 2 * MIB)
     handles['hung'].poll(0)
-    vm.cmd('quit')
+    opening = nbdkit('--filter=delay', 'file', str(image), 'rdelay=3600').node('opening')
+    opening['file']['node-name'] = 'opening-nbd'
+    vm.send('blockdev-add', {**opening, 'driver': 'qcow2'})
+    ferry.QMPClient.connect(f'{work}/second.qmp').cmd('quit')
     vm.wait_exit(60)
-    assert given_up(vm) == ['below-nbd', 'gone-nbd', 'hung-nbd']
+    assert [name for name in given_up(vm) if name != 'opening-nbd'] == ['below-nbd', 'gone-nbd', 'hung-nbd']
     vm.close()
     for name in ('hung', 'below'):
         servers[name].signal(signal.SIGCONT)
