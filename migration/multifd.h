@@ -25,8 +25,8 @@
 /* --- source; the source's thread unless said otherwise --- */
 
 /*
- * Connects the channels and starts their threads, all of which stop when the migration does. With
- * s->to_file the channels write pages at their places of the file instead. False with an error.
+ * Connects the channels and starts their threads, all of which stop when the migration does. A
+ * file (s->to_file) is refused as yet. False with an error.
  */
 bool multifd_send_setup(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
@@ -69,9 +69,6 @@ bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
 void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram);
 /* Waits until every channel has met its SYNC packet, then lets them go on. Incoming thread. */
 int multifd_recv_sync(MigrationIncomingState *mis, GError **errp);
-/* mapped-ram: lets the channels read a run of pages of the file into guest memory. */
-int multifd_recv_file_run(MigrationIncomingState *mis, RAMBlock *block, uint64_t offset,
-                          uint64_t bytes, uint64_t file_offset, GError **errp);
 void multifd_recv_shutdown(MigrationIncomingState *mis); /* any thread */
 /* Ends the threads and closes the channels. Main loop. */
 void multifd_recv_free(MigrationIncomingState *mis);
