@@ -8,14 +8,18 @@ import statistics
 import sys
 from pathlib import Path
 
-from cases import CASES, Unsupported, peers
+from cases import CASES as MIRROR_CASES, Unsupported, peers
 import ferry
+from migrate_cases import MIGRATE_CASES
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / 'build' / 'bench'
+CASES = [*MIRROR_CASES, *MIGRATE_CASES]
 FIGURES = {
     'ready_s': 'seconds to READY', 'cpu_s_per_gib': 'CPU s/GiB', 'peak_mib': 'peak memory, MiB',
     'startup_ms': 'start-up, ms', 'idle_mib': 'idle memory, MiB', 'alone_p99_us': 'p99 alone, µs',
+    'total_s': 'seconds', 'cpu_s': 'CPU s, both sides', 'downtime_ms': 'downtime, ms', 'both_mib': 'peak memory, both, MiB',
+    'pairs': 'time/plain write+read',
     'background_p99_us': 'p99 background, µs', 'write_blocking_p99_us': 'p99 write-blocking, µs',
 }
 
@@ -49,10 +53,12 @@ def measure(case, binaries, options):
 def rows_of(case, values, peer_names):
     """One row a figure with its medians, and Ferry's ratio to each peer."""
     rows = []
+    limits = case.limits() if hasattr(case, 'limits') else {}
     for figure, goal in case.goals().items():
         medians = {name: statistics.median(v[figure]) for name, v in values.items() if v[figure]}
         ratios = {p: medians['ferry'] / medians[p] for p in peer_names if p in medians and medians[p] and 'ferry' in medians}
-        rows.append({'case': case.name, 'title': case.title, 'figure': figure, 'goal': goal, 'medians': medians,
+        rows.append({'case': case.name, 'title': case.title, 'figure': figure, 'goal': goal,
+                     'limit': limits.get(figure), 'medians': medians,
                      'ratios': ratios, 'runs': {name: v[figure] for name, v in values.items()}})
     return rows
 
@@ -73,6 +79,9 @@ def print_rows(rows, peer_names):
         stock = row['ratios'].get('qemu')
         if goal is not None and stock is not None:
             cells.append('reached' if stock <= goal else 'NOT reached')
+        if row['limit'] is not None and 'ferry' in row['medians']:
+            word = 'within' if row['medians']['ferry'] <= row['limit'] else 'BEYOND'
+            cells.append(f'{word} {row["limit"]:.4g}')
         print(' '.join(cells), flush=True)
 
 
