@@ -46,7 +46,8 @@ struct MemoryListener {
     /* The same for everything at once; called instead of log_sync where it is set. */
     void (*log_sync_global)(MemoryListener *listener, bool last_stage);
     /*
-     * Forgets writes to the section up to now: from here on it reports those that come (KVM:
+     * Forgets those writes to the section that the last log_sync told about, and only those: others
+     * are of pages that nobody is about to read. From here on it reports what comes (KVM:
      * write-protects).
      */
     void (*log_clear)(MemoryListener *listener, const MemoryRegionSection *section);
