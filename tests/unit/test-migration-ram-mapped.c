@@ -7,7 +7,7 @@
 
 #include "io/channel-file.h"
 #include "memory/address-space.h"
-#include "migration-ram-world.h"
+#include "tests/unit/migration-ram-world.h"
 #include "util/bswap.h"
 #include "util/error.h"
 #include "util/units.h"
