@@ -508,7 +508,8 @@ def test_nothing_is_lost_of_what_is_written_meanwhile(side, work, caps):
     assert writer.started.wait(60)
     source.vm.cmd('migrate', uri=f'unix:{work}/in')
     guard = ferry.Guard(60)
-    while source.vm.cmd('query-migrate').get('ram', {}).get('dirty-sync-count', 0) < 4:
+    while (info := source.vm.cmd('query-migrate'))['status'] != 'pre-switchover' and \
+            info.get('ram', {}).get('dirty-sync-count', 0) < 4:
         guard.left()
     source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 0, 'downtime-limit': 2000})
     m.wait_status(source.vm, 'pre-switchover')      # the guest is stopped; so is who plays it
