@@ -242,7 +242,9 @@ static void coroutine_fn further_channel_co(void *opaque)
     bool ok = multifd_recv_co_new_channel(mis, nc->ioc, &err);
 
     qio_channel_unref(nc->ioc);
-    if (!ok) {
+    if (!ok && incoming_status(mis) != MIGRATION_STATUS_SETUP) {
+        g_error_free(err); /* another channel failed before, which has been said */
+    } else if (!ok) {
         close_channels(mis);
         fail(mis, err);
     } else if (multifd_recv_all_channels_created(mis)) {
