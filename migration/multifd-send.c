@@ -61,8 +61,9 @@ struct MultiFDSend {
     pthread_cond_t
         room; /* source's thread: a batch is free, a SYNC packet is written, it has failed */
     TAILQ_HEAD(, MultiFDBatch) free, ready;
-    bool quit;   /* lock: nothing is sent any more: failed or cancelled */
-    bool finish; /* lock: end when all is sent */
+    bool quit;    /* lock: nothing is sent any more: failed or cancelled */
+    bool failing; /* lock: a channel is telling why */
+    bool finish;  /* lock: end when all is sent */
 
     MultiFDBatch *batches;
     SendChannel channels[];
@@ -223,23 +224,27 @@ static int channel_work(SendChannel *ch, GError **errp)
     return ret;
 }
 
+/* The first failure is told before anybody wakes: whoever returns because of it finds its error. */
 static void channel_failed(SendChannel *ch, GError *err)
 {
     MultiFDSend *send = ch->send;
     bool follows;
 
     pthread_mutex_lock(&send->lock);
-    follows = send->quit;
+    follows = send->failing || send->quit;
+    send->failing = true;
+    pthread_mutex_unlock(&send->lock);
+    if (follows) {
+        g_error_free(err); /* of having been shut down */
+        return;
+    }
+    g_prefix_error(&err, "multifd channel %u: ", ch->id);
+    migrate_fail(send->s, err);
+    pthread_mutex_lock(&send->lock);
     send->quit = true;
     pthread_cond_broadcast(&send->work);
     pthread_cond_broadcast(&send->room);
     pthread_mutex_unlock(&send->lock);
-    if (follows) {
-        g_error_free(err); /* of having been shut down */
-    } else {
-        g_prefix_error(&err, "multifd channel %u: ", ch->id);
-        migrate_fail(send->s, err);
-    }
 }
 
 static void *channel_thread(void *opaque)
