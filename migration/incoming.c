@@ -63,11 +63,8 @@ static RunState state_after_arrival(void)
     return runstate_may_become(state) ? state : RUN_STATE_PAUSED;
 }
 
-static void close_channels(MigrationIncomingState *mis)
+static void close_main_channel(MigrationIncomingState *mis)
 {
-    if (mis->multifd) {
-        multifd_recv_free(mis);
-    }
     g_mutex_lock(&mis->lock);
     if (mis->to_src) {
         (void)qemu_fclose(g_steal_pointer(&mis->to_src));
@@ -78,6 +75,14 @@ static void close_channels(MigrationIncomingState *mis)
         (void)qemu_fclose(g_steal_pointer(&mis->from_src));
     }
     g_mutex_unlock(&mis->from_src_lock);
+}
+
+static void close_channels(MigrationIncomingState *mis)
+{
+    if (mis->multifd) {
+        multifd_recv_free(mis);
+    }
+    close_main_channel(mis);
 }
 
 static void fail(MigrationIncomingState *mis, GError *err)
@@ -178,11 +183,15 @@ static void coroutine_fn arrival_co(Arrival *arrival)
     } else if (arrival->err) {
         (void)migrate_send_rp_shut(mis, 1); /* one that is gone need not be told */
     }
-    close_channels(mis);
     if (arrival->err) {
+        close_channels(mis);
         fail(mis, arrival->err);
         return;
     }
+    if (mis->multifd) {
+        multifd_recv_finish(mis);
+    }
+    close_main_channel(mis);
     if (state == RUN_STATE_RUNNING) {
         vm_start();
     } else {

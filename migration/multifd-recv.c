@@ -63,6 +63,7 @@ struct MultiFDRecv {
     pthread_cond_t go;      /* channels: they may go on */
     pthread_cond_t arrived; /* incoming thread: a channel has met a barrier, or ended */
     bool quit;              /* lock */
+    bool over;              /* lock: the guest is here, what channels say now means nothing */
     GError *error;          /* lock: the first one of a channel */
     RAMRecv *ram;           /* lock: where pages go; NULL: nowhere yet, or any more */
     unsigned ram_users;     /* lock: channels that are putting pages there */
@@ -254,7 +255,7 @@ static void channel_failed(RecvChannel *ch, GError *err)
 
     g_prefix_error(&err, "multifd channel %u: ", ch->id);
     pthread_mutex_lock(&r->lock);
-    first = !r->quit && !r->error;
+    first = !r->quit && !r->error && !r->over;
     if (first) {
         r->error = g_error_copy(err);
         g_mutex_lock(&mis->lock);
@@ -265,9 +266,11 @@ static void channel_failed(RecvChannel *ch, GError *err)
     }
     pthread_mutex_unlock(&r->lock);
     if (first) {
+        g_mutex_lock(&mis->from_src_lock);
         if (mis->from_src) {
             qemu_file_shutdown(mis->from_src);
         }
+        g_mutex_unlock(&mis->from_src_lock);
         recv_shutdown(r);
     }
     g_error_free(err);
@@ -494,6 +497,15 @@ void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram)
 }
 
 /* --- the end --- */
+
+void multifd_recv_finish(MigrationIncomingState *mis)
+{
+    MultiFDRecv *r = mis->multifd;
+
+    pthread_mutex_lock(&r->lock);
+    r->over = true;
+    pthread_mutex_unlock(&r->lock);
+}
 
 void multifd_recv_shutdown(MigrationIncomingState *mis)
 {

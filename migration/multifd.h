@@ -69,6 +69,12 @@ bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
 void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram);
 /* Waits until every channel has met its SYNC packet, then lets them go on. Incoming thread. */
 int multifd_recv_sync(MigrationIncomingState *mis, GError **errp);
+/*
+ * The load has gone well: channels are read until the source closes them, so that whatever it still
+ * says there (7.2: an empty packet behind the last barrier) is not refused, which it would take for a
+ * failure. multifd_recv_free() comes later. Main loop.
+ */
+void multifd_recv_finish(MigrationIncomingState *mis);
 void multifd_recv_shutdown(MigrationIncomingState *mis); /* any thread */
 /* Ends the threads and closes the channels. Main loop. */
 void multifd_recv_free(MigrationIncomingState *mis);
