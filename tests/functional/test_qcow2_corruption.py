@@ -73,6 +73,7 @@ def test_overlap_check_templates(vm, image, options, stopped):
     word(image, l2_table(image), block | 1 << 63)
     vm.add('qcow2', 'disk', file={'driver': 'file', 'filename': str(image)}, **options)
     assert Disk(vm).write(2, 0, 64 * KIB) != stopped
+    vm.cmd('query-name')        # what was told before the client's answer is here now
     assert bool(vm.seen('BLOCK_IMAGE_CORRUPTED')) == stopped
 
 
