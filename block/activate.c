@@ -182,42 +182,25 @@ static bool set_mark(NodeSet *set, bool inactive, BlockDriverState **failed, GEr
 
 /* --- what drivers do; their I/O runs in the thread of the graph --- */
 
-static AioContext *coroutine_fn enter_graph(BlockDriverState *bs)
-{
-    AioContext *ctx = bdrv_get_aio_context(bs);
-
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(ctx);
-    }
-    return ctx;
-}
-
-static void coroutine_fn leave_graph(AioContext *ctx)
-{
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(qemu_get_aio_context());
-    }
-}
-
 static int coroutine_fn co_write_back(BlockDriverState *bs)
 {
-    AioContext *ctx = enter_graph(bs);
+    AioContext *ctx = bdrv_co_enter_graph(bs);
     int ret = bdrv_co_flush(bs);
 
     if (ret == 0 && bs->drv->bdrv_co_inactivate) {
         ret = bs->drv->bdrv_co_inactivate(bs);
     }
-    leave_graph(ctx);
+    bdrv_co_leave_graph(ctx);
     return ret;
 }
 
 static bool coroutine_fn co_read_anew(BlockDriverState *bs, GError **errp)
 {
-    AioContext *ctx = enter_graph(bs);
+    AioContext *ctx = bdrv_co_enter_graph(bs);
     bool ok = !bs->drv->bdrv_co_invalidate_cache || bs->drv->bdrv_co_invalidate_cache(bs, errp);
     int64_t len = ok ? bdrv_co_getlength(bs) : 0;
 
-    leave_graph(ctx);
+    bdrv_co_leave_graph(ctx);
     if (len < 0) {
         error_setg_errno(errp, -len, "Could not get the size of the image");
         return false;

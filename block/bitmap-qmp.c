@@ -94,24 +94,6 @@ static void coroutine_fn contents_abort(TransactionStep *step)
     }
 }
 
-/* Drivers do their I/O in the thread of the graph. */
-static AioContext *coroutine_fn enter_graph(BlockDriverState *bs)
-{
-    AioContext *ctx = bdrv_get_aio_context(bs);
-
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(ctx);
-    }
-    return ctx;
-}
-
-static void coroutine_fn leave_graph(AioContext *ctx)
-{
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(qemu_get_aio_context());
-    }
-}
-
 /* --- add --- */
 
 /* The size of the image's clusters within bounds, as they are written whole or not at all. */
@@ -148,9 +130,9 @@ static bool coroutine_fn check_storable(BlockDriverState *bs, const char *name,
                    bdrv_get_device_or_node_name(bs));
         return false;
     }
-    ctx = enter_graph(bs);
+    ctx = bdrv_co_enter_graph(bs);
     ok = bs->drv->bdrv_co_can_store_new_dirty_bitmap(bs, name, granularity, errp);
-    leave_graph(ctx);
+    bdrv_co_leave_graph(ctx);
     return ok;
 }
 
@@ -223,10 +205,10 @@ static bool coroutine_fn remove_prepare(TransactionStep *step, GError **errp)
     }
     if (bdrv_dirty_bitmap_get_persistence(s->bitmap) &&
         s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap) {
-        AioContext *ctx = enter_graph(s->bs);
+        AioContext *ctx = bdrv_co_enter_graph(s->bs);
         bool ok = s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap(s->bs, arg->name, errp);
 
-        leave_graph(ctx);
+        bdrv_co_leave_graph(ctx);
         if (!ok) {
             return false;
         }

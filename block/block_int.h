@@ -344,4 +344,11 @@ size_t bdrv_opt_mem_align(BlockDriverState *bs);
 /* Marks [offset, offset+bytes) as written in the node's dirty bitmaps. */
 void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes);
 
+/*
+ * Drivers do their I/O in the thread of the graph: a coroutine of the main loop goes there, and comes
+ * back with what it was given. context.c.
+ */
+AioContext *coroutine_fn bdrv_co_enter_graph(BlockDriverState *bs);
+void coroutine_fn bdrv_co_leave_graph(AioContext *ctx);
+
 #endif

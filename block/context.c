@@ -94,3 +94,20 @@ bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx,
     }
     return ok;
 }
+
+AioContext *coroutine_fn bdrv_co_enter_graph(BlockDriverState *bs)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+
+    if (ctx != qemu_get_aio_context()) {
+        aio_co_reschedule_self(ctx);
+    }
+    return ctx;
+}
+
+void coroutine_fn bdrv_co_leave_graph(AioContext *ctx)
+{
+    if (ctx != qemu_get_aio_context()) {
+        aio_co_reschedule_self(qemu_get_aio_context());
+    }
+}

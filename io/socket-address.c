@@ -117,53 +117,6 @@ FerrySockAddr *socket_address_convert_legacy(const SocketAddressLegacy *addr, GE
     return convert(parts, errp);
 }
 
-static void inet_from_native(const FerrySockInet *from, InetSocketAddress *to)
-{
-    to->host = g_strdup(from->host);
-    to->port = g_strdup(from->port);
-    to->has_numeric = from->has_numeric;
-    to->numeric = from->numeric;
-    to->has_to = from->has_to;
-    to->to = from->to;
-    /* the one that is asked for excludes the other: that need not be said */
-    to->has_ipv4 = from->has_ipv4 && (from->ipv4 || !from->ipv6);
-    to->ipv4 = from->ipv4;
-    to->has_ipv6 = from->has_ipv6 && (from->ipv6 || !from->ipv4);
-    to->ipv6 = from->ipv6;
-    to->has_keep_alive = from->has_keep_alive;
-    to->keep_alive = from->keep_alive;
-}
-
-SocketAddress *socket_address_from_native(const FerrySockAddr *addr)
-{
-    SocketAddress *out = g_new0(SocketAddress, 1);
-
-    switch (addr->type) {
-    case FERRY_SOCK_INET:
-        out->type = SOCKET_ADDRESS_TYPE_INET;
-        inet_from_native(&addr->inet, &out->u.inet);
-        break;
-    case FERRY_SOCK_UNIX:
-        out->type = SOCKET_ADDRESS_TYPE_UNIX;
-        out->u.q_unix.path = g_strdup(addr->un.path);
-        out->u.q_unix.has_abstract = addr->un.has_abstract;
-        out->u.q_unix.abstract = addr->un.abstract;
-        out->u.q_unix.has_tight = addr->un.has_tight;
-        out->u.q_unix.tight = addr->un.tight;
-        break;
-    case FERRY_SOCK_VSOCK:
-        out->type = SOCKET_ADDRESS_TYPE_VSOCK;
-        out->u.vsock.cid = g_strdup_printf("%u", addr->vsock.cid);
-        out->u.vsock.port = g_strdup_printf("%u", addr->vsock.port);
-        break;
-    case FERRY_SOCK_FD:
-        out->type = SOCKET_ADDRESS_TYPE_FD;
-        out->u.fd.str = g_strdup(addr->fd);
-        break;
-    }
-    return out;
-}
-
 char *socket_address_to_string(const SocketAddress *addr)
 {
     g_autoptr(FerrySockAddr) native = socket_address_convert(addr, NULL);
@@ -212,4 +165,12 @@ void socket_address_fill(SocketAddress *to, const FerrySockAddr *from)
         to->u.fd.str = g_strdup(from->fd);
         break;
     }
+}
+
+SocketAddress *socket_address_from_native(const FerrySockAddr *addr)
+{
+    SocketAddress *out = g_new0(SocketAddress, 1);
+
+    socket_address_fill(out, addr);
+    return out;
 }
