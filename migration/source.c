@@ -315,12 +315,16 @@ static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
     return ret;
 }
 
-/* What a file or a program says at its end, and the destination after it has loaded. */
-static int hear_the_verdict(MigrationState *s, GError **errp)
+/*
+ * What a file or a program says at its end, and the destination after it has loaded. What the
+ * destination says counts more than @ret, what sending came to: it may answer the end of the
+ * stream, and hang up, before the description behind that end has left.
+ */
+static int hear_the_verdict(MigrationState *s, int ret, GError **errp)
 {
     uint64_t since = now_ns();
 
-    if (s->return_path) {
+    if (s->return_path && s->handed_over) {
         if (!return_path_wait(s->return_path)) {
             if (return_path_refused(s->return_path)) {
                 __atomic_store_n(&s->handed_over, false, __ATOMIC_SEQ_CST);
@@ -328,6 +332,10 @@ static int hear_the_verdict(MigrationState *s, GError **errp)
             return -EIO;
         }
         end_phase(s, MIGRATION_PHASE_PEER_LOAD, &since);
+        return 0;
+    }
+    if (ret < 0) {
+        return ret;
     }
     return peer_listens(s) ? 0 : qio_channel_close(qemu_file_get_ioc(s->to_dst), errp);
 }
@@ -351,7 +359,7 @@ static int send_guest(MigrationState *s, SaveVMState **sv, GError **errp)
     if (ret == 0 && s->multifd) {
         multifd_send_cleanup(s); /* in order: what the channels have to say at their end is said */
     }
-    return ret < 0 ? ret : hear_the_verdict(s, errp);
+    return hear_the_verdict(s, ret, errp);
 }
 
 static void close_channels(MigrationState *s, bool failed)

@@ -346,6 +346,17 @@ def test_the_destination_refuses_at_the_end(source, work):
     stays_and_can_go(source, work)
 
 
+def test_a_refusal_counts_whenever_it_comes(source, work):
+    """Also before the source knows that the end of the stream has left."""
+    for turn in range(1, 21):
+        sink = m.Sink(work / f'sink{turn}', verdict=5)
+        source.cmd('migrate', uri=sink.uri)
+        assert 'Sibling indicated error 5' in m.wait_status(source, 'failed')['error-desc']
+        sink.result()
+        assert m.run_state(source) == 'running'
+        assert len(source.seen('RESUME')) == turn
+
+
 def gone_for_good(vm):
     """The peer may have the guest: it stays stopped until somebody who knows better says `cont`."""
     info = m.wait_status(vm, 'failed')
