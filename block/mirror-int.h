@@ -2,7 +2,9 @@
 /*
  * Inside of the mirror job. Its parts:
  *
- *   mirror.c         life: start, the main loop, READY, finish, pivot, verbs
+ *   mirror.c         life: the main loop, READY, finish, verbs
+ *   mirror-start.c   makes the job and puts it into the graph
+ *   mirror-pivot.c   the target takes the source's place
  *   mirror-scan.c    finds what is allocated in the source, a bounded amount ahead of the copying
  *   mirror-copy.c    the copy engine: takes extents, keeps several in flight, handles errors
  *   mirror-pace.c    how large requests are and how many are in flight, by measurement
@@ -183,6 +185,14 @@ struct MirrorBlockJob {
 /* What is still to be copied, bytes, and the job's progress from it. */
 int64_t mirror_bytes_left(const MirrorBlockJob *s);
 void mirror_update_progress(MirrorBlockJob *s);
+
+extern const JobDriver mirror_job_driver;
+
+/*
+ * Moves the parents of the source (or of `replaces`) to the target, within one drained section in
+ * which the last writes are copied. 0, or -errno with errp and nothing moved. Main context.
+ */
+int coroutine_fn mirror_co_pivot(MirrorBlockJob *s, GError **errp);
 
 /* --- ranges (mirror-copy.c) --- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror job: start, main loop, READY, finish and pivot. block/mirror-int.h maps its parts and
- * states what keeps the copy right.
+ * The mirror job: main loop, READY, finish and verbs. block/mirror-int.h maps its parts and states
+ * what keeps the copy right.
  *
  *   start     under a drained section: filter above the source, dirty bitmap on it; then the job runs
  *   phase 1   the scan feeds the copy engine; what guests write behind it gets dirty
@@ -15,7 +15,6 @@
 #include "block/mirror-int.h"
 
 #include <errno.h>
-#include <string.h>
 #include "block/graph.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
@@ -32,9 +31,6 @@
 #define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
-/* One buffer. */
-#define PIECE_BYTES     (1 << 20)
-#define MIN_PIECE_BYTES (64 << 10)
 
 static MirrorBlockJob *mirror_of(Job *job)
 {
@@ -266,170 +262,14 @@ static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
     return s->in_flight > 0;
 }
 
-/* --- pivot --- */
-
-/*
- * Drained: copies what was left over by writes that could not be forwarded, and makes all of it
- * durable.
- */
-static int coroutine_fn settle_co_target(MirrorBlockJob *s)
-{
-    Job *job = &s->common.job;
-    int ret;
-
-    while (s->ret == 0 && !job_is_cancelled(job) && !mirror_is_clean(s)) {
-        int64_t wait = mirror_pump(s, true);
-
-        if (s->in_flight) {
-            qemu_co_queue_wait(&s->op_ended, NULL);
-        } else if (wait) {
-            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, wait);
-        }
-    }
-    mirror_co_wait_idle(s);
-    ret = s->ret < 0 ? s->ret : mirror_co_flush_target(s);
-    return job_is_cancelled(job) ? -ECANCELED : ret;
-}
-
-/*
- * The backing file that the target gets at the pivot, a reference; *backing NULL: none. A node of
- * the source's chain where it is the one that the image names.
- */
-static bool coroutine_fn co_find_backing(MirrorBlockJob *s, BlockDriverState **backing,
-                                         GError **errp)
-{
-    BlockDriverState *bs = bdrv_skip_filters(s->target_bs);
-    g_autofree char *path = NULL;
-
-    *backing = NULL;
-    if (s->sync == MIRROR_SYNC_MODE_TOP) {
-        *backing = bdrv_cow_bs(s->source);
-    } else if (s->sync == MIRROR_SYNC_MODE_NONE) {
-        *backing = s->source;
-    }
-    if (s->backing_mode == MIRROR_OPEN_BACKING) {
-        if (!bs->backing_file || !bs->backing_file[0]) {
-            *backing = NULL;
-            return true;
-        }
-        path = bdrv_backing_path(bs, errp);
-        if (!path) {
-            return false;
-        }
-        if (!*backing || strcmp(bdrv_get_filename(bdrv_skip_filters(*backing)), path) != 0) {
-            const char *format =
-                bs->backing_format && bs->backing_format[0] ? bs->backing_format : NULL;
-
-            *backing = bdrv_co_open_filename(path, format, NULL, 0, errp);
-            return *backing &&
-                   bdrv_co_set_aio_context(*backing, bdrv_get_aio_context(s->target_bs), errp);
-        }
-    }
-    if (*backing) {
-        bdrv_ref(*backing);
-    }
-    return true;
-}
-
-static bool attach_backing(MirrorBlockJob *s, BlockDriverState *backing, GError **errp)
-{
-    return s->backing_mode == MIRROR_LEAVE_BACKING || bdrv_cow_bs(s->target_bs) == backing ||
-           bdrv_set_backing_hd(bdrv_skip_filters(s->target_bs), backing, errp);
-}
-
-/* Parents that stay with the source although the target takes its place. */
-static bool stays_with_source(BdrvChild *child, void *opaque)
-{
-    MirrorBlockJob *s = opaque;
-
-    return child->klass->parent_is_bds &&
-           (child->opaque == s->filter || bdrv_graph_contains(s->target_bs, child->opaque));
-}
-
-/* Within drained sections of all three. */
-static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, BlockDriverState *backing,
-                  GError **errp)
-{
-    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp) || !attach_backing(s, backing, errp)) {
-        return false;
-    }
-    if (to_replace != s->source) {
-        return bdrv_replace_node(to_replace, s->target_bs, errp);
-    }
-    /* Users above the filter, and those that joined below it while the job ran. */
-    if (!bdrv_replace_node(s->filter, s->target_bs, errp)) {
-        return false;
-    }
-    if (!bdrv_replace_node_if(s->source, s->target_bs, stays_with_source, s, errp)) {
-        return false;
-    }
-    return true;
-}
-
-/* Guests are held up from the first drained section to the last line. */
-static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_replace,
-                                    BlockDriverState *backing, GError **errp)
-{
-    AioContext *ctx = s->common.job.aio_context;
-    bool hop = ctx != qemu_get_aio_context();
-    int ret;
-
-    if (hop) {
-        aio_co_reschedule_self(ctx);
-    }
-    bdrv_co_drained_begin(s->source);
-    ret = settle_co_target(s);
-    bdrv_co_drained_begin(s->target_bs);
-    bdrv_co_drained_begin(to_replace);
-    if (hop) {
-        aio_co_reschedule_self(qemu_get_aio_context());
-    }
-    s->forward = MIRROR_FORWARD_NEVER;
-    if (job_is_cancelled(&s->common.job)) {
-        ret = -ECANCELED;
-    }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not make the copy on node '%s' complete",
-                         bdrv_get_node_name(s->target_bs));
-    } else if (!pivot(s, to_replace, backing, errp)) {
-        ret = -EPERM;
-    } else {
-        __atomic_store_n(&s->switched, true, __ATOMIC_SEQ_CST);
-    }
-    bdrv_co_drained_end(to_replace);
-    bdrv_co_drained_end(s->target_bs);
-    bdrv_co_drained_end(s->source);
-    return ret;
-}
+/* --- end --- */
 
 static int coroutine_fn mirror_prepare(Job *job, GError **errp)
 {
     MirrorBlockJob *s = mirror_of(job);
-    BlockDriverState *to_replace = s->source, *backing = NULL;
-    int ret = -ENOENT;
 
-    if (finish_asked(s) != MIRROR_FINISH_PIVOT) {
-        return 0;
-    }
-    if (s->replaces) {
-        to_replace = bdrv_find_node(s->replaces);
-    }
-    if (!to_replace) {
-        error_setg(errp, "Node '%s', which the copy was to replace, has disappeared", s->replaces);
-        return ret;
-    }
-    bdrv_ref(to_replace);
-    if (s->backing_mode == MIRROR_LEAVE_BACKING || co_find_backing(s, &backing, errp)) {
-        ret = switch_over(s, to_replace, backing, errp);
-    }
-    if (backing) {
-        bdrv_co_unref(backing);
-    }
-    bdrv_co_unref(to_replace);
-    return ret;
+    return finish_asked(s) == MIRROR_FINISH_PIVOT ? mirror_co_pivot(s, errp) : 0;
 }
-
-/* --- end --- */
 
 /* Takes the filter out of the graph, where the pivot has not done so. */
 static void coroutine_fn remove_filter(MirrorBlockJob *s)
@@ -617,7 +457,7 @@ static void mirror_query(Job *job, BlockJobInfo *info)
         __atomic_load_n(&s->in_step, __ATOMIC_RELAXED);
 }
 
-static const JobDriver mirror_job_driver = {
+const JobDriver mirror_job_driver = {
     .instance_size = sizeof(MirrorBlockJob),
     .job_type = JOB_TYPE_MIRROR,
     .run = mirror_run,
@@ -632,161 +472,3 @@ static const JobDriver mirror_job_driver = {
     .drained_poll = mirror_drained_poll,
     .free = mirror_free,
 };
-
-/* --- start --- */
-
-/* The driver that the chain of primary children ends in. */
-static const BlockDriver *lowest_driver(BlockDriverState *bs)
-{
-    while (bs->file) {
-        bs = bs->file->bs;
-    }
-    return bs->drv;
-}
-
-static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t granularity)
-{
-    BlockDriverState *target;
-
-    s->source = opts->source;
-    s->target_bs = opts->target;
-    s->base = opts->sync == MIRROR_SYNC_MODE_TOP ? bdrv_cow_bs(opts->source) : NULL;
-    s->replaces = g_strdup(opts->replaces);
-    s->sync = opts->sync;
-    s->copy_mode = opts->copy_mode;
-    s->on_source_error = opts->on_source_error;
-    s->on_target_error = opts->on_target_error;
-    s->unmap = opts->unmap;
-    s->backing_mode = opts->backing_mode;
-    s->size = bdrv_getlength(opts->source);
-    s->granularity = granularity;
-    s->buf_size = opts->buf_size ? opts->buf_size : MIRROR_DEFAULT_BUF_SIZE;
-    s->piece_bytes = PIECE_BYTES;
-    while (s->piece_bytes > MIN_PIECE_BYTES && (int64_t)s->piece_bytes * 2 > s->buf_size) {
-        s->piece_bytes /= 2;
-    }
-    mirror_pace_init(s);
-    s->host_target = lowest_driver(s->target_bs)->bdrv_get_read_fd;
-    s->server_target = lowest_driver(s->target_bs)->bdrv_cancel_in_flight;
-    LIST_INIT(&s->ops);
-    qemu_co_queue_init(&s->op_ended);
-    qemu_co_queue_init(&s->idle);
-    qemu_co_queue_init(&s->memory_freed);
-    qemu_co_queue_init(&s->active_ended);
-    target = bdrv_skip_filters(opts->target);
-    s->target_plain =
-        opts->sync == MIRROR_SYNC_MODE_FULL && (!target->backing_file || !target->backing_file[0]);
-    mirror_map_init(&s->map, s->size, granularity,
-                    opts->target_is_zero && opts->sync == MIRROR_SYNC_MODE_FULL);
-    if (opts->sync == MIRROR_SYNC_MODE_NONE) {
-        s->scan.pos = s->scan.issued = s->size;
-    }
-}
-
-/*
- * With sync=top and none the target is completed by a backing file that may come later: a write
- * must not leave the rest of one of its clusters to be filled with zeroes, so whole clusters are
- * copied.
- */
-static uint32_t coroutine_fn effective_granularity(const MirrorOptions *opts)
-{
-    uint32_t granularity = opts->granularity ? opts->granularity : MIRROR_DEFAULT_GRANULARITY;
-    BlockDriverState *bs = bdrv_skip_filters(opts->target);
-    int64_t cluster = 0;
-    bool is_dirty;
-
-    if (opts->sync != MIRROR_SYNC_MODE_FULL && bs->drv->bdrv_co_get_info &&
-        bs->drv->bdrv_co_get_info(bs, &cluster, &is_dirty)) {
-        while (granularity < cluster && granularity < MIRROR_MAX_GRANULARITY) {
-            granularity *= 2;
-        }
-    }
-    return granularity;
-}
-
-/* The target's own edge: it writes, and nobody else may. */
-static bool attach_target(MirrorBlockJob *s, GError **errp)
-{
-    s->target = blk_new(BLK_PERM_WRITE, BLK_PERM_WRITE_UNCHANGED);
-    blk_set_stay_at_node(s->target, true);
-    blk_set_disable_request_queuing(s->target, true);
-    return blk_insert_bs(s->target, s->target_bs, errp) &&
-           block_job_add_bdrv(&s->common, "target", s->target_bs, 0, BLK_PERM_ALL, errp);
-}
-
-/* Within drained sections of both ends. On failure the caller removes what was made. */
-static bool wire_up(MirrorBlockJob *s, GError **errp)
-{
-    if (!attach_target(s, errp)) {
-        return false;
-    }
-    s->dirty = bdrv_create_dirty_bitmap(s->source, s->granularity, NULL, errp);
-    if (!s->dirty) {
-        return false;
-    }
-    mirror_filter_set_job(s->filter, s);
-    if (!bdrv_append_filter(s->filter, s->source, errp)) {
-        bdrv_release_dirty_bitmap(s->dirty);
-        s->dirty = NULL;
-        return false;
-    }
-    return true;
-}
-
-static bool coroutine_fn co_drain_both(const MirrorOptions *opts, GError **errp)
-{
-    if (!bdrv_co_drained_begin_within(opts->source, BDRV_DRAIN_COMMAND_NS, errp)) {
-        return false;
-    }
-    if (!bdrv_co_drained_begin_within(opts->target, BDRV_DRAIN_COMMAND_NS, errp)) {
-        bdrv_co_drained_end(opts->source);
-        return false;
-    }
-    return true;
-}
-
-bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
-{
-    BlockJobOptions job_opts = {.job_id = opts->job_id,
-                                .bs = opts->source,
-                                .shared_perm = BLK_PERM_ALL,
-                                .speed = opts->speed,
-                                .flags = opts->flags};
-    uint32_t granularity = effective_granularity(opts);
-    BlockDriverState *filter = mirror_filter_co_new(opts, errp);
-    MirrorBlockJob *s;
-    bool ok;
-
-    if (!filter) {
-        return false;
-    }
-    if (!co_drain_both(opts, errp)) {
-        bdrv_co_unref(filter);
-        return false;
-    }
-    s = block_job_create(&job_opts, &mirror_job_driver, errp);
-    ok = s != NULL;
-    if (ok) {
-        init_state(s, opts, granularity);
-        s->filter = filter;
-        bdrv_ref(opts->source);
-        bdrv_ref(opts->target);
-        ok = wire_up(s, errp);
-    }
-    bdrv_co_drained_end(opts->target);
-    bdrv_co_drained_end(opts->source);
-    if (ok) {
-        job_start(&s->common.job);
-        return true;
-    }
-    if (s) {
-        block_job_remove_all_bdrv(&s->common);
-        blk_unref(s->target);
-        mirror_map_destroy(&s->map);
-        bdrv_unref_later(s->target_bs);
-        bdrv_unref_later(s->source);
-        job_early_fail(&s->common.job);
-    }
-    bdrv_co_unref(filter);
-    return false;
-}
