@@ -141,6 +141,7 @@ struct MirrorBlockJob {
     bool host_target;   /* the target's bytes end in a file of this host */
     bool server_target; /* ... or behind a connection */
     size_t piece_bytes; /* of one buffer */
+    int64_t tail_bytes; /* of the target, beyond size, that are still to be zeroed */
 
     /* Graph thread writes, main thread reads: atomic. */
     bool in_step; /* nothing in flight and nothing left to copy, when that was last looked at */

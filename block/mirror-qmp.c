@@ -11,6 +11,7 @@
 #include "block/job.h"
 #include "qapi/qapi-commands-block-job.h"
 #include "util/error.h"
+#include "util/int-math.h"
 
 /* --- what both commands share --- */
 
@@ -88,7 +89,10 @@ static bool check_replaces(const MirrorOptions *opts, GError **errp)
     return true;
 }
 
-/* Both are sized; the copy would not be one otherwise. */
+/*
+ * Both are sized, and equally so, or else the copy would not be one. A disk may end within a
+ * sector; many targets cannot.
+ */
 static bool check_sizes(BlockDriverState *source, BlockDriverState *target, GError **errp)
 {
     int64_t from = bdrv_getlength(source), to = bdrv_getlength(target);
@@ -100,7 +104,7 @@ static bool check_sizes(BlockDriverState *source, BlockDriverState *target, GErr
                          bdrv_get_node_name(bad));
         return false;
     }
-    if (from != to) {
+    if (to < from || to > ROUND_UP(from, BDRV_SECTOR_SIZE)) {
         error_setg(errp,
                    "Source and target image have different sizes: node '%s' has %" PRId64
                    " bytes, target '%s' has "

@@ -33,6 +33,7 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     s->unmap = opts->unmap;
     s->backing_mode = opts->backing_mode;
     s->size = bdrv_getlength(opts->source);
+    s->tail_bytes = bdrv_getlength(opts->target) - s->size;
     s->granularity = granularity;
     s->buf_size = opts->buf_size ? opts->buf_size : MIRROR_DEFAULT_BUF_SIZE;
     s->piece_bytes = PIECE_BYTES;

@@ -55,8 +55,8 @@ void mirror_update_progress(MirrorBlockJob *s)
 
 /* --- main loop --- */
 
-/* Applies the policy to a failed flush. False: the job is to end. */
-static bool coroutine_fn flush_co_failed(MirrorBlockJob *s, int ret)
+/* Applies the policy to a target that could not be made ready. False: the job is to end. */
+static bool coroutine_fn target_co_failed(MirrorBlockJob *s, int ret)
 {
     if (job_is_cancelled(&s->common.job)) {
         return false;
@@ -106,6 +106,38 @@ static bool little_left(const MirrorBlockJob *s)
     return mirror_scan_done(s) && mirror_bytes_left(s) <= MIN(bytes, FINAL_MAX_BYTES);
 }
 
+/* A target of whole sectors ends in zeroes where the source ends within its last sector. */
+static int coroutine_fn zero_co_tail(MirrorBlockJob *s)
+{
+    BdrvBlockStatus st;
+    int ret = bdrv_co_block_status_above(s->target_bs, NULL, s->size, s->tail_bytes, &st);
+
+    /* What is not allocated stays so: a write would fill the rest of its cluster. */
+    if (ret == 0 && (st.flags & BDRV_BLOCK_ZERO) && st.pnum >= s->tail_bytes) {
+        return 0;
+    }
+    return blk_co_pwrite_zeroes(s->target, s->size, s->tail_bytes, 0);
+}
+
+static int coroutine_fn mirror_co_zero_tail(MirrorBlockJob *s)
+{
+    int ret;
+
+    if (!s->tail_bytes || job_is_cancelled(&s->common.job)) {
+        return 0;
+    }
+    s->in_flight++;
+    ret = zero_co_tail(s);
+    s->in_flight--;
+    if (ret == 0) {
+        s->tail_bytes = 0;
+    }
+    mirror_note_idle(s);
+    qemu_co_queue_restart_all(&s->op_ended);
+    bdrv_drain_kick();
+    return ret;
+}
+
 /* Source and target have met for the first time. */
 static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
 {
@@ -113,9 +145,12 @@ static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
 
     /* as they met: what guests write during the flush counts from READY on */
     mirror_update_progress(s);
-    ret = mirror_co_flush_target(s);
+    ret = mirror_co_zero_tail(s);
+    if (ret == 0) {
+        ret = mirror_co_flush_target(s);
+    }
     if (ret < 0) {
-        (void)flush_co_failed(s, ret);
+        (void)target_co_failed(s, ret);
         return;
     }
     if (job_is_cancelled(&s->common.job)) {
@@ -137,7 +172,7 @@ static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
         return false;
     }
     if (ret < 0) {
-        return !flush_co_failed(s, ret);
+        return !target_co_failed(s, ret);
     }
     keep = finish_asked(s) == MIRROR_FINISH_KEEP;
     s->forward = keep ? MIRROR_FORWARD_NEVER : MIRROR_FORWARD_ALWAYS;

@@ -22,6 +22,7 @@ typedef enum MirrorBackingMode {
 
 typedef struct MirrorOptions {
     const char *job_id; /* NULL: the device name */
+    /* The target is as large as the source, or ends with the source's last sector. */
     BlockDriverState *source, *target;
     const char *replaces;         /* node to be replaced by the target; NULL: the source */
     const char *filter_node_name; /* NULL: made up, and the filter is implicit */
