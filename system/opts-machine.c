@@ -188,6 +188,10 @@ static bool handle_memory(const char *arg, GError **errp)
         error_setg(errp, "slots specified but no max-size");
         return false;
     }
+    if (slots && max == start_config.ram_size) {
+        error_setg(errp, "slots specified, but maxmem leaves no room for what they take");
+        return false;
+    }
     return true;
 }
 
@@ -345,14 +349,11 @@ static bool handle_global(const char *arg, GError **errp)
     return false;
 }
 
+/* The last one counts. */
 static bool handle_incoming(const char *arg, GError **errp)
 {
     g_autoptr(MigrationAddress) addr = NULL;
 
-    if (start_config.incoming) {
-        error_setg(errp, "a guest comes from one place only; there is one -incoming already");
-        return false;
-    }
     if (strcmp(arg, "defer") != 0) {
         addr = migration_incoming_arg_parse(arg, errp);
         if (!addr) {

@@ -383,16 +383,21 @@ static bool coroutine_fn step_migration(GError **errp)
     return true;
 }
 
-static bool coroutine_fn step_ready(GError **errp)
+/* A destination listens before anybody can ask whether it does, or send somebody there. */
+static bool coroutine_fn step_guest(GError **errp)
 {
     signals_set_loop_running();
     if (start_config.incoming) {
-        if (!migration_incoming_co_start(start_config.incoming, errp)) {
-            return false;
-        }
-    } else if (!start_config.stopped) {
+        return migration_incoming_co_start(start_config.incoming, errp);
+    }
+    if (!start_config.stopped) {
         vm_start();
     }
+    return true;
+}
+
+static bool coroutine_fn step_ready(GError **errp)
+{
     return daemon_ready(errp);
 }
 
@@ -407,8 +412,8 @@ static bool coroutine_fn (*const steps[])(GError **errp) = {
     step_chardevs,      /* monitors and later objects use them */
     step_late_objects,  /* objects that need chardevs; disks need throttle groups */
     step_blockdevs,     /* drives may refer to nodes */
-    step_drives,        step_machine,  step_migration, /* its devices use all of the above */
-    step_qtest,         step_monitors,                 /* who connects finds everything in place */
+    step_drives,        step_machine, step_migration, /* its devices use all of the above */
+    step_qtest,         step_guest,   step_monitors,  /* who connects finds everything in place */
     step_ready, /* -daemonize: the parent may go; after this nothing can fail */
 };
 

@@ -171,6 +171,14 @@ def test_wrong_incoming_ends_the_start(arg, words):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_last_incoming_counts(vmm, work):
+    vm = vmm('-incoming', 'defer', '-incoming', f'unix:{work}/mig')
+    assert vm.cmd('query-migrate')['socket-address'] == [{'type': 'unix', 'path': f'{work}/mig'}]
+    vm = vmm('-incoming', f'unix:{work}/mig2', '-incoming', 'defer', name='other')
+    assert vm.cmd('query-migrate') == {}
+    assert not (work / 'mig2').exists()
+
+
 def test_a_guest_that_is_waited_for_does_not_run(vmm):
     vm = vmm('-incoming', 'defer')
     assert vm.cmd('query-status') == {'running': False, 'status': 'inmigrate'}

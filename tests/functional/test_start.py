@@ -105,3 +105,15 @@ def test_missing_image_is_an_error_that_names_it(work):
     assert done.returncode == 1
     assert f'{work}/missing' in done.stderr
     assert 'No such file' in done.stderr
+
+
+@pytest.mark.parametrize('address', ['tcp:localhost:0', 'tcp:127.0.0.1:0', 'tcp::0'])
+def test_the_first_command_finds_the_destination_listening(address):
+    commands = [{'execute': name} for name in ('qmp_capabilities', 'query-migrate', 'quit')]
+    for _ in range(5):
+        done = subprocess.run([*ferry.binary(), '-machine', 'none', '-nodefaults', '-display', 'none', '-qmp', 'stdio',
+                               '-incoming', address], input='\n'.join(map(json.dumps, commands)), capture_output=True,
+                              text=True, timeout=60, check=True)
+        info = json.loads(done.stdout.splitlines()[2])['return']
+        assert info['status'] == 'setup'
+        assert int(info['socket-address'][0]['port']) > 0
