@@ -77,6 +77,13 @@ void coroutine_fn bdrv_co_unref_monitor_nodes(void)
     } while (bs);
 }
 
+static char *resize_get_desc(void *opaque)
+{
+    return g_strdup("block_resize");
+}
+
+static const BlockDevOps resize_ops = {.get_desc = resize_get_desc};
+
 bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
 {
     BlockDriverState *bs = bdrv_lookup_bs(arg->device, arg->node_name, errp);
@@ -95,6 +102,7 @@ bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
         return false;
     }
     blk = blk_new(BLK_PERM_RESIZE, BLK_PERM_ALL);
+    blk_set_dev_ops(blk, &resize_ops, NULL);
     if (!blk_insert_bs(blk, bs, errp)) {
         blk_unref(blk);
         return false;

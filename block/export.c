@@ -69,6 +69,14 @@ static bool blk_exp_iothread(const BlockExportOptions *opts, AioContext **ctx, G
     return true;
 }
 
+/* Until the driver describes the export as its clients know it. */
+static char *new_export_get_desc(void *opaque)
+{
+    return g_strdup_printf("export '%s'", (const char *)opaque);
+}
+
+static const BlockDevOps new_export_ops = {.get_desc = new_export_get_desc};
+
 /* A BlockBackend on the node, in the wished context where that is possible. */
 static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptions *opts,
                                                           BlockDriverState *bs, GError **errp)
@@ -98,7 +106,10 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
     if (!allow_inactive && !bdrv_co_activate(bs, errp)) {
         return NULL;
     }
-    blk = blk_new(BLK_PERM_CONSISTENT_READ | (writable ? BLK_PERM_WRITE : 0), BLK_PERM_ALL);
+    /* Clients have been told the size. */
+    blk = blk_new(BLK_PERM_CONSISTENT_READ | (writable ? BLK_PERM_WRITE : 0),
+                  BLK_PERM_ALL & ~(uint64_t)BLK_PERM_RESIZE);
+    blk_set_dev_ops(blk, &new_export_ops, opts->id);
     if (!blk_insert_bs(blk, bs, errp)) {
         blk_unref(blk);
         return NULL;

@@ -7,6 +7,13 @@
 #include "monitor/hmp.h"
 #include "util/error.h"
 
+static char *qemu_io_get_desc(void *opaque)
+{
+    return g_strdup("qemu-io");
+}
+
+static const BlockDevOps qemu_io_ops = {.get_desc = qemu_io_get_desc};
+
 /* A drive by its name, or a node, to which a backend of its own is attached; one reference. */
 static BlockBackend *find_disk(const char *name, GError **errp)
 {
@@ -26,6 +33,7 @@ static BlockBackend *find_disk(const char *name, GError **errp)
         return NULL;
     }
     blk = blk_new(0, BLK_PERM_ALL);
+    blk_set_dev_ops(blk, &qemu_io_ops, NULL);
     if (!blk_insert_bs(blk, bs, errp)) {
         blk_unref(blk);
         return NULL;

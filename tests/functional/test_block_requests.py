@@ -144,19 +144,41 @@ def test_write_zeroes_may_or_may_not_unmap(vm, path):
 def test_resize_under_load(vm, work, fmt):
     path = ferry.make_image(work / 'disk', SIZE, fmt)
     vm.add_file(path, fmt, node_name='disk')
-    model = ferry.Model(SIZE)
-    writer = ferry.run_writers(vm.export('disk'), model, seed=6, count=1)[0]
+    blocks = SIZE // 65536
     for step in range(1, 4):
-        writer.wait_count(20 * step)
+        for block in range(step - 1, blocks, 3):
+            vm.qemu_io('disk', f'aio_write -q -P {step} {block * 65536} 64k')
         vm.cmd('block_resize', node_name='disk', size=SIZE + step * ferry.MIB)
-    writer.stop()
+    vm.qemu_io('disk', 'aio_flush')
     assert 'failed' not in vm.qemu_io('disk', f'read -P 0 {SIZE} 3M')
     vm.cmd('block_resize', node_name='disk', size=SIZE)
     for size, message in ((-1, "size"), (1 << 63, 'size|Invalid|integer')):
         with pytest.raises(ferry.QMPError, match=message):
             vm.cmd('block_resize', node_name='disk', size=size)
     vm.quit()
-    model.check(path, fmt)
+    assert ferry.read_raw(path, fmt)[:] == b''.join(bytes([1 + block % 3]) * 65536 for block in range(blocks))
+
+
+@pytest.mark.parametrize('writable', [True, False])
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_the_size_that_clients_were_told_stays(vm, work, fmt, writable):
+    vm.add_file(ferry.make_image(work / 'disk', SIZE, fmt), fmt, node_name='disk')
+    vm.export('disk', writable=writable)
+    with pytest.raises(ferry.QMPError, match="'resize' .* required by block_resize .* unshared by NBD export 'disk'"):
+        vm.cmd('block_resize', node_name='disk', size=2 * SIZE)
+    told = vm.qemu_io('disk', f'truncate {2 * SIZE}')
+    assert 'required by qemu-io ' in told and "unshared by NBD export 'disk'" in told
+    vm.cmd('block-export-del', id='export-disk')
+    vm.wait('BLOCK_EXPORT_DELETED')
+    vm.cmd('block_resize', node_name='disk', size=2 * SIZE)
+
+
+def test_a_node_that_its_user_may_resize_is_not_exported(vm, work):
+    vm.add('file', 'file', filename=str(ferry.make_image(work / 'disk', SIZE, 'qcow2')))
+    vm.add('qcow2', 'disk', file='file')
+    vm.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(work / 'nbd')}})
+    with pytest.raises(ferry.QMPError, match="'resize' .* required by node 'disk' .* unshared by export 'e'"):
+        vm.cmd('block-export-add', type='nbd', id='e', node_name='file')
 
 
 def test_resize_of_a_read_only_node_is_refused(vm, path):

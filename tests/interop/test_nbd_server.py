@@ -509,7 +509,7 @@ def test_client_that_does_not_read_replies_holds_up_nobody(vm, disk):
         pass
     other = client(uri)
     assert len(other.pread(4096, 0)) == 4096
-    vm.cmd('block_resize', node_name='disk', size=SIZE)     # needs a drained section
+    vm.cmd('block-dirty-bitmap-add', node='disk', name='b')     # needs a drained section
     assert vm.memory_kib() < 400 * 1024
     sock.close()
 
