@@ -247,10 +247,10 @@ static int enter_device_state(MigrationState *s)
                                                                                      : -ECANCELED;
 }
 
-/* Whether somebody reads the stream as it leaves and may start the guest when it ends. */
-static bool peer_listens(MigrationState *s)
+/* Whether the guest may start elsewhere when the stream ends: programs and pipes may lead there. */
+static bool leaves_for_a_peer(MigrationState *s)
 {
-    return qio_channel_has_feature(qemu_file_get_ioc(s->to_dst), QIO_CHANNEL_FEATURE_SHUTDOWN);
+    return !qio_channel_has_feature(qemu_file_get_ioc(s->to_dst), QIO_CHANNEL_FEATURE_SEEKABLE);
 }
 
 /* The devices, and the end of the stream. */
@@ -269,7 +269,7 @@ static int send_devices(MigrationState *s, GError **errp)
         return -EIO;
     }
     end = qemu_file_transferred(s->to_dst) + eof;
-    __atomic_store_n(&s->handed_over, peer_listens(s), __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->handed_over, leaves_for_a_peer(s), __ATOMIC_SEQ_CST);
     qemu_put_buffer(s->to_dst, g_bytes_get_data(devices, NULL), g_bytes_get_size(devices));
     ret = qemu_fflush(s->to_dst);
     if (ret < 0 && qemu_file_moved(s->to_dst) <= end) {
@@ -322,6 +322,7 @@ static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
  */
 static int hear_the_verdict(MigrationState *s, int ret, GError **errp)
 {
+    QIOChannel *ioc = qemu_file_get_ioc(s->to_dst);
     uint64_t since = now_ns();
 
     if (s->return_path && s->handed_over) {
@@ -337,7 +338,9 @@ static int hear_the_verdict(MigrationState *s, int ret, GError **errp)
     if (ret < 0) {
         return ret;
     }
-    return peer_listens(s) ? 0 : qio_channel_close(qemu_file_get_ioc(s->to_dst), errp);
+    return qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)
+               ? 0
+               : qio_channel_close(ioc, errp);
 }
 
 static int send_guest(MigrationState *s, SaveVMState **sv, GError **errp)

@@ -376,6 +376,23 @@ def test_no_verdict_after_the_end(source, work):
     stays_and_can_go(source, work)
 
 
+def test_a_program_that_fails_at_the_end(source, work):
+    """It may have been the way to a destination, which then has the guest."""
+    m.set_caps(source, return_path=False)
+    source.cmd('migrate', uri=f'exec:cat > {work}/all; exit 3')
+    gone_for_good(source)
+    one_error(source, 'exited with status 3')
+    assert m.read_stream(work / 'all').blocks == {'ram': ferry.MIB}
+    stays_and_can_go(source, work)
+
+
+def test_a_program_that_fails_earlier(source):
+    m.set_caps(source, return_path=False)
+    source.cmd('migrate', uri='exec:exec 0<&-; exit 3')
+    assert 'error-desc' in m.wait_status(source, 'failed')
+    assert m.run_state(source) == 'running'
+
+
 def test_a_late_verdict_is_awaited(source, work):
     sink = m.Sink(work / 'sink', verdict=None, close=False)
     source.cmd('migrate', uri=sink.uri)
