@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include "crypto/tlssession.h"
+#include "io/channel-deadline.h"
 #include "trace/trace-io.h"
 #include "util/error.h"
 #include "util/timer.h"
@@ -18,8 +19,6 @@ struct QIOChannelTLS {
     bool said_bye;
     bool have_peeked;
     uint8_t peeked; /* a byte read to find out whether there is one */
-
-    bool timed_out; /* of the handshake; the channel's thread */
 };
 
 static QIOChannelTLS *tioc_of(QIOChannel *ioc)
@@ -287,22 +286,11 @@ QIOChannelTLS *qio_channel_tls_new_server(QIOChannel *master, QCryptoTLSCreds *c
 
 /* --- handshake and good-bye --- */
 
-static void tls_handshake_deadline(void *opaque)
+/* What a wait that failed means; returns ret. */
+static int tls_handshake_over(int ret, GError **errp)
 {
-    QIOChannelTLS *tioc = opaque;
-
-    tioc->timed_out = true;
-    qio_channel_interrupt(&tioc->parent);
-}
-
-static int tls_handshake_interrupted(QIOChannelTLS *tioc, GError **errp)
-{
-    if (tioc->timed_out) {
-        error_setg(errp, "TLS handshake timed out");
-        return -ETIMEDOUT;
-    }
-    error_setg(errp, "TLS handshake was cancelled");
-    return -ECANCELED;
+    error_setg(errp, ret == -ETIMEDOUT ? "TLS handshake timed out" : "TLS handshake was cancelled");
+    return ret;
 }
 
 /* 1: *dir is what to wait for before the next step; 0: done; -errno. */
@@ -319,7 +307,7 @@ static int tls_handshake_step(QIOChannelTLS *tioc, QIOChannelDirection *dir, GEr
         return 0;
     }
     if (qio_channel_is_shut_down(&tioc->parent) || qio_channel_is_shut_down(tioc->master)) {
-        return tls_handshake_interrupted(tioc, errp);
+        return tls_handshake_over(-ECANCELED, errp);
     }
     if (step == QCRYPTO_TLS_HANDSHAKE_FAILED) {
         g_propagate_error(errp, g_steal_pointer(&err));
@@ -332,23 +320,19 @@ static int tls_handshake_step(QIOChannelTLS *tioc, QIOChannelDirection *dir, GEr
 int coroutine_fn qio_channel_tls_co_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
                                               GError **errp)
 {
-    QEMUTimer *deadline = NULL;
+    QIOChannelDeadline deadline;
     QIOChannelDirection dir;
     int ret;
 
-    tioc->timed_out = false;
-    if (timeout_ns) {
-        deadline = aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME,
-                                 tls_handshake_deadline, tioc);
-        timer_mod_ns(deadline, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns);
-    }
+    qio_channel_deadline_start(&deadline, &tioc->parent, timeout_ns);
     while ((ret = tls_handshake_step(tioc, &dir, errp)) > 0) {
-        if (qio_channel_co_wait(&tioc->parent, dir) < 0 || tioc->timed_out) {
-            ret = tls_handshake_interrupted(tioc, errp);
+        ret = qio_channel_deadline_co_wait(&deadline, dir);
+        if (ret < 0) {
+            ret = tls_handshake_over(ret, errp);
             break;
         }
     }
-    timer_free(deadline);
+    qio_channel_deadline_stop(&deadline);
     trace_qio_channel_tls_handshake(tioc, ret);
     return ret;
 }
@@ -364,12 +348,10 @@ int qio_channel_tls_handshake(QIOChannelTLS *tioc, int64_t timeout_ns, GError **
     QIOChannelDirection dir;
     int ret;
 
-    tioc->timed_out = false;
     while ((ret = tls_handshake_step(tioc, &dir, errp)) > 0) {
         ret = qio_channel_wait(&tioc->parent, dir, deadline_ns);
         if (ret < 0) {
-            tioc->timed_out = ret == -ETIMEDOUT;
-            ret = tls_handshake_interrupted(tioc, errp);
+            ret = tls_handshake_over(ret == -ETIMEDOUT ? ret : -ECANCELED, errp);
             break;
         }
     }
