@@ -103,6 +103,7 @@ void qio_channel_detach_aio_context(QIOChannel *ioc)
     poll_forget(&ioc->polls[0]);
     poll_forget(&ioc->polls[1]);
     ioc->ctx = NULL;
+    ioc->watch_due = false;
 }
 
 /* --- watches --- */
@@ -119,8 +120,9 @@ static bool watch_is_ready(QIOChannel *ioc, QIOChannelDirection dir)
 
 static void watch_schedule(QIOChannel *ioc)
 {
-    if (ioc->ctx &&
+    if (ioc->ctx && !ioc->watch_due &&
         (watch_is_ready(ioc, QIO_CHANNEL_READ) || watch_is_ready(ioc, QIO_CHANNEL_WRITE))) {
+        ioc->watch_due = true;
         aio_bh_schedule_oneshot(ioc->ctx, watch_call_again, qio_channel_ref(ioc));
     }
 }
@@ -129,6 +131,7 @@ static void watch_call_again(void *opaque)
 {
     g_autoptr(QIOChannel) ioc = opaque;
 
+    ioc->watch_due = false;
     for (int dir = QIO_CHANNEL_READ; dir <= QIO_CHANNEL_WRITE; dir++) {
         if (!ioc->waiters[dir].co && watch_is_ready(ioc, dir)) {
             ioc->waiters[dir].watch(ioc->waiters[dir].watch_opaque);

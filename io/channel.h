@@ -175,6 +175,7 @@ struct QIOChannel {
     bool blocking;     /* set before the channel is used in more than one thread */
 
     AioContext *ctx; /* where descriptors are registered, NULL: nowhere */
+    bool watch_due;  /* watches whose bytes are at hand will be called from the loop */
     QIOChannelPoll polls[2];
     QIOChannelWaiter waiters[2]; /* by QIOChannelDirection */
 };

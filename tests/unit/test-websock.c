@@ -542,6 +542,42 @@ static void test_watch_is_not_told_of_pings(void)
     talk_end(&t);
 }
 
+typedef struct Toggler {
+    QIOChannel *ioc;
+    unsigned calls;
+} Toggler;
+
+static void toggle_watch(void *opaque)
+{
+    Toggler *tg = opaque;
+
+    tg->calls++;
+    qio_channel_set_watch(tg->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
+    qio_channel_set_watch(tg->ioc, qemu_get_aio_context(), QIO_CHANNEL_READ, toggle_watch, tg);
+}
+
+/* However often a user sets its watch while bytes are at hand, it is called once a turn. */
+static void test_watch_set_again_is_one_watch(void)
+{
+    Talk t;
+    Toggler tg = {NULL, 0};
+
+    talk_open(&t, "unix");
+    client_frame(&t, 0x82, "xy", 2);
+    g_assert_cmpint(qio_channel_read(QIO_CHANNEL(t.server), (char[1]){0}, 1, NULL), ==, 1);
+    tg.ioc = QIO_CHANNEL(t.server);
+    qio_channel_set_watch(tg.ioc, qemu_get_aio_context(), QIO_CHANNEL_READ, toggle_watch, &tg);
+    for (unsigned turn = 0; turn < 20; turn++) {
+        aio_poll(qemu_get_aio_context(), false);
+    }
+    g_assert_cmpuint(tg.calls, >, 0);
+    g_assert_cmpuint(tg.calls, <=, 40);
+    qio_channel_set_watch(tg.ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+    talk_end(&t);
+}
+
 static void read_all(void *opaque)
 {
     (void)try_read(opaque, NULL);
@@ -738,6 +774,7 @@ int main(int argc, char **argv)
     g_test_add_func("/websock/peer-leaves", test_peer_leaves);
     g_test_add_func("/websock/shutdown-and-close-say-bye", test_shutdown_and_close_say_bye);
     g_test_add_func("/websock/watch-is-not-told-of-pings", test_watch_is_not_told_of_pings);
+    g_test_add_func("/websock/watch-set-again-is-one-watch", test_watch_set_again_is_one_watch);
     g_test_add_func("/websock/pong-leaves-when-there-is-room", test_pong_leaves_when_there_is_room);
     g_test_add_data_func("/websock/stream", "unix-tiny", test_stream);
     g_test_add_data_func("/websock/stream-over-tls", "tls-tcp", test_stream);
