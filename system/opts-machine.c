@@ -345,8 +345,9 @@ static bool handle_global(const char *arg, GError **errp)
     if (!strcmp(driver, "migration")) {
         return migration_settings_set_global(property, value, errp);
     }
-    error_setg(errp, "there is no driver '%s'", driver);
-    return false;
+    /* Management software sets defaults of devices that a build need not have, as stock allows. */
+    warn_report("-global %s: there is no driver '%s', so it changes nothing", arg, driver);
+    return true;
 }
 
 /* The last one counts. */

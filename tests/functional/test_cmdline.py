@@ -41,7 +41,6 @@ def run(*args, **options):
     (['-action', 'reboot=bar'], "'reboot' does not accept value 'bar'"),
     (['-boot', 'x=y'], "'x'"),
     (['-global', 'foo'], 'DRIVER.PROPERTY=VALUE'),
-    (['-global', 'foo.bar=baz'], "'foo'"),
     (['-chardev', 'null'], 'no id'),
     (['-chardev', 'null,id=1'], 'identifier'),
     (['-chardev', 'bogus,id=x'], "'bogus' is not a valid char driver name"),
@@ -77,6 +76,12 @@ def test_wrong_option_is_named_on_one_line_and_fails(args, words):
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == '' or 'stdio' in args
+
+
+def test_a_default_of_a_driver_that_is_not_here_is_ignored_with_a_warning(vmm):
+    vm = vmm('-global', 'foo.bar=baz')
+    assert vm.cmd('query-status')
+    assert "warning: -global foo.bar=baz: there is no driver 'foo'" in vm.stderr()
 
 
 def test_a_machine_must_be_chosen():
