@@ -251,7 +251,9 @@ struct BlockDriverState {
         int64_t since_ns;  /* when that was, QEMU_CLOCK_REALTIME; 0: never looked at */
         int64_t limit_ns;  /* in force when it was given up */
         bool given_up;
-    } silence; /* give-up.c */
+        bool probing; /* the server is being asked whether it lives */
+        bool told;    /* graph's thread: that it does, but does not finish */
+    } silence;        /* give-up.c */
 
     /* Main thread while drained, then read in the graph's thread. */
     AioContext *aio_context;

@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Servers that have fallen silent while somebody must not be kept waiting: the end of the process.
+ * Servers that keep somebody waiting who must not be kept for ever: the end of the process.
  */
 #ifndef FERRY_BLOCK_GIVE_UP_H
 #define FERRY_BLOCK_GIVE_UP_H
 
 #include <stdint.h>
+#include "util/coroutine.h"
 
 /*
  * Until the watch ends, a node whose connection can be given up (bdrv_cancel_in_flight), that has
  * requests in flight and has finished none for limit_ns, is given up: what it waits for is
  * reported, its requests fail, and those to come are refused as long as the node lives. A server
- * that is slow and goes on answering is left alone. Main thread; one watch at a time.
+ * that is slow and goes on answering is left alone: half-way it is asked for a block, and if that
+ * comes, the node is waited for, which is said once. Main thread; one watch at a time.
  */
 void bdrv_give_up_watch_begin(int64_t limit_ns);
 void bdrv_give_up_watch_end(void);
+
+/*
+ * From now on nothing is opened. What is being opened is not waited for: connections that only it
+ * uses are cut, so that it fails; what does not end by that is left after limit_ns. Main context.
+ */
+void coroutine_fn bdrv_co_abandon_opening(int64_t limit_ns);
 
 #endif

@@ -17,6 +17,8 @@ typedef struct BlockGraph {
     unsigned closing;
     unsigned giving_up;    /* steps of give-up.c that hold nodes without a reference */
     CoQueue closing_queue; /* waits for closing == 0, giving_up == 0 */
+    unsigned opening;      /* calls of bdrv_co_open_inherit() under way */
+    bool no_opening;       /* the process ends: those fail, and so do new ones */
 } BlockGraph;
 
 BlockGraph *block_graph(void);

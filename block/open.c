@@ -262,8 +262,17 @@ static void coroutine_fn open_failed(BlockDriverState *bs, bool driver_open)
     bdrv_co_unref(bs);
 }
 
-BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *options, int flags,
-                                                    bool force_share, GError **errp)
+static bool check_may_open(const BlockDriverState *bs, GError **errp)
+{
+    if (block_graph()->no_opening) {
+        error_setg(errp, "Node '%s' is not opened any more: the process is ending", bs->node_name);
+        return false;
+    }
+    return true;
+}
+
+static BlockDriverState *coroutine_fn open_node(const BlockdevOptions *options, int flags,
+                                                bool force_share, GError **errp)
 {
     const BlockDriver *drv = bdrv_driver_of(options->driver);
     BlockDriverState *bs;
@@ -276,7 +285,7 @@ BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *optio
     bs = bdrv_new();
     bs->force_share = force_share;
     if (!bdrv_assign_node_name(bs, options->node_name, errp) ||
-        !apply_generic_options(bs, options, flags, errp)) {
+        !apply_generic_options(bs, options, flags, errp) || !check_may_open(bs, errp)) {
         open_failed(bs, false);
         return NULL;
     }
@@ -295,13 +304,25 @@ BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *optio
         return NULL;
     }
     bdrv_refresh_filename(bs);
-    if (!open_backing(bs, backing_option(options), errp) || !bdrv_refresh_perms(bs, errp)) {
+    if (!open_backing(bs, backing_option(options), errp) || !bdrv_refresh_perms(bs, errp) ||
+        !check_may_open(bs, errp)) {
         open_failed(bs, true);
         return NULL;
     }
     bdrv_refresh_limits(bs);
     bs->is_open = true;
     trace_bdrv_open(bs->node_name, drv->format_name, bs->open_flags);
+    return bs;
+}
+
+BlockDriverState *coroutine_fn bdrv_co_open_inherit(const BlockdevOptions *options, int flags,
+                                                    bool force_share, GError **errp)
+{
+    BlockDriverState *bs;
+
+    block_graph()->opening++;
+    bs = open_node(options, flags, force_share, errp);
+    block_graph()->opening--;
     return bs;
 }
 

@@ -57,6 +57,11 @@ static void coroutine_fn step_co_jobs(void)
     job_co_cancel_sync_all();
 }
 
+static void coroutine_fn step_co_opening(void)
+{
+    bdrv_co_abandon_opening(SHUTDOWN_SILENCE_NS);
+}
+
 static void coroutine_fn step_co_flush(void)
 {
     bdrv_co_drain_all();
@@ -99,6 +104,7 @@ static const struct {
      step_co_stop_guest},          /* it must not write while disks go; clients learn of the end */
     {"jobs to end", step_co_jobs}, /* first: one that hangs may hold up the requests of clients */
     {"clients of exports to leave", step_co_exports},
+    {"disks that are being opened", step_co_opening}, /* nothing is in them that could be lost */
     {"disks to be flushed", step_co_flush},
     {"disks to be closed", step_co_disks},
     {"monitors and tests", step_co_monitors}, /* they tell of everything above */

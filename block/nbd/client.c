@@ -311,7 +311,7 @@ static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_
         if (ioc) {
             return ioc;
         }
-        if (!timeout || qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= until) {
+        if (!timeout || qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= until || client->refusing) {
             g_propagate_error(errp, g_steal_pointer(&err));
             return NULL;
         }
