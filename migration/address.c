@@ -201,6 +201,12 @@ bool migration_address_is_multi_channel(const MigrationAddress *addr)
            addr->u.socket.type != SOCKET_ADDRESS_TYPE_FD;
 }
 
+bool migration_address_is_fd(const MigrationAddress *addr)
+{
+    return addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET &&
+           addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD;
+}
+
 bool migration_address_is_seekable(const MigrationAddress *addr)
 {
     return addr->transport == MIGRATION_ADDRESS_TYPE_FILE;

@@ -32,6 +32,8 @@ MigrationAddress *migration_incoming_arg_parse(const char *arg,
 
 /* Several connections can be made to it (tcp, unix, vsock). */
 bool migration_address_is_multi_channel(const MigrationAddress *addr);
+/* A descriptor that was passed, of whatever kind. */
+bool migration_address_is_fd(const MigrationAddress *addr);
 /* A file: pages may be put anywhere in it. */
 bool migration_address_is_seekable(const MigrationAddress *addr);
 

@@ -32,11 +32,24 @@ struct MigrationConnector {
     MigrationAddress *addr;
     MigrationSettings *settings;
     QCryptoTLSCreds *creds; /* held; NULL: no TLS */
+    int mapped_fd;          /* of an fd: address with mapped-ram: owned, a duplicate; -1: none */
 
     /* Main loop. */
     int fd; /* of an fd: address, until the main channel takes it; -1: none */
     TAILQ_HEAD(, ConnectAttempt) attempts;
 };
+
+static bool connector_take_fd(MigrationConnector *c, GError **errp)
+{
+    const char *name = c->addr->u.socket.u.fd.str;
+
+    c->fd = named_fd_take(name, errp);
+    if (c->fd >= 0 && migrate_mapped_ram(c->settings)) {
+        c->mapped_fd = migration_keep_mapped_fd(c->fd, name, errp);
+        return c->mapped_fd >= 0;
+    }
+    return c->fd >= 0;
+}
 
 MigrationConnector *migration_connector_new(const MigrationAddress *addr,
                                             MigrationSettings *settings, GError **errp)
@@ -44,7 +57,7 @@ MigrationConnector *migration_connector_new(const MigrationAddress *addr,
     g_autoptr(MigrationConnector) c = g_new0(MigrationConnector, 1);
 
     c->refcount = 1;
-    c->fd = -1;
+    c->fd = c->mapped_fd = -1;
     c->addr = migration_address_copy(addr);
     c->settings = migration_settings_ref(settings);
     TAILQ_INIT(&c->attempts);
@@ -59,12 +72,8 @@ MigrationConnector *migration_connector_new(const MigrationAddress *addr,
         }
     }
     /* Names belong to the monitor whose command is running. */
-    if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET &&
-        addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD) {
-        c->fd = named_fd_take(addr->u.socket.u.fd.str, errp);
-        if (c->fd < 0) {
-            return NULL;
-        }
+    if (migration_address_is_fd(addr) && !connector_take_fd(c, errp)) {
+        return NULL;
     }
     return g_steal_pointer(&c);
 }
@@ -82,6 +91,9 @@ void migration_connector_unref(MigrationConnector *c)
     }
     if (c->fd >= 0) {
         close(c->fd);
+    }
+    if (c->mapped_fd >= 0) {
+        close(c->mapped_fd);
     }
     qcrypto_tls_creds_release(c->creds);
     migration_settings_unref(c->settings);
@@ -111,7 +123,7 @@ static QIOChannel *coroutine_fn connector_co_open_socket(MigrationConnector *c,
     QIOChannelSocket *sioc;
     int fd;
 
-    if (c->addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD) {
+    if (migration_address_is_fd(c->addr)) {
         fd = c->fd;
         c->fd = -1;
         if (fd < 0) {
@@ -140,7 +152,7 @@ static QIOChannel *coroutine_fn connector_co_open(MigrationConnector *c, Connect
         return migration_open_exec(
             &c->addr->u.exec, migration_needs_both_ways(c->settings) ? O_RDWR : O_WRONLY, errp);
     case MIGRATION_ADDRESS_TYPE_FILE:
-        return migration_open_file(&c->addr->u.file, true, errp);
+        return migration_open_file(&c->addr->u.file, true, migrate_mapped_ram(c->settings), errp);
     default:
         return connector_co_open_socket(c, attempt, errp);
     }
@@ -248,6 +260,10 @@ void migration_connector_cancel(MigrationConnector *c)
 
 int migration_connector_open_extra(MigrationConnector *c, bool direct, GError **errp)
 {
+    if (c->mapped_fd >= 0) {
+        return migration_open_fd_extra(c->mapped_fd, c->addr->u.socket.u.fd.str, true, direct,
+                                       errp);
+    }
     g_assert(c->addr->transport == MIGRATION_ADDRESS_TYPE_FILE);
     return migration_open_file_extra(&c->addr->u.file, true, direct, errp);
 }

@@ -50,10 +50,9 @@ QIOChannel *migration_connector_connect_blocking(MigrationConnector *c,
 void migration_connector_cancel(MigrationConnector *c);
 
 /*
- * Another descriptor of a file address, for pwrite(2) at places of its own; direct: past the page
- * cache (O_DIRECT). The file exists: the main channel was connected before. Close it with
- * qemu_close() in the main thread. Any thread but one that holds the big lock and is not the main
- * thread. -1 with an error.
+ * Another descriptor of the file of a migration with mapped-ram, for pwrite(2), whose position may be
+ * shared; direct: past the page cache (O_DIRECT). The file exists: the main channel was connected before.
+ * Close it with qemu_close(). Any thread. -1 with an error.
  */
 int migration_connector_open_extra(MigrationConnector *c, bool direct,
                                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -85,7 +84,7 @@ void migration_listener_stop(MigrationListener *listener);
 void migration_listener_free(MigrationListener *listener);
 /* Where it really listens; NULL when there is no socket, or not any more. The caller frees. */
 SocketAddressList *migration_listener_addresses(const MigrationListener *listener);
-/* As migration_connector_open_extra(), to read. */
+/* As migration_connector_open_extra(), to read. Any thread, as long as the listener is there. */
 int migration_listener_open_extra(MigrationListener *listener, bool direct,
                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 const MigrationAddress *migration_listener_address(const MigrationListener *listener);

@@ -276,7 +276,8 @@ static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
             mis->from_src = qemu_file_new_input(ioc);
             g_mutex_unlock(&mis->from_src_lock);
             qio_channel_unref(ioc);
-            if (!migrate_multifd(mis->settings) || mis->from_file) {
+            if (!migrate_multifd(mis->settings) || mis->from_file ||
+                migrate_mapped_ram(mis->settings)) {
                 start_loading(mis);
             } else {
                 mis->multifd = multifd_recv_new(mis);

@@ -35,6 +35,7 @@ typedef struct PendingChannel {
 
 struct MigrationListener {
     MigrationAddress *addr;
+    int mapped_fd; /* of an fd: address with mapped-ram: a duplicate; -1: none */
     MigrationChannelFunc *func;
     void *opaque;
     bool stopped;
@@ -216,21 +217,34 @@ static bool coroutine_fn listener_co_open_net(MigrationListener *listener, GErro
     return true;
 }
 
+static QIOChannel *listener_open_fd(MigrationListener *listener, bool mapped, GError **errp)
+{
+    const char *name = listener->addr->u.socket.u.fd.str;
+    int fd = named_fd_take(name, errp);
+
+    if (fd >= 0 && mapped) {
+        listener->mapped_fd = migration_keep_mapped_fd(fd, name, errp);
+        if (listener->mapped_fd < 0) {
+            close(fd);
+            return NULL;
+        }
+    }
+    return fd < 0 ? NULL : migration_open_fd(fd, errp);
+}
+
 static bool listener_open_ready(MigrationListener *listener, GError **errp)
 {
     const MigrationAddress *addr = listener->addr;
-    int fd;
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+    bool mapped = migrate_mapped_ram(settings);
 
     if (addr->transport == MIGRATION_ADDRESS_TYPE_EXEC) {
-        g_autoptr(MigrationSettings) settings = migration_settings_get();
-
         listener->ready = migration_open_exec(
             &addr->u.exec, migration_needs_both_ways(settings) ? O_RDWR : O_RDONLY, errp);
     } else if (addr->transport == MIGRATION_ADDRESS_TYPE_FILE) {
-        listener->ready = migration_open_file(&addr->u.file, false, errp);
+        listener->ready = migration_open_file(&addr->u.file, false, mapped, errp);
     } else {
-        fd = named_fd_take(addr->u.socket.u.fd.str, errp);
-        listener->ready = fd < 0 ? NULL : migration_open_fd(fd, errp);
+        listener->ready = listener_open_fd(listener, mapped, errp);
     }
     if (!listener->ready) {
         return false;
@@ -253,6 +267,7 @@ MigrationListener *coroutine_fn migration_listener_co_new(const MigrationAddress
     }
     listener = g_new0(MigrationListener, 1);
     listener->addr = migration_address_copy(addr);
+    listener->mapped_fd = -1;
     listener->func = func;
     listener->opaque = opaque;
     LIST_INIT(&listener->pending);
@@ -300,6 +315,9 @@ void migration_listener_free(MigrationListener *listener)
         return;
     }
     migration_listener_stop(listener);
+    if (listener->mapped_fd >= 0) {
+        close(listener->mapped_fd);
+    }
     qapi_free_MigrationAddress(listener->addr);
     g_free(listener);
 }
@@ -324,7 +342,14 @@ SocketAddressList *migration_listener_addresses(const MigrationListener *listene
 
 int migration_listener_open_extra(MigrationListener *listener, bool direct, GError **errp)
 {
-    g_assert(listener->addr->transport == MIGRATION_ADDRESS_TYPE_FILE);
+    if (listener->mapped_fd >= 0) {
+        return migration_open_fd_extra(listener->mapped_fd, listener->addr->u.socket.u.fd.str,
+                                       false, direct, errp);
+    }
+    if (listener->addr->transport != MIGRATION_ADDRESS_TYPE_FILE) {
+        error_setg(errp, "Migration requires seekable transport (e.g. file)");
+        return -1;
+    }
     return migration_open_file_extra(&listener->addr->u.file, false, direct, errp);
 }
 

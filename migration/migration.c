@@ -221,7 +221,6 @@ bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
     }
     forget_last_migration(s);
     s->yank = yank;
-    s->to_file = migration_address_is_seekable(addr);
     s->settings = g_steal_pointer(&settings);
     s->connector = g_steal_pointer(&connector);
     s->start_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);

@@ -84,7 +84,6 @@ typedef struct MigrationState {
     /* Constant from `migrate` on until the next one. */
     MigrationSettings *settings;
     MigrationConnector *connector; /* makes further channels, and descriptors of a file */
-    bool to_file;                  /* a plain file that can be written anywhere (file:) */
 
     GThread *thread;       /* the main loop's: NULL until the first migration */
     Coroutine *end_waiter; /* the main loop's: waits until the migration is over; NULL: nobody */

@@ -457,10 +457,6 @@ bool multifd_send_setup(MigrationState *s, GError **errp)
     if (!codec) {
         return false;
     }
-    if (s->to_file) {
-        error_setg(errp, "multifd to a file is not there yet");
-        return false;
-    }
     send = send_new(s, codec);
     g_mutex_lock(&s->lock);
     s->multifd = send;

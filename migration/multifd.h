@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * multifd: pages on extra channels, each with a thread of its own on both sides.
+ * multifd: pages on extra channels, each with a thread of its own on both sides. A file has no such
+ * channels: there its threads write pages to their places, see ram-mapped-io.h.
  *
  * Wire: a 64-byte handshake a channel, then packets of a 1344-byte header and the bytes of up to 128
  * pages of one block; a SYNC packet on every channel marks a barrier that the main channel has as well.
@@ -25,8 +26,8 @@
 /* --- source; the source's thread unless said otherwise --- */
 
 /*
- * Connects the channels and starts their threads, all of which stop when the migration does. A
- * file (s->to_file) is refused as yet. False with an error.
+ * Connects the channels and starts their threads, all of which stop when the migration does. False
+ * with an error.
  */
 bool multifd_send_setup(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*

@@ -154,6 +154,7 @@ void ram_save_state_free(RAMSaveState *rs)
             bql_unlock();
         }
     }
+    mapped_io_free(rs->mapped);
     xbzrle_cache_free(rs->xbzrle);
     g_array_unref(rs->blocks);
     g_free(rs);

@@ -42,6 +42,7 @@ void ram_load_free(RAMLoadState *rl)
         if (rl->mis->multifd) {
             multifd_recv_set_ram(rl->mis, NULL);
         }
+        mapped_io_free(rl->mapped);
         ram_recv_free(rl->recv);
         g_free(rl->scratch);
         g_free(rl);

@@ -8,6 +8,7 @@
 #define FERRY_MIGRATION_RAM_LOAD_H
 
 #include "migration/migration.h"
+#include "migration/ram-mapped-io.h"
 #include "migration/ram-receive.h"
 #include "vmstate/qemu-file.h"
 
@@ -16,6 +17,7 @@ typedef struct RAMLoadState {
     RAMRecv *recv;               /* owned */
     RAMRecvBlock *last;          /* of the records of the main channel; NULL: none was named yet */
     uint8_t *scratch;            /* a page */
+    MappedIO *mapped;            /* NULL: no block came as mapped-ram yet */
 } RAMLoadState;
 
 /* Before the first section. NULL with an error. */

@@ -57,22 +57,23 @@ static void note_zero(RAMSaveState *rs, RAMSaveBlock *sb, uint64_t first, uint64
     stat64_add(&rs->s->counters.zero_pages, end - first);
 }
 
-static int write_pages(RAMSaveState *rs, QEMUFile *f, RAMSaveBlock *sb, uint64_t first,
-                       uint64_t end)
+static int write_pages(RAMSaveState *rs, QIOChannel *file, RAMSaveBlock *sb, uint64_t first,
+                       uint64_t end, GError **errp)
 {
+    MigrationCounters *counters = &rs->s->counters;
     const struct iovec iov = {sb->block->host + (first << TARGET_PAGE_BITS),
                               (end - first) << TARGET_PAGE_BITS};
-    GError *err = NULL;
-    int ret =
-        qio_channel_pwritev_all(qemu_file_get_ioc(f), &iov, 1,
-                                (off_t)(sb->pages_offset + (first << TARGET_PAGE_BITS)), &err);
+    int ret = qio_channel_pwritev_all(
+        file, &iov, 1, (off_t)(sb->pages_offset + (first << TARGET_PAGE_BITS)), errp);
 
     if (ret < 0) {
-        return fail(f, ret, err);
+        return ret;
     }
     page_bitmap_set_atomic(sb->file_bitmap, first, end);
-    stat64_add(&rs->s->counters.normal_pages, end - first);
-    stat64_add(&rs->s->counters.mapped_bytes, iov.iov_len);
+    stat64_add(&counters->normal_pages, end - first);
+    stat64_add(migrate_multifd(rs->s->settings) ? &counters->multifd_bytes
+                                                : &counters->mapped_bytes,
+               iov.iov_len);
     return 0;
 }
 
@@ -86,22 +87,21 @@ static uint64_t find_page(const RAMSaveBlock *sb, uint64_t from, uint64_t end, b
     return from;
 }
 
-int ram_mapped_save_run(RAMSaveState *rs, QEMUFile *f, const RAMRun *run)
+/* Writes the pages of a range but for those that are zero. A thread of rs->mapped. */
+static int save_range(void *opaque, QIOChannel *file, const MappedRange *range, GError **errp)
 {
+    RAMSaveState *rs = opaque;
+    RAMSaveBlock *sb = range->block;
     bool detect = migrate_zero_page_detection(rs->s->settings) != ZERO_PAGE_DETECTION_NONE;
-    uint64_t at = run->first, end = run->first + run->n;
+    uint64_t at = range->first, end = range->first + range->n;
 
-    if (run->untouched) {
-        note_zero(rs, run->sb, at, end);
-        return 0;
-    }
     while (at < end) {
-        uint64_t data = detect ? find_page(run->sb, at, end, false) : at;
-        uint64_t zero = detect ? find_page(run->sb, data, end, true) : end;
+        uint64_t data = detect ? find_page(sb, at, end, false) : at;
+        uint64_t zero = detect ? find_page(sb, data, end, true) : end;
 
-        note_zero(rs, run->sb, at, data);
+        note_zero(rs, sb, at, data);
         if (data < zero) {
-            int ret = write_pages(rs, f, run->sb, data, zero);
+            int ret = write_pages(rs, file, sb, data, zero, errp);
 
             if (ret < 0) {
                 return ret;
@@ -110,6 +110,61 @@ int ram_mapped_save_run(RAMSaveState *rs, QEMUFile *f, const RAMRun *run)
         at = zero;
     }
     return 0;
+}
+
+static int open_to_write(void *opaque, bool direct, GError **errp)
+{
+    RAMSaveState *rs = opaque;
+
+    return migration_connector_open_extra(rs->s->connector, direct, errp);
+}
+
+static void saving_failed(void *opaque, GError *err)
+{
+    RAMSaveState *rs = opaque;
+
+    migrate_fail(rs->s, err);
+}
+
+bool ram_mapped_save_begin(RAMSaveState *rs, QEMUFile *f, GError **errp)
+{
+    const MigrationSettings *settings = rs->s->settings;
+    const MappedIOOptions options = {
+        .threads = migrate_multifd(settings) ? migrate_multifd_channels(settings) : 0,
+        .thread_name = "mig/src/send",
+        .direct = migrate_direct_io(settings),
+        .stream = qemu_file_get_ioc(f),
+        .opaque = rs,
+        .open = open_to_write,
+        .move = save_range,
+        .failed = saving_failed,
+    };
+
+    rs->mapped = mapped_io_new(&options, errp);
+    return rs->mapped;
+}
+
+int ram_mapped_save_run(RAMSaveState *rs, QEMUFile *f, const RAMRun *run)
+{
+    const MappedRange range = {run->sb, run->first, run->n};
+    GError *err = NULL;
+    int ret;
+
+    if (run->untouched) {
+        /* of the first pass: nobody has written anything for them */
+        note_zero(rs, run->sb, run->first, run->first + run->n);
+        return 0;
+    }
+    ret = mapped_io_submit(rs->mapped, &range, &err);
+    return ret < 0 ? fail(f, ret, err) : 0;
+}
+
+int ram_mapped_save_barrier(RAMSaveState *rs, QEMUFile *f)
+{
+    GError *err = NULL;
+    int ret = mapped_io_wait(rs->mapped, &err);
+
+    return ret < 0 ? fail(f, ret, err) : 0;
 }
 
 static int write_bitmap(QEMUFile *f, RAMSaveBlock *sb)
@@ -128,8 +183,12 @@ static int write_bitmap(QEMUFile *f, RAMSaveBlock *sb)
 
 int ram_mapped_save_bitmaps(RAMSaveState *rs, QEMUFile *f)
 {
-    int ret = 0;
+    GError *err = NULL;
+    int ret = mapped_io_finish(rs->mapped, &err);
 
+    if (ret < 0) {
+        return fail(f, ret, err);
+    }
     for (unsigned i = 0; i < rs->blocks->len && ret == 0; i++) {
         ret = write_bitmap(f, &g_array_index(rs->blocks, RAMSaveBlock, i));
     }
@@ -143,8 +202,11 @@ typedef struct MappedHeader {
     uint64_t page_size, bitmap_offset, pages_offset;
 } MappedHeader;
 
-/* Everything lies where a file can have bytes. */
-static bool header_is_sane(const MappedHeader *h, uint64_t pages, GError **errp)
+/*
+ * Everything lies where a file can have bytes, and the stream goes on behind `at`, where it is now: one
+ * that leads back could go around for ever.
+ */
+static bool header_is_sane(const MappedHeader *h, uint64_t at, uint64_t pages, GError **errp)
 {
     const uint64_t max = INT64_MAX, length = pages << TARGET_PAGE_BITS;
 
@@ -154,8 +216,8 @@ static bool header_is_sane(const MappedHeader *h, uint64_t pages, GError **errp)
     } else if (h->page_size != TARGET_PAGE_SIZE) {
         error_setg(errp, "mapped-ram: pages of 0x%" PRIx64 " bytes, not 0x%" PRIx64, h->page_size,
                    (uint64_t)TARGET_PAGE_SIZE);
-    } else if (h->pages_offset % TARGET_PAGE_SIZE || h->pages_offset > max ||
-               length > max - h->pages_offset) {
+    } else if (h->pages_offset % TARGET_PAGE_SIZE || h->pages_offset < at ||
+               h->pages_offset > max || length > max - h->pages_offset) {
         error_setg(errp, "Error reading ramblock header: invalid offset of pages 0x%" PRIx64,
                    h->pages_offset);
     } else if (h->bitmap_offset > max || bitmap_bytes(pages) > max - h->bitmap_offset) {
@@ -167,33 +229,117 @@ static bool header_is_sane(const MappedHeader *h, uint64_t pages, GError **errp)
     return false;
 }
 
-static int read_pages(RAMLoadState *rl, QEMUFile *f, RAMRecvBlock *rb, uint64_t page, uint64_t n,
-                      uint64_t offset, GError **errp)
+/* A block whose pages are being read. */
+typedef struct MappedSource {
+    RAMRecvBlock *rb;
+    uint64_t pages_offset;
+} MappedSource;
+
+/* Pages that can't be written here: they must be the same. */
+static int compare_pages(QIOChannel *file, const MappedSource *source, uint64_t page, uint64_t n,
+                         GError **errp)
 {
-    uint8_t *host = rb->block->host + (page << TARGET_PAGE_BITS);
-    bool readonly = ram_recv_is_readonly(rb);
-    struct iovec iov;
+    uint8_t scratch[TARGET_PAGE_SIZE] __attribute__((aligned(TARGET_PAGE_SIZE)));
+    const struct iovec iov = {scratch, sizeof(scratch)};
+    int ret = 0;
+
+    for (uint64_t end = page + n; page < end && ret == 0; page++) {
+        ret = qio_channel_preadv_all(
+            file, &iov, 1, (off_t)(source->pages_offset + (page << TARGET_PAGE_BITS)), errp);
+        if (ret == 0 && !ram_recv_compare(source->rb, page, scratch, errp)) {
+            ret = -EINVAL;
+        }
+    }
+    return ret;
+}
+
+/* Any thread of rl->mapped. */
+static int load_range(void *opaque, QIOChannel *file, const MappedRange *range, GError **errp)
+{
+    const MappedSource *source = range->block;
+    RAMRecvBlock *rb = source->rb;
+    uint64_t offset = range->first << TARGET_PAGE_BITS;
+    const struct iovec iov = {rb->block->host + offset, range->n << TARGET_PAGE_BITS};
     int ret;
 
-    while (n > 0) {
-        uint64_t piece = readonly ? 1 : MIN(n, READ_PAGES);
+    if (ram_recv_is_readonly(rb)) {
+        ret = compare_pages(file, source, range->first, range->n, errp);
+    } else {
+        ret = qio_channel_preadv_all(file, &iov, 1, (off_t)(source->pages_offset + offset), errp);
+        ram_recv_mark(rb, range->first, range->n);
+    }
+    if (ret < 0) {
+        g_prefix_error(errp, "Reading RAM block '%s' at offset 0x%" PRIx64 ": ", rb->block->idstr,
+                       offset);
+    }
+    return ret;
+}
 
-        iov.iov_base = readonly ? rl->scratch : host;
-        iov.iov_len = piece << TARGET_PAGE_BITS;
-        ret = qio_channel_preadv_all(qemu_file_get_ioc(f), &iov, 1, (off_t)offset, errp);
-        if (ret < 0) {
-            g_prefix_error(errp, "Reading RAM block '%s' at offset 0x%" PRIx64 ": ",
-                           rb->block->idstr, page << TARGET_PAGE_BITS);
-            return ret;
-        }
-        if (readonly && !ram_recv_compare(rb, page, rl->scratch, errp)) {
+static int open_to_read(void *opaque, bool direct, GError **errp)
+{
+    RAMLoadState *rl = opaque;
+
+    return migration_listener_open_extra(rl->mis->listener, direct, errp);
+}
+
+/* Before the first block's pages. */
+static bool prepare_to_load(RAMLoadState *rl, QIOChannel *stream, GError **errp)
+{
+    const MigrationSettings *settings = rl->mis->settings;
+    const MappedIOOptions options = {
+        .threads = migrate_multifd(settings) ? migrate_multifd_channels(settings) : 0,
+        .thread_name = "mig/dst/recv",
+        .direct = migrate_direct_io(settings),
+        .stream = stream,
+        .opaque = rl,
+        .open = open_to_read,
+        .move = load_range,
+    };
+
+    if (!rl->mapped) {
+        rl->mapped = mapped_io_new(&options, errp);
+    }
+    return rl->mapped;
+}
+
+static int read_bitmap(QEMUFile *f, RAMRecvBlock *rb, const MappedHeader *h, uint64_t *map,
+                       uint64_t pages, GError **errp)
+{
+    const struct iovec iov = {map, bitmap_bytes(pages)};
+    int ret = qio_channel_preadv_all(qemu_file_get_ioc(f), &iov, 1, (off_t)h->bitmap_offset, errp);
+
+    if (ret < 0) {
+        g_prefix_error(errp, "Reading the bitmap of RAM block '%s': ", rb->block->idstr);
+    }
+    for (size_t i = 0; ret == 0 && i < page_bitmap_words(pages); i++) {
+        map[i] = GUINT64_FROM_LE(map[i]);
+    }
+    return ret;
+}
+
+/* The pages that the bitmap says are there are read, the others zeroed. */
+static int submit_pages(RAMLoadState *rl, MappedSource *source, const uint64_t *map, uint64_t pages,
+                        GError **errp)
+{
+    uint64_t at = 0;
+
+    while (at < pages) {
+        uint64_t data = page_bitmap_find(map, at, pages, true);
+        uint64_t zero = page_bitmap_find(map, data, pages, false);
+
+        if (!ram_recv_zero(source->rb, at, data - at, errp)) {
             return -EINVAL;
         }
-        ram_recv_mark(rb, page, piece);
-        page += piece;
-        n -= piece;
-        host += iov.iov_len;
-        offset += iov.iov_len;
+        while (data < zero) {
+            const MappedRange range = {source, data, MIN(zero - data, READ_PAGES)};
+            int ret = mapped_io_submit(rl->mapped, &range, errp);
+
+            if (ret < 0) {
+                return ret;
+            }
+            data += range.n;
+        }
+        at = zero;
     }
     return 0;
 }
@@ -202,33 +348,23 @@ static int read_block(RAMLoadState *rl, QEMUFile *f, RAMRecvBlock *rb, const Map
                       uint64_t pages, GError **errp)
 {
     g_autofree uint64_t *map = page_bitmap_try_new(pages);
-    struct iovec iov = {map, bitmap_bytes(pages)};
-    uint64_t at = 0;
+    MappedSource source = {rb, h->pages_offset};
     int ret;
 
     if (!map) {
         error_setg(errp, "Not enough memory for the bitmap of RAM block '%s'", rb->block->idstr);
         return -ENOMEM;
     }
-    ret = qio_channel_preadv_all(qemu_file_get_ioc(f), &iov, 1, (off_t)h->bitmap_offset, errp);
-    for (size_t i = 0; i < page_bitmap_words(pages); i++) {
-        map[i] = GUINT64_FROM_LE(map[i]);
+    if (!prepare_to_load(rl, qemu_file_get_ioc(f), errp)) {
+        return -EINVAL;
     }
-    if (ret < 0) {
-        g_prefix_error(errp, "Reading the bitmap of RAM block '%s': ", rb->block->idstr);
-    }
-    while (ret == 0 && at < pages) {
-        uint64_t data = page_bitmap_find(map, at, pages, true);
-        uint64_t zero = page_bitmap_find(map, data, pages, false);
+    ret = read_bitmap(f, rb, h, map, pages, errp);
+    if (ret == 0) {
+        int moved;
 
-        if (!ram_recv_zero(rb, at, data - at, errp)) {
-            return -EINVAL;
-        }
-        if (data < zero) {
-            ret = read_pages(rl, f, rb, data, zero - data,
-                             h->pages_offset + (data << TARGET_PAGE_BITS), errp);
-        }
-        at = zero;
+        ret = submit_pages(rl, &source, map, pages, errp);
+        moved = mapped_io_wait(rl->mapped, ret == 0 ? errp : NULL);
+        ret = ret == 0 ? moved : ret;
     }
     return ret;
 }
@@ -241,19 +377,26 @@ int ram_mapped_load_block(RAMLoadState *rl, QEMUFile *f, RAMRecvBlock *rb, uint6
     MappedHeader h;
     int ret;
 
+    off_t at;
+
     if (!ioc || !qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SEEKABLE)) {
         error_setg(errp, "Migration requires seekable transport: mapped-ram is for files");
         return -EINVAL;
     }
+    if (rb->mapped) {
+        error_setg(errp, "RAM block '%s' is twice in the list", rb->block->idstr);
+        return -EINVAL;
+    }
+    rb->mapped = true;
     h.version = qemu_get_be32(f);
     h.page_size = qemu_get_be64(f);
     h.bitmap_offset = qemu_get_be64(f);
     h.pages_offset = qemu_get_be64(f);
-    ret = qemu_file_get_error_obj(f, errp);
-    if (ret < 0) {
-        return ret;
+    at = qemu_get_offset(f);
+    if (at < 0) {
+        return qemu_file_get_error_obj(f, errp);
     }
-    if (!header_is_sane(&h, pages, errp)) {
+    if (!header_is_sane(&h, (uint64_t)at, pages, errp)) {
         return -EINVAL;
     }
     if (!rb->ignored) {

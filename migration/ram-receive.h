@@ -21,6 +21,7 @@
 typedef struct RAMRecvBlock {
     RAMBlock *block;    /* referenced */
     bool ignored;       /* the source has the same file: no pages come */
+    bool mapped;        /* its part of a mapped-ram file has been read */
     uint64_t pages;     /* of max_length */
     uint64_t *received; /* bit i: page i has arrived; atomic */
     uint64_t *touched;  /* bit i: page i may hold something else than zero from before; constant */

@@ -191,7 +191,7 @@ static int send_run(RAMSaveState *rs, QEMUFile *f, const RAMRun *run)
 {
     ZeroPageDetection detection = migrate_zero_page_detection(rs->s->settings);
 
-    if (migrate_mapped_ram(rs->s->settings)) {
+    if (rs->mapped) {
         return ram_mapped_save_run(rs, f, run);
     }
     if (detection == ZERO_PAGE_DETECTION_NONE) {
@@ -219,6 +219,9 @@ static int end_round(RAMSaveState *rs, QEMUFile *f)
     MigrationState *s = rs->s;
     int ret;
 
+    if (rs->mapped) {
+        return ram_mapped_save_barrier(rs, f);
+    }
     if (!rs->multifd_unsynced || s->settings->compat.multifd_flush_after_each_section) {
         return 0;
     }
@@ -236,8 +239,7 @@ static int end_section(RAMSaveState *rs, QEMUFile *f)
 {
     MigrationState *s = rs->s;
 
-    if (s->multifd && s->settings->compat.multifd_flush_after_each_section &&
-        !migrate_mapped_ram(s->settings)) {
+    if (s->multifd && s->settings->compat.multifd_flush_after_each_section) {
         int ret = multifd_send_sync(s);
 
         if (ret < 0) {
@@ -284,7 +286,7 @@ static int put_block_list(RAMSaveState *rs, QEMUFile *f)
         if (view) {
             qemu_put_be64(f, guest_address(view, sb->block));
         }
-        if (migrate_mapped_ram(rs->s->settings)) {
+        if (rs->mapped) {
             ret = ram_mapped_save_header(f, sb);
         }
     }
@@ -314,9 +316,12 @@ int ram_save_setup(RAMSaveState *rs, QEMUFile *f, GError **errp)
             return -ENOMEM;
         }
     }
+    if (migrate_mapped_ram(s->settings) && !ram_mapped_save_begin(rs, f, errp)) {
+        return -EINVAL;
+    }
     ram_sync_dirty_log(rs, false);
     ret = put_block_list(rs, f);
-    if (ret == 0 && s->multifd && !migrate_mapped_ram(s->settings)) {
+    if (ret == 0 && s->multifd) {
         rs->multifd_unsynced = true;
         ret = end_round(rs, f);
     }
@@ -395,8 +400,7 @@ static int send_the_rest(RAMSaveState *rs, QEMUFile *f)
     int ret = send_pages(rs, f, INT64_MAX);
 
     if (ret >= 0) {
-        ret =
-            migrate_mapped_ram(rs->s->settings) ? ram_mapped_save_bitmaps(rs, f) : end_round(rs, f);
+        ret = rs->mapped ? ram_mapped_save_bitmaps(rs, f) : end_round(rs, f);
     }
     return ret < 0 ? ret : end_section(rs, f);
 }

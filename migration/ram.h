@@ -5,7 +5,8 @@
  *   ram-bitmap.c   which pages are left: a bitmap a block, filled from the dirty log, a pass at a time
  *   ram-save.c     chooses pages and writes records; setup and completion
  *   ram-load.c     reads records into guest memory;  ram-receive.c  which of its pages have arrived
- *   xbzrle.c       deltas;  ram-mapped.c  pages at fixed offsets of a file;  multifd*.c  extra channels
+ *   xbzrle.c       deltas;  multifd*.c  extra channels
+ *   ram-mapped.c   pages at fixed offsets of a file;  ram-mapped-io.c  the threads that move them
  *
  * Record: a be64 whose low 12 bits are flags and whose upper bits are the offset in the block (bytes).
  */
@@ -18,6 +19,7 @@
 #include "memory/ram-block.h"
 #include "migration/auto-converge.h"
 #include "migration/migration.h"
+#include "migration/ram-mapped-io.h"
 #include "migration/xbzrle.h"
 #include "vmstate/qemu-file.h"
 
@@ -69,6 +71,7 @@ typedef struct RAMSaveState {
     int64_t last_sync_ns; /* QEMU_CLOCK_REALTIME: since when fresh_pages counts */
     MigrationState *s;
     XBZRLECache *xbzrle; /* NULL: off */
+    MappedIO *mapped;    /* NULL: not mapped-ram */
 
     /* ram-bitmap.c's */
     bool logging;         /* the dirty log is on */

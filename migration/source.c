@@ -168,7 +168,9 @@ static int send_beginning(MigrationState *s, SaveVMState **sv, GError **errp)
     if (ret < 0) {
         return qemu_file_get_error_obj(s->to_dst, errp);
     }
-    if (migrate_multifd(s->settings) && !s->to_file && !multifd_send_setup(s, errp)) {
+    /* the channels of a file are ram-mapped-io.c's */
+    if (migrate_multifd(s->settings) && !migrate_mapped_ram(s->settings) &&
+        !multifd_send_setup(s, errp)) {
         return -EIO;
     }
     *sv = savevm_setup(s->to_dst, s->settings, errp);

@@ -71,57 +71,136 @@ static bool file_prepare(int fd, const FileMigrationArgs *file, bool write, GErr
     return true;
 }
 
-QIOChannel *migration_open_file(const FileMigrationArgs *file, bool write, GError **errp)
+/* Whether pages can have places in the file behind fd. */
+static bool check_mapped_fd(int fd, const char *what, GError **errp)
 {
-    int fd = qemu_open(file->filename, write ? O_WRONLY | O_CREAT : O_RDONLY, FILE_MODE, errp);
-    QIOChannelFile *fioc;
+    struct stat st;
 
-    if (fd < 0) {
-        return NULL;
+    if (fstat(fd, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {
+        error_setg(errp, "Migration requires seekable transport (e.g. file)");
+        return false;
     }
-    fioc = file_prepare(fd, file, write, errp) ? qio_channel_file_new_fd(fd, errp) : NULL;
-    if (!fioc) {
-        qemu_close(fd);
-        return NULL;
+    if (fcntl(fd, F_GETFL) & O_APPEND) {
+        error_setg(errp,
+                   "'%s' was opened to append (O_APPEND): with mapped-ram pages have places of "
+                   "their own",
+                   what);
+        return false;
     }
-    return (QIOChannel *)fioc;
+    return true;
 }
 
-/*
- * A descriptor of an fd set shares its position and its flags with whoever passed it: opened once more
- * through /proc it has its own. It is used as it is where that is not allowed and its flags fit.
- */
-static int reopen_fdset(const FileMigrationArgs *file, int flags, GError **errp)
+/* A failure to open with O_DIRECT says EINVAL, and nothing of what to do. */
+static void explain_no_direct(const char *what, GError **errp)
 {
-    int fd = qemu_open(file->filename, flags, 0, errp), again, err;
-    g_autofree char *path = NULL;
+    g_clear_error(errp);
+    error_setg(errp,
+               "Could not open '%s' with O_DIRECT, which its file system does not have: switch the "
+               "parameter direct-io off, or save to another one",
+               what);
+}
 
-    if (fd < 0) {
-        return -1;
-    }
-    path = g_strdup_printf("/proc/self/fd/%d", fd);
-    again = open(path, flags | O_CLOEXEC);
-    err = errno;
-    if (again < 0 && (fcntl(fd, F_GETFL) & O_DIRECT) == (flags & O_DIRECT)) {
-        return fd;
-    }
-    qemu_close(fd);
-    if (again < 0) {
-        error_setg_errno(errp, err, "Could not open '%s' again", file->filename);
+/* The same file with flags of its own. */
+static int reopen(int fd, const char *what, int flags, GError **errp)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+    int again = open(path, flags | O_CLOEXEC);
+
+    if (again < 0 && errno == EINVAL && flags & O_DIRECT) {
+        explain_no_direct(what, errp);
+    } else if (again < 0) {
+        error_setg_errno(errp, errno, "Could not open '%s' again %s O_DIRECT", what,
+                         flags & O_DIRECT ? "with" : "without");
     }
     return again;
 }
 
-int migration_open_file_extra(const FileMigrationArgs *file, bool write, bool direct, GError **errp)
+/* What may be different in a descriptor that somebody passed, and matters. */
+#define FD_FLAGS (O_DIRECT | O_APPEND)
+
+/*
+ * Whether reads or writes with these flags can be done by fd, which was passed. Its position may be
+ * shared, which does not matter to pread(2) and pwrite(2).
+ */
+static bool fd_fits(int fd, int flags)
 {
-    int flags = (write ? O_WRONLY : O_RDONLY) | (direct ? O_DIRECT : 0), fd;
+    int have = fcntl(fd, F_GETFL), mode = have & O_ACCMODE;
+
+    return have >= 0 && (mode == O_RDWR || mode == (flags & O_ACCMODE)) &&
+           (have & FD_FLAGS) == (flags & FD_FLAGS);
+}
+
+/* As qemu_open(); a descriptor of an fd set that does not fit is opened once more. */
+static int open_fitting(const char *path, int flags, GError **errp)
+{
+    int fd = qemu_open(path, flags, FILE_MODE, errp), again;
     int64_t fdset_id;
 
-    if (qemu_is_fdset_path(file->filename, &fdset_id)) {
-        return reopen_fdset(file, flags, errp);
+    if (!qemu_is_fdset_path(path, &fdset_id)) {
+        if (fd == -EINVAL && flags & O_DIRECT) {
+            explain_no_direct(path, errp);
+        }
+        return fd;
     }
-    fd = qemu_open(file->filename, flags, 0, errp);
-    return fd < 0 ? -1 : fd;
+    if (fd < 0 || fd_fits(fd, flags)) {
+        return fd;
+    }
+    again = reopen(fd, path, flags & ~O_CREAT, errp);
+    qemu_close(fd);
+    return again;
+}
+
+QIOChannel *migration_open_file(const FileMigrationArgs *file, bool write, bool mapped,
+                                GError **errp)
+{
+    int fd = open_fitting(file->filename, write ? O_WRONLY | O_CREAT : O_RDONLY, errp);
+    QIOChannelFile *fioc = NULL;
+
+    if (fd < 0) {
+        return NULL;
+    }
+    if (file_prepare(fd, file, write, errp) &&
+        (!mapped || check_mapped_fd(fd, file->filename, errp))) {
+        fioc = qio_channel_file_new_fd(fd, errp);
+    }
+    if (!fioc) {
+        qemu_close(fd);
+    }
+    return (QIOChannel *)fioc;
+}
+
+int migration_open_file_extra(const FileMigrationArgs *file, bool write, bool direct, GError **errp)
+{
+    return open_fitting(file->filename, (write ? O_WRONLY : O_RDONLY) | (direct ? O_DIRECT : 0),
+                        errp);
+}
+
+int migration_keep_mapped_fd(int fd, const char *name, GError **errp)
+{
+    int kept;
+
+    if (!check_mapped_fd(fd, name, errp)) {
+        return -1;
+    }
+    kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (kept < 0) {
+        error_setg_errno(errp, errno, "Could not duplicate the descriptor '%s'", name);
+    }
+    return kept;
+}
+
+int migration_open_fd_extra(int fd, const char *name, bool write, bool direct, GError **errp)
+{
+    int flags = (write ? O_WRONLY : O_RDONLY) | (direct ? O_DIRECT : 0), again;
+
+    if (!fd_fits(fd, flags)) {
+        return reopen(fd, name, flags, errp);
+    }
+    again = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (again < 0) {
+        error_setg_errno(errp, errno, "Could not duplicate the descriptor '%s'", name);
+    }
+    return again;
 }
 
 /* --- what goes with what --- */
@@ -132,7 +211,8 @@ bool migration_transport_check(const MigrationAddress *addr, const MigrationSett
     bool seekable = migration_address_is_seekable(addr);
 
     if (migrate_mapped_ram(s)) {
-        if (!seekable) {
+        /* what a descriptor is shows when it is there */
+        if (!seekable && !migration_address_is_fd(addr)) {
             error_setg(errp, "Migration requires seekable transport (e.g. file)");
             return false;
         }

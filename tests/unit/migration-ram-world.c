@@ -3,10 +3,12 @@
 #include "tests/unit/migration-ram-world.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "memory/populated.h"
 #include "migration/multifd.h"
+#include "util/error.h"
 
 /* --- the rest of the migration, as these tests want it --- */
 
@@ -25,6 +27,34 @@ bool migration_rate_exceeded(MigrationState *s)
 uint64_t migration_transferred_bytes(MigrationState *s)
 {
     return 0;
+}
+
+void migrate_fail(MigrationState *s, GError *err)
+{
+    g_clear_error(&world.error);
+    world.error = err;
+}
+
+static int open_extra(int flags, GError **errp)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", world.file);
+    int fd = open(path, flags | O_CLOEXEC);
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "no further descriptor");
+    }
+    world.opened++;
+    return fd;
+}
+
+int migration_connector_open_extra(MigrationConnector *c, bool direct, GError **errp)
+{
+    return open_extra(O_WRONLY | (direct ? O_DIRECT : 0), errp);
+}
+
+int migration_listener_open_extra(MigrationListener *listener, bool direct, GError **errp)
+{
+    return open_extra(O_RDONLY | (direct ? O_DIRECT : 0), errp);
 }
 
 int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero)

@@ -23,6 +23,9 @@ typedef struct RAMWorld {
     QEMUFile *f;   /* the main channel, whose offset that is */
     unsigned recv_syncs;
     RAMRecv *recv_ram; /* where the channels put pages */
+    int file;          /* of mapped-ram: opened again for its threads */
+    unsigned opened;   /* how often */
+    GError *error;     /* what a thread failed with; NULL: nothing */
 } RAMWorld;
 
 extern RAMWorld world;

@@ -853,18 +853,97 @@ static void test_fdset(void)
     extra = migration_connector_open_extra(c, true, &err);
     g_assert_no_error(err);
     g_assert_true(fcntl(extra, F_GETFL) & O_DIRECT);
-    g_assert_cmpint(lseek(extra, 0, SEEK_CUR), ==, 0);
     qemu_close(extra);
     extra = migration_connector_open_extra(c, false, &err);
     g_assert_no_error(err);
     g_assert_false(fcntl(extra, F_GETFL) & O_DIRECT);
-    g_assert_cmpint(lseek(extra, 0, SEEK_CUR), ==, 0);
+    g_assert_cmpint(pwrite(extra, "OLD", 3, 0), ==, 3);
     qemu_close(extra);
 
     send_bytes(ioc, "ed");
     qio_channel_unref(ioc);
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    g_assert_cmpstr(text, ==, "old streamed");
+    g_assert_cmpstr(text, ==, "OLD streamed");
+}
+
+/* A set's only descriptor, whose flags are those of neither use: each gets one that fits. */
+static void test_fdset_of_one(void)
+{
+    g_autofree char *path = path_in_dir("one");
+    static const int flags[] = {0, O_DIRECT, O_APPEND};
+
+    migration_settings_reset();
+    for (unsigned i = 0; i < G_N_ELEMENTS(flags); i++) {
+        g_autofree char *uri = NULL, *text = NULL;
+        g_autoptr(MigrationConnector) c = NULL;
+        GError *err = NULL;
+        QIOChannel *ioc;
+        int fd, extra;
+
+        write_file("one", "old old old old old old old old");
+        fd = open(path, O_WRONLY | O_CLOEXEC | flags[i]);
+        if (fd < 0) {
+            g_test_skip("no O_DIRECT here");
+            return;
+        }
+        uri = g_strdup_printf("file:/dev/fdset/%" G_GINT64_FORMAT ",offset=4",
+                              monitor_fdset_add_fd(-1, fd, NULL));
+        c = new_connector(uri);
+        ioc = connect_to(c);
+        send_bytes(ioc, "streamed");
+        for (int direct = 0; direct < 2; direct++) {
+            extra = migration_connector_open_extra(c, direct, &err);
+            g_assert_no_error(err);
+            g_assert_cmphex(fcntl(extra, F_GETFL) & (O_DIRECT | O_APPEND), ==,
+                            direct ? O_DIRECT : 0);
+            qemu_close(extra);
+        }
+        qio_channel_unref(ioc);
+        g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+        g_assert_cmpstr(text, ==, "old streamed");
+    }
+}
+
+/* A file's descriptor serves mapped-ram from where it stands; what has no places does not. */
+static void test_mapped_fd(void)
+{
+    g_autofree char *path = path_in_dir("mapped"), *uri = NULL, *text = NULL;
+    g_autofree char *append_uri = NULL, *pipe_uri = NULL;
+    g_autoptr(MigrationConnector) c = NULL;
+    GError *err = NULL;
+    int fds[2], fd, extra;
+    QIOChannel *ioc;
+
+    migration_settings_reset();
+    set_cap(MIGRATION_CAPABILITY_MAPPED_RAM);
+    write_file("mapped", "header");
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    g_assert_cmpint(lseek(fd, 4, SEEK_SET), ==, 4);
+    uri = g_strdup_printf("fd:%d", fd);
+    c = new_connector(uri);
+    ioc = connect_to(c);
+    send_bytes(ioc, "the stream");
+    extra = migration_connector_open_extra(c, false, &err);
+    g_assert_no_error(err);
+    g_assert_cmpint(pwrite(extra, "page", 4, 20), ==, 4);
+    qemu_close(extra);
+    send_bytes(ioc, ".");
+    qio_channel_unref(ioc);
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    g_assert_cmpstr(text, ==, "headthe stream.");
+    g_assert_cmpstr(text + 20, ==, "page");
+
+    append_uri = g_strdup_printf("fd:%d", open(path, O_WRONLY | O_APPEND | O_CLOEXEC));
+    g_assert_null(try_connector(append_uri, &err));
+    g_assert_nonnull(strstr(err->message, "O_APPEND"));
+    g_clear_error(&err);
+    g_assert_cmpint(pipe(fds), ==, 0);
+    pipe_uri = g_strdup_printf("fd:%d", fds[1]);
+    g_assert_null(try_connector(pipe_uri, &err));
+    g_assert_nonnull(strstr(err->message, "seekable transport"));
+    g_clear_error(&err);
+    close(fds[0]);
+    migration_settings_reset();
 }
 
 static void test_new_file_is_private(void)
@@ -980,6 +1059,8 @@ int main(int argc, char **argv)
     g_test_add_func("/migration-channel/fd", test_fd);
     g_test_add_func("/migration-channel/file", test_file);
     g_test_add_func("/migration-channel/fdset", test_fdset);
+    g_test_add_func("/migration-channel/fdset-of-one", test_fdset_of_one);
+    g_test_add_func("/migration-channel/mapped-fd", test_mapped_fd);
     g_test_add_func("/migration-channel/new-file-is-private", test_new_file_is_private);
     g_test_add_func("/migration-channel/missing-file", test_missing_file);
     g_test_add_func("/migration-channel/checks", test_checks);
