@@ -89,6 +89,14 @@ uint64_t migration_transferred_bytes(MigrationState *s)
     return bytes + stat64_get(&s->counters.multifd_bytes) + stat64_get(&s->counters.mapped_bytes);
 }
 
+void migration_end_phase(MigrationState *s, MigrationPhase phase, uint64_t *since)
+{
+    uint64_t now = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    stat64_set(&s->phase_ns[phase], now - *since);
+    *since = now;
+}
+
 /* --- yank --- */
 
 static void source_yank(void *opaque)

@@ -37,6 +37,7 @@ typedef struct MigrationCounters {
     uint64_t normal_pages;      /* pages sent with their bytes */
     uint64_t dirty_sync_count;  /* passes over the dirty log so far */
     uint64_t dirty_pages_rate;  /* pages a second that the guest wrote during the last pass */
+    uint64_t total_bytes;       /* of the RAM that travels */
     uint64_t remaining_bytes;   /* RAM that is dirty and not sent */
     uint64_t multifd_bytes;     /* what the extra channels took */
     uint64_t mapped_bytes;      /* pages written to their places of a file, not by the channels */
@@ -172,6 +173,12 @@ uint64_t migration_downtime_bytes(MigrationState *s);
 void migration_source_over(MigrationState *s);
 /* Starts the thread, which takes the migration over. s->to_dst is connected. Main loop. */
 void migration_source_start(MigrationState *s);
+
+/*
+ * The phase of the downtime that began at *since (ns of QEMU_CLOCK_REALTIME) is over, and the next
+ * begins. The source's thread.
+ */
+void migration_end_phase(MigrationState *s, MigrationPhase phase, uint64_t *since);
 
 /* All bytes that have left on all channels so far. Any thread. */
 uint64_t migration_transferred_bytes(MigrationState *s);

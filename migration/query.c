@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* query-migrate: the figures of the source, or the state of the destination. */
-#include "memory/ram-block.h"
 #include "migration/migration.h"
 #include "qapi/qapi-commands-migration.h"
 #include "util/migration-blocker.h"
@@ -12,7 +11,7 @@ static MigrationStats *ram_stats(MigrationState *s, MigrationStatus status)
     const MigrationCounters *c = &s->counters;
 
     ram->transferred = (int64_t)migration_transferred_bytes(s);
-    ram->total = (int64_t)ram_block_bytes_total();
+    ram->total = (int64_t)stat64_get(&c->total_bytes);
     ram->duplicate = (int64_t)stat64_get(&c->zero_pages);
     ram->normal = (int64_t)stat64_get(&c->normal_pages);
     ram->normal_bytes = ram->normal * 4096;

@@ -86,6 +86,7 @@ static void save_block_clear(gpointer data)
 static void take_blocks(RAMSaveState *rs, const MigrationSettings *settings)
 {
     g_autoptr(RAMBlockList) list = ram_block_list_get();
+    uint64_t total = 0;
 
     for (unsigned i = 0; i < list->n; i++) {
         RAMBlock *block = list->blocks[i];
@@ -97,8 +98,10 @@ static void take_blocks(RAMSaveState *rs, const MigrationSettings *settings)
         ram_block_ref(block);
         sb.pages = ram_block_used_length(block) >> TARGET_PAGE_BITS;
         sb.ignored = ram_block_is_ignored(block, settings);
+        total += sb.ignored ? 0 : sb.pages << TARGET_PAGE_BITS;
         g_array_append_val(rs->blocks, sb);
     }
+    stat64_set(&rs->s->counters.total_bytes, total);
 }
 
 RAMSaveState *ram_save_state_new(MigrationState *s, GError **errp)

@@ -409,6 +409,7 @@ int ram_save_complete(RAMSaveState *rs, QEMUFile *f, GError **errp)
 {
     MigrationState *s = rs->s;
     uint64_t before = qemu_file_transferred(f);
+    uint64_t since = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int ret;
 
     if (!ram_save_check_blocks(rs, errp)) {
@@ -417,7 +418,9 @@ int ram_save_complete(RAMSaveState *rs, QEMUFile *f, GError **errp)
     if (!rs->last_synced) {
         ram_sync_dirty_log(rs, true);
     }
+    migration_end_phase(s, MIGRATION_PHASE_LAST_SYNC, &since);
     ret = send_the_rest(rs, f);
+    migration_end_phase(s, MIGRATION_PHASE_LAST_PAGES, &since);
     note_left(rs);
     stat64_add(&s->counters.downtime_bytes, qemu_file_transferred(f) - before);
     return ret < 0 ? section_failed(f, ret, errp) : 0;

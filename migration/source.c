@@ -24,15 +24,6 @@ static uint64_t now_ns(void)
     return (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-/* The phase of the downtime that began at *since is over. */
-static void end_phase(MigrationState *s, MigrationPhase phase, uint64_t *since)
-{
-    uint64_t now = now_ns();
-
-    stat64_set(&s->phase_ns[phase], now - *since);
-    *since = now;
-}
-
 /* --- in the main loop --- */
 
 typedef struct MainStep {
@@ -312,7 +303,7 @@ static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
     since = now_ns();
     if (ret == 0) {
         ret = send_devices(s, errp);
-        end_phase(s, MIGRATION_PHASE_DEVICES, &since);
+        migration_end_phase(s, MIGRATION_PHASE_DEVICES, &since);
     }
     return ret;
 }
@@ -334,7 +325,7 @@ static int hear_the_verdict(MigrationState *s, int ret, GError **errp)
             }
             return -EIO;
         }
-        end_phase(s, MIGRATION_PHASE_PEER_LOAD, &since);
+        migration_end_phase(s, MIGRATION_PHASE_PEER_LOAD, &since);
         return 0;
     }
     if (ret < 0) {

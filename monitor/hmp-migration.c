@@ -322,6 +322,24 @@ static void print_list(HMPOutput *out, const char *title, json_object *list)
     }
 }
 
+static void print_addresses(HMPOutput *out, json_object *list)
+{
+    hmp_printf(out, "socket address: [\n");
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        json_object *addr = json_object_array_get_idx(list, i);
+        const char *type = text(addr, "type");
+
+        if (!strcmp(type, "inet")) {
+            hmp_printf(out, "\ttcp:%s:%s\n", text(addr, "host"), text(addr, "port"));
+        } else if (!strcmp(type, "vsock")) {
+            hmp_printf(out, "\tvsock:%s:%s\n", text(addr, "cid"), text(addr, "port"));
+        } else {
+            hmp_printf(out, "\t%s:%s\n", type, text(addr, strcmp(type, "fd") ? "path" : "str"));
+        }
+    }
+    hmp_printf(out, "]\n");
+}
+
 static void coroutine_fn info_migrate(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
 {
     json_object *info = hmp_co_qmp(out, "query-migrate", NULL);
@@ -338,7 +356,9 @@ static void coroutine_fn info_migrate(HMPOutput *out, const HMPCommand *cmd, int
     PRINT_ROWS(out, member(info, "ram"), ram_rows);
     PRINT_ROWS(out, member(info, "xbzrle-cache"), xbzrle_rows);
     PRINT_ROWS(out, member(info, "x-downtime"), downtime_rows);
-    print_list(out, "socket address:\n", member(info, "socket-address"));
+    if (member(info, "socket-address")) {
+        print_addresses(out, member(info, "socket-address"));
+    }
     json_object_put(info);
 }
 

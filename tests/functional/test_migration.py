@@ -219,6 +219,8 @@ def test_tls_of_another_host_is_refused_and_the_destination_waits_on(side, x509)
 def test_the_way_of_a_running_guest(pair):
     source, destination, uri = pair()
     assert m.wait_status(destination.vm, 'setup')['socket-address']
+    path = uri.split(':')[1]
+    assert f'socket address: [\r\n\tunix:{path}\r\n]' in destination.vm.hmp('info migrate')
     data = source.fill(9)
     source.vm.cmd('migrate', uri=uri)
     arrived(source, destination, data)
@@ -273,6 +275,24 @@ def test_figures_by_status(pair):
     assert {'expected-downtime', 'ram', 'remaining'} <= waiting.keys()
     source.vm.cmd('migrate-continue', state='pre-switchover')
     arrived(source, destination, data)
+
+
+@pytest.mark.parametrize('caps', [[], ['return-path'], ['return-path', 'multifd']])
+def test_where_the_downtime_went(pair, caps):
+    source, destination, uri = pair(caps=caps)
+    m.set_caps(destination.vm, *caps)
+    data = source.fill(29)
+    # What the first pass would take longer for is all sent while the guest is stopped.
+    source.vm.cmd('migrate-set-parameters', {'downtime-limit': 60000, 'max-bandwidth': 10 * ferry.MIB,
+                                             'avail-switchover-bandwidth': 1000 * ferry.MIB})
+    source.vm.cmd('migrate', uri=uri)
+    arrived(source, destination, data)
+    done = source.vm.cmd('query-migrate')
+    phases = done['x-downtime']
+    assert phases.keys() == {'stop', 'last-sync', 'last-pages', 'device-state', *(['peer-load'] if caps else [])}
+    assert phases['last-pages'] == max(phases.values())
+    assert sum(phases.values()) < done['downtime'] + 1
+    assert source.vm.hmp('info migrate').count('downtime: ') == 1 + len(phases)
 
 
 # Waiting before the end
@@ -449,7 +469,8 @@ def test_shared_memory_stays_where_it_is(side, work, both):
         return
     source.vm.cmd('migrate', uri=f'unix:{work}/in')
     arrived(source, destination, data)
-    assert source.vm.cmd('query-migrate')['ram']['transferred'] < 10000
+    ram = source.vm.cmd('query-migrate')['ram']
+    assert ram['transferred'] < 10000 and ram['total'] == 0
 
 
 def test_files_are_alike(side, work):

@@ -57,6 +57,11 @@ int migration_listener_open_extra(MigrationListener *listener, bool direct, GErr
     return open_extra(O_RDONLY | (direct ? O_DIRECT : 0), errp);
 }
 
+void migration_end_phase(MigrationState *s, MigrationPhase phase, uint64_t *since)
+{
+    stat64_set(&s->phase_ns[phase], 1);
+}
+
 int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero)
 {
     g_string_append_printf(world.channels, "%s %" PRIu64 "+%u%s%s;", run->sb->block->idstr,
