@@ -9,6 +9,7 @@
 #include <string.h>
 #include "accel/runstate.h"
 #include "block/activate.h"
+#include "io/hangup-watch.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
 #include "migration/savevm.h"
@@ -65,6 +66,7 @@ static RunState state_after_arrival(void)
 
 static void close_main_channel(MigrationIncomingState *mis)
 {
+    qio_hangup_watch_free(g_steal_pointer(&mis->hangup));
     g_mutex_lock(&mis->lock);
     if (mis->to_src) {
         (void)qemu_fclose(g_steal_pointer(&mis->to_src));
@@ -89,6 +91,7 @@ static void fail(MigrationIncomingState *mis, GError *err)
 {
     MigrationStatus status = incoming_status(mis);
 
+    migration_listener_stop(mis->listener);
     g_mutex_lock(&mis->lock);
     if (mis->error) { /* a channel's, of which the main one's is a consequence */
         g_error_free(err);
@@ -109,19 +112,30 @@ static void fail(MigrationIncomingState *mis, GError *err)
     }
 }
 
-/* --- yank --- */
+/* --- a source that goes before all channels are there: nobody reads from it yet --- */
 
-/* A source that stopped talking before all channels were there is not being read from. */
-static void yanked_early(void *opaque)
+static void lost_early(MigrationIncomingState *mis, const char *why)
 {
-    MigrationIncomingState *mis = opaque;
     GError *err = NULL;
 
     if (mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
-        error_setg(&err, "the connection was cut by yank");
+        error_setg(&err, "%s", why);
         close_channels(mis);
         fail(mis, err);
     }
+}
+
+static void main_channel_hung_up(void *opaque)
+{
+    lost_early(opaque,
+               "the source closed the main channel before all channels of multifd were there");
+}
+
+/* --- yank --- */
+
+static void yanked_early(void *opaque)
+{
+    lost_early(opaque, "the connection was cut by yank");
 }
 
 static void incoming_yank(void *opaque)
@@ -230,6 +244,7 @@ static void *incoming_thread(void *opaque)
 static void start_loading(MigrationIncomingState *mis)
 {
     migration_listener_stop(mis->listener);
+    qio_hangup_watch_free(g_steal_pointer(&mis->hangup));
     migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_SETUP, MIGRATION_STATUS_ACTIVE);
     if (mis->thread) {
         g_thread_join(mis->thread); /* of an attempt that failed */
@@ -261,29 +276,49 @@ static void coroutine_fn further_channel_co(void *opaque)
     }
 }
 
+static bool wait_for_channels(MigrationIncomingState *mis, QIOChannel *ioc, GError **errp)
+{
+    mis->hangup =
+        qio_hangup_watch_new(ioc, qemu_get_aio_context(), main_channel_hung_up, mis, errp);
+    if (!mis->hangup) {
+        return false;
+    }
+    mis->multifd = multifd_recv_new(mis);
+    return true;
+}
+
+/* False with an error; ioc stays the caller's. */
+static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, GError **errp)
+{
+    migration_settings_unref(mis->settings);
+    mis->settings = migration_settings_get();
+    if (!qio_channel_set_blocking(ioc, true, errp)) {
+        return false;
+    }
+    qio_channel_set_name(ioc, "migration-main-incoming");
+    if (migrate_multifd(mis->settings) && !mis->from_file && !migrate_mapped_ram(mis->settings) &&
+        !wait_for_channels(mis, ioc, errp)) {
+        return false;
+    }
+    g_mutex_lock(&mis->from_src_lock);
+    mis->from_src = qemu_file_new_input(ioc);
+    g_mutex_unlock(&mis->from_src_lock);
+    if (!mis->multifd) {
+        start_loading(mis);
+    }
+    return true;
+}
+
 /* The first channel is the main one; with multifd others follow. */
 static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
 {
     MigrationIncomingState *mis = opaque;
     NewChannel *nc;
 
-    if (ioc && !mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
-        migration_settings_unref(mis->settings);
-        mis->settings = migration_settings_get();
-        if (qio_channel_set_blocking(ioc, true, &err)) {
-            qio_channel_set_name(ioc, "migration-main-incoming");
-            g_mutex_lock(&mis->from_src_lock);
-            mis->from_src = qemu_file_new_input(ioc);
-            g_mutex_unlock(&mis->from_src_lock);
-            qio_channel_unref(ioc);
-            if (!migrate_multifd(mis->settings) || mis->from_file ||
-                migrate_mapped_ram(mis->settings)) {
-                start_loading(mis);
-            } else {
-                mis->multifd = multifd_recv_new(mis);
-            }
-            return;
-        }
+    if (ioc && !mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP &&
+        take_main_channel(mis, ioc, &err)) {
+        qio_channel_unref(ioc);
+        return;
     }
     if (err) {
         g_clear_pointer(&ioc, qio_channel_unref);

@@ -76,6 +76,9 @@ static void shut_channels_down(MigrationState *s)
 void migrate_fail(MigrationState *s, GError *err)
 {
     migrate_set_error(s, err);
+    if (s->connector) {
+        migration_connector_cancel(s->connector); /* a channel may be in the making */
+    }
     shut_channels_down(s);
 }
 

@@ -191,16 +191,18 @@ bool migration_rate_exceeded(MigrationState *s);
 /* --- the destination --- */
 
 typedef struct MultiFDRecv MultiFDRecv;
+typedef struct QIOHangupWatch QIOHangupWatch;
 
 typedef struct MigrationIncomingState {
     int status;                  /* as above */
     MigrationSettings *settings; /* as they were when loading began */
     MigrationListener *listener; /* NULL: none */
     GThread *thread;
-    Coroutine *end_waiter; /* waits until loading has ended; NULL: nobody */
-    Yankable *yank;        /* while there may be a connection to cut */
-    GMutex from_src_lock;  /* from_src comes and goes under it */
-    QEMUFile *from_src;    /* the incoming thread's while it runs */
+    Coroutine *end_waiter;  /* waits until loading has ended; NULL: nobody */
+    Yankable *yank;         /* while there may be a connection to cut */
+    GMutex from_src_lock;   /* from_src comes and goes under it */
+    QEMUFile *from_src;     /* the incoming thread's while it runs */
+    QIOHangupWatch *hangup; /* of from_src while nobody reads it; NULL: none */
 
     GMutex lock;      /* the writer's side of the return path, and what is marked "lock" */
     QEMUFile *to_src; /* lock; NULL: no return path */

@@ -7,8 +7,10 @@
  * point of the main channel, waits until all of them have, and lets them go on. So a page that was
  * sent twice, with a barrier in between, arrives in that order whichever channels it took.
  *
- * A channel that ends where a packet would begin has just ended; whether that is too early shows when
- * a barrier is waited for that it has not met.
+ * A channel that ends where a packet would begin has just ended. Before the first barrier, which every
+ * migration has, that is too early. Later it shows when a barrier is waited for that the channel has not
+ * met; and if the main channel says nothing any more either, nobody would wait for one: a source that
+ * has sent everything closes the channels when all of the main one is on its way.
  *
  * Everything that comes here is from a stranger: multifd-packet.c checks a header, this file that a
  * packet fits this guest's memory.
@@ -24,8 +26,13 @@
 #include "migration/multifd-packet.h"
 #include "migration/ram-receive.h"
 #include "migration/savevm.h"
+#include "util/aio.h"
 #include "util/error.h"
 #include "util/queue.h"
+#include "util/timer.h"
+
+/* How long the main channel may say nothing once another one has ended. */
+#define SILENCE_NS (10 * NANOSECONDS_PER_SECOND)
 
 typedef struct RecvChannel {
     MultiFDRecv *recv;
@@ -52,6 +59,9 @@ struct MultiFDRecv {
     int refcount;                     /* main loop */
     TAILQ_HEAD(, Newcomer) newcomers; /* main loop */
     unsigned created;                 /* main loop: channels that have a thread */
+    QEMUBH *ended_bh;                 /* main loop's; scheduled by a channel that has ended */
+    QEMUTimer *silence;               /* main loop: NULL: no channel has ended */
+    uint64_t heard; /* main loop: bytes of the main channel when the timer was armed */
 
     /* Constant. */
     MigrationIncomingState *mis;
@@ -64,6 +74,7 @@ struct MultiFDRecv {
     pthread_cond_t arrived; /* incoming thread: a channel has met a barrier, or ended */
     bool quit;              /* lock */
     bool over;              /* lock: the guest is here, what channels say now means nothing */
+    bool synced;            /* lock: all have met a barrier */
     GError *error;          /* lock: the first one of a channel */
     RAMRecv *ram;           /* lock: where pages go; NULL: nowhere yet, or any more */
     unsigned ram_users;     /* lock: channels that are putting pages there */
@@ -247,13 +258,11 @@ static void recv_shutdown(MultiFDRecv *r)
 }
 
 /* The migration fails because of a channel, unless the channel fails because of the migration. */
-static void channel_failed(RecvChannel *ch, GError *err)
+static void migration_fails(MultiFDRecv *r, GError *err)
 {
-    MultiFDRecv *r = ch->recv;
     MigrationIncomingState *mis = r->mis;
     bool first;
 
-    g_prefix_error(&err, "multifd channel %u: ", ch->id);
     pthread_mutex_lock(&r->lock);
     first = !r->quit && !r->error && !r->over;
     if (first) {
@@ -276,24 +285,89 @@ static void channel_failed(RecvChannel *ch, GError *err)
     g_error_free(err);
 }
 
+static GError *ended_too_early(unsigned id, const char *more)
+{
+    GError *err = NULL;
+
+    error_setg(&err, "multifd channel %u: the source has closed it too early%s", id, more);
+    return err;
+}
+
 static void *channel_thread(void *opaque)
 {
     RecvChannel *ch = opaque;
     MultiFDRecv *r = ch->recv;
     GError *err = NULL;
+    bool synced;
     int ret;
 
     do {
         ret = receive_packet(ch, &err);
     } while (ret == 0);
+    pthread_mutex_lock(&r->lock);
+    synced = r->synced;
+    pthread_mutex_unlock(&r->lock);
     if (ret < 0) {
-        channel_failed(ch, err);
+        g_prefix_error(&err, "multifd channel %u: ", ch->id);
+        migration_fails(r, err);
+    } else if (!synced) {
+        migration_fails(r, ended_too_early(ch->id, ""));
     }
     pthread_mutex_lock(&r->lock);
     ch->ended = true;
     pthread_cond_signal(&r->arrived);
     pthread_mutex_unlock(&r->lock);
+    qemu_bh_schedule(r->ended_bh);
     return NULL;
+}
+
+/* --- a channel has ended; main loop --- */
+
+static void listen_for_silence(MultiFDRecv *r)
+{
+    r->heard = qemu_file_transferred(r->mis->from_src);
+    timer_mod_ns(r->silence, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + SILENCE_NS);
+}
+
+/* A channel that has ended, while pages are still expected; -1: none. */
+static int missing_channel(MultiFDRecv *r)
+{
+    int id = -1;
+
+    pthread_mutex_lock(&r->lock);
+    for (unsigned i = 0; i < r->n_channels && r->ram && !r->over && !r->quit; i++) {
+        if (r->channels[i].ended) {
+            id = (int)i;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&r->lock);
+    return id;
+}
+
+static void silence_cb(void *opaque)
+{
+    MultiFDRecv *r = opaque;
+    int id = missing_channel(r);
+
+    if (id < 0 || !r->mis->from_src) {
+        return;
+    }
+    if (qemu_file_transferred(r->mis->from_src) != r->heard) {
+        listen_for_silence(r);
+    } else {
+        migration_fails(r, ended_too_early((unsigned)id, ", and the main one is silent"));
+    }
+}
+
+static void ended_cb(void *opaque)
+{
+    MultiFDRecv *r = opaque;
+
+    if (!r->silence && r->mis->from_src && missing_channel(r) >= 0) {
+        r->silence = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, silence_cb, r);
+        listen_for_silence(r);
+    }
 }
 
 /* --- channels that arrive; main loop --- */
@@ -308,6 +382,7 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
     r->mis = mis;
     r->codec = multifd_codec_find(migrate_multifd_compression(mis->settings), &r->codec_error);
     r->n_channels = n;
+    r->ended_bh = aio_bh_new(qemu_get_aio_context(), ended_cb, r);
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->go, NULL);
     pthread_cond_init(&r->arrived, NULL);
@@ -449,7 +524,7 @@ static int barrier_state(MultiFDRecv *r, GError **errp)
             continue;
         }
         if (r->channels[i].ended) {
-            error_setg(errp, "multifd channel %u: the source has closed it too early", i);
+            g_propagate_error(errp, ended_too_early(i, ""));
             return -EPIPE;
         }
         ret = 0;
@@ -467,6 +542,7 @@ int multifd_recv_sync(MigrationIncomingState *mis, GError **errp)
         pthread_cond_wait(&r->arrived, &r->lock);
     }
     if (ret > 0) {
+        r->synced = true;
         for (unsigned i = 0; i < r->n_channels; i++) {
             r->channels[i].at_sync = false;
         }
@@ -529,5 +605,7 @@ void multifd_recv_free(MigrationIncomingState *mis)
             g_thread_join(r->channels[i].thread);
         }
     }
+    qemu_bh_delete(r->ended_bh);
+    timer_free(g_steal_pointer(&r->silence));
     recv_unref(r);
 }
