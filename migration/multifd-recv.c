@@ -9,8 +9,8 @@
  *
  * A channel that ends where a packet would begin has just ended. Before the first barrier, which every
  * migration has, that is too early. Later it shows when a barrier is waited for that the channel has not
- * met; and if the main channel says nothing any more either, nobody would wait for one: a source that
- * has sent everything closes the channels when all of the main one is on its way.
+ * met. A source that has sent everything closes the channels when all of the main one is on its way; so
+ * if a channel has hung up, and then nothing more comes anywhere, the source has gone (`silence`).
  *
  * Everything that comes here is from a stranger: multifd-packet.c checks a header, this file that a
  * packet fits this guest's memory.
@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include "io/hangup-watch.h"
 #include "migration/multifd-codec.h"
 #include "migration/multifd-packet.h"
 #include "migration/ram-receive.h"
@@ -32,15 +33,16 @@
 #include "util/timer.h"
 
 /* How long the main channel may say nothing once another one has ended. */
-#define SILENCE_NS (10 * NANOSECONDS_PER_SECOND)
+#define SILENCE_NS (5 * NANOSECONDS_PER_SECOND)
 
 typedef struct RecvChannel {
     MultiFDRecv *recv;
     unsigned id;
-    GThread *thread; /* main loop; NULL: not there yet */
-    QIOChannel *ioc; /* constant while the thread runs */
-    bool at_sync;    /* lock: waits to be let go on */
-    bool ended;      /* lock */
+    GThread *thread;        /* main loop; NULL: not there yet */
+    QIOChannel *ioc;        /* constant while the thread runs */
+    QIOHangupWatch *hangup; /* main loop; NULL: it has hung up */
+    bool at_sync;           /* lock: waits to be let go on */
+    bool ended;             /* lock */
 
     /* The thread's. */
     void *codec_state;
@@ -59,9 +61,9 @@ struct MultiFDRecv {
     int refcount;                     /* main loop */
     TAILQ_HEAD(, Newcomer) newcomers; /* main loop */
     unsigned created;                 /* main loop: channels that have a thread */
-    QEMUBH *ended_bh;                 /* main loop's; scheduled by a channel that has ended */
-    QEMUTimer *silence;               /* main loop: NULL: no channel has ended */
-    uint64_t heard; /* main loop: bytes of the main channel when the timer was armed */
+    QEMUTimer *silence;               /* main loop: armed while a channel has hung up */
+    uint64_t heard;                   /* main loop: what had come when the timer was armed */
+    uint64_t packets;                 /* atomic: that came */
 
     /* Constant. */
     MigrationIncomingState *mis;
@@ -75,6 +77,7 @@ struct MultiFDRecv {
     bool quit;              /* lock */
     bool over;              /* lock: the guest is here, what channels say now means nothing */
     bool synced;            /* lock: all have met a barrier */
+    bool done;              /* lock: all pages have come */
     GError *error;          /* lock: the first one of a channel */
     RAMRecv *ram;           /* lock: where pages go; NULL: nowhere yet, or any more */
     unsigned ram_users;     /* lock: channels that are putting pages there */
@@ -218,8 +221,9 @@ static int wait_at_barrier(RecvChannel *ch)
 /* 0; 1: the channel has come to its end; -errno. */
 static int receive_packet(RecvChannel *ch, GError **errp)
 {
+    MultiFDRecv *r = ch->recv;
     struct iovec iov = {ch->header, sizeof(ch->header)};
-    bool strict = ch->recv->mis->settings->compat.multifd_clean_tls_termination;
+    bool strict = r->mis->settings->compat.multifd_clean_tls_termination;
     const QIOChannelAllOptions opts = {
         .flags = strict ? 0 : QIO_CHANNEL_READ_FLAG_RELAXED_EOF,
     };
@@ -228,6 +232,7 @@ static int receive_packet(RecvChannel *ch, GError **errp)
     if (ret <= 0) {
         return ret < 0 ? ret : 1;
     }
+    __atomic_fetch_add(&r->packets, 1, __ATOMIC_RELAXED);
     if (!multifd_packet_decode(ch->header, &ch->packet, errp)) {
         return -EINVAL;
     }
@@ -277,7 +282,7 @@ static void migration_fails(MultiFDRecv *r, GError *err)
     if (first) {
         g_mutex_lock(&mis->from_src_lock);
         if (mis->from_src) {
-            qemu_file_shutdown(mis->from_src);
+            qemu_file_stop_reading(mis->from_src); /* the source will still be told */
         }
         g_mutex_unlock(&mis->from_src_lock);
         recv_shutdown(r);
@@ -317,55 +322,63 @@ static void *channel_thread(void *opaque)
     ch->ended = true;
     pthread_cond_signal(&r->arrived);
     pthread_mutex_unlock(&r->lock);
-    qemu_bh_schedule(r->ended_bh);
     return NULL;
 }
 
-/* --- a channel has ended; main loop --- */
+/* --- a channel has hung up; main loop --- */
+
+static uint64_t heard(MultiFDRecv *r)
+{
+    return qemu_file_transferred(r->mis->from_src) + __atomic_load_n(&r->packets, __ATOMIC_RELAXED);
+}
 
 static void listen_for_silence(MultiFDRecv *r)
 {
-    r->heard = qemu_file_transferred(r->mis->from_src);
+    r->heard = heard(r);
     timer_mod_ns(r->silence, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + SILENCE_NS);
 }
 
-/* A channel that has ended, while pages are still expected; -1: none. */
-static int missing_channel(MultiFDRecv *r)
+/* Something is still expected on the channels. */
+static bool expects_more(MultiFDRecv *r)
 {
-    int id = -1;
+    bool more;
 
     pthread_mutex_lock(&r->lock);
-    for (unsigned i = 0; i < r->n_channels && r->ram && !r->over && !r->quit; i++) {
-        if (r->channels[i].ended) {
-            id = (int)i;
-            break;
-        }
-    }
+    more = !r->done && !r->over && !r->quit;
     pthread_mutex_unlock(&r->lock);
-    return id;
+    return more && r->mis->from_src;
 }
 
 static void silence_cb(void *opaque)
 {
     MultiFDRecv *r = opaque;
-    int id = missing_channel(r);
+    unsigned id = 0;
 
-    if (id < 0 || !r->mis->from_src) {
+    if (!expects_more(r)) {
         return;
     }
-    if (qemu_file_transferred(r->mis->from_src) != r->heard) {
+    if (heard(r) != r->heard) {
         listen_for_silence(r);
-    } else {
-        migration_fails(r, ended_too_early((unsigned)id, ", and the main one is silent"));
+        return;
     }
+    while (r->channels[id].hangup) {
+        id++; /* one of them has hung up */
+    }
+    migration_fails(r, ended_too_early(id, ", and nothing comes on the main one"));
 }
 
-static void ended_cb(void *opaque)
+static void channel_hung_up(void *opaque)
 {
-    MultiFDRecv *r = opaque;
+    RecvChannel *ch = opaque;
+    MultiFDRecv *r = ch->recv;
 
-    if (!r->silence && r->mis->from_src && missing_channel(r) >= 0) {
-        r->silence = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, silence_cb, r);
+    qio_hangup_watch_free(g_steal_pointer(&ch->hangup));
+    if (!expects_more(r)) {
+        return;
+    }
+    if (r->created < r->n_channels) {
+        migration_fails(r, ended_too_early(ch->id, "")); /* whatever it has said */
+    } else {
         listen_for_silence(r);
     }
 }
@@ -382,7 +395,7 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
     r->mis = mis;
     r->codec = multifd_codec_find(migrate_multifd_compression(mis->settings), &r->codec_error);
     r->n_channels = n;
-    r->ended_bh = aio_bh_new(qemu_get_aio_context(), ended_cb, r);
+    r->silence = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, silence_cb, r);
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->go, NULL);
     pthread_cond_init(&r->arrived, NULL);
@@ -421,6 +434,9 @@ static int coroutine_fn co_read_handshake(MultiFDRecv *r, QIOChannel *ioc, Multi
 
     TAILQ_INSERT_TAIL(&r->newcomers, &newcomer, next);
     ret = qio_channel_co_read_all(ioc, buf, sizeof(buf), errp);
+    if (ret < 0) {
+        g_prefix_error(errp, "multifd: a channel has not said which one it is: ");
+    }
     TAILQ_REMOVE(&r->newcomers, &newcomer, next);
     qio_channel_detach_aio_context(ioc);
     if (ret == 0 && !multifd_handshake_decode(buf, hs, errp)) {
@@ -464,6 +480,10 @@ static bool channel_start(RecvChannel *ch, QIOChannel *ioc, GError **errp)
         ch->codec_state = r->codec->recv_new(errp);
     }
     if (!ch->codec_state) {
+        return false;
+    }
+    ch->hangup = qio_hangup_watch_new(ioc, qemu_get_aio_context(), channel_hung_up, ch, errp);
+    if (!ch->hangup) {
         return false;
     }
     pthread_mutex_lock(&r->lock);
@@ -560,6 +580,7 @@ void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram)
 
     pthread_mutex_lock(&r->lock);
     r->ram = ram;
+    r->done = !ram;
     in_use = !ram && r->ram_users;
     pthread_mutex_unlock(&r->lock);
     if (in_use) {
@@ -605,7 +626,9 @@ void multifd_recv_free(MigrationIncomingState *mis)
             g_thread_join(r->channels[i].thread);
         }
     }
-    qemu_bh_delete(r->ended_bh);
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        qio_hangup_watch_free(g_steal_pointer(&r->channels[i].hangup));
+    }
     timer_free(g_steal_pointer(&r->silence));
     recv_unref(r);
 }

@@ -53,7 +53,7 @@ void multifd_send_shutdown(MigrationState *s);
 
 /*
  * Before channels arrive, the main one being there; main loop. A channel that fails keeps its error in
- * mis->error, unless there is one, and shuts mis->from_src down, which is not freed before this.
+ * mis->error, unless there is one, and ends the reading of mis->from_src, which is not freed before this.
  */
 MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
 /*

@@ -112,15 +112,25 @@ int qemu_file_get_fd(QEMUFile *f)
                                   &events);
 }
 
-void qemu_file_shutdown(QEMUFile *f)
+static void file_shutdown(QEMUFile *f, QIOChannelShutdown how)
 {
     GError *err = NULL;
 
     error_setg(&err, "The migration stream was shut down");
     qemu_file_set_error_obj(f, -EIO, err);
     if (f->ioc) {
-        qio_channel_shutdown(f->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
+        qio_channel_shutdown(f->ioc, how);
     }
+}
+
+void qemu_file_shutdown(QEMUFile *f)
+{
+    file_shutdown(f, QIO_CHANNEL_SHUTDOWN_BOTH);
+}
+
+void qemu_file_stop_reading(QEMUFile *f)
+{
+    file_shutdown(f, QIO_CHANNEL_SHUTDOWN_READ);
 }
 
 /* --- the place in a file --- */

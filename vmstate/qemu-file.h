@@ -10,8 +10,9 @@
  *
  * Threads: a file is used by one thread at a time, a plain thread that may block: the calls wait in
  * poll(2) until the channel takes or gives bytes. A reader and a writer over the same channel are
- * two files and may be used by two threads. qemu_file_shutdown(), qemu_file_get_error(), the
- * counters and qemu_file_get_ioc() may be called in any thread while the file lives.
+ * two files and may be used by two threads. qemu_file_shutdown(), qemu_file_stop_reading(),
+ * qemu_file_get_error(), the counters and qemu_file_get_ioc() may be called in any thread while the
+ * file lives.
  *
  * Errors stick: the first one, with its text, is kept; after it puts do nothing and gets give
  * zeroes, so a caller may check once after a group of calls. Values are 0 and -errno.
@@ -67,6 +68,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QEMUFile, qemu_file_cleanup)
  * the error -EIO. The peer sees the end of the stream.
  */
 void qemu_file_shutdown(QEMUFile *f);
+/* The same for what is read alone: what is written to the channel still reaches the peer. */
+void qemu_file_stop_reading(QEMUFile *f);
 
 /* Borrowed; NULL for a file in memory. */
 QIOChannel *qemu_file_get_ioc(const QEMUFile *f);
