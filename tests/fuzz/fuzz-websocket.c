@@ -3,7 +3,7 @@
  * The WebSocket server channel against any client.
  *
  * The first byte chooses. Even: the rest begins with the request. Odd: a good request is sent first,
- * the rest are frames. The second byte is the size of the pieces in which it is sent and read.
+ * the rest are frames. The second byte chooses the size of the pieces in which it is sent and read.
  * Whatever comes, the server answers in well-formed frames, one close frame at most and nothing
  * behind it.
  */
@@ -115,7 +115,8 @@ static void check_frames(const uint8_t *at, size_t left)
 
 static void check(const Talk *t)
 {
-    const uint8_t *end = memmem(t->heard->data, t->heard->len, "\r\n\r\n", 4);
+    const uint8_t *end =
+        t->heard->len ? memmem(t->heard->data, t->heard->len, "\r\n\r\n", 4) : NULL;
 
     if (!end) {
         g_assert_cmpint(t->ret, !=, 0);
@@ -145,7 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     t.wioc = qio_channel_websock_new_server(QIO_CHANNEL(sioc));
     qio_channel_unref(QIO_CHANNEL(sioc));
     t.fd = fds[1];
-    t.piece = data[1] + 1;
+    t.piece = data[1] < 128 ? data[1] + 1u : data[1] * 64u;
     t.heard = g_byte_array_new();
     qemu_coroutine_enter(qemu_coroutine_create(serve, &t));
     if (data[0] & 1) {
