@@ -386,7 +386,6 @@ static bool coroutine_fn step_migration(GError **errp)
 /* A destination listens before anybody can ask whether it does, or send somebody there. */
 static bool coroutine_fn step_guest(GError **errp)
 {
-    signals_set_loop_running();
     if (start_config.incoming) {
         return migration_incoming_co_start(start_config.incoming, errp);
     }
@@ -398,6 +397,7 @@ static bool coroutine_fn step_guest(GError **errp)
 
 static bool coroutine_fn step_ready(GError **errp)
 {
+    signals_set_loop_running();
     return daemon_ready(errp);
 }
 
