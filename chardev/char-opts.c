@@ -151,6 +151,8 @@ static bool parse_socket(QemuOpts *opts, ChardevBackend *backend, GError **errp)
         !get_bool(opts, "server", &server, errp) || !get_bool(opts, "delay", &delay, errp) ||
         !qemu_opts_get_bool(opts, "wait", &sock->has_wait, &sock->wait, errp) ||
         !qemu_opts_get_bool(opts, "nodelay", &sock->has_nodelay, &sock->nodelay, errp) ||
+        !qemu_opts_get_bool(opts, "telnet", &sock->has_telnet, &sock->telnet, errp) ||
+        !qemu_opts_get_bool(opts, "websocket", &sock->has_websocket, &sock->websocket, errp) ||
         !qemu_opts_get_int(opts, "reconnect", &sock->has_reconnect, &sock->reconnect, errp) ||
         !qemu_opts_get_int(opts, "reconnect-ms", &sock->has_reconnect_ms, &sock->reconnect_ms,
                            errp)) {
@@ -160,6 +162,8 @@ static bool parse_socket(QemuOpts *opts, ChardevBackend *backend, GError **errp)
         error_setg(errp, "'reconnect' and 'reconnect-ms' are mutually exclusive");
         return false;
     }
+    sock->tls_creds = g_strdup(qemu_opts_get(opts, "tls-creds"));
+    sock->tls_authz = g_strdup(qemu_opts_get(opts, "tls-authz"));
     /* Unlike in QMP, connecting is the default, and who listens waits. */
     sock->has_server = true;
     sock->server = server.has && server.value;
@@ -194,9 +198,7 @@ static bool refuse_absent(QemuOpts *opts, GError **errp)
         const char *key, *why;
     } absent[] = {
         {"mux", "a character device has one user; give each monitor one of its own"},
-        {"telnet", "connect with a program that does not speak telnet, such as socat or nc"},
         {"tn3270", "there are no 3270 terminals"},
-        {"websocket", "connect without WebSocket framing"},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(absent); i++) {
@@ -209,10 +211,6 @@ static bool refuse_absent(QemuOpts *opts, GError **errp)
             error_setg(errp, "'%s' is not supported: %s", absent[i].key, absent[i].why);
             return false;
         }
-    }
-    if (qemu_opts_get(opts, "tls-creds")) {
-        error_setg(errp, "'tls-creds' is not supported: use a unix socket, and a tunnel outside");
-        return false;
     }
     return true;
 }
@@ -260,8 +258,12 @@ ChardevBackend *chardev_parse_option(const char *text, char **id, GError **errp)
     return backend;
 }
 
-/* "HOST:PORT[,more]" to the long form; the host may be empty or an IPv6 address in brackets. */
-static char *long_form_of_tcp(const char *text, GError **errp)
+/*
+ * "HOST:PORT[,more]" to the long form; the host may be empty or an IPv6 address in brackets. layer: what
+ * the scheme switches on, or "".
+ */
+static char *long_form_of_tcp(const char *scheme, const char *text, const char *layer,
+                              GError **errp)
 {
     const char *colon, *comma = strchr(text, ',');
     size_t end = comma ? (size_t)(comma - text) : strlen(text);
@@ -270,7 +272,7 @@ static char *long_form_of_tcp(const char *text, GError **errp)
 
     colon = strrchr(address, ':');
     if (!colon || !colon[1]) {
-        error_setg(errp, "parse error: tcp:%s", text);
+        error_setg(errp, "parse error: %s%s", scheme, text);
         return NULL;
     }
     if (address[0] == '[' && colon > address + 1 && colon[-1] == ']') {
@@ -278,7 +280,7 @@ static char *long_form_of_tcp(const char *text, GError **errp)
     } else {
         host = g_strndup(address, (size_t)(colon - address));
     }
-    return g_strdup_printf("socket,host=%s,port=%s%s", host, colon + 1, text + end);
+    return g_strdup_printf("socket,host=%s,port=%s%s%s", host, colon + 1, layer, text + end);
 }
 
 ChardevBackend *chardev_parse_short(const char *text, GError **errp)
@@ -289,6 +291,9 @@ ChardevBackend *chardev_parse_short(const char *text, GError **errp)
                  {"file:", "file,path="},
                  {"pipe:", "pipe,path="},
                  {"fd:", "socket,fd="}};
+    static const struct {
+        const char *prefix, *layer;
+    } schemes[] = {{"tcp:", ""}, {"telnet:", ",telnet=on"}, {"websocket:", ",websocket=on"}};
     static const char *const words[] = {"null", "pty", "stdio", "ringbuf"};
     g_autofree char *form = NULL;
     g_autoptr(QemuOpts) opts = NULL;
@@ -304,18 +309,17 @@ ChardevBackend *chardev_parse_short(const char *text, GError **errp)
             form = g_strdup(text);
         }
     }
-    if (!form && g_str_has_prefix(text, "tcp:")) {
-        form = long_form_of_tcp(text + strlen("tcp:"), errp);
-        if (!form) {
-            return NULL;
+    for (size_t i = 0; i < G_N_ELEMENTS(schemes) && !form; i++) {
+        if (g_str_has_prefix(text, schemes[i].prefix)) {
+            form = long_form_of_tcp(schemes[i].prefix, text + strlen(schemes[i].prefix),
+                                    schemes[i].layer, errp);
+            if (!form) {
+                return NULL;
+            }
         }
     }
     if (!form && g_str_has_prefix(text, "mon:")) {
         error_setg(errp, "'mon:' is not supported: a character device has one user");
-        return NULL;
-    }
-    if (!form && g_str_has_prefix(text, "telnet:")) {
-        error_setg(errp, "'telnet:' is not supported: use 'tcp:'");
         return NULL;
     }
     if (!form) {

@@ -2,15 +2,18 @@
 /*
  * chardev socket: one conversation at a time over TCP or a unix socket, as server or client.
  *
- *   server   LISTENING --accept--> CONNECTED --peer left--> LISTENING. While connected, further clients wait in the backlog, unless
- *            the peer has closed its sending half: then the next client replaces it.
- *   client   CONNECTING --> CONNECTED --peer left--> (after the reconnect time) CONNECTING, or the end.
+ *   server   LISTENING --accept--> GREETING --handshakes done--> CONNECTED --peer left--> LISTENING. While greeting or
+ *            connected, further clients wait in the backlog, unless the peer has closed its sending half: then the
+ *            next client replaces it. Handshakes that fail or take too long lead back to LISTENING.
+ *   client   CONNECTING --> GREETING --> CONNECTED --peer left--> (after the reconnect time) CONNECTING, or the end.
  */
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "chardev/char-layers.h"
 #include "chardev/char-stream.h"
 #include "io/socket-address.h"
+#include "trace/trace-chardev.h"
 #include "util/aio.h"
 #include "util/error.h"
 #include "util/sockets.h"
@@ -21,6 +24,7 @@
 #define CHR_SOCKET_BACKLOG 16
 
 typedef struct SocketConnector SocketConnector;
+typedef struct SocketGreeting SocketGreeting;
 
 typedef struct SocketChardev {
     Chardev parent;
@@ -32,9 +36,14 @@ typedef struct SocketChardev {
     bool accepting;       /* listen_fd is watched */
     QEMUTimer *reconnect_timer;
     SocketConnector *connector; /* an attempt in progress */
-    int fd;                     /* connected, with stream; 0: none */
-    CharStream *stream;
-    char *name; /* of the connection */
+    bool told;                  /* why greeting failed; once until it succeeds */
+    CharLayers *layers;
+    QCryptoTLSCreds *creds;   /* acquired; NULL without TLS */
+    QIOChannelSocket *sioc;   /* greeting or connected; NULL: neither */
+    SocketGreeting *greeting; /* in progress */
+    QIOChannel *ioc;          /* what the stream goes over, with it */
+    CharStream *stream;       /* connected */
+    char *name;               /* of the connection */
     Yankable *yank;
     Coroutine *waiter; /* co_open() with wait=on */
 } SocketChardev;
@@ -46,18 +55,23 @@ struct SocketConnector {
     SocketConnectControl control;
 };
 
+/* Handshakes with one peer; may outlive the chardev, too. */
+struct SocketGreeting {
+    SocketChardev *owner;
+};
+
 static void socket_connect_later(SocketChardev *s);
 static void socket_accept(void *opaque);
 
 /* --- names --- */
 
 /* "tcp:127.0.0.1:80", "unix:/path", "unix:@name,abstract=on,tight=on", "fd:7". The caller frees. */
-static char *chr_address_name(const FerrySockAddr *addr)
+static char *chr_address_name(const SocketChardev *s, const FerrySockAddr *addr)
 {
     g_autofree char *words = ferry_sockaddr_to_string(addr);
 
     if (addr->type == FERRY_SOCK_INET) {
-        return g_strconcat("tcp:", words, NULL);
+        return g_strconcat(char_layers_scheme(s->layers), ":", words, NULL);
     }
     if (addr->type == FERRY_SOCK_UNIX && addr->un.has_abstract && addr->un.abstract) {
         bool tight = !addr->un.has_tight || addr->un.tight;
@@ -76,20 +90,21 @@ static char *address_name(const SocketChardev *s, const char *prefix)
     if (s->listen_fd > 0 && s->addr->type != FERRY_SOCK_UNIX) {
         local = socket_local_address(s->listen_fd, NULL);
     }
-    where = chr_address_name(local ? local : s->addr);
+    where = chr_address_name(s, local ? local : s->addr);
     return g_strdup_printf("%s%s%s", prefix, where, s->is_server ? ",server=on" : "");
 }
 
 static char *connection_name(const SocketChardev *s)
 {
-    g_autoptr(FerrySockAddr) local = socket_local_address(s->fd, NULL);
-    g_autoptr(FerrySockAddr) remote = socket_remote_address(s->fd, NULL);
+    int fd = qio_channel_socket_get_fd(s->sioc);
+    g_autoptr(FerrySockAddr) local = socket_local_address(fd, NULL);
+    g_autoptr(FerrySockAddr) remote = socket_remote_address(fd, NULL);
     g_autofree char *here = NULL, *there = NULL;
 
     if (!local || !remote || local->type == FERRY_SOCK_UNIX) {
         return address_name(s, "");
     }
-    here = chr_address_name(local);
+    here = chr_address_name(s, local);
     there = ferry_sockaddr_to_string(remote);
     return g_strdup_printf("%s%s <-> %s", here, s->is_server ? ",server=on" : "", there);
 }
@@ -115,18 +130,27 @@ static void socket_watch_listener(SocketChardev *s, bool on)
 /* Any thread: the connection ends as if the peer had left. */
 static void socket_yank(void *opaque)
 {
-    shutdown(GPOINTER_TO_INT(opaque), SHUT_RDWR);
+    qio_channel_shutdown(QIO_CHANNEL(opaque), QIO_CHANNEL_SHUTDOWN_BOTH);
 }
 
-/* Frees the connection without a word to the front end. */
+/* Ends the conversation, or what is to become one, without a word to the front end. */
 static void socket_drop(SocketChardev *s)
 {
     g_clear_pointer(&s->stream, char_stream_free);
-    if (s->fd > 0) {
-        yank_unregister_function(s->yank, socket_yank, GINT_TO_POINTER(s->fd));
-        close(s->fd);
-        s->fd = 0;
+    if (s->sioc) {
+        yank_unregister_function(s->yank, socket_yank, s->sioc);
     }
+    if (s->ioc) {
+        (void)qio_channel_close(s->ioc, NULL); /* the layers say good-bye */
+        g_clear_pointer(&s->ioc, qio_channel_unref);
+    }
+    if (s->greeting) {
+        s->greeting->owner = NULL;
+        s->greeting = NULL;
+        qio_channel_shutdown(QIO_CHANNEL(s->sioc), QIO_CHANNEL_SHUTDOWN_BOTH);
+    }
+    qio_channel_unref(QIO_CHANNEL(s->sioc));
+    s->sioc = NULL;
     g_clear_pointer(&s->name, g_free);
 }
 
@@ -142,21 +166,89 @@ static void socket_hangup(Chardev *chr)
     qemu_chr_be_closed(chr);
 }
 
-/* Takes over fd, which is connected. */
-static void socket_start(SocketChardev *s, int fd)
+/* s->sioc has been greeted; takes over ioc. */
+static void socket_start(SocketChardev *s, QIOChannel *ioc)
 {
-    s->fd = fd;
-    yank_register_function(s->yank, socket_yank, GINT_TO_POINTER(fd));
-    if (s->nodelay) {
-        (void)socket_set_nodelay(fd, true);
-    }
-    s->stream = char_stream_new(&s->parent, fd, fd, socket_hangup);
+    s->told = false;
+    s->ioc = ioc;
+    s->stream = char_stream_new_channel(&s->parent, ioc, socket_hangup);
     s->name = connection_name(s);
-    socket_watch_listener(s, false);
     qemu_chr_be_opened(&s->parent);
     if (s->stream) {
         char_stream_update_read(s->stream);
     }
+    if (s->waiter) {
+        Coroutine *co = s->waiter;
+
+        s->waiter = NULL;
+        aio_co_wake(co);
+    }
+}
+
+/* There is nobody to talk to after all. */
+static void socket_greeting_failed(SocketChardev *s, const GError *err)
+{
+    socket_drop(s);
+    socket_watch_listener(s, true);
+    if (s->reconnect_ns) {
+        if (!s->told) {
+            s->told = true;
+            warn_report("chardev '%s': %s", s->parent.label, err->message);
+        }
+        socket_connect_later(s);
+    }
+}
+
+/* Greets the peer at s->sioc. False, and errp: it is gone, and maybe s too. */
+static bool coroutine_fn socket_co_greet(SocketChardev *s, GError **errp)
+{
+    g_autofree SocketGreeting *greeting = g_new0(SocketGreeting, 1);
+    g_autoptr(QIOChannel) sock = qio_channel_ref(QIO_CHANNEL(s->sioc));
+    CharLayers *layers = char_layers_ref(s->layers);
+    g_autoptr(GError) err = NULL;
+    QIOChannel *ioc;
+
+    greeting->owner = s;
+    s->greeting = greeting;
+    ioc = char_layers_co_open(layers, (QIOChannelSocket *)sock, &err);
+    trace_chr_socket_greeted(greeting->owner, err ? err->message : "ok");
+    char_layers_unref(layers);
+    if (!greeting->owner) {
+        qio_channel_unref(ioc);
+        error_setg(errp, "The character device was removed meanwhile");
+        return false;
+    }
+    s->greeting = NULL;
+    if (ioc) {
+        socket_start(s, ioc);
+        return true;
+    }
+    socket_greeting_failed(s, err);
+    g_propagate_error(errp, g_steal_pointer(&err));
+    return false;
+}
+
+/* Takes over fd, which is connected; the peer is still to be greeted. */
+static bool socket_take(SocketChardev *s, int fd, GError **errp)
+{
+    QIOChannelSocket *sioc = qio_channel_socket_new_fd(fd, errp);
+
+    if (!sioc) {
+        close(fd);
+        return false;
+    }
+    s->sioc = sioc;
+    yank_register_function(s->yank, socket_yank, sioc);
+    if (s->nodelay) {
+        qio_channel_set_delay(QIO_CHANNEL(sioc), false);
+    }
+    socket_watch_listener(s, false);
+    return true;
+}
+
+static void coroutine_fn socket_co_serve(void *opaque)
+{
+    (void)socket_co_greet(opaque, NULL);
 }
 
 static void socket_accept(void *opaque)
@@ -172,12 +264,8 @@ static void socket_accept(void *opaque)
         socket_drop(s);
         qemu_chr_be_closed(&s->parent);
     }
-    socket_start(s, fd);
-    if (s->waiter) {
-        Coroutine *co = s->waiter;
-
-        s->waiter = NULL;
-        aio_co_wake(co);
+    if (socket_take(s, fd, NULL)) {
+        qemu_coroutine_enter(qemu_coroutine_create(socket_co_serve, s));
     }
 }
 
@@ -189,25 +277,27 @@ static void coroutine_fn socket_co_reconnect(void *opaque)
     int fd = socket_connect_co(c->addr, &c->control, NULL);
     SocketChardev *s = c->owner;
 
-    if (s) {
-        s->connector = NULL;
-        if (fd >= 0) {
-            socket_start(s, fd);
-        } else {
-            socket_connect_later(s);
-        }
-    } else if (fd >= 0) {
-        close(fd);
-    }
     ferry_sockaddr_free(c->addr);
     g_free(c);
+    if (!s) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return;
+    }
+    s->connector = NULL;
+    if (fd < 0 || !socket_take(s, fd, NULL)) {
+        socket_connect_later(s);
+    } else {
+        (void)socket_co_greet(s, NULL);
+    }
 }
 
 static void socket_reconnect(void *opaque)
 {
     SocketChardev *s = opaque;
 
-    if (s->stream || s->connector) {
+    if (s->sioc || s->connector) {
         return;
     }
     s->connector = g_new0(SocketConnector, 1);
@@ -233,11 +323,7 @@ static bool coroutine_fn socket_co_open_client(SocketChardev *s, GError **errp)
         return true;
     }
     fd = socket_connect_co(s->addr, NULL, errp);
-    if (fd < 0) {
-        return false;
-    }
-    socket_start(s, fd);
-    return true;
+    return fd >= 0 && socket_take(s, fd, errp) && socket_co_greet(s, errp);
 }
 
 /* --- server --- */
@@ -275,30 +361,60 @@ static bool socket_check_options(const ChardevSocket *opts, bool is_server, int6
         error_setg(errp, "'reconnect-ms' must be between 0 and %d", INT32_MAX);
     } else if (reconnect_ms && opts->addr->type == SOCKET_ADDRESS_TYPE_FD) {
         error_setg(errp, "'reconnect' option is incompatible with 'fd' address");
+    } else if (opts->tls_creds && (opts->addr->type == SOCKET_ADDRESS_TYPE_UNIX ||
+                                   opts->addr->type == SOCKET_ADDRESS_TYPE_VSOCK)) {
+        error_setg(errp, "'tls_creds' option is incompatible with '%s' address type",
+                   SocketAddressType_str(opts->addr->type));
     } else {
         return true;
     }
     return false;
 }
 
+/* -1 is out of range. */
+static int64_t reconnect_ms_of(const ChardevSocket *opts)
+{
+    if (opts->has_reconnect_ms) {
+        return opts->reconnect_ms;
+    }
+    if (opts->has_reconnect) {
+        return opts->reconnect < 0 || opts->reconnect > INT32_MAX / 1000 ? -1
+                                                                         : opts->reconnect * 1000;
+    }
+    return 0;
+}
+
+static bool socket_set_layers(SocketChardev *s, const ChardevSocket *opts, GError **errp)
+{
+    if (opts->tls_creds) {
+        s->creds = qcrypto_tls_creds_acquire(opts->tls_creds,
+                                             s->is_server ? QCRYPTO_TLS_CREDS_ENDPOINT_SERVER
+                                                          : QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT,
+                                             errp);
+        if (!s->creds) {
+            return false;
+        }
+    }
+    s->layers = char_layers_new(opts, s->is_server, s->creds,
+                                s->addr->type == FERRY_SOCK_INET ? s->addr->inet.host : NULL, errp);
+    return s->layers;
+}
+
 static bool coroutine_fn socket_co_open(Chardev *chr, const ChardevBackend *backend, GError **errp)
 {
     SocketChardev *s = (SocketChardev *)chr;
     const ChardevSocket *opts = backend->u.socket.data;
-    int64_t reconnect_ms = 0;
+    int64_t reconnect_ms = reconnect_ms_of(opts);
 
-    if (opts->has_reconnect_ms) {
-        reconnect_ms = opts->reconnect_ms;
-    } else if (opts->has_reconnect) {
-        reconnect_ms =
-            opts->reconnect < 0 || opts->reconnect > INT32_MAX / 1000 ? -1 : opts->reconnect * 1000;
-    }
     s->is_server = !opts->has_server || opts->server;
     if (!socket_check_options(opts, s->is_server, reconnect_ms, errp)) {
         return false;
     }
     s->addr = socket_address_convert_legacy(opts->addr, errp);
-    s->yank = s->addr ? yank_register_instance(YANK_CHARDEV, chr->label, errp) : NULL;
+    if (!s->addr || !socket_set_layers(s, opts, errp)) {
+        return false;
+    }
+    s->yank = yank_register_instance(YANK_CHARDEV, chr->label, errp);
     if (!s->yank) {
         return false;
     }
@@ -324,6 +440,8 @@ static void socket_close(Chardev *chr)
         close(s->listen_fd);
         socket_listen_cleanup(s->addr);
     }
+    char_layers_unref(s->layers);
+    qcrypto_tls_creds_release(s->creds);
     ferry_sockaddr_free(s->addr);
     yank_unregister_instance(s->yank);
 }

@@ -1,25 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* CharStream: the traffic of a chardev over descriptors. */
+/* CharStream: the traffic of a chardev over descriptors, or over a channel. */
 #include "chardev/char-stream.h"
 
 #include <errno.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include "util/aio.h"
-#include "util/sockets.h"
 
 /* Buffers larger than this are given back when empty. */
 #define OUTPUT_KEEP (16 * 1024)
 
 struct CharStream {
     Chardev *chr;
-    int in_fd, out_fd;
-    bool in_is_socket, out_is_socket;
+    QIOChannel *ioc;   /* NULL: descriptors */
+    int in_fd, out_fd; /* -1: none */
     CharStreamHangupFunc *hangup;
     GByteArray *output;
     size_t sent;  /* bytes at the head of output that are done */
-    bool reading; /* in_fd is watched */
-    bool writing; /* out_fd is watched */
+    bool reading; /* input is watched */
+    bool writing; /* output is watched */
     bool input_ended;
     bool finishing; /* hang up when the output is empty */
     bool broken;    /* hang up: a write failed, or somebody said so */
@@ -30,27 +28,43 @@ static void stream_readable(void *opaque);
 static void stream_writable(void *opaque);
 static void stream_hangup(void *opaque);
 
-static bool is_socket(int fd)
-{
-    int type;
-    socklen_t len = sizeof(type);
-
-    return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
-}
-
-CharStream *char_stream_new(Chardev *chr, int in_fd, int out_fd, CharStreamHangupFunc *hangup)
+static CharStream *stream_alloc(Chardev *chr, CharStreamHangupFunc *hangup)
 {
     CharStream *stream = g_new0(CharStream, 1);
 
     stream->chr = chr;
-    stream->in_fd = in_fd;
-    stream->out_fd = out_fd;
-    stream->in_is_socket = is_socket(in_fd);
-    stream->out_is_socket = is_socket(out_fd);
+    stream->in_fd = stream->out_fd = -1;
     stream->hangup = hangup;
     stream->output = g_byte_array_new();
     stream->hangup_bh = aio_bh_new(qemu_get_aio_context(), stream_hangup, stream);
     return stream;
+}
+
+CharStream *char_stream_new(Chardev *chr, int in_fd, int out_fd, CharStreamHangupFunc *hangup)
+{
+    CharStream *stream = stream_alloc(chr, hangup);
+
+    stream->in_fd = in_fd;
+    stream->out_fd = out_fd;
+    return stream;
+}
+
+CharStream *char_stream_new_channel(Chardev *chr, QIOChannel *ioc, CharStreamHangupFunc *hangup)
+{
+    CharStream *stream = stream_alloc(chr, hangup);
+
+    stream->ioc = qio_channel_ref(ioc);
+    return stream;
+}
+
+static bool has_input(const CharStream *stream)
+{
+    return stream->ioc || stream->in_fd >= 0;
+}
+
+static bool has_output(const CharStream *stream)
+{
+    return stream->ioc || stream->out_fd >= 0;
 }
 
 static void watch(CharStream *stream, bool reading, bool writing)
@@ -62,7 +76,14 @@ static void watch(CharStream *stream, bool reading, bool writing)
     if (stream->reading == reading && stream->writing == writing) {
         return;
     }
-    if (stream->in_fd == stream->out_fd) {
+    if (stream->ioc) {
+        if (stream->reading != reading) {
+            qio_channel_set_watch(stream->ioc, ctx, QIO_CHANNEL_READ, on_read, stream);
+        }
+        if (stream->writing != writing) {
+            qio_channel_set_watch(stream->ioc, ctx, QIO_CHANNEL_WRITE, on_write, stream);
+        }
+    } else if (stream->in_fd == stream->out_fd) {
         aio_set_fd_handler(ctx, stream->in_fd, on_read, on_write, stream);
     } else {
         if (stream->reading != reading) {
@@ -83,6 +104,7 @@ void char_stream_free(CharStream *stream)
     }
     watch(stream, false, false);
     qemu_bh_delete(stream->hangup_bh);
+    qio_channel_unref(stream->ioc);
     g_byte_array_unref(stream->output);
     g_free(stream);
 }
@@ -112,14 +134,17 @@ size_t char_stream_pending(const CharStream *stream)
     return stream->output->len - stream->sent;
 }
 
-/* Bytes the kernel took now, 0 when it would block, -errno. */
+/* Bytes that could be sent now, 0 when it would block, -errno. */
 static ssize_t send_some(CharStream *stream, const void *buf, size_t len)
 {
     ssize_t n;
 
+    if (stream->ioc) {
+        n = qio_channel_write(stream->ioc, buf, len, NULL);
+        return n == -EAGAIN ? 0 : n;
+    }
     do {
-        n = stream->out_is_socket ? send(stream->out_fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                                  : write(stream->out_fd, buf, len);
+        n = write(stream->out_fd, buf, len);
     } while (n < 0 && errno == EINTR);
     if (n < 0) {
         return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
@@ -158,7 +183,7 @@ static bool send_pending(CharStream *stream)
 
 void char_stream_push(CharStream *stream)
 {
-    if (stream && stream->out_fd >= 0 && !stream->broken) {
+    if (stream && has_output(stream) && !stream->broken) {
         (void)send_pending(stream);
     }
 }
@@ -183,7 +208,7 @@ void char_stream_write(CharStream *stream, const uint8_t *buf, size_t len)
 {
     ssize_t n = 0;
 
-    if (stream->out_fd < 0 || stream->broken || stream->finishing) {
+    if (!has_output(stream) || stream->broken || stream->finishing) {
         return;
     }
     if (!char_stream_pending(stream)) {
@@ -224,38 +249,47 @@ static void stream_end_of_input(CharStream *stream)
 {
     watch(stream, false, stream->writing);
     stream->input_ended = true;
-    if (stream->out_fd < 0 || !qemu_chr_be_eof(stream->chr)) {
+    if (!has_output(stream) || !qemu_chr_be_eof(stream->chr)) {
         stream->hangup(stream->chr);
     }
+}
+
+/* As read(2), -errno; with the descriptors that came along. */
+static ssize_t receive_some(CharStream *stream, void *buf, size_t len, QIOChannelFds *fds)
+{
+    struct iovec iov = {buf, len};
+    ssize_t n;
+
+    if (stream->ioc) {
+        return qio_channel_readv_full(stream->ioc, &iov, 1, fds, QIO_CHANNEL_READ_FLAG_RELAXED_EOF,
+                                      NULL);
+    }
+    do {
+        n = read(stream->in_fd, buf, len);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
 }
 
 static void stream_readable(void *opaque)
 {
     CharStream *stream = opaque;
     uint8_t buf[CHR_READ_BUF_LEN];
-    struct iovec iov = {.iov_base = buf, .iov_len = qemu_chr_be_can_read(stream->chr)};
-    int fds[SOCKET_MAX_FDS];
-    size_t nfds = 0;
+    size_t len = qemu_chr_be_can_read(stream->chr);
+    QIOChannelFds fds = {NULL, 0};
     ssize_t n;
 
-    if (!iov.iov_len) {
+    if (!len) {
         watch(stream, false, stream->writing);
         return;
     }
-    if (stream->in_is_socket) {
-        n = socket_recv_fds(stream->in_fd, &iov, 1, fds, SOCKET_MAX_FDS, &nfds, 0);
-    } else {
-        do {
-            n = read(stream->in_fd, buf, iov.iov_len);
-        } while (n < 0 && errno == EINTR);
-        n = n < 0 ? -errno : n;
-    }
+    n = receive_some(stream, buf, len, &fds);
     if (n == -EAGAIN) {
         return;
     }
     if (n > 0) {
         /* The stream may be gone when this returns. */
-        qemu_chr_be_read(stream->chr, buf, (size_t)n, fds, nfds);
+        qemu_chr_be_read(stream->chr, buf, (size_t)n, fds.fd, fds.n);
+        g_free(fds.fd);
     } else if (n == 0) {
         stream_end_of_input(stream);
     } else {
@@ -265,7 +299,7 @@ static void stream_readable(void *opaque)
 
 void char_stream_update_read(CharStream *stream)
 {
-    if (stream->in_fd >= 0 && !stream->input_ended && !stream->broken && !stream->finishing) {
+    if (has_input(stream) && !stream->input_ended && !stream->broken && !stream->finishing) {
         watch(stream, qemu_chr_be_can_read(stream->chr) > 0, stream->writing);
     }
 }
