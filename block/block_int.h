@@ -179,6 +179,8 @@ struct BlockDriver {
     ImageInfoSpecific *coroutine_fn (*bdrv_co_get_specific_info)(BlockDriverState *bs,
                                                                  GError **errp);
     BlockStatsSpecific *(*bdrv_get_specific_stats)(BlockDriverState *bs);
+    /* Internal snapshots, in the image's order; NULL: none. Graph thread. */
+    SnapshotInfoList *(*bdrv_snapshot_list)(BlockDriverState *bs);
     bool coroutine_fn (*bdrv_co_get_info)(BlockDriverState *bs, int64_t *cluster_size,
                                           bool *is_dirty);
     /*

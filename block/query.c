@@ -7,15 +7,17 @@
 #include "block/dirty-bitmap.h"
 #include "block/graph.h"
 #include "block/io-limits.h"
+#include "block/snapshot-internal.h"
 #include "qapi/qapi-commands.h"
 #include "util/error.h"
 
 /* --- images and nodes --- */
 
+/* The caller holds a reference. */
 static ImageInfo *coroutine_fn image_info(BlockDriverState *bs, bool with_chain, GError **errp)
 {
     g_autoptr(ImageInfo) info = g_new0(ImageInfo, 1);
-    BlockDriverState *backing = bdrv_cow_bs(bs);
+    BlockDriverState *backing;
     int64_t cluster_size = 0;
     bool dirty = false;
     int64_t actual;
@@ -48,8 +50,13 @@ static ImageInfo *coroutine_fn image_info(BlockDriverState *bs, bool with_chain,
             info->backing_filename_format = g_strdup(bs->backing_format);
         }
     }
+    info->snapshots = bdrv_co_snapshot_list(bs);
+    info->has_snapshots = info->snapshots != NULL;
+    backing = bdrv_cow_bs(bs);
     if (with_chain && backing) {
+        bdrv_ref(backing);
         info->backing_image = image_info(backing, true, errp);
+        bdrv_unref_later(backing);
         if (!info->backing_image) {
             return NULL;
         }
@@ -159,7 +166,9 @@ static BlockInfo *coroutine_fn device_info(BlockBackend *blk, bool flat, GError 
         while (bs->implicit && bdrv_filter_bs(bs)) {
             bs = bdrv_filter_bs(bs);
         }
+        bdrv_ref(bs);
         info->inserted = node_info(bs, blk, flat, errp);
+        bdrv_unref_later(bs);
         if (!info->inserted) {
             return NULL;
         }
@@ -172,17 +181,17 @@ bool coroutine_fn qmp_query_block(const QueryBlockArg *arg, BlockInfoList **ret,
     g_autoptr(BlockInfoList) list = NULL;
     BlockInfoList **tail = &list;
 
-    for (BlockBackend *blk = blk_next(NULL); blk; blk = blk_next(blk)) {
+    for (BlockBackend *blk = blk_next(NULL), *next; blk; blk = next) {
         BlockInfo *info;
 
         blk_ref(blk);
         info = device_info(blk, arg->has_flat && arg->flat, errp);
+        next = blk_next(blk);
+        blk_unref(blk);
         if (!info) {
-            blk_unref(blk);
             return false;
         }
         QAPI_LIST_APPEND(tail, info);
-        blk_unref(blk);
     }
     *ret = g_steal_pointer(&list);
     return true;

@@ -257,12 +257,6 @@ static void coroutine_fn info_block(HMPOutput *out, const HMPCommand *cmd, int a
     }
 }
 
-static void coroutine_fn info_snapshots(HMPOutput *out, const HMPCommand *cmd, int argc,
-                                        char **argv)
-{
-    hmp_printf(out, "No available block device supports snapshots\n");
-}
-
 static void coroutine_fn info_nodes(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
 {
     print_list(out, "query-named-block-nodes", print_node, NULL);
@@ -429,7 +423,6 @@ void hmp_register_infos(void)
         {"named-block-nodes", "", "all named nodes", info_nodes},
         {"qom-tree", "[path]", "objects", info_qom_tree},
         {"qtree", "", "devices", info_qtree},
-        {"snapshots", "", "snapshots of the whole machine", info_snapshots},
         {"status", "", "whether the guest runs", info_status},
         {"trace-events", "[pattern]", "trace events and whether they are on", info_trace_events},
         {"uuid", "", "identity of the guest", info_uuid},

@@ -8,5 +8,6 @@ void hmp_register_block_commands(void);     /* hmp-block.c */
 void hmp_register_memory_commands(void);    /* hmp-memory.c */
 void hmp_register_infos(void);              /* hmp-info.c */
 void hmp_register_migration_commands(void); /* hmp-migration.c */
+void hmp_register_snapshot_commands(void);  /* hmp-snapshots.c */
 
 #endif

@@ -140,6 +140,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_co_inactivate = qcow2_co_inactivate,
     .bdrv_co_invalidate_cache = qcow2_co_invalidate_cache,
     .bdrv_co_get_specific_info = qcow2_co_get_specific_info,
+    .bdrv_snapshot_list = qcow2_snapshot_list,
     .bdrv_co_get_info = qcow2_co_get_info,
     .bdrv_refresh_filename = qcow2_refresh_filename,
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The table of internal snapshots: read and checked, so that what snapshots own is known. */
+/* The table of internal snapshots: read and checked, so that what they own is known and shown. */
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -51,7 +51,7 @@ static bool check_snapshot(const BDRVQcow2State *s, const Qcow2Snapshot *sn, gui
 static bool coroutine_fn co_load_one(BlockDriverState *bs, uint64_t *pos, guint i, GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint8_t fixed[SNAPSHOT_ENTRY_BYTES], extra[16] = {0};
+    uint8_t fixed[SNAPSHOT_ENTRY_BYTES], extra[24] = {0};
     uint32_t extra_bytes, id_bytes, name_bytes;
     Qcow2Snapshot sn = {0};
     int ret = bdrv_co_pread(bs->file, *pos, sizeof(fixed), fixed, 0);
@@ -64,6 +64,9 @@ static bool coroutine_fn co_load_one(BlockDriverState *bs, uint64_t *pos, guint 
     sn.l1_size = ldul_be_p(fixed + 8);
     id_bytes = lduw_be_p(fixed + 12);
     name_bytes = lduw_be_p(fixed + 14);
+    sn.date_sec = ldul_be_p(fixed + 16);
+    sn.date_nsec = ldul_be_p(fixed + 20);
+    sn.vm_clock_nsec = ldq_be_p(fixed + 24);
     sn.vm_state_size = ldul_be_p(fixed + 32);
     extra_bytes = ldul_be_p(fixed + 36);
     if (extra_bytes > SNAPSHOT_MAX_EXTRA) {
@@ -82,6 +85,7 @@ static bool coroutine_fn co_load_one(BlockDriverState *bs, uint64_t *pos, guint 
     }
     sn.vm_state_size = extra_bytes >= 8 ? ldq_be_p(extra) : sn.vm_state_size;
     sn.disk_size = extra_bytes >= 16 ? ldq_be_p(extra + 8) : s->header.size;
+    sn.icount = extra_bytes >= 24 ? ldq_be_p(extra + 16) : UINT64_MAX;
     g_array_append_val(s->snapshots, sn);
     *pos += ((uint64_t)extra_bytes + id_bytes + name_bytes + 7) & ~7ULL;
     if (ret < 0) {
@@ -167,4 +171,27 @@ bool coroutine_fn qcow2_co_load_snapshots(BlockDriverState *bs, GError **errp)
     }
     s->snapshots_bytes = pos - s->header.snapshots_offset;
     return !(s->overlap_check & QCOW2_OL_INACTIVE_L2) || co_collect_inactive_l2(bs, errp);
+}
+
+SnapshotInfoList *qcow2_snapshot_list(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    SnapshotInfoList *list = NULL, **tail = &list;
+
+    for (guint i = 0; s->snapshots && i < s->snapshots->len; i++) {
+        const Qcow2Snapshot *sn = &g_array_index(s->snapshots, Qcow2Snapshot, i);
+        SnapshotInfo *info = g_new0(SnapshotInfo, 1);
+
+        info->id = g_utf8_make_valid(sn->id, -1);
+        info->name = g_utf8_make_valid(sn->name, -1);
+        info->vm_state_size = (int64_t)MIN(sn->vm_state_size, (uint64_t)INT64_MAX);
+        info->date_sec = sn->date_sec;
+        info->date_nsec = sn->date_nsec;
+        info->vm_clock_sec = (int64_t)(sn->vm_clock_nsec / NANOSECONDS_PER_SECOND);
+        info->vm_clock_nsec = (int64_t)(sn->vm_clock_nsec % NANOSECONDS_PER_SECOND);
+        info->has_icount = sn->icount <= INT64_MAX;
+        info->icount = info->has_icount ? (int64_t)sn->icount : 0;
+        QAPI_LIST_APPEND(tail, info);
+    }
+    return list;
 }

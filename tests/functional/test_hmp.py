@@ -210,4 +210,3 @@ def test_objects_are_a_tree(vmm):
     assert '  /io0 (iothread)' in vm.hmp('info qom-tree /objects')
     assert 'not found' in vm.hmp('info qom-tree /nowhere')
     assert 'kvm support:' in vm.hmp('info kvm')
-    assert 'snapshots' in vm.hmp('info snapshots')
