@@ -10,14 +10,15 @@
 
 void (*ram_throttle_hook)(unsigned percent);
 
-static void set_percent(AutoConverge *ac, unsigned percent)
+static void set_percent(AutoConverge *ac, MigrationState *s, unsigned percent)
 {
     if (percent == ac->percent) {
         return;
     }
-    __atomic_store_n(&ac->percent, percent, __ATOMIC_RELAXED);
+    ac->percent = percent;
     if (ram_throttle_hook) {
         ram_throttle_hook(percent);
+        stat64_set(&s->counters.throttle_percent, percent);
     }
 }
 
@@ -60,14 +61,14 @@ void auto_converge_pass(AutoConverge *ac, MigrationState *s, int64_t now_ns, uin
     period.sent_bytes = sent - ac->period_sent;
     if (migrate_auto_converge(s->settings)) {
         throttle = migrate_throttle();
-        set_percent(ac, auto_converge_decide(ac, &throttle, &period));
+        set_percent(ac, s, auto_converge_decide(ac, &throttle, &period));
     }
     ac->period_start_ns = now_ns;
     ac->period_sent = sent;
     ac->period_dirty = 0;
 }
 
-void auto_converge_end(AutoConverge *ac)
+void auto_converge_end(AutoConverge *ac, MigrationState *s)
 {
-    set_percent(ac, 0);
+    set_percent(ac, s, 0);
 }

@@ -21,7 +21,7 @@ typedef struct AutoConverge {
     uint64_t period_sent;      /* migration_transferred_bytes() then */
     uint64_t period_dirty;     /* bytes that were written since */
     unsigned periods_too_fast; /* in a row */
-    unsigned percent;          /* as it is now; atomic */
+    unsigned percent;          /* as it is now */
 } AutoConverge;
 
 /* What became known about one period; for the decision alone. */
@@ -35,6 +35,6 @@ void auto_converge_pass(AutoConverge *ac, MigrationState *s, int64_t now_ns, uin
 unsigned auto_converge_decide(AutoConverge *ac, const MigrationThrottle *throttle,
                               const AutoConvergePeriod *period);
 /* The guest runs freely again. */
-void auto_converge_end(AutoConverge *ac);
+void auto_converge_end(AutoConverge *ac, MigrationState *s);
 
 #endif

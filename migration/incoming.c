@@ -18,6 +18,7 @@
 #include "util/aio.h"
 #include "util/bql.h"
 #include "util/error.h"
+#include "util/timer.h"
 
 static MigrationIncomingState *incoming;
 
@@ -162,7 +163,8 @@ static void forget_yank(MigrationIncomingState *mis)
 
 typedef struct Arrival {
     MigrationIncomingState *mis;
-    GError *err; /* NULL: everything was loaded */
+    GError *err;        /* NULL: everything was loaded */
+    uint64_t loaded_ns; /* when; QEMU_CLOCK_REALTIME */
 } Arrival;
 
 /* The guest's disks are ours before the source lets go of it. False with an error. */
@@ -208,6 +210,8 @@ static void coroutine_fn arrival_co(Arrival *arrival)
     close_main_channel(mis);
     if (state == RUN_STATE_RUNNING) {
         vm_start();
+        stat64_set(&mis->resume_ns,
+                   (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - arrival->loaded_ns);
     } else {
         runstate_set(state);
     }
@@ -235,6 +239,7 @@ static void *incoming_thread(void *opaque)
     Arrival arrival = {.mis = mis};
 
     (void)loadvm_state(mis, mis->from_src, &arrival.err);
+    arrival.loaded_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     main_loop_run_co(end_loading_co, &arrival);
     return NULL;
 }

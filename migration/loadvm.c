@@ -324,7 +324,33 @@ static void drop_description(QEMUFile *f)
     }
 }
 
-static int live_load_setup(GPtrArray *live, GError **errp)
+int loadvm_approve_switchover(MigrationIncomingState *mis)
+{
+    bool last;
+
+    g_mutex_lock(&mis->lock);
+    last = mis->switchover_ack_pending > 0 && --mis->switchover_ack_pending == 0;
+    last = last && migrate_switchover_ack(mis->settings) && mis->to_src;
+    g_mutex_unlock(&mis->lock);
+    /* before the return path is open: whoever opens it says so */
+    return last ? migrate_send_rp_switchover_ack(mis) : 0;
+}
+
+static void count_switchover_acks(MigrationIncomingState *mis, const GPtrArray *live)
+{
+    int pending = 0;
+
+    for (guint i = 0; i < live->len; i++) {
+        const SaveStateEntry *se = g_ptr_array_index(live, i);
+
+        pending += se->ops->switchover_ack_needed && se->ops->switchover_ack_needed(se->opaque);
+    }
+    g_mutex_lock(&mis->lock);
+    mis->switchover_ack_pending = pending;
+    g_mutex_unlock(&mis->lock);
+}
+
+static int live_load_setup(MigrationIncomingState *mis, GPtrArray *live, GError **errp)
 {
     SaveStateEntry *se;
     int ret = 0;
@@ -337,6 +363,7 @@ static int live_load_setup(GPtrArray *live, GError **errp)
         }
     }
     bql_unlock();
+    count_switchover_acks(mis, live);
     for (guint i = 0; i < live->len && ret == 0; i++) {
         se = g_ptr_array_index(live, i);
         ret = se->ops->load_setup ? se->ops->load_setup(se->opaque, errp) : 0;
@@ -354,7 +381,7 @@ int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
 
     ret = load_header(mis, f, errp);
     if (ret == 0) {
-        ret = live_load_setup(live, errp);
+        ret = live_load_setup(mis, live, errp);
     }
     if (ret == 0) {
         ret = load_items(mis, f, errp);

@@ -45,6 +45,8 @@ typedef struct MigrationCounters {
     uint64_t downtime_bytes;    /* of RAM, on the main channel, while it was stopped */
     uint64_t zero_copy_missed;  /* syncs in which the kernel copied after all */
     uint64_t postcopy_requests; /* pages that the destination asked for */
+    uint64_t throttle_percent;  /* by which the vCPUs are slowed down; 0: not at all */
+    uint64_t xbzrle_cache_size; /* bytes */
     uint64_t xbzrle_bytes, xbzrle_pages, xbzrle_cache_miss, xbzrle_overflow;
     double xbzrle_cache_miss_rate, xbzrle_encoding_rate; /* of the last pass; MigrationState.lock */
 } MigrationCounters;
@@ -213,6 +215,7 @@ typedef struct MigrationIncomingState {
     MultiFDRecv *multifd;       /* NULL: none */
     RunState arrived_state;     /* what globalstate says; RUN_STATE__MAX: it said nothing */
     int switchover_ack_pending; /* lock: parts that have not agreed yet */
+    uint64_t resume_ns; /* from the last byte to the guest's start; 0: it did not start. Atomic. */
 } MigrationIncomingState;
 
 /* The one destination of the process; NULL without -incoming. Any thread. */

@@ -100,7 +100,7 @@ static struct {
     bool (*busy)(void);          /* main thread */
 
     /* Copies of what is read all the time in running migrations. Atomic. */
-    uint64_t max_bandwidth, avail_switchover_bandwidth, downtime_limit;
+    uint64_t max_bandwidth, avail_switchover_bandwidth, downtime_limit, xbzrle_cache_size;
 } present;
 
 /* Called with present.lock held. */
@@ -131,6 +131,7 @@ static void publish(MigrationSettings *settings)
     __atomic_store_n(&present.avail_switchover_bandwidth, params->avail_switchover_bandwidth,
                      __ATOMIC_RELAXED);
     __atomic_store_n(&present.downtime_limit, params->downtime_limit, __ATOMIC_RELAXED);
+    __atomic_store_n(&present.xbzrle_cache_size, params->xbzrle_cache_size, __ATOMIC_RELAXED);
 }
 
 /* Before anything was published the copies are not there yet. */
@@ -162,6 +163,12 @@ uint64_t migrate_downtime_limit(void)
 {
     ensure_live();
     return __atomic_load_n(&present.downtime_limit, __ATOMIC_RELAXED);
+}
+
+uint64_t migrate_xbzrle_cache_size(void)
+{
+    ensure_live();
+    return __atomic_load_n(&present.xbzrle_cache_size, __ATOMIC_RELAXED);
 }
 
 MigrationThrottle migrate_throttle(void)

@@ -147,6 +147,7 @@ static inline bool migrate_direct_io(const MigrationSettings *s)
 uint64_t migrate_max_bandwidth(void);              /* bytes a second; 0: no limit */
 uint64_t migrate_avail_switchover_bandwidth(void); /* bytes a second; 0: what was measured */
 uint64_t migrate_downtime_limit(void);             /* ms */
+uint64_t migrate_xbzrle_cache_size(void);          /* bytes */
 
 typedef struct MigrationThrottle {
     uint8_t trigger_threshold, initial, increment, max; /* percent */

@@ -36,7 +36,7 @@ static XBZRLECacheStats *xbzrle_stats(MigrationState *s)
     XBZRLECacheStats *x = g_new0(XBZRLECacheStats, 1);
     const MigrationCounters *c = &s->counters;
 
-    x->cache_size = s->settings->params.xbzrle_cache_size;
+    x->cache_size = stat64_get(&c->xbzrle_cache_size);
     x->bytes = (int64_t)stat64_get(&c->xbzrle_bytes);
     x->pages = (int64_t)stat64_get(&c->xbzrle_pages);
     x->cache_miss = (int64_t)stat64_get(&c->xbzrle_cache_miss);
@@ -79,6 +79,7 @@ static MigrationDowntime *downtime_by_phase(MigrationState *s)
 static void add_figures(MigrationState *s, MigrationStatus status, MigrationInfo *info)
 {
     bool completed = status == MIGRATION_STATUS_COMPLETED;
+    uint64_t throttle = stat64_get(&s->counters.throttle_percent);
     uint64_t end = stat64_get(&s->end_ns);
 
     if (!end) {
@@ -99,6 +100,8 @@ static void add_figures(MigrationState *s, MigrationStatus status, MigrationInfo
     if (migrate_xbzrle(s->settings)) {
         info->xbzrle_cache = xbzrle_stats(s);
     }
+    info->has_cpu_throttle_percentage = throttle > 0;
+    info->cpu_throttle_percentage = (int64_t)throttle;
     if (stat64_get(&s->downtime_start_ns)) {
         info->x_downtime = downtime_by_phase(s);
     }
@@ -133,12 +136,18 @@ static void add_source(MigrationState *s, MigrationInfo *info)
 static void add_destination(MigrationIncomingState *mis, MigrationInfo *info)
 {
     MigrationStatus status = (MigrationStatus)__atomic_load_n(&mis->status, __ATOMIC_ACQUIRE);
+    uint64_t resume_ns = stat64_get(&mis->resume_ns);
 
     info->has_status = status != MIGRATION_STATUS_NONE;
     info->status = status;
     if (mis->listener) {
         info->socket_address = migration_listener_addresses(mis->listener);
         info->has_socket_address = info->socket_address;
+    }
+    if (resume_ns) {
+        info->x_downtime = g_new0(MigrationDowntime, 1);
+        info->x_downtime->has_resume = true;
+        info->x_downtime->resume = (double)resume_ns / SCALE_MS;
     }
     g_mutex_lock(&mis->lock);
     info->error_desc = mis->error ? g_strdup(mis->error->message) : NULL;

@@ -147,7 +147,7 @@ void ram_save_state_free(RAMSaveState *rs)
     if (!rs) {
         return;
     }
-    auto_converge_end(&rs->converge);
+    auto_converge_end(&rs->converge, rs->s);
     if (rs->logging) {
         if (!locked) {
             bql_lock();

@@ -311,10 +311,11 @@ int ram_save_setup(RAMSaveState *rs, QEMUFile *f, GError **errp)
     int ret;
 
     if (migrate_xbzrle(s->settings)) {
-        rs->xbzrle = xbzrle_cache_new(s->settings->params.xbzrle_cache_size, errp);
+        rs->xbzrle = xbzrle_cache_new(migrate_xbzrle_cache_size(), errp);
         if (!rs->xbzrle) {
             return -ENOMEM;
         }
+        stat64_set(&s->counters.xbzrle_cache_size, xbzrle_cache_bytes(rs->xbzrle));
     }
     if (migrate_mapped_ram(s->settings) && !ram_mapped_save_begin(rs, f, errp)) {
         return -EINVAL;
@@ -383,6 +384,11 @@ int ram_save_iterate(RAMSaveState *rs, QEMUFile *f, GError **errp)
 {
     uint64_t before = qemu_file_transferred(f);
     int ret, end;
+
+    if (rs->xbzrle) {
+        xbzrle_cache_resize(rs->xbzrle, migrate_xbzrle_cache_size());
+        stat64_set(&rs->s->counters.xbzrle_cache_size, xbzrle_cache_bytes(rs->xbzrle));
+    }
 
     if (!ram_save_check_blocks(rs, errp)) {
         return -EINVAL;

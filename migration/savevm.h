@@ -129,5 +129,10 @@ void savevm_send_ping(QEMUFile *f, uint32_t value);
  * loaded without the big lock, devices with it.
  */
 int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp);
+/*
+ * A live part whose switchover_ack_needed() said so is ready for the guest to come: once, any thread,
+ * during the load. With the capability switchover-ack the source is told when all are. 0 or -errno.
+ */
+int loadvm_approve_switchover(MigrationIncomingState *mis);
 
 #endif

@@ -135,19 +135,16 @@ struct XBZRLECache {
     CacheEntry *entries;
     uint8_t *pages; /* n pages; those never used take no memory */
     uint32_t pass;  /* from 1 */
+    uint64_t tried; /* the size that was asked for last, in bytes */
 
     /* The counters when the pass began. */
     uint64_t pages_before, bytes_before, miss_before;
 };
 
-XBZRLECache *xbzrle_cache_new(uint64_t bytes, GError **errp)
+/* Places for n pages. */
+static bool allocate(XBZRLECache *cache, uint64_t n, GError **errp)
 {
-    uint64_t n = MAX(bytes >> PAGE_BITS, 1);
-    XBZRLECache *cache = g_new0(XBZRLECache, 1);
-
-    n = UINT64_C(1) << (63 - __builtin_clzll(n));
     cache->n = n;
-    cache->pass = 1;
     cache->entries = g_try_new0(CacheEntry, n);
     cache->pages = mmap(NULL, n << PAGE_BITS, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -155,6 +152,31 @@ XBZRLECache *xbzrle_cache_new(uint64_t bytes, GError **errp)
         error_setg(errp, "Not enough memory for an XBZRLE cache of %" PRIu64 " bytes",
                    n << PAGE_BITS);
         cache->pages = cache->pages == MAP_FAILED ? NULL : cache->pages;
+        return false;
+    }
+    return true;
+}
+
+static void release(XBZRLECache *cache)
+{
+    if (cache->pages) {
+        munmap(cache->pages, cache->n << PAGE_BITS);
+    }
+    g_free(cache->entries);
+}
+
+static uint64_t places(uint64_t bytes)
+{
+    return UINT64_C(1) << (63 - __builtin_clzll(MAX(bytes >> PAGE_BITS, 1)));
+}
+
+XBZRLECache *xbzrle_cache_new(uint64_t bytes, GError **errp)
+{
+    XBZRLECache *cache = g_new0(XBZRLECache, 1);
+
+    cache->pass = 1;
+    cache->tried = bytes;
+    if (!allocate(cache, places(bytes), errp)) {
         xbzrle_cache_free(cache);
         return NULL;
     }
@@ -164,12 +186,14 @@ XBZRLECache *xbzrle_cache_new(uint64_t bytes, GError **errp)
 void xbzrle_cache_free(XBZRLECache *cache)
 {
     if (cache) {
-        if (cache->pages) {
-            munmap(cache->pages, cache->n << PAGE_BITS);
-        }
-        g_free(cache->entries);
+        release(cache);
         g_free(cache);
     }
+}
+
+uint64_t xbzrle_cache_bytes(const XBZRLECache *cache)
+{
+    return cache->n << PAGE_BITS;
 }
 
 static uint64_t place_of(const XBZRLECache *cache, uint64_t addr)
@@ -201,6 +225,43 @@ uint8_t *xbzrle_cache_insert(XBZRLECache *cache, uint64_t addr)
     entry->addr = addr;
     entry->used_in = cache->pass;
     return cache->pages + (i << PAGE_BITS);
+}
+
+/* The page that was used last has the place. */
+static void move_entry(XBZRLECache *to, const XBZRLECache *from, uint64_t i)
+{
+    const CacheEntry *entry = &from->entries[i];
+    uint64_t j = place_of(to, entry->addr);
+
+    if (entry->used_in > to->entries[j].used_in) {
+        to->entries[j] = *entry;
+        memcpy(to->pages + (j << PAGE_BITS), from->pages + (i << PAGE_BITS), PAGE_BYTES);
+    }
+}
+
+void xbzrle_cache_resize(XBZRLECache *cache, uint64_t bytes)
+{
+    XBZRLECache old = *cache;
+    GError *err = NULL;
+
+    if (bytes == cache->tried) {
+        return;
+    }
+    cache->tried = old.tried = bytes;
+    if (places(bytes) == cache->n) {
+        return;
+    }
+    if (!allocate(cache, places(bytes), &err)) {
+        warn_report("%s; it stays as it is", err->message);
+        g_error_free(err);
+        release(cache);
+        *cache = old;
+        return;
+    }
+    for (uint64_t i = 0; i < old.n; i++) {
+        move_entry(cache, &old, i);
+    }
+    release(&old);
 }
 
 void xbzrle_cache_next_pass(XBZRLECache *cache, MigrationState *s)

@@ -42,6 +42,12 @@ typedef struct XBZRLECache XBZRLECache;
 /* `bytes` is rounded down to a power of two of pages, at least one. NULL with an error. */
 XBZRLECache *xbzrle_cache_new(uint64_t bytes, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void xbzrle_cache_free(XBZRLECache *cache); /* NULL is allowed */
+/*
+ * Another size, rounded as above; pages stay as far as there are places for them. Without memory for it
+ * the cache stays as it is, which is said once.
+ */
+void xbzrle_cache_resize(XBZRLECache *cache, uint64_t bytes);
+uint64_t xbzrle_cache_bytes(const XBZRLECache *cache);
 
 /* What was last sent of the page at this address (ram_addr_t, page aligned); NULL: not known. */
 uint8_t *xbzrle_cache_find(XBZRLECache *cache, uint64_t addr);

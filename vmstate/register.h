@@ -52,7 +52,10 @@ typedef struct SaveVMHandlers {
     int (*load_state)(QEMUFile *f, void *opaque, int version_id, GError **errp);
     /* After success or failure, if load_setup was called. */
     void (*load_cleanup)(void *opaque);
-    /* At the destination: the guest may not be stopped at the source before this part agrees. */
+    /*
+     * At the destination, before load_setup: the guest may not be stopped at the source before this
+     * part agrees (loadvm_approve_switchover()).
+     */
     bool (*switchover_ack_needed)(void *opaque);
 } SaveVMHandlers;
 

@@ -231,6 +231,7 @@ def test_the_way_of_a_running_guest(pair):
     assert not {'expected-downtime', 'remaining', 'error-desc'} & done.keys()
     assert done['ram']['total'] == RAM and done['ram']['remaining'] == 0 and done['ram']['page-size'] == m.PAGE
     there = destination.vm.cmd('query-migrate')
+    assert there.pop('x-downtime').keys() == {'resume'}      # the part that the destination knows
     assert there == {'status': 'completed'}
 
 

@@ -177,6 +177,61 @@ static void test_cache_keeps_what_is_used(void)
     g_mutex_clear(&s.lock);
 }
 
+/* A page that begins with its number. */
+static void put_page(XBZRLECache *cache, uint64_t n)
+{
+    uint8_t *page = xbzrle_cache_insert(cache, n * PAGE);
+
+    g_assert_nonnull(page);
+    memset(page, (int)n + 1, PAGE);
+}
+
+static bool has_page(XBZRLECache *cache, uint64_t n)
+{
+    const uint8_t *page = xbzrle_cache_find(cache, n * PAGE);
+
+    g_assert_true(!page || (page[0] == n + 1 && page[PAGE - 1] == n + 1));
+    return page;
+}
+
+static void test_another_size_keeps_what_fits(void)
+{
+    XBZRLECache *cache = xbzrle_cache_new(4 * PAGE, NULL);
+    MigrationState s = {0};
+
+    g_mutex_init(&s.lock);
+    for (uint64_t n = 0; n < 4; n++) {
+        put_page(cache, n);
+    }
+    xbzrle_cache_next_pass(cache, &s);
+    g_assert_true(has_page(cache, 0) && has_page(cache, 3)); /* used since */
+    xbzrle_cache_resize(cache, 16 * PAGE);
+    g_assert_cmpuint(xbzrle_cache_bytes(cache), ==, 16 * PAGE);
+    for (uint64_t n = 4; n < 16; n++) {
+        g_assert_false(has_page(cache, n));
+    }
+    put_page(cache, 8);
+    xbzrle_cache_resize(cache, 2 * PAGE + 1); /* two places: even and odd */
+    g_assert_cmpuint(xbzrle_cache_bytes(cache), ==, 2 * PAGE);
+    g_assert_true(has_page(cache, 0) != has_page(cache, 8));
+    g_assert_true(has_page(cache, 3));
+    g_assert_false(has_page(cache, 1) || has_page(cache, 2));
+    xbzrle_cache_free(cache);
+    g_mutex_clear(&s.lock);
+}
+
+static void test_a_size_that_is_too_large_changes_nothing(void)
+{
+    XBZRLECache *cache = xbzrle_cache_new(PAGE, NULL);
+
+    put_page(cache, 5);
+    xbzrle_cache_resize(cache, UINT64_C(1) << 63);
+    xbzrle_cache_resize(cache, UINT64_C(1) << 63);
+    g_assert_cmpuint(xbzrle_cache_bytes(cache), ==, PAGE);
+    g_assert_true(has_page(cache, 5));
+    xbzrle_cache_free(cache);
+}
+
 static void test_rates_of_a_pass(void)
 {
     XBZRLECache *cache = xbzrle_cache_new(PAGE, NULL);
@@ -209,5 +264,7 @@ int main(int argc, char **argv)
     g_test_add_func("/xbzrle/random-deltas", test_random_deltas);
     g_test_add_func("/xbzrle/cache", test_cache_keeps_what_is_used);
     g_test_add_func("/xbzrle/rates", test_rates_of_a_pass);
+    g_test_add_func("/xbzrle/resize", test_another_size_keeps_what_fits);
+    g_test_add_func("/xbzrle/too-large", test_a_size_that_is_too_large_changes_nothing);
     return g_test_run();
 }

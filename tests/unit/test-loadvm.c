@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The loader of a stream: parts of the guest that hold the switchover back until they are ready. */
+#include <glib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "io/channel-socket.h"
+#include "migration/savevm.h"
+#include "util/aio.h"
+#include "util/bql.h"
+#include "util/bswap.h"
+#include "vmstate/register.h"
+
+static MigrationIncomingState mis;
+
+/* A live part; what its section says is when it agrees. */
+typedef struct Part {
+    const char *name;
+    bool needed;
+} Part;
+
+static bool part_needs_ack(void *opaque)
+{
+    return ((Part *)opaque)->needed;
+}
+
+static int part_load(QEMUFile *f, void *opaque, int version_id, GError **errp)
+{
+    g_assert_cmpint(version_id, ==, 1);
+    return qemu_get_byte(f) ? loadvm_approve_switchover(&mis) : 0;
+}
+
+static const SaveVMHandlers part_ops = {
+    .load_state = part_load,
+    .switchover_ack_needed = part_needs_ack,
+};
+
+/* --- a stream --- */
+
+static void put_command(GByteArray *out, uint16_t cmd, uint32_t ping)
+{
+    uint8_t buf[9] = {QEMU_VM_COMMAND};
+    uint16_t len = cmd == MIG_CMD_PING ? 4 : 0;
+
+    stw_be_p(buf + 1, cmd);
+    stw_be_p(buf + 3, len);
+    stl_be_p(buf + 5, ping);
+    g_byte_array_append(out, buf, 5u + len);
+}
+
+/* A section of a part, START the first time, and a PING behind it, whose PONG tells where we are. */
+static void put_part(GByteArray *out, const Part *part, uint8_t id, bool first, bool agrees,
+                     uint32_t ping)
+{
+    uint8_t head[5] = {first ? QEMU_VM_SECTION_START : QEMU_VM_SECTION_PART, 0, 0, 0, id};
+    uint8_t version[8] = {0, 0, 0, 0, 0, 0, 0, 1}, says = agrees;
+    uint8_t foot[5] = {QEMU_VM_SECTION_FOOTER, 0, 0, 0, id};
+
+    g_byte_array_append(out, head, sizeof(head));
+    if (first) {
+        uint8_t len = (uint8_t)strlen(part->name);
+
+        g_byte_array_append(out, &len, 1);
+        g_byte_array_append(out, (const uint8_t *)part->name, len);
+        g_byte_array_append(out, version, sizeof(version));
+    }
+    g_byte_array_append(out, &says, 1);
+    g_byte_array_append(out, foot, sizeof(foot));
+    put_command(out, MIG_CMD_PING, ping);
+}
+
+/* What comes back: "p1" for a PONG, "ack". */
+static char *answers(int fd)
+{
+    GString *text = g_string_new("");
+    uint8_t buf[8];
+
+    while (read(fd, buf, 4) == 4) {
+        uint16_t type = (uint16_t)lduw_be_p(buf), len = (uint16_t)lduw_be_p(buf + 2);
+
+        g_assert_cmpuint(len, <=, 4);
+        g_assert_cmpint(read(fd, buf + 4, len), ==, len);
+        if (type == MIG_RP_MSG_PONG) {
+            g_string_append_printf(text, "p%u ", (unsigned)ldl_be_p(buf + 4));
+        } else {
+            g_assert_cmpuint(type, ==, MIG_RP_MSG_SWITCHOVER_ACK);
+            g_string_append(text, "ack ");
+        }
+    }
+    return g_string_free(text, FALSE);
+}
+
+static MigrationSettings *settings_with(bool ack)
+{
+    MigrationSettings *settings = migration_settings_get();
+    MigrationSettings *copy = g_memdup2(settings, sizeof(*settings));
+
+    migration_settings_unref(settings);
+    copy->compat.send_configuration = false;
+    copy->caps[MIGRATION_CAPABILITY_SWITCHOVER_ACK] = ack;
+    return copy;
+}
+
+/* Loads what two parts say, each twice: whether they agree then. */
+static char *load(bool capability, Part *parts, const bool agree[4])
+{
+    static const uint8_t header[8] = {'Q', 'E', 'V', 'M', 0, 0, 0, 3}, eof[1];
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    GError *err = NULL;
+    int fds[2];
+    char *text;
+
+    g_byte_array_append(out, header, sizeof(header));
+    put_command(out, MIG_CMD_OPEN_RETURN_PATH, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        put_part(out, &parts[i % 2], (uint8_t)(i % 2 + 1), i < 2, agree[i], i);
+    }
+    g_byte_array_append(out, eof, 1);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    g_assert_cmpint(write(fds[1], out->data, out->len), ==, (gssize)out->len);
+    g_assert_cmpint(shutdown(fds[1], SHUT_WR), ==, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        register_savevm_live(parts[i].name, 0, 1, &part_ops, &parts[i]);
+    }
+    {
+        g_autoptr(QIOChannel) ioc = QIO_CHANNEL(qio_channel_socket_new_fd(fds[0], NULL));
+
+        g_assert_true(qio_channel_set_blocking(ioc, true, NULL));
+        mis.settings = settings_with(capability);
+        mis.from_src = qemu_file_new_input(ioc);
+    }
+    bql_unlock(); /* it is not the main thread that loads */
+    g_assert_cmpint(loadvm_state(&mis, mis.from_src, &err), ==, 0);
+    bql_lock();
+    (void)qemu_fclose(g_steal_pointer(&mis.to_src));
+    (void)qemu_fclose(g_steal_pointer(&mis.from_src));
+    g_free(mis.settings);
+    unregister_savevm(parts[0].name, &parts[0]);
+    unregister_savevm(parts[1].name, &parts[1]);
+    text = answers(fds[1]);
+    close(fds[1]);
+    return text;
+}
+
+static void test_the_last_part_lets_the_guest_come(void)
+{
+    Part parts[2] = {{"one", true}, {"two", true}};
+    g_autofree char *text = load(true, parts, (const bool[]){false, true, false, false});
+    g_autofree char *second = load(true, parts, (const bool[]){true, false, false, true});
+
+    g_assert_cmpstr(text, ==, "p0 p1 p2 p3 ");
+    g_assert_cmpstr(second, ==, "p0 p1 p2 ack p3 ");
+}
+
+static void test_parts_that_do_not_care_hold_nothing(void)
+{
+    Part parts[2] = {{"one", false}, {"two", true}}, none[2] = {{"one", false}, {"two", false}};
+    g_autofree char *text = load(true, parts, (const bool[]){false, true, false, false});
+    g_autofree char *at_once = load(true, none, (const bool[4]){false});
+
+    g_assert_cmpstr(text, ==, "p0 ack p1 p2 p3 ");
+    g_assert_cmpstr(at_once, ==, "ack p0 p1 p2 p3 ");
+}
+
+static void test_without_the_capability_nobody_is_told(void)
+{
+    Part parts[2] = {{"one", true}, {"two", true}};
+    g_autofree char *text = load(false, parts, (const bool[]){true, true, false, false});
+
+    g_assert_cmpstr(text, ==, "p0 p1 p2 p3 ");
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_assert_true(qemu_init_main_loop(NULL));
+    g_mutex_init(&mis.lock);
+    g_mutex_init(&mis.from_src_lock);
+    g_test_add_func("/loadvm/switchover-ack/last", test_the_last_part_lets_the_guest_come);
+    g_test_add_func("/loadvm/switchover-ack/some", test_parts_that_do_not_care_hold_nothing);
+    g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_nobody_is_told);
+    return g_test_run();
+}
