@@ -49,6 +49,7 @@ typedef struct RecvChannel {
     MultiFDPacket packet;
     uint8_t header[MULTIFD_HEADER_BYTES];
     MultiFDPages pages;
+    uint8_t *scratch; /* a packet's pages; NULL: not needed so far */
 } RecvChannel;
 
 /* A channel that has not said yet which one it is. */
@@ -99,21 +100,30 @@ static int check_pages(RecvChannel *ch, const RAMRecvBlock *rb, GError **errp)
     return 0;
 }
 
-/* The bytes of pages that can't be written here: they must be those that are there. */
-static int receive_readonly(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
+/* Pages that cannot be read into place, or better are not. */
+static int receive_and_put(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
 {
     const MultiFDPacket *packet = &ch->packet;
     size_t bytes = (size_t)packet->normal * TARGET_PAGE_SIZE;
-    g_autofree uint8_t *scratch = g_malloc(bytes);
+    uint32_t n;
     int ret;
 
-    ch->pages.iov[0] = (struct iovec){scratch, bytes};
+    if (!ch->scratch) {
+        ch->scratch = g_malloc((size_t)MULTIFD_PACKET_PAGES * TARGET_PAGE_SIZE);
+    }
+    ch->pages.iov[0] = (struct iovec){ch->scratch, bytes};
     ch->pages.niov = 1;
     ch->pages.bytes = bytes;
     ret = ch->recv->codec->receive(ch->codec_state, ch->ioc, packet->payload, &ch->pages, errp);
-    for (uint32_t i = 0; ret == 0 && i < packet->normal; i++) {
-        if (!ram_recv_compare(rb, packet->offsets[i] >> TARGET_PAGE_BITS,
-                              scratch + (size_t)i * TARGET_PAGE_SIZE, errp)) {
+    for (uint32_t i = 0; ret == 0 && i < packet->normal; i += n) {
+        const uint64_t *offset = &packet->offsets[i];
+
+        n = 1;
+        while (i + n < packet->normal && offset[n] == offset[0] + (uint64_t)n * TARGET_PAGE_SIZE) {
+            n++;
+        }
+        if (!ram_recv_put(rb, offset[0] >> TARGET_PAGE_BITS, n,
+                          ch->scratch + (size_t)i * TARGET_PAGE_SIZE, errp)) {
             ret = -EINVAL;
         }
     }
@@ -126,8 +136,8 @@ static int receive_normal(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
     uint8_t *host = rb->block->host;
     int ret;
 
-    if (ram_recv_is_readonly(rb)) {
-        return receive_readonly(ch, rb, errp);
+    if (ram_recv_is_readonly(rb) || ram_recv_is_by_write(rb)) {
+        return receive_and_put(ch, rb, errp);
     }
     multifd_pages_from_offsets(&ch->pages, host, packet->offsets, packet->normal);
     ret = ch->recv->codec->receive(ch->codec_state, ch->ioc, packet->payload, &ch->pages, errp);
@@ -416,6 +426,7 @@ static void recv_unref(MultiFDRecv *r)
         if (r->codec) {
             r->codec->recv_free(r->channels[i].codec_state);
         }
+        g_free(r->channels[i].scratch);
     }
     pthread_cond_destroy(&r->arrived);
     pthread_cond_destroy(&r->go);

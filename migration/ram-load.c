@@ -17,6 +17,8 @@
 
 /* Most pages that are expected to follow one another. */
 #define RUN_MAX_PAGES 512
+/* The same through a buffer, which fits into a core's cache. */
+#define SCRATCH_PAGES 64
 
 RAMLoadState *ram_load_new(MigrationIncomingState *mis, GError **errp)
 {
@@ -29,7 +31,7 @@ RAMLoadState *ram_load_new(MigrationIncomingState *mis, GError **errp)
     rl = g_new0(RAMLoadState, 1);
     rl->mis = mis;
     rl->recv = recv;
-    rl->scratch = g_malloc(TARGET_PAGE_SIZE);
+    rl->scratch = g_malloc(SCRATCH_PAGES * TARGET_PAGE_SIZE);
     if (mis->multifd) {
         multifd_recv_set_ram(mis, recv);
     }
@@ -179,32 +181,39 @@ static int load_zero(RAMRecvBlock *rb, QEMUFile *f, uint64_t page, GError **errp
     return ram_recv_zero(rb, page, 1, errp) ? 0 : -EINVAL;
 }
 
-/* A page, and those that follow it as far as the sender goes on in order. */
+/* What proves not to belong where it landed was only in the buffer. */
+static void restore_nothing(void *opaque, void *base, size_t size)
+{
+}
+
+/*
+ * A page, and those that follow it as far as the sender goes on in order. They are read into place
+ * where nothing else can be lost if the guess proves wrong, and through a buffer elsewhere.
+ */
 static int load_pages(RAMLoadState *rl, RAMRecvBlock *rb, QEMUFile *f, uint64_t page, GError **errp)
 {
     uint64_t left = (ram_block_used_length(rb->block) >> TARGET_PAGE_BITS) - page;
     uint64_t fresh = ram_recv_fresh(rb, page, MIN(left, RUN_MAX_PAGES));
+    bool in_place =
+        fresh > 1 && !rl->mis->multifd && !ram_recv_is_by_write(rb) && !ram_recv_is_readonly(rb);
     QEMUFileRun run = {
-        .base = rb->block->host + (page << TARGET_PAGE_BITS),
+        .base = in_place ? rb->block->host + (page << TARGET_PAGE_BITS) : rl->scratch,
         .body_size = TARGET_PAGE_SIZE,
-        .max_bodies = MAX(fresh, 1),
+        .max_bodies = in_place ? fresh : MIN(left, SCRATCH_PAGES),
         .next_tag = (page + 1) << TARGET_PAGE_BITS | RAM_SAVE_FLAG_PAGE | RAM_SAVE_FLAG_CONTINUE,
         .tag_step = TARGET_PAGE_SIZE,
+        .restore = in_place ? NULL : restore_nothing,
     };
-    size_t n = 1;
+    size_t n = qemu_get_run(f, &run);
 
-    if (ram_recv_is_readonly(rb)) {
-        if (qemu_get_buffer(f, rl->scratch, TARGET_PAGE_SIZE) < 0) {
-            return qemu_file_get_error_obj(f, errp);
-        }
-        return ram_recv_compare(rb, page, rl->scratch, errp) ? 0 : -EINVAL;
+    if (n == 0) {
+        return qemu_file_get_error_obj(f, errp);
     }
-    if (fresh > 1 && !rl->mis->multifd) {
-        n = qemu_get_run(f, &run);
-    } else {
-        (void)!qemu_get_buffer(f, run.base, TARGET_PAGE_SIZE);
+    if (in_place) {
+        ram_recv_mark(rb, page, n);
+    } else if (!ram_recv_put(rb, page, n, rl->scratch, errp)) {
+        return -EINVAL;
     }
-    ram_recv_mark(rb, page, n);
     return qemu_file_get_error_obj(f, errp);
 }
 

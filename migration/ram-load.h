@@ -16,7 +16,7 @@ typedef struct RAMLoadState {
     MigrationIncomingState *mis; /* its settings and channels */
     RAMRecv *recv;               /* owned */
     RAMRecvBlock *last;          /* of the records of the main channel; NULL: none was named yet */
-    uint8_t *scratch;            /* a page */
+    uint8_t *scratch;            /* bytes on their way into memory */
     MappedIO *mapped;            /* NULL: no block came as mapped-ram yet */
 } RAMLoadState;
 

@@ -2,13 +2,40 @@
 /* Guest memory at the destination: which pages have arrived, and putting bytes into them. */
 #include "migration/ram-receive.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "memory/populated.h"
 #include "migration/page-bitmap.h"
 #include "migration/ram.h"
 #include "util/bufferiszero.h"
 #include "util/error.h"
+
+#define RAM_HUGE_BYTES (2 * 1024 * 1024)
+#define SHMEM_SETTINGS "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+/*
+ * Shared memory in a file of ordinary pages. Where a fault would bring a huge page, faults are what
+ * the guest is better served by: the file system says so in the size it likes to move, the kernel's
+ * own file system for memory without a path, which goes by madvise(2), in its settings.
+ */
+static bool is_written(const RAMBlock *block)
+{
+    const uint32_t want = RAM_SHARED, not_these = RAM_READONLY | RAM_DEVICE;
+    uint32_t flags = ram_block_flags(block);
+    size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+    g_autofree char *settings = NULL;
+    struct stat st;
+
+    if (block->fd < 0 || (flags & (want | not_these)) != want || block->page_size != page_size ||
+        fstat(block->fd, &st) < 0 || (size_t)st.st_blksize >= RAM_HUGE_BYTES) {
+        return false;
+    }
+    return flags & RAM_NAMED_FILE || !g_file_get_contents(SHMEM_SETTINGS, &settings, NULL, NULL) ||
+           !strstr(settings, "[advise]");
+}
 
 static bool recv_block_init(RAMRecvBlock *rb, RAMBlock *block, const MigrationSettings *settings,
                             GError **errp)
@@ -17,6 +44,7 @@ static bool recv_block_init(RAMRecvBlock *rb, RAMBlock *block, const MigrationSe
     rb->block = block;
     rb->ignored = ram_block_is_ignored(block, settings);
     rb->pages = block->max_length >> TARGET_PAGE_BITS;
+    rb->by_write = is_written(block);
     if (rb->ignored) {
         return true;
     }
@@ -156,5 +184,73 @@ bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n, GError **errp)
         ram_recv_mark(rb, page, fresh);
         page += fresh;
     }
+    return true;
+}
+
+/* --- putting bytes --- */
+
+bool ram_recv_is_by_write(const RAMRecvBlock *rb)
+{
+    return __atomic_load_n(&rb->by_write, __ATOMIC_RELAXED);
+}
+
+/* 0; 1: this file is not one that takes writes; -errno. */
+static int put_by_write(const RAMRecvBlock *rb, uint64_t offset, const uint8_t *data, size_t bytes)
+{
+    while (bytes > 0) {
+        ssize_t n = pwrite(rb->block->fd, data, bytes, (off_t)(rb->block->fd_offset + offset));
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            bool full = n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO);
+
+            return full ? -errno : 1;
+        }
+        data += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+static bool compare_all(RAMRecvBlock *rb, uint64_t page, uint64_t n, const uint8_t *data,
+                        GError **errp)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        if (!ram_recv_compare(rb, page + i, data + i * TARGET_PAGE_SIZE, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool ram_recv_put(RAMRecvBlock *rb, uint64_t page, uint64_t n, const void *data, GError **errp)
+{
+    uint64_t offset = page << TARGET_PAGE_BITS;
+    size_t bytes = (size_t)(n << TARGET_PAGE_BITS);
+    int ret = 1;
+
+    if (ram_recv_is_readonly(rb)) {
+        return compare_all(rb, page, n, data, errp);
+    }
+    if (ram_recv_is_by_write(rb)) {
+        ret = put_by_write(rb, offset, data, bytes);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret,
+                         "Could not write guest memory to the file of RAM block '%s' at offset "
+                         "0x%" PRIx64,
+                         rb->block->idstr, offset);
+        return false;
+    }
+    if (ret > 0) {
+        if (ram_recv_is_by_write(rb)) {
+            __atomic_store_n(&rb->by_write, false, __ATOMIC_RELAXED);
+        }
+        memcpy(rb->block->host + offset, data, bytes);
+    }
+    ram_recv_mark(rb, page, n);
     return true;
 }

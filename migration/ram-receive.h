@@ -25,6 +25,7 @@ typedef struct RAMRecvBlock {
     uint64_t pages;     /* of max_length */
     uint64_t *received; /* bit i: page i has arrived; atomic */
     uint64_t *touched;  /* bit i: page i may hold something else than zero from before; constant */
+    bool by_write;      /* pages are put by ram_recv_put(), which writes to the file; atomic */
 } RAMRecvBlock;
 
 typedef struct RAMRecv {
@@ -45,12 +46,24 @@ bool ram_recv_check(const RAMRecvBlock *rb, uint64_t offset, uint64_t bytes, GEr
 uint64_t ram_recv_fresh(const RAMRecvBlock *rb, uint64_t page, uint64_t max);
 /* The bytes of these pages are in guest memory. */
 void ram_recv_mark(RAMRecvBlock *rb, uint64_t page, uint64_t n);
+/*
+ * Whether pages are better read into a buffer and then put than read into place: memory that is a
+ * file. write(2) fills a new page of the file once, where a store through the mapping has the kernel
+ * take a fault and clear the page first.
+ */
+bool ram_recv_is_by_write(const RAMRecvBlock *rb);
+/*
+ * Puts the bytes of n pages, and notes that they have arrived. Memory that cannot be written must
+ * hold these bytes already. False with an error; the pages' content is undefined then.
+ */
+bool ram_recv_put(RAMRecvBlock *rb, uint64_t page, uint64_t n, const void *data,
+                  GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* These pages are zero. Also notes that they have arrived. False: the memory can't be written. */
 bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n,
                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * Memory that is mapped without the right to write: bytes that come for it must be the ones that are
- * there. Everything else takes bytes at block->host.
+ * there. Everything else takes bytes at block->host; ram_recv_put() does what is right for each.
  */
 bool ram_recv_is_readonly(const RAMRecvBlock *rb);
 bool ram_recv_compare(RAMRecvBlock *rb, uint64_t page, const void *data,

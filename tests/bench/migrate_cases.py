@@ -122,8 +122,8 @@ class Migrate:
             vm.kill()
 
     def allocated(self):
-        """Most bytes that both sides of any binary allocate: the destination's memory, and the holes of the source's."""
-        return (0 if self.way in ('exec', 'file') else self.mib * MIB) + (self.mib * MIB - self.data if self.shared else 0)
+        """Most bytes that any binary has the kernel allocate: where the memory goes to, and the holes of the source's."""
+        return self.mib * MIB + (self.mib * MIB - self.data if self.shared else 0)
 
     def arguments(self, path):
         kind = f'memory-backend-file,mem-path={path},share=on' if path else 'memory-backend-ram'

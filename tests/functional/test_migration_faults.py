@@ -269,6 +269,30 @@ def test_a_full_disk_leaves_the_guest_here(guest, work, need):
         subprocess.run(['umount', str(small)], check=False)
 
 
+def test_a_full_file_system_of_the_destination_leaves_the_guest_here(guest, work, need):
+    """Memory that is a file there, and no room for it: an error that says so, and no signal."""
+    need.root()
+    small = work / 'small'
+    small.mkdir()
+    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', str(small)], check=False,
+                          capture_output=True)
+    need.that(done.returncode == 0, 'no tmpfs can be mounted')
+    try:
+        source, data = source_with_data(guest)
+        destination = guest('destination', '-incoming', 'defer', '-machine', 'memory-backend=ram', '-object',
+                            f'memory-backend-file,id=ram,size=4M,mem-path={small}/ram,share=on')
+        destination.vm.cmd('migrate-incoming', uri=f'unix:{work}/in', exit_on_error=False)
+        source.vm.cmd('migrate', uri=f'unix:{work}/in')
+        info = m.wait_over(destination.vm)
+        assert info['status'] == 'failed' and 'No space left' in info['error-desc'], info
+        assert m.wait_over(source.vm)['status'] == 'failed'
+        assert m.run_state(source.vm) == 'running' and source.memory() == data
+        destination.vm.quit()
+        go_again(guest, work, source, data)
+    finally:
+        subprocess.run(['umount', '-l', str(small)], check=False)
+
+
 def test_strangers_that_connect_do_not_end_the_wait(guest, work):
     """One that goes without a word is a failed migration for a destination that may try again."""
     destination = guest('destination', '-incoming', 'defer')

@@ -3,10 +3,14 @@
  * RAM in a migration: nothing is lost however the guest writes, and memory that nobody has touched
  * stays that way.
  */
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "memory/address-space.h"
 #include "memory/listener.h"
+#include "migration/ram-receive.h"
 #include "tests/unit/migration-ram-world.h"
 #include "util/units.h"
 
@@ -94,7 +98,7 @@ static void random_passes(unsigned seed, ChangeSettings *change)
     }
     bytes = source_end(&src);
     twins[0] = make_twin(blocks[0], 0);
-    twins[1] = make_twin(blocks[1], 0);
+    twins[1] = make_twin(blocks[1], seed % 2 ? RAM_SHARED : 0);
     load_ok(bytes, NULL);
     for (unsigned i = 0; i < 2; i++) {
         assert_same(blocks[i], twins[i]);
@@ -189,6 +193,58 @@ static void test_zero_pages_are_in_the_cache(void)
     assert_same(block, twin);
     ram_block_free(block);
     ram_block_free(twin);
+}
+
+/* --- memory that is a file --- */
+
+static void check_put(RAMRecvBlock *rb, uint64_t page, uint64_t n, uint8_t value)
+{
+    g_autofree uint8_t *data = g_malloc(n * PAGE), *got = g_malloc(n * PAGE);
+    g_autoptr(GError) err = NULL;
+
+    memset(data, value, n * PAGE);
+    g_assert_true(ram_recv_put(rb, page, n, data, &err));
+    g_assert_no_error(err);
+    g_assert_cmpmem(rb->block->host + page * PAGE, n * PAGE, data, n * PAGE);
+    g_assert_cmpint(
+        pread(rb->block->fd, got, n * PAGE, (off_t)(rb->block->fd_offset + page * PAGE)), ==,
+        (ssize_t)(n * PAGE));
+    g_assert_cmpmem(got, n * PAGE, data, n * PAGE);
+    g_assert_cmpuint(ram_recv_fresh(rb, page, n), ==, 0);
+}
+
+/* One that may not be written to any more, though its mapping may, takes pages all the same. */
+static void test_pages_are_put_into_files(void)
+{
+    int fd = memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    RAMBlockOptions options = {
+        .what = "ram", .size = 8 * PAGE, .flags = RAM_SHARED, .fd = fd, .fd_offset = 3 * PAGE};
+    g_autofree MigrationSettings *settings = changed_settings(NULL);
+    g_autoptr(GError) err = NULL;
+    RAMRecvBlock *rb;
+    RAMBlock *block;
+    RAMRecv *recv;
+
+    g_assert_cmpint(ftruncate(fd, 11 * PAGE), ==, 0);
+    block = ram_block_new(&options, &err);
+    g_assert_no_error(err);
+    g_assert_true(ram_block_set_idstr(block, "ram", NULL));
+    ram_block_set_migratable(block, true);
+    recv = ram_recv_new(settings, &err);
+    g_assert_no_error(err);
+    rb = ram_recv_find(recv, "ram", &err);
+    g_assert_no_error(err);
+    rb->by_write = true; /* whatever the system does with huge pages */
+    check_put(rb, 0, 1, 0x11);
+    check_put(rb, 2, 3, 0x22);
+    g_assert_true(ram_recv_is_by_write(rb));
+    g_assert_cmpuint(touched_pages(block), ==, 4);
+    g_assert_cmpint(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), ==, 0);
+    check_put(rb, 3, 5, 0x33);
+    g_assert_false(ram_recv_is_by_write(rb));
+    check_put(rb, 0, 1, 0x44);
+    ram_recv_free(recv);
+    ram_block_free(block);
 }
 
 /* --- untouched memory --- */
@@ -352,6 +408,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/ram/random-passes", test_random_passes);
     g_test_add_func("/migration/ram/under-writes", test_nothing_is_lost_under_writes);
     g_test_add_func("/migration/ram/xbzrle-zero", test_zero_pages_are_in_the_cache);
+    g_test_add_func("/migration/ram/into-files", test_pages_are_put_into_files);
     g_test_add_func("/migration/ram/untouched", test_untouched_memory_stays_untouched);
     g_test_add_func("/migration/ram/hardware-log", test_log_is_cleared_before_pages_are_read);
     g_test_add_func("/migration/ram/resized", test_resized_block_ends_the_migration);
