@@ -10,9 +10,9 @@
 #include "vmstate/register.h"
 #include "vmstate/vmstate-fields.h"
 
-/* Bytes of the name, and of the whole field, which once was the name alone. */
+/* The name once had 100 bytes; two members and room for more took the end of them. */
 #define NAME_BYTES   32
-#define UNUSED_BYTES 66
+#define UNUSED_BYTES (100 - NAME_BYTES - 2)
 
 typedef struct GlobalState {
     uint32_t size;             /* bytes of the name with its NUL */
@@ -20,13 +20,14 @@ typedef struct GlobalState {
     uint8_t has_vm_was_suspended;
     uint8_t vm_was_suspended;
     uint8_t unused[UNUSED_BYTES];
+    bool untold; /* the stream need not say it */
     bool arrived;
     RunState state;
 } GlobalState;
 
 static GlobalState global_state;
 
-void global_state_store(RunState state)
+void global_state_store(RunState state, bool always)
 {
     const char *name = RunState_str(state);
 
@@ -35,6 +36,7 @@ void global_state_store(RunState state)
     global_state.size = strlen(name) + 1;
     global_state.has_vm_was_suspended = 1;
     global_state.vm_was_suspended = state == RUN_STATE_SUSPENDED;
+    global_state.untold = !always && (state == RUN_STATE_RUNNING || state == RUN_STATE_PAUSED);
 }
 
 void global_state_forget(void)
@@ -64,10 +66,16 @@ static int post_load(void *opaque, int version_id, GError **errp)
     return 0;
 }
 
+static bool needed(void *opaque)
+{
+    return !((GlobalState *)opaque)->untold;
+}
+
 static const VMStateDescription vmstate_global_state = {
     .name = "globalstate",
     .version_id = 1,
     .minimum_version_id = 1,
+    .needed = needed,
     .post_load = post_load,
     .fields =
         (const VMStateField[]){

@@ -98,77 +98,53 @@ static struct {
     GMutex lock;
     MigrationSettings *settings; /* lock; NULL: nobody has asked yet */
     bool (*busy)(void);          /* main thread */
-
-    /* Copies of what is read all the time in running migrations. Atomic. */
-    uint64_t max_bandwidth, avail_switchover_bandwidth, downtime_limit, xbzrle_cache_size;
 } present;
-
-/* Called with present.lock held. */
-static MigrationSettings *present_locked(void)
-{
-    if (!present.settings) {
-        present.settings = settings_new_default();
-    }
-    return present.settings;
-}
 
 MigrationSettings *migration_settings_get(void)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
 
-    return migration_settings_ref(present_locked());
+    if (!present.settings) {
+        present.settings = settings_new_default();
+    }
+    return migration_settings_ref(present.settings);
 }
 
 /* Takes over `settings`, which is what everybody sees from now on. */
 static void publish(MigrationSettings *settings)
 {
-    const MigrationParams *params = &settings->params;
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
 
     migration_settings_unref(present.settings);
     present.settings = settings;
-    __atomic_store_n(&present.max_bandwidth, params->max_bandwidth, __ATOMIC_RELAXED);
-    __atomic_store_n(&present.avail_switchover_bandwidth, params->avail_switchover_bandwidth,
-                     __ATOMIC_RELAXED);
-    __atomic_store_n(&present.downtime_limit, params->downtime_limit, __ATOMIC_RELAXED);
-    __atomic_store_n(&present.xbzrle_cache_size, params->xbzrle_cache_size, __ATOMIC_RELAXED);
-}
-
-/* Before anything was published the copies are not there yet. */
-static void ensure_live(void)
-{
-    static gsize once;
-
-    if (g_once_init_enter(&once)) {
-        g_autoptr(MigrationSettings) settings = migration_settings_get();
-
-        publish(settings_copy(settings));
-        g_once_init_leave(&once, 1);
-    }
 }
 
 uint64_t migrate_max_bandwidth(void)
 {
-    ensure_live();
-    return __atomic_load_n(&present.max_bandwidth, __ATOMIC_RELAXED);
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+
+    return settings->params.max_bandwidth;
 }
 
 uint64_t migrate_avail_switchover_bandwidth(void)
 {
-    ensure_live();
-    return __atomic_load_n(&present.avail_switchover_bandwidth, __ATOMIC_RELAXED);
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+
+    return settings->params.avail_switchover_bandwidth;
 }
 
 uint64_t migrate_downtime_limit(void)
 {
-    ensure_live();
-    return __atomic_load_n(&present.downtime_limit, __ATOMIC_RELAXED);
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+
+    return settings->params.downtime_limit;
 }
 
 uint64_t migrate_xbzrle_cache_size(void)
 {
-    ensure_live();
-    return __atomic_load_n(&present.xbzrle_cache_size, __ATOMIC_RELAXED);
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+
+    return settings->params.xbzrle_cache_size;
 }
 
 MigrationThrottle migrate_throttle(void)
@@ -190,7 +166,6 @@ void migration_settings_set_busy_func(bool (*busy)(void))
 
 void migration_settings_reset(void)
 {
-    ensure_live();
     present.busy = NULL;
     publish(settings_new_default());
 }
@@ -213,7 +188,6 @@ bool migration_settings_change_caps(const MigrationCapabilityStatusList *list, b
     if (!migration_options_check_combination(settings, errp)) {
         return false;
     }
-    ensure_live();
     publish(g_steal_pointer(&settings));
     return true;
 }
@@ -228,7 +202,6 @@ bool migration_settings_change_params(const MigrationParameters *params, GError 
         !migration_options_check_combination(settings, errp)) {
         return false;
     }
-    ensure_live();
     publish(g_steal_pointer(&settings));
     return true;
 }
@@ -345,7 +318,6 @@ bool migration_settings_set_global(const char *name, const char *value, GError *
     if (result <= 0) {
         return false;
     }
-    ensure_live();
     publish(g_steal_pointer(&settings));
     return true;
 }

@@ -80,6 +80,7 @@ uint64_t migration_downtime_bytes(MigrationState *s)
 {
     uint64_t bandwidth = migrate_avail_switchover_bandwidth();
     double per_ms = bandwidth ? (double)bandwidth / 1000 : s->rate.bytes_per_ms;
+    double bytes = per_ms * (double)migrate_downtime_limit();
 
-    return (uint64_t)(per_ms * (double)migrate_downtime_limit());
+    return bytes < (double)INT64_MAX ? (uint64_t)bytes : INT64_MAX; /* both may be anything */
 }

@@ -90,7 +90,11 @@ int configuration_load(QEMUFile *f, const MigrationSettings *settings, GError **
 
 /* Registers the entry, after the machine's devices. */
 void global_state_init(void);
-void global_state_store(RunState state); /* big lock */
+/*
+ * What the stream will say: the guest is in `state`. Without `always` (store-global-state=off) it says
+ * nothing about running and paused, which a destination tells apart by its own -S. Big lock.
+ */
+void global_state_store(RunState state, bool always);
 void global_state_forget(void);
 /* Whether the stream has said; then in which state the guest was. */
 bool global_state_arrived(RunState *state);

@@ -39,7 +39,7 @@ static void coroutine_fn stop_guest_co(void *opaque)
 
     s->vm_old_state = runstate_get();
     stat64_set(&s->downtime_start_ns, now_ns());
-    global_state_store(s->vm_old_state);
+    global_state_store(s->vm_old_state, s->settings->compat.store_global_state);
     s->vm_stopped = true;
     ret = vm_co_stop(RUN_STATE_FINISH_MIGRATE);
     if (ret < 0) {

@@ -284,8 +284,8 @@ def test_where_the_downtime_went(pair, caps):
     m.set_caps(destination.vm, *caps)
     data = source.fill(29)
     # What the first pass would take longer for is all sent while the guest is stopped.
-    source.vm.cmd('migrate-set-parameters', {'downtime-limit': 60000, 'max-bandwidth': 10 * ferry.MIB,
-                                             'avail-switchover-bandwidth': 1000 * ferry.MIB})
+    source.vm.cmd('migrate-set-parameters', {'downtime-limit': 2000000, 'max-bandwidth': 10 * ferry.MIB,
+                                             'avail-switchover-bandwidth': 2 ** 64 - 1})
     source.vm.cmd('migrate', uri=uri)
     arrived(source, destination, data)
     done = source.vm.cmd('query-migrate')

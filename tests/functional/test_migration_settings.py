@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 import ferry
+from ferry import migration as m
 
 CAPABILITIES = ['xbzrle', 'auto-converge', 'events', 'return-path', 'pause-before-switchover', 'multifd',
                 'late-block-activate', 'x-ignore-shared', 'validate-uuid', 'zero-copy-send',
@@ -138,6 +139,36 @@ def test_globals_set_what_clients_read(vmm):
     assert params['multifd-channels'] == 7
     assert params['max-bandwidth'] == 3 * ferry.MIB
     assert params['zero-page-detection'] == 'multifd'
+
+
+def saved(vmm, work, switch=None, start='running'):
+    """What a guest without memory leaves in a file."""
+    vm = vmm(*(['-global', f'migration.{switch}'] if switch else []), name=f'source-{switch}')   # starts with -S
+    for command in {'prelaunch': (), 'running': ('cont',), 'paused': ('cont', 'stop')}[start]:
+        vm.cmd(command)
+    vm.cmd('migrate', uri=f'file:{work}/guest')
+    assert m.wait_over(vm)['status'] == 'completed'
+    stream = (work / 'guest').read_bytes()
+    vm.quit()
+    return stream[:stream.rindex(b'\x06', 0, stream.rindex(b'{"configuration"'))]     # the description apart
+
+
+CONFIGURATION, FOOTER, SWITCHOVER_START = m.configuration(), m.footer(0)[:4], m.command(m.SWITCHOVER_START)
+
+
+@pytest.mark.parametrize('switch, piece, there', [
+    ('send-configuration=off', CONFIGURATION, False), (None, CONFIGURATION, True),
+    ('send-section-footer=off', FOOTER, False), (None, FOOTER, True),
+    ('send-switchover-start=on', SWITCHOVER_START, True), (None, SWITCHOVER_START, False),
+])
+def test_switches_shape_the_stream(vmm, work, switch, piece, there):
+    assert (piece in saved(vmm, work, switch)) == there
+
+
+@pytest.mark.parametrize('start, told', [('running', False), ('paused', False), ('prelaunch', True)])
+def test_the_run_state_is_left_out_where_it_says_nothing(vmm, work, start, told):
+    assert b'globalstate' in saved(vmm, work, None, start)
+    assert (b'globalstate' in saved(vmm, work, 'store-global-state=off', start)) == told
 
 
 @pytest.mark.parametrize('value, words', [
