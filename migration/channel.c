@@ -3,14 +3,17 @@
 #include "migration/channel.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "crypto/tlscreds.h"
+#include "io/channel-file.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
 #include "migration/transport.h"
 #include "util/aio.h"
 #include "util/bql.h"
 #include "util/error.h"
+#include "util/open.h"
 #include "util/queue.h"
 #include "util/sockets.h"
 
@@ -266,4 +269,20 @@ int migration_connector_open_extra(MigrationConnector *c, bool direct, GError **
     }
     g_assert(c->addr->transport == MIGRATION_ADDRESS_TYPE_FILE);
     return migration_open_file_extra(&c->addr->u.file, true, direct, errp);
+}
+
+bool migration_connector_file_remains(const MigrationConnector *c, QIOChannel *ioc, GError **errp)
+{
+    const char *path = c->addr->u.file.filename;
+    struct stat st;
+    int64_t fdset_id;
+
+    if (c->addr->transport != MIGRATION_ADDRESS_TYPE_FILE || qemu_is_fdset_path(path, &fdset_id)) {
+        return true; /* one that was passed may never have had a name */
+    }
+    if (fstat(qio_channel_file_get_fd((QIOChannelFile *)ioc), &st) == 0 && st.st_nlink == 0) {
+        error_setg(errp, "'%s' was removed while the guest was being saved to it", path);
+        return false;
+    }
+    return true;
 }

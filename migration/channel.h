@@ -56,6 +56,12 @@ void migration_connector_cancel(MigrationConnector *c);
  */
 int migration_connector_open_extra(MigrationConnector *c, bool direct,
                                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * False with an error: what was written by `ioc`, the main channel, went into a file that has been removed
+ * meanwhile. Any thread.
+ */
+bool migration_connector_file_remains(const MigrationConnector *c, QIOChannel *ioc,
+                                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 const MigrationAddress *migration_connector_address(const MigrationConnector *c);
 
 /* --- destination; main thread --- */

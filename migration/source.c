@@ -331,9 +331,11 @@ static int hear_the_verdict(MigrationState *s, int ret, GError **errp)
     if (ret < 0) {
         return ret;
     }
-    return qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)
-               ? 0
-               : qio_channel_close(ioc, errp);
+    if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
+        return 0;
+    }
+    return migration_connector_file_remains(s->connector, ioc, errp) ? qio_channel_close(ioc, errp)
+                                                                     : -ENOENT;
 }
 
 static int send_guest(MigrationState *s, SaveVMState **sv, GError **errp)
