@@ -224,6 +224,10 @@ bool migration_transport_check(const MigrationAddress *addr, const MigrationSett
             error_setg(errp, "Cannot use compression with mapped-ram");
             return false;
         }
+        if (migrate_zero_copy_send(s)) {
+            error_setg(errp, "Cannot use zero-copy-send with mapped-ram: it is for connections");
+            return false;
+        }
     } else if (migrate_multifd(s) && !migration_address_is_multi_channel(addr)) {
         error_setg(errp, "Migration requires multi-channel URIs (e.g. tcp)");
         return false;
