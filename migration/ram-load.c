@@ -283,7 +283,6 @@ static int load_record(RAMLoadState *rl, QEMUFile *f, uint64_t word, GError **er
 {
     unsigned flags = word & (TARGET_PAGE_SIZE - 1);
     bool mapped = migrate_mapped_ram(rl->mis->settings);
-    bool each_section = rl->mis->settings->compat.multifd_flush_after_each_section && !mapped;
 
     if (mapped && flags != RAM_SAVE_FLAG_MEM_SIZE && flags != RAM_SAVE_FLAG_EOS) {
         error_setg(errp, "Unexpected migration flags 0x%x: with mapped-ram pages are elsewhere",
@@ -301,9 +300,11 @@ static int load_record(RAMLoadState *rl, QEMUFile *f, uint64_t word, GError **er
     case RAM_SAVE_FLAG_XBZRLE | RAM_SAVE_FLAG_CONTINUE:
         return load_page_record(rl, f, word, errp);
     case RAM_SAVE_FLAG_MULTIFD_FLUSH:
+        rl->barriers_by_flush |= !rl->first_section_read;
         return wait_for_channels(rl, true, errp);
     case RAM_SAVE_FLAG_EOS:
-        return wait_for_channels(rl, each_section, errp);
+        rl->first_section_read = true;
+        return wait_for_channels(rl, !rl->barriers_by_flush && !mapped, errp);
     case RAM_SAVE_FLAG_HOOK: /* for RDMA, of which there is none */
         return 0;
     default:

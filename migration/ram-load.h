@@ -18,6 +18,9 @@ typedef struct RAMLoadState {
     RAMRecvBlock *last;          /* of the records of the main channel; NULL: none was named yet */
     uint8_t *scratch;            /* bytes on their way into memory */
     MappedIO *mapped;            /* NULL: no block came as mapped-ram yet */
+    /* Barriers of multifd: each EOS is one unless the first section, which ends with one, has a FLUSH. */
+    bool first_section_read;
+    bool barriers_by_flush;
 } RAMLoadState;
 
 /* Before the first section. NULL with an error. */
