@@ -186,7 +186,8 @@ static int open_return_path(MigrationIncomingState *mis, QEMUFile *f, GError **e
     if (!twice) {
         mis->to_src = qemu_file_get_return(f);
     }
-    ack = migrate_switchover_ack(mis->settings) && mis->switchover_ack_pending == 0;
+    ack = migrate_switchover_ack(mis->settings) && mis->switchover_ack_pending == 0 &&
+          mis->settings->compat.switchover_ack_legacy;
     g_mutex_unlock(&mis->lock);
     if (twice) {
         error_setg(errp, "CMD_OPEN_RETURN_PATH called when RP already open");

@@ -41,6 +41,8 @@ static const MigrationCompat default_compat = {
     .send_switchover_start = false,
     /* Up to 8.0 each EOS is a barrier; a newer destination is told so by its machine type. */
     .multifd_flush_after_each_section = true,
+    /* Up to 11.0 every destination acknowledges; in 11.1 only for devices that want to delay. */
+    .switchover_ack_legacy = true,
     /* 9.2 and older close TLS channels without saying so. */
     .multifd_clean_tls_termination = false,
     .clear_bitmap_shift = 18,
@@ -231,6 +233,7 @@ static const CompatRow compat_rows[] = {
     {"send-switchover-start", offsetof(MigrationCompat, send_switchover_start)},
     {"multifd-flush-after-each-section",
      offsetof(MigrationCompat, multifd_flush_after_each_section)},
+    {"switchover-ack-legacy", offsetof(MigrationCompat, switchover_ack_legacy)},
     {"multifd-clean-tls-termination", offsetof(MigrationCompat, multifd_clean_tls_termination)},
 };
 

@@ -44,6 +44,8 @@ typedef struct MigrationCompat {
     bool store_global_state;    /* the section globalstate is sent */
     bool send_switchover_start; /* the command SWITCHOVER_START is sent; 9.2 and older die of it */
     bool multifd_flush_after_each_section; /* barriers at each EOS, as up to 8.0; off: at FLUSH */
+    bool
+        switchover_ack_legacy; /* a destination always acknowledges, as up to 11.0; off: if asked */
     bool multifd_clean_tls_termination; /* a channel that ends without close_notify is an error */
     uint8_t clear_bitmap_shift;         /* the dirty log is cleared in chunks of 2^this pages */
 } MigrationCompat;

@@ -248,6 +248,7 @@ static const GlobalCase globals[] = {
     {"store-global-state", "1", false},
     {"send-switchover-start", "on", true},
     {"multifd-flush-after-each-section", "off", true},
+    {"switchover-ack-legacy", "off", true},
     {"multifd-clean-tls-termination", "on", true},
     {"x-preempt-pre-7-2", "on", true},
     {"x-preempt-pre-7-2", "7", false},
@@ -278,6 +279,7 @@ static void test_globals(void)
     g_assert_false(settings->compat.send_configuration);
     g_assert_true(settings->compat.send_switchover_start);
     g_assert_false(settings->compat.multifd_flush_after_each_section);
+    g_assert_false(settings->compat.switchover_ack_legacy);
     g_assert_cmpuint(settings->compat.clear_bitmap_shift, ==, 10);
     g_assert_true(migration_settings_check_globals(NULL));
     g_assert_true(migration_settings_set_global("x-xbzrle", "on", NULL));
