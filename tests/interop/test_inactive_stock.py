@@ -7,7 +7,6 @@ import pytest
 import ferry
 
 SIZE = 16 * ferry.MIB
-STOCK = {'command': ['qemu-system-x86_64']}
 
 
 def node(vm, name='disk'):
@@ -39,9 +38,9 @@ def check(path):
 
 @pytest.mark.parametrize('options', [{}, {'lazy_refcounts': 'on'}, {'extended_l2': 'on'}, {'cluster_size': 512}],
                          ids=lambda o: next(iter(o), 'plain'))
-def test_image_goes_from_stock_to_ferry_and_back(vmm, work, options):
+def test_image_goes_from_stock_to_ferry_and_back(vmm, work, peer, options):
     path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2', options=','.join(f'{k}={v}' for k, v in options.items()) or None)
-    stock = vmm(name='stock', **STOCK)
+    stock = vmm(name='stock', command=[peer.command])
     stock.add_file(path, 'qcow2', 'disk')
     us = vmm('-incoming', 'defer', '-blockdev', f'driver=qcow2,node-name=disk,file.driver=file,file.filename={path}', name='ferry')
     for turn in range(3):
@@ -66,9 +65,9 @@ def test_image_goes_from_stock_to_ferry_and_back(vmm, work, options):
     ferry.check_qcow2(path)
 
 
-def test_bitmaps_of_stock_are_found_and_returned(vmm, work):
+def test_bitmaps_of_stock_are_found_and_returned(vmm, work, peer):
     path = ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
-    stock, us = vmm(name='stock', **STOCK), vmm(name='ferry')
+    stock, us = vmm(name='stock', command=[peer.command]), vmm(name='ferry')
     stock.add_file(path, 'qcow2', 'disk')
     us.add_file(path, 'qcow2', 'disk', active=False)
     stock.cmd('block-dirty-bitmap-add', node='disk', name='b', persistent=True, granularity=65536)
@@ -89,11 +88,11 @@ def test_bitmaps_of_stock_are_found_and_returned(vmm, work):
     assert info['bitmaps'][0]['flags'] == ['auto']
 
 
-def test_stock_mirrors_its_disk_into_a_waiting_ferry(vmm, work):
+def test_stock_mirrors_its_disk_into_a_waiting_ferry(vmm, work, peer):
     """Storage of a migration: export at the destination, mirror at the source, both disks the same when the job was cancelled."""
     source = ferry.make_image(work / 'source.qcow2', SIZE, 'qcow2', seed=3, data=SIZE // 2)
     target = ferry.make_image(work / 'target.qcow2', SIZE, 'qcow2')
-    stock = vmm(name='stock', **STOCK)
+    stock = vmm(name='stock', command=[peer.command])
     stock.add_file(source, 'qcow2', 'disk')
     us = vmm('-incoming', 'defer', '-blockdev', f'driver=file,node-name=file,filename={target}',
              '-blockdev', 'driver=qcow2,node-name=disk,file=file', name='ferry')
@@ -102,10 +101,11 @@ def test_stock_mirrors_its_disk_into_a_waiting_ferry(vmm, work):
     us.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': path}})
     us.cmd('block-export-add', type='nbd', id='libvirt-nbd-disk', node_name='disk', writable=True, name='drive')
     assert node(us)['active'] and node(us, 'file')['active']
+    uri = stock.export('disk')      # its clients write through the mirror, which looks only at those from 9.0 on
     stock.add('nbd', 'remote', server={'type': 'unix', 'path': path}, export='drive')
     stock.cmd('blockdev-mirror', job_id='copy', device='disk', target='remote', sync='full')
     stock.wait('BLOCK_JOB_READY', device='copy')
-    write(stock, 77, 1 << 20, '3M')
+    ferry.qemu_io(uri, 'write -P 77 1M 3M')
     stock.cmd('stop')
     stock.cmd('block-job-cancel', device='copy')
     stock.wait('BLOCK_JOB_COMPLETED', device='copy')

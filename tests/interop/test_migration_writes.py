@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest that goes on writing moves between Ferry and stock QEMU; what was written last is what arrives."""
+import pytest
+
+from ferry import MIB
+from ferry import migration as m
+from ferry.stock import WAYS, Gate, Lane, arrived, fill, write_while_it_goes
+
+both_ways = pytest.mark.parametrize('way', WAYS)
+
+
+def move(lane, way, *args, caps=(), source_caps=(), params=None, source_params=None, passes=4):
+    source, destination, uri = lane.pair(
+        way, *args, caps=caps, source_caps=['return-path', 'pause-before-switchover', *source_caps], writer=True,
+        params=params, source_params={'max-bandwidth': 0, 'downtime-limit': 1, **(source_params or {})})
+    fill(source, 21, end=MIB)
+    fill(source, 22, start=lane.size - 4 * MIB)
+    gate = Gate(uri.removeprefix('unix:'))
+    source.cmd('cont')
+    source.cmd('migrate', uri=gate.listen(lane.work / 'gate'))
+    info = write_while_it_goes(source, gate, 256 << 10, passes)
+    arrived(source, destination)
+    return info
+
+
+@both_ways
+def test_one_channel(lane, way):
+    move(lane, way)
+
+
+@both_ways
+@pytest.mark.parametrize('cache_pages', [256, 16], ids=['roomy', 'small'])
+def test_differences(vmm, work, peer, way, cache_pages):
+    """Differences travel, and with a small cache pages that fell out of it do as a whole."""
+    lane = Lane(vmm, work, peer, size=4 * MIB, writes=32)
+    source, destination, uri = lane.pair(
+        way, source_caps=['return-path', 'pause-before-switchover', 'xbzrle'], writer=True,
+        source_params={'max-bandwidth': 0, 'downtime-limit': 1, 'xbzrle-cache-size': cache_pages * m.PAGE})
+    gate = Gate(uri.removeprefix('unix:'))
+    with gate.pair() as end:
+        source.cmd('getfd', fdname='out', fds=[end.fileno()])
+    source.cmd('cont')
+    source.cmd('migrate', uri='fd:out')
+    info = write_while_it_goes(source, gate, 4096, until=lambda info: info['xbzrle-cache']['pages'] >= 100)['xbzrle-cache']
+    assert info['pages'] >= 100 and 0 < info['bytes'] < info['pages'] * m.PAGE * 3 // 4, info
+    assert info['cache-miss'] > 0
+    arrived(source, destination)
+
+
+@both_ways
+@pytest.mark.parametrize('compression', ['none', 'zlib', 'zstd'])
+def test_extra_channels(lane, way, compression):
+    move(lane, way, caps=['multifd'], params={'multifd-channels': 3, 'multifd-compression': compression})
+
+
+@both_ways
+@pytest.mark.parametrize('detection', ['none', 'legacy', 'multifd'])
+@pytest.mark.parametrize('caps', [[], ['multifd']], ids=['one', 'multifd'])
+def test_zero_pages(lane, way, detection, caps, need):
+    """Found by whom the source says; a destination takes them in any form."""
+    need.that(way == 'ferry-stock' or lane.peer.version >= (9, 0), 'this version has no zero-page-detection')
+    need.that(detection != 'multifd' or lane.peer.version >= (9, 0), 'this version has no zero pages in channels')
+    info = move(lane, way, caps=caps, source_params={'zero-page-detection': detection})
+    assert (info['ram']['duplicate'] > 0) == (detection != 'none')
+
+
+@pytest.mark.parametrize('compression', ['none', 'zstd'])
+@pytest.mark.parametrize('style', ['on', 'off'])
+@both_ways
+def test_barriers_of_both_styles(lane, way, style, compression, need):
+    """Said to both sides; a destination that is Ferry sees it by itself (test_extra_channels)."""
+    need.that(lane.peer.new_barriers or style == 'on', 'this version has only one style')
+    args = ['-global', f'migration.multifd-flush-after-each-section={style}'] if lane.peer.new_barriers else []
+    move(lane, way, *args, caps=['multifd'], params={'multifd-compression': compression})
+
+
+@both_ways
+def test_convergence_by_force(lane, way):
+    """There are no CPUs to slow down, but the capability is no obstacle."""
+    move(lane, way, source_caps=['auto-converge'])
+
+
+@both_ways
+@pytest.mark.parametrize('caps', [[], ['multifd']], ids=['one', 'multifd'])
+def test_destination_agrees_to_the_switchover(lane, way, caps, need):
+    need.that(lane.peer.version >= (8, 1), 'this version has no switchover-ack')
+    move(lane, way, caps=['return-path', 'switchover-ack', *caps])
+
+
+@both_ways
+def test_destination_agrees_in_the_old_way_of_a_new_version(lane, way, need):
+    need.that(lane.peer.version >= (11, 1), 'this version has only one way')
+    move(lane, way, '-global', 'migration.switchover-ack-legacy=on', caps=['return-path', 'switchover-ack'])
