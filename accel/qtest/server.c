@@ -5,11 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 #include "accel/qtest/qtest.h"
+#include "util/aio.h"
 #include "util/error.h"
 #include "util/timer.h"
 
 /* Bytes of a line that the log shows. */
 #define LOG_BYTES 256
+/* Bytes of answers after which others have their turn in the main loop. */
+#define TURN_BYTES (1 << 20)
 
 static struct {
     CharFrontend fe;
@@ -18,6 +21,8 @@ static struct {
     bool overlong;   /* skipping to the end of a line that was too long */
     GString *output; /* what the chardev did not take yet; meanwhile no line is carried out */
     gsize sent;      /* of output */
+    uint64_t said;   /* bytes of answers, ever */
+    QEMUBH *more;    /* carries out the lines that the last turn left */
     FILE *log;       /* NULL: none */
     int64_t opened_ns;
 } server;
@@ -60,13 +65,20 @@ static void flush_output(void)
 static void send(const char *text, size_t len)
 {
     log_line('S', text, len - 1);
+    server.said += len;
     g_string_append_len(server.output, text, (gssize)len);
     flush_output();
 }
 
+/* Lines that are complete wait for their turn. */
+static bool lines_left(void)
+{
+    return server.scanned < server.input->len;
+}
+
 static size_t can_read(void *opaque)
 {
-    return output_pending() ? 0 : CHR_READ_BUF_LEN;
+    return output_pending() || lines_left() ? 0 : CHR_READ_BUF_LEN;
 }
 
 static void run_line(char *line, size_t len)
@@ -83,12 +95,13 @@ static void run_line(char *line, size_t len)
     send(answer->str, answer->len);
 }
 
-/* Carries out the lines that are complete, until an answer has to wait. */
+/* Carries out the lines that are complete, until an answer or the rest of the lines has to wait. */
 static void run_lines(void)
 {
+    uint64_t begin = server.said;
     gsize done = 0;
 
-    while (!output_pending()) {
+    while (!output_pending() && server.said - begin < TURN_BYTES) {
         char *line = server.input->str + done;
         char *end =
             memchr(server.input->str + server.scanned, '\n', server.input->len - server.scanned);
@@ -111,6 +124,9 @@ static void run_lines(void)
         server.input = g_string_new(NULL);
         server.scanned = 0;
     }
+    if (lines_left() && !output_pending()) {
+        qemu_bh_schedule(server.more);
+    }
 }
 
 static void read_bytes(void *opaque, const uint8_t *buf, size_t len)
@@ -127,7 +143,7 @@ static void drained(void *opaque)
     if (!output_pending()) {
         run_lines();
     }
-    if (!output_pending()) {
+    if (can_read(NULL)) {
         qemu_chr_fe_accept_input(&server.fe);
     }
 }
@@ -183,6 +199,7 @@ bool qtest_server_start(Chardev *chr, const char *log, GError **errp)
     }
     server.input = g_string_new(NULL);
     server.output = g_string_new(NULL);
+    server.more = aio_bh_new(qemu_get_aio_context(), drained, NULL);
     if (!qemu_chr_fe_init(&server.fe, chr, &ops, NULL, 0, errp)) {
         qtest_server_stop();
         return false;
@@ -198,6 +215,7 @@ void qtest_server_stop(void)
     if (server.fe.chr) {
         qemu_chr_fe_deinit(&server.fe);
     }
+    g_clear_pointer(&server.more, qemu_bh_delete);
     g_string_free(server.input, TRUE);
     g_string_free(server.output, TRUE);
     server.input = server.output = NULL;

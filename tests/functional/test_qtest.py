@@ -100,6 +100,14 @@ def test_answers_that_nobody_reads_do_not_pile_up(qtest):
         assert len(qtest.answer()) == 5 + 2 * 16 * MIB
 
 
+def test_many_lines_do_not_keep_others_waiting(qtest):
+    """They are carried out one turn of the main loop after the other, and given up with whoever sent them."""
+    qtest.send_raw(b'read 0 1048576\n' * 3000)
+    qtest.close()
+    qtest.vm.cmd('query-status')
+    qtest.vm.quit()
+
+
 def test_a_line_without_end_is_refused(qtest):
     qtest.send_raw(b'write 0 4 0x')
     piece = b'0' * MIB
