@@ -9,7 +9,11 @@ class Disk:
     """A node of a binary, exported and connected to."""
 
     def __init__(self, vm, node='disk', writable=True):
-        self.client = ferry.nbd_connect(vm.export(node, name=f'io-{node}', writable=writable))
+        self.vm, self.node, self.writable = vm, node, writable
+        self.connect()
+
+    def connect(self):
+        self.client = ferry.nbd_connect(self.vm.export(self.node, name=f'io-{self.node}', writable=self.writable))
 
     def _try(self, call, *args):
         try:
@@ -33,3 +37,11 @@ class Disk:
 
     def close(self):
         self.client.shutdown()
+
+    def resize(self, size):
+        """Clients are promised the size they were told, so this one leaves first and comes back."""
+        self.client.shutdown()
+        self.vm.cmd('block-export-del', id=f'export-io-{self.node}', mode='hard')
+        self.vm.wait('BLOCK_EXPORT_DELETED', id=f'export-io-{self.node}')
+        self.vm.cmd('block_resize', node_name=self.node, size=size)
+        self.connect()

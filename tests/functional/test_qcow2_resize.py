@@ -55,7 +55,7 @@ def test_shrinking_again_and_again_keeps_what_is_left(vm, work):
     for i in range(8):
         assert disk.write(i + 1, i * MIB, MIB)
     for size in (56, 40, 24, 10, 64, 12):
-        vm.cmd('block_resize', node_name='disk', size=size * MIB)
+        disk.resize(size * MIB)
         for i in range(8):
             assert disk.holds(i + 1, i * MIB, MIB)
     vm.quit()
@@ -68,7 +68,7 @@ def test_image_with_bitmaps_shrinks_with_them(vm, work):
     vm.cmd('block-dirty-bitmap-add', node='disk', name='b', persistent=True)
     disk = Disk(vm)
     assert disk.write(1, 0, 64 * KIB) and disk.write(1, 32 * MIB, 64 * KIB)
-    vm.cmd('block_resize', node_name='disk', size=8 * MIB)
+    disk.resize(8 * MIB)
     info = next(n for n in vm.cmd('query-named-block-nodes') if n['node-name'] == 'disk')
     assert info['dirty-bitmaps'][0]['count'] == 64 * KIB
     vm.quit()
