@@ -35,7 +35,10 @@ static void coroutine_fn step_co_stop_guest(void)
                     cause == SHUTDOWN_CAUSE_GUEST_PANIC;
 
     qapi_event_send_shutdown(by_guest, cause);
-    vm_stop(RUN_STATE_SHUTDOWN);
+    /* No STOP: it would tell clients that the guest may be continued. */
+    if (runstate_may_become(RUN_STATE_SHUTDOWN)) {
+        runstate_set(RUN_STATE_SHUTDOWN);
+    }
     announce_stop_all();
     dirty_rate_co_shutdown();
 }

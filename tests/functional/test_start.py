@@ -58,6 +58,13 @@ def test_quit_announces_shutdown(vm):
     assert event['data'] == {'guest': False, 'reason': 'host-qmp-quit'}
 
 
+def test_a_running_guest_that_ends_is_not_reported_stopped(vm):
+    vm.cmd('cont')
+    vm.cmd('quit')
+    assert vm.wait_exit() == 0
+    assert [e['event'] for e in vm.events] == ['RESUME', 'SHUTDOWN']
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_ends_in_order(vm, number):
     vm.process.send_signal(number)
