@@ -428,7 +428,7 @@ MemoryRegion *host_memory_backend_map(HostMemoryBackend *backend, GError **errp)
         return NULL;
     }
     ram_block_set_migratable(backend->block, true);
-    memory_region_init_ram_from_block(&backend->mr, backend, backend->block->idstr, backend->block);
+    memory_region_init_ram_from_block(&backend->mr, path, backend->block->idstr, backend->block);
     backend->in_use = find_object(backend->id);
     user_creatable_ref(backend->in_use);
     return &backend->mr;

@@ -31,7 +31,7 @@ char *ram_block_info(void)
 
 typedef struct TreeInfo {
     GString *text;
-    bool disabled;      /* show them */
+    const MemoryInfoOptions *options;
     GPtrArray *aliased; /* MemoryRegion: targets of aliases, each once */
 } TreeInfo;
 
@@ -55,6 +55,13 @@ static const char *tree_kind(const MemoryRegion *mr)
     return shown->ram_block && mr->readonly ? "rom" : memory_region_kind(shown);
 }
 
+static void print_owner(GString *text, const MemoryInfoOptions *options, const MemoryRegion *mr)
+{
+    if (options->owners && mr->owner) {
+        g_string_append_printf(text, " owner:{obj path=%s}", mr->owner);
+    }
+}
+
 static void print_line(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsigned depth)
 {
     uint64_t last = mr->size ? (uint64_t)(mr->size - 1) : 0;
@@ -71,7 +78,9 @@ static void print_line(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsi
     } else {
         g_string_append(info->text, mr->name);
     }
-    g_string_append(info->text, mr->enabled ? "\n" : " [disabled]\n");
+    g_string_append(info->text, mr->enabled ? "" : " [disabled]");
+    print_owner(info->text, info->options, mr);
+    g_string_append_c(info->text, '\n');
 }
 
 static void print_tree(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsigned depth)
@@ -80,7 +89,7 @@ static void print_tree(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsi
     MemoryRegion *sub;
 
     base += mr->addr;
-    if (mr->enabled || info->disabled) {
+    if (mr->enabled || info->options->disabled) {
         print_line(info, mr, base, depth);
     }
     if (mr->alias) {
@@ -95,10 +104,10 @@ static void print_tree(TreeInfo *info, const MemoryRegion *mr, hwaddr base, unsi
     }
 }
 
-char *memory_tree_info(bool disabled)
+char *memory_tree_info(const MemoryInfoOptions *options)
 {
     g_autoptr(GPtrArray) aliased = g_ptr_array_new();
-    TreeInfo info = {.text = g_string_new(NULL), .disabled = disabled, .aliased = aliased};
+    TreeInfo info = {.text = g_string_new(NULL), .options = options, .aliased = aliased};
 
     for (AddressSpace *as = address_space_next(NULL); as; as = address_space_next(as)) {
         g_string_append_printf(info.text, "address-space: %s\n", as->name);
@@ -140,7 +149,7 @@ static const MemoryRegion *view_root(const MemoryRegion *mr)
     }
 }
 
-char *memory_view_info(void)
+char *memory_view_info(const MemoryInfoOptions *options)
 {
     GString *text = g_string_new(NULL);
     unsigned number = 0;
@@ -166,7 +175,11 @@ char *memory_view_info(void)
             if (range->offset) {
                 g_string_append_printf(text, " @%016" PRIx64, range->offset);
             }
+            print_owner(text, options, range->mr);
             g_string_append_c(text, '\n');
+        }
+        if (options->dispatch) {
+            g_string_append_printf(text, "  Dispatch\n    binary search in %u ranges\n", view->n);
         }
         g_string_append_c(text, '\n');
     }

@@ -7,9 +7,15 @@
 
 /* The RAM blocks, one a line. */
 char *ram_block_info(void);
-/* The trees of regions behind the address spaces; `disabled` ones as well. */
-char *memory_tree_info(bool disabled);
+typedef struct MemoryInfoOptions {
+    bool owners;   /* whose each region is */
+    bool dispatch; /* views: how an address is looked up */
+    bool disabled; /* trees: regions that are switched off as well */
+} MemoryInfoOptions;
+
+/* The trees of regions behind the address spaces. */
+char *memory_tree_info(const MemoryInfoOptions *options);
 /* The views of the address spaces. */
-char *memory_view_info(void);
+char *memory_view_info(const MemoryInfoOptions *options);
 
 #endif

@@ -44,11 +44,11 @@ static unsigned __int128 whole_size(uint64_t size)
     return size == MEMORY_REGION_WHOLE ? (unsigned __int128)1 << 64 : size;
 }
 
-void memory_region_init(MemoryRegion *mr, void *owner, const char *name, uint64_t size)
+void memory_region_init(MemoryRegion *mr, const char *owner, const char *name, uint64_t size)
 {
     *mr = (MemoryRegion){
         .name = g_strdup(name),
-        .owner = owner,
+        .owner = g_strdup(owner),
         .size = whole_size(size),
         .enabled = true,
         .initialized = true,
@@ -56,15 +56,15 @@ void memory_region_init(MemoryRegion *mr, void *owner, const char *name, uint64_
     TAILQ_INIT(&mr->subregions);
 }
 
-void memory_region_init_io(MemoryRegion *mr, void *owner, const MemoryRegionOps *ops, void *opaque,
-                           const char *name, uint64_t size)
+void memory_region_init_io(MemoryRegion *mr, const char *owner, const MemoryRegionOps *ops,
+                           void *opaque, const char *name, uint64_t size)
 {
     memory_region_init(mr, owner, name, size);
     mr->ops = ops;
     mr->opaque = opaque;
 }
 
-void memory_region_init_ram_from_block(MemoryRegion *mr, void *owner, const char *name,
+void memory_region_init_ram_from_block(MemoryRegion *mr, const char *owner, const char *name,
                                        RAMBlock *block)
 {
     memory_region_init(mr, owner, name, ram_block_used_length(block));
@@ -73,7 +73,7 @@ void memory_region_init_ram_from_block(MemoryRegion *mr, void *owner, const char
     mr->readonly = ram_block_flags(block) & RAM_READONLY;
 }
 
-static bool init_ram(MemoryRegion *mr, void *owner, const char *name,
+static bool init_ram(MemoryRegion *mr, const char *owner, const char *name,
                      const RAMBlockOptions *options, GError **errp)
 {
     RAMBlock *block = ram_block_new(options, errp);
@@ -86,7 +86,7 @@ static bool init_ram(MemoryRegion *mr, void *owner, const char *name,
     return true;
 }
 
-bool memory_region_init_ram_nomigrate(MemoryRegion *mr, void *owner, const char *name,
+bool memory_region_init_ram_nomigrate(MemoryRegion *mr, const char *owner, const char *name,
                                       uint64_t size, uint32_t ram_flags, GError **errp)
 {
     const RAMBlockOptions options = {
@@ -106,14 +106,14 @@ static bool migrate_or_destroy(MemoryRegion *mr, GError **errp)
     return true;
 }
 
-bool memory_region_init_ram(MemoryRegion *mr, void *owner, const char *name, uint64_t size,
+bool memory_region_init_ram(MemoryRegion *mr, const char *owner, const char *name, uint64_t size,
                             GError **errp)
 {
     return memory_region_init_ram_nomigrate(mr, owner, name, size, 0, errp) &&
            migrate_or_destroy(mr, errp);
 }
 
-bool memory_region_init_rom(MemoryRegion *mr, void *owner, const char *name, uint64_t size,
+bool memory_region_init_rom(MemoryRegion *mr, const char *owner, const char *name, uint64_t size,
                             GError **errp)
 {
     if (!memory_region_init_ram(mr, owner, name, size, errp)) {
@@ -136,7 +136,7 @@ static void block_resized(void *opaque, RAMBlock *block, uint64_t old_length)
     }
 }
 
-bool memory_region_init_resizeable_ram(MemoryRegion *mr, void *owner, const char *name,
+bool memory_region_init_resizeable_ram(MemoryRegion *mr, const char *owner, const char *name,
                                        uint64_t size, uint64_t max_size,
                                        void (*resized)(void *opaque, uint64_t length, void *host),
                                        void *opaque, GError **errp)
@@ -157,8 +157,8 @@ bool memory_region_init_resizeable_ram(MemoryRegion *mr, void *owner, const char
     return migrate_or_destroy(mr, errp);
 }
 
-void memory_region_init_alias(MemoryRegion *mr, void *owner, const char *name, MemoryRegion *orig,
-                              hwaddr offset, uint64_t size)
+void memory_region_init_alias(MemoryRegion *mr, const char *owner, const char *name,
+                              MemoryRegion *orig, hwaddr offset, uint64_t size)
 {
     memory_region_init(mr, owner, name, size);
     mr->alias = orig;
@@ -177,6 +177,7 @@ void memory_region_destroy(MemoryRegion *mr)
         ram_block_free(mr->ram_block);
     }
     g_free(mr->name);
+    g_free(mr->owner);
     *mr = (MemoryRegion){0};
 }
 

@@ -64,7 +64,7 @@ TAILQ_HEAD(MemoryRegionList, MemoryRegion);
 /* Members are memory.c's; others read them through the functions below. */
 struct MemoryRegion {
     char *name;
-    void *owner;
+    char *owner; /* path of an object; NULL: nobody's */
     unsigned __int128 size;
     const MemoryRegionOps *ops; /* MMIO; NULL: RAM, container, alias */
     void *opaque;
@@ -90,27 +90,27 @@ struct MemoryRegion {
 #define MEMORY_REGION_WHOLE UINT64_MAX
 
 /*
- * The constructors. `owner` is only for people to see (NULL is allowed), `name` is copied, `size`
- * is in bytes and may be 0. A region is enabled, placed nowhere, and lives until
+ * The constructors. `owner` is the path of the object that it belongs to, for people to see (NULL:
+ * none); it and `name` are copied. `size` is in bytes and may be 0. A region is enabled, placed nowhere, and lives until
  * memory_region_destroy().
  */
-void memory_region_init(MemoryRegion *mr, void *owner, const char *name, uint64_t size);
-void memory_region_init_io(MemoryRegion *mr, void *owner, const MemoryRegionOps *ops, void *opaque,
-                           const char *name, uint64_t size);
+void memory_region_init(MemoryRegion *mr, const char *owner, const char *name, uint64_t size);
+void memory_region_init_io(MemoryRegion *mr, const char *owner, const MemoryRegionOps *ops,
+                           void *opaque, const char *name, uint64_t size);
 /*
  * RAM that migrates under the name `name`. False: errp says why; mr is as if never made.
  */
-bool memory_region_init_ram(MemoryRegion *mr, void *owner, const char *name, uint64_t size,
+bool memory_region_init_ram(MemoryRegion *mr, const char *owner, const char *name, uint64_t size,
                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* RAM without a name in migration; ram_flags as RAMBlockOptions. */
-bool memory_region_init_ram_nomigrate(MemoryRegion *mr, void *owner, const char *name,
+bool memory_region_init_ram_nomigrate(MemoryRegion *mr, const char *owner, const char *name,
                                       uint64_t size, uint32_t ram_flags,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * RAM that migrates and whose size changes with ram_block_resize(), here or by a migration;
  * `resized` (or NULL) is called in the main thread after that.
  */
-bool memory_region_init_resizeable_ram(MemoryRegion *mr, void *owner, const char *name,
+bool memory_region_init_resizeable_ram(MemoryRegion *mr, const char *owner, const char *name,
                                        uint64_t size, uint64_t max_size,
                                        void (*resized)(void *opaque, uint64_t length, void *host),
                                        void *opaque, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -118,14 +118,14 @@ bool memory_region_init_resizeable_ram(MemoryRegion *mr, void *owner, const char
  * As init_ram, and the guest can't write it. The owner fills it through
  * memory_region_get_ram_ptr().
  */
-bool memory_region_init_rom(MemoryRegion *mr, void *owner, const char *name, uint64_t size,
+bool memory_region_init_rom(MemoryRegion *mr, const char *owner, const char *name, uint64_t size,
                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Shows a block that somebody else owns, all of it. RAM_READONLY makes it read-only. */
-void memory_region_init_ram_from_block(MemoryRegion *mr, void *owner, const char *name,
+void memory_region_init_ram_from_block(MemoryRegion *mr, const char *owner, const char *name,
                                        RAMBlock *block);
 /* A window of `orig` that starts at `offset` in it. `orig` outlives mr. */
-void memory_region_init_alias(MemoryRegion *mr, void *owner, const char *name, MemoryRegion *orig,
-                              hwaddr offset, uint64_t size);
+void memory_region_init_alias(MemoryRegion *mr, const char *owner, const char *name,
+                              MemoryRegion *orig, hwaddr offset, uint64_t size);
 /* mr is in no container, has no subregions, and no transaction is open. Frees its RAM. */
 void memory_region_destroy(MemoryRegion *mr);
 

@@ -7,55 +7,71 @@
 #include "util/error.h"
 #include "vmstate/register.h"
 
-/* Each belongs to the thread of its direction while that runs. */
-static struct {
+/* The entry's opaque. Each member belongs to the thread of its direction while that runs. */
+typedef struct RAMEntry {
     RAMSaveState *save;
     RAMLoadState *load;
-} ram;
+} RAMEntry;
 
 static int entry_save_setup(QEMUFile *f, void *opaque, GError **errp)
 {
-    ram.save = ram_save_state_new(migrate_get_current(), errp);
-    return ram.save ? ram_save_setup(ram.save, f, errp) : -EINVAL;
+    RAMEntry *entry = opaque;
+
+    entry->save = ram_save_state_new(migrate_get_current(), errp);
+    return entry->save ? ram_save_setup(entry->save, f, errp) : -EINVAL;
 }
 
 static uint64_t entry_state_pending(void *opaque, bool exact)
 {
+    RAMEntry *entry = opaque;
+
     if (exact) {
-        ram_sync_dirty_log(ram.save, ram.save->s->vm_stopped);
+        ram_sync_dirty_log(entry->save, entry->save->s->vm_stopped);
     }
-    return ram.save->dirty_pages << TARGET_PAGE_BITS;
+    return entry->save->dirty_pages << TARGET_PAGE_BITS;
 }
 
 static int entry_save_iterate(QEMUFile *f, void *opaque, GError **errp)
 {
-    return ram_save_iterate(ram.save, f, errp);
+    RAMEntry *entry = opaque;
+
+    return ram_save_iterate(entry->save, f, errp);
 }
 
 static int entry_save_complete(QEMUFile *f, void *opaque, GError **errp)
 {
-    return ram_save_complete(ram.save, f, errp);
+    RAMEntry *entry = opaque;
+
+    return ram_save_complete(entry->save, f, errp);
 }
 
 static void entry_save_cleanup(void *opaque)
 {
-    ram_save_state_free(g_steal_pointer(&ram.save));
+    RAMEntry *entry = opaque;
+
+    ram_save_state_free(g_steal_pointer(&entry->save));
 }
 
 static int entry_load_setup(void *opaque, GError **errp)
 {
-    ram.load = ram_load_new(migration_incoming_get_current(), errp);
-    return ram.load ? 0 : -ENOMEM;
+    RAMEntry *entry = opaque;
+
+    entry->load = ram_load_new(migration_incoming_get_current(), errp);
+    return entry->load ? 0 : -ENOMEM;
 }
 
 static int entry_load_state(QEMUFile *f, void *opaque, int version_id, GError **errp)
 {
-    return ram_load_section(ram.load, f, version_id, errp);
+    RAMEntry *entry = opaque;
+
+    return ram_load_section(entry->load, f, version_id, errp);
 }
 
 static void entry_load_cleanup(void *opaque)
 {
-    ram_load_free(g_steal_pointer(&ram.load));
+    RAMEntry *entry = opaque;
+
+    ram_load_free(g_steal_pointer(&entry->load));
 }
 
 static const SaveVMHandlers ram_handlers = {
@@ -71,5 +87,7 @@ static const SaveVMHandlers ram_handlers = {
 
 void ram_mig_init(void)
 {
-    register_savevm_live("ram", 0, RAM_SAVE_VERSION, &ram_handlers, &ram);
+    static RAMEntry entry;
+
+    register_savevm_live("ram", 0, RAM_SAVE_VERSION, &ram_handlers, &entry);
 }

@@ -24,7 +24,8 @@ static void coroutine_fn info_ramblock(HMPOutput *out, const HMPCommand *cmd, in
 
 static void coroutine_fn info_mtree(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
 {
-    bool flat = false, disabled = false;
+    MemoryInfoOptions options = {0};
+    bool flat = false;
 
     for (int i = 0; i < argc; i++) {
         bool letters = argv[i][0] == '-' && strspn(argv[i] + 1, "fdDo") == strlen(argv[i] + 1);
@@ -34,9 +35,11 @@ static void coroutine_fn info_mtree(HMPOutput *out, const HMPCommand *cmd, int a
             return;
         }
         flat |= strchr(argv[i], 'f') != NULL;
-        disabled |= strchr(argv[i], 'D') != NULL;
+        options.disabled |= strchr(argv[i], 'D') != NULL;
+        options.dispatch |= strchr(argv[i], 'd') != NULL;
+        options.owners |= strchr(argv[i], 'o') != NULL;
     }
-    print_text(out, flat ? memory_view_info() : memory_tree_info(disabled));
+    print_text(out, flat ? memory_view_info(&options) : memory_tree_info(&options));
 }
 
 static const char *member(json_object *json, const char *name)
@@ -198,8 +201,11 @@ void hmp_register_memory_commands(void)
         {"x", "[/format] address", "show a CPU's virtual memory", hmp_co_x},
     };
     static const HMPCommand infos[] = {
-        {"mtree", "[-f] [-D]",
-         "regions of memory; -f: as the guest sees them; -D: disabled ones too", info_mtree},
+        {"mtree", "[-f] [-d] [-o] [-D]",
+         "regions of memory; -f: as the guest sees them; -o: whose they are; -D: disabled ones "
+         "too; "
+         "with -f -d: how they are found",
+         info_mtree},
         {"ramblock", "", "blocks of RAM", info_ramblock},
         {"memdev", "", "memory backends", info_memdev},
         {"memory_size_summary", "", "how much memory the guest has", info_memory_size},

@@ -24,6 +24,8 @@ def facts(vm):
         'summary': vm.cmd('query-memory-size-summary'),
         'hmp summary': vm.hmp('info memory_size_summary'),
         'mtree': sorted(vm.hmp('info mtree').split('address-space: ')),
+        'owners': sorted(line for flags in ('-o', '-f -o') for line in vm.hmp(f'info mtree {flags}').splitlines()
+                         if 'owner:' in line),
         'flat': sorted(part.split('\n', 1)[1] for part in vm.hmp('info mtree -f').split('FlatView ')[1:]),
     }
 
