@@ -14,7 +14,6 @@ static bool coroutine_fn abort_prepare(TransactionStep *step, GError **errp)
 }
 
 static const TransactionActionOps transaction_abort = {
-    .groups = true,
     .prepare = abort_prepare,
 };
 
@@ -99,31 +98,14 @@ bool coroutine_fn transaction_co_run_one(const TransactionAction *action, GError
     return run_steps(steps, errp);
 }
 
-static bool check_grouped(const TransactionAction *action, GError **errp)
-{
-    if (!action_ops[action->type] || !action_ops[action->type]->groups) {
-        error_setg(errp, "Action '%s' does not support transaction property completion-mode = %s",
-                   TransactionActionKind_str(action->type),
-                   ActionCompletionMode_str(ACTION_COMPLETION_MODE_GROUPED));
-        return false;
-    }
-    return true;
-}
-
 bool coroutine_fn qmp_transaction(const TransactionArg *arg, GError **errp)
 {
     g_autoptr(GArray) steps = g_array_new(false, true, sizeof(TransactionStep));
-    const TransactionProperties *props = arg->properties;
-    bool grouped = props && props->has_completion_mode &&
-                   props->completion_mode == ACTION_COMPLETION_MODE_GROUPED;
     TransactionActionList *it;
 
     QAPI_LIST_FOREACH(it, arg->actions) {
         TransactionStep step = {.action = it->value};
 
-        if (grouped && !check_grouped(it->value, errp)) {
-            return false;
-        }
         g_array_append_val(steps, step);
     }
     return run_steps(steps, errp);

@@ -19,7 +19,6 @@ typedef struct TransactionStep {
 } TransactionStep;
 
 typedef struct TransactionActionOps {
-    bool groups; /* takes part in completion-mode=grouped: starts a job, or cannot succeed */
     bool coroutine_fn (*prepare)(TransactionStep *step, GError **errp);
     void coroutine_fn (*commit)(TransactionStep *step); /* may be NULL */
     /* also when its own prepare failed; may be NULL */

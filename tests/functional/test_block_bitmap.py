@@ -238,12 +238,19 @@ def test_bitmaps_work_in_an_iothread(vmm):
         writer.stop()
 
 
-@pytest.mark.parametrize('name', ['block-dirty-bitmap-add', 'block-dirty-bitmap-clear'])
-def test_actions_without_jobs_cannot_be_grouped(disk, name):
-    """Grouping is about how jobs end; what has none must not pretend to obey it."""
+@pytest.mark.parametrize('name', ['block-dirty-bitmap-add', 'block-dirty-bitmap-clear', 'abort'])
+def test_actions_cannot_be_grouped(disk, name):
+    """Grouping is about how jobs end; no action makes one, and nothing pretends to obey it."""
+    schema = {entity['name']: entity for entity in disk.cmd('query-qmp-schema')}
+    modes = [e['values'] for e in schema.values() if 'individual' in e.get('values', [])]
+    assert modes == [['individual']]
     disk.cmd('block-dirty-bitmap-add', node='disk', name='old')
     grouped = {'completion-mode': 'grouped'}
-    with pytest.raises(ferry.QMPError, match='(?i)completion-mode = grouped'):
+    if name == 'abort':
+        with pytest.raises(ferry.QMPError, match='grouped'):
+            disk.cmd('transaction', actions=[{'type': 'abort', 'data': {}}], properties=grouped)
+        return
+    with pytest.raises(ferry.QMPError, match="'?grouped"):
         disk.cmd('transaction', actions=[action(name, name='old' if 'clear' in name else 'new')], properties=grouped)
     assert list(bitmaps(disk)) == ['old']
     disk.cmd('transaction', actions=[action(name, name='old' if 'clear' in name else 'new')],
