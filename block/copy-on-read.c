@@ -123,10 +123,10 @@ static int coroutine_fn populate(BlockDriverState *bs, int64_t offset, int64_t b
     ret = bdrv_co_pread(bs->file, offset, bytes, buf, 0);
     if (ret == 0) {
         ret = wants_copy(bs, offset, bytes, &pnum);
-    }
-    if (ret > 0) {
-        BLKDBG_CO_EVENT(bs->file, BLKDBG_COR_WRITE);
-        ret = bdrv_co_pwrite(bs->file, offset, MIN(bytes, pnum), buf, BDRV_REQ_WRITE_UNCHANGED);
+        if (ret > 0) {
+            BLKDBG_CO_EVENT(bs->file, BLKDBG_COR_WRITE);
+            ret = bdrv_co_pwrite(bs->file, offset, MIN(bytes, pnum), buf, BDRV_REQ_WRITE_UNCHANGED);
+        }
     }
     qemu_co_rwlock_unlock(&s->lock);
     return ret;

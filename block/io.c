@@ -283,7 +283,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     if (flags & BDRV_REQ_SERIALISING) {
         bdrv_make_request_serialising(&req, bs->bl.request_alignment);
     } else {
-        ret = bdrv_wait_serialising(&req, false);
+        (void)bdrv_wait_serialising(&req, false); /* it waits, so it cannot fail */
     }
     if (!qiov || !needs_padding(bs, offset, bytes)) {
         ret = qiov ? aligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags)
@@ -338,7 +338,7 @@ static int coroutine_fn aligned_pwritev(BdrvChild *child, BdrvTrackedRequest *re
     BlockDriverState *bs = child->bs;
     int ret;
 
-    if (flags & BDRV_REQ_ZERO_WRITE) {
+    if (!qiov || (flags & BDRV_REQ_ZERO_WRITE)) {
         BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV_ZERO);
         ret = bdrv_do_pwrite_zeroes(bs, offset, bytes, flags);
     } else if (detect_zero_write(bs, bytes, qiov, qiov_offset, &flags)) {

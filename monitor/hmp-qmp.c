@@ -318,7 +318,7 @@ static void coroutine_fn hmp_co_nbd_server_start(HMPOutput *out, const HMPComman
     if (addr && addr->type != FERRY_SOCK_INET && addr->type != FERRY_SOCK_UNIX) {
         error_setg(&err, "expected HOST:PORT or unix:PATH");
     }
-    if (err) {
+    if (!addr || err) {
         hmp_error(out, err);
         return;
     }

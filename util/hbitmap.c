@@ -146,7 +146,7 @@ static void slot_fill(HBNode *node, unsigned level, unsigned slot, bool value)
         node->child[slot] = NULL;
     }
     slot_set_state(node, slot, value ? SLOT_FULL : SLOT_CLEAN);
-    node->count += slot_count(node, level, slot);
+    node->count += value ? slot_span(level) : 0;
 }
 
 /*

@@ -247,7 +247,7 @@ static bool scan_run(const BDRVQcow2State *s, const uint8_t *slice, uint64_t off
     unsigned sc = qcow2_in_cluster(s, offset) >> s->subcluster_bits;
     uint64_t covered = 0, skip = offset & (s->subcluster_size - 1);
 
-    for (; index < end && covered < bytes + skip; index++, sc = 0) {
+    do {
         uint64_t entry = qcow2_l2_entry(s, slice, index), bitmap = qcow2_l2_bitmap(s, slice, index);
         uint64_t host = (entry & QCOW2_OFFSET_MASK) + ((uint64_t)sc << s->subcluster_bits);
         Qcow2Kind kind = qcow2_entry_kind(s, entry, bitmap, sc);
@@ -269,7 +269,8 @@ static bool scan_run(const BDRVQcow2State *s, const uint8_t *slice, uint64_t off
         if (kind == QCOW2_COMPRESSED || sc + n < s->subclusters) {
             break;
         }
-    }
+        sc = 0;
+    } while (++index < end && covered < bytes + skip);
     x->bytes = MIN(covered - skip, bytes);
     return true;
 }

@@ -422,6 +422,18 @@ static int coroutine_fn co_ensure_block(BlockDriverState *bs, uint64_t pos)
     return ret;
 }
 
+/* The refcount block of cluster pos, pinned, made if there was none. */
+static int coroutine_fn co_need_block(BlockDriverState *bs, uint64_t pos, Qcow2CacheEntry **entry)
+{
+    int ret = co_ensure_block(bs, pos);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_get_block(bs, pos >> ((BDRVQcow2State *)bs->opaque)->refblock_bits, entry);
+    return ret == 0 && !*entry ? -EIO : ret;
+}
+
 int coroutine_fn qcow2_co_alloc_run(BlockDriverState *bs, uint32_t want, uint64_t *host,
                                     uint32_t *got, bool *fresh)
 {
@@ -433,10 +445,7 @@ int coroutine_fn qcow2_co_alloc_run(BlockDriverState *bs, uint32_t want, uint64_
 
     BLKDBG_CO_EVENT(bs->file, BLKDBG_CLUSTER_ALLOC);
     while (ret == 0) {
-        ret = co_ensure_block(bs, pos);
-        if (ret == 0) {
-            ret = co_get_block(bs, pos >> s->refblock_bits, &entry);
-        }
+        ret = co_need_block(bs, pos, &entry);
         if (ret < 0) {
             break;
         }
@@ -510,9 +519,10 @@ int coroutine_fn qcow2_co_alloc_contiguous(BlockDriverState *bs, uint64_t count,
     }
     while (run < count) {
         ret = co_ensure_block(bs, pos);
-        if (ret == 0) {
-            ret = qcow2_co_get_refcount(bs, pos, &refcount);
+        if (ret < 0) {
+            return ret;
         }
+        ret = qcow2_co_get_refcount(bs, pos, &refcount);
         if (ret < 0) {
             return ret;
         }
