@@ -10,7 +10,6 @@ typedef struct ChardevClass {
     ChardevBackendKind kind;
     const char *name;     /* as in the schema */
     size_t instance_size; /* Chardev is the first member; zeroed */
-    bool terminal;        /* a person may type here */
 
     /*
      * Opens. The label is set. When the other end is there from the start it calls
@@ -31,6 +30,12 @@ typedef struct ChardevClass {
     void (*eof)(Chardev *chr);
     /* Ends the conversation: after sending what is pending, or at once. Optional. */
     void (*disconnect)(Chardev *chr, bool at_once);
+    /*
+     * Shared by several front ends; both or neither. attach: fe joins and `fe` of the chardev is
+     * the one that input goes to; false: no more fit. detach: fe leaves.
+     */
+    bool (*attach)(Chardev *chr, CharFrontend *fe);
+    void (*detach)(Chardev *chr, CharFrontend *fe);
     /* As qemu_chr_filename(). */
     char *(*filename)(const Chardev *chr);
 } ChardevClass;
@@ -59,6 +64,7 @@ void qemu_chr_be_drained(Chardev *chr);
 
 /* The back ends. */
 extern const ChardevClass chardev_file_class;
+extern const ChardevClass chardev_mux_class;
 extern const ChardevClass chardev_null_class;
 extern const ChardevClass chardev_pipe_class;
 extern const ChardevClass chardev_pty_class;

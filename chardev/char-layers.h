@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What stands between a socket chardev's socket and its bytes: TLS, WebSocket, telnet, in that order,
- * each if asked for. Main thread.
+ * What stands between a socket chardev's socket and its bytes: TLS, WebSocket, telnet, in that
+ * order, each if asked for. Main thread.
  */
 #ifndef FERRY_CHARDEV_CHAR_LAYERS_H
 #define FERRY_CHARDEV_CHAR_LAYERS_H
@@ -24,8 +24,8 @@ void char_layers_unref(CharLayers *layers); /* NULL is allowed */
 const char *char_layers_scheme(const CharLayers *layers);
 
 /*
- * Puts the layers on a connected socket: handshakes, each within a deadline. Without any it does not
- * yield. The channel to talk over, the caller's; NULL and errp. Shutting sioc down ends it.
+ * Puts the layers on a connected socket: handshakes, each within a deadline. Without any it does
+ * not yield. The channel to talk over, the caller's; NULL and errp. Shutting sioc down ends it.
  */
 QIOChannel *coroutine_fn char_layers_co_open(const CharLayers *layers, QIOChannelSocket *sioc,
                                              GError **errp);

@@ -64,6 +64,14 @@ static bool parse_null(QemuOpts *opts, ChardevBackend *backend, GError **errp)
     return parse_common(opts, backend->u.null.data, errp);
 }
 
+static bool parse_mux(QemuOpts *opts, ChardevBackend *backend, GError **errp)
+{
+    ChardevMux *mux = backend->u.mux.data = g_new0(ChardevMux, 1);
+
+    return parse_common(opts, (ChardevCommon *)mux, errp) &&
+           need(opts, "mux", "chardev", &mux->chardev, errp);
+}
+
 static bool parse_stdio(QemuOpts *opts, ChardevBackend *backend, GError **errp)
 {
     ChardevStdio *stdio_opts = backend->u.stdio.data = g_new0(ChardevStdio, 1);
@@ -188,7 +196,7 @@ static const struct {
     {CHARDEV_BACKEND_KIND_FILE, parse_file},       {CHARDEV_BACKEND_KIND_NULL, parse_null},
     {CHARDEV_BACKEND_KIND_PIPE, parse_pipe},       {CHARDEV_BACKEND_KIND_PTY, parse_pty},
     {CHARDEV_BACKEND_KIND_RINGBUF, parse_ringbuf}, {CHARDEV_BACKEND_KIND_SOCKET, parse_socket},
-    {CHARDEV_BACKEND_KIND_STDIO, parse_stdio},
+    {CHARDEV_BACKEND_KIND_STDIO, parse_stdio},     {CHARDEV_BACKEND_KIND_MUX, parse_mux},
 };
 
 /* Options that QEMU's chardevs have and these have not: off is what they are, on is refused. */
@@ -197,7 +205,6 @@ static bool refuse_absent(QemuOpts *opts, GError **errp)
     static const struct {
         const char *key, *why;
     } absent[] = {
-        {"mux", "a character device has one user; give each monitor one of its own"},
         {"tn3270", "there are no 3270 terminals"},
     };
 
@@ -215,8 +222,9 @@ static bool refuse_absent(QemuOpts *opts, GError **errp)
     return true;
 }
 
-static ChardevBackend *parse_opts(QemuOpts *opts, GError **errp)
+static ChardevBackend *parse_opts(QemuOpts *opts, bool *shared, GError **errp)
 {
+    bool has_mux;
     const char *name = qemu_opts_get(opts, "backend");
     ChardevBackend *backend;
 
@@ -230,8 +238,10 @@ static ChardevBackend *parse_opts(QemuOpts *opts, GError **errp)
         }
         backend = g_new0(ChardevBackend, 1);
         backend->type = parsers[i].kind;
-        if (!refuse_absent(opts, errp) || !parsers[i].parse(opts, backend, errp) ||
-            !qemu_opts_check_known(opts, errp)) {
+        *shared = false;
+        if (!refuse_absent(opts, errp) ||
+            !qemu_opts_get_bool(opts, "mux", &has_mux, shared, errp) ||
+            !parsers[i].parse(opts, backend, errp) || !qemu_opts_check_known(opts, errp)) {
             qapi_free_ChardevBackend(backend);
             return NULL;
         }
@@ -241,7 +251,7 @@ static ChardevBackend *parse_opts(QemuOpts *opts, GError **errp)
     return NULL;
 }
 
-ChardevBackend *chardev_parse_option(const char *text, char **id, GError **errp)
+ChardevBackend *chardev_parse_option(const char *text, char **id, bool *shared, GError **errp)
 {
     g_autoptr(QemuOpts) opts = qemu_opts_parse(text, "backend");
     const char *name = qemu_opts_get(opts, "id");
@@ -251,7 +261,7 @@ ChardevBackend *chardev_parse_option(const char *text, char **id, GError **errp)
         error_setg(errp, "chardev: no id specified");
         return NULL;
     }
-    backend = parse_opts(opts, errp);
+    backend = parse_opts(opts, shared, errp);
     if (backend) {
         *id = g_strdup(name);
     }
@@ -259,8 +269,8 @@ ChardevBackend *chardev_parse_option(const char *text, char **id, GError **errp)
 }
 
 /*
- * "HOST:PORT[,more]" to the long form; the host may be empty or an IPv6 address in brackets. layer: what
- * the scheme switches on, or "".
+ * "HOST:PORT[,more]" to the long form; the host may be empty or an IPv6 address in brackets. layer:
+ * what the scheme switches on, or "".
  */
 static char *long_form_of_tcp(const char *scheme, const char *text, const char *layer,
                               GError **errp)
@@ -283,7 +293,7 @@ static char *long_form_of_tcp(const char *scheme, const char *text, const char *
     return g_strdup_printf("socket,host=%s,port=%s%s%s", host, colon + 1, layer, text + end);
 }
 
-ChardevBackend *chardev_parse_short(const char *text, GError **errp)
+ChardevBackend *chardev_parse_short(const char *text, bool *shared, GError **errp)
 {
     static const struct {
         const char *prefix, *to;
@@ -297,7 +307,10 @@ ChardevBackend *chardev_parse_short(const char *text, GError **errp)
     static const char *const words[] = {"null", "pty", "stdio", "ringbuf"};
     g_autofree char *form = NULL;
     g_autoptr(QemuOpts) opts = NULL;
+    ChardevBackend *backend;
+    bool mon = g_str_has_prefix(text, "mon:");
 
+    text += mon ? strlen("mon:") : 0;
     for (size_t i = 0; i < G_N_ELEMENTS(forms) && !form; i++) {
         if (g_str_has_prefix(text, forms[i].prefix)) {
             form = g_strconcat(forms[i].to, text + strlen(forms[i].prefix), NULL);
@@ -318,16 +331,21 @@ ChardevBackend *chardev_parse_short(const char *text, GError **errp)
             }
         }
     }
-    if (!form && g_str_has_prefix(text, "mon:")) {
-        error_setg(errp, "'mon:' is not supported: a character device has one user");
-        return NULL;
-    }
     if (!form) {
         error_setg(errp, "'%s' is not a valid char driver", text);
         return NULL;
     }
     opts = qemu_opts_parse(form, "backend");
-    return parse_opts(opts, errp);
+    backend = parse_opts(opts, shared, errp);
+    if (backend && mon) {
+        *shared = true;
+        if (backend->type == CHARDEV_BACKEND_KIND_STDIO && !backend->u.stdio.data->has_signal) {
+            /* Ctrl-C is for whoever has the focus; Ctrl-a x ends the process */
+            backend->u.stdio.data->has_signal = true;
+            backend->u.stdio.data->signal = false;
+        }
+    }
+    return backend;
 }
 
 void chardev_print_kinds(void)

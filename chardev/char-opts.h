@@ -7,16 +7,18 @@
 #include "qapi/qapi-types-char.h"
 
 /*
- * "socket,id=ID,path=/x,server=on,wait=off". The caller frees both results. NULL and errp on
- * nonsense.
+ * "socket,id=ID,path=/x,server=on,wait=off". The caller frees both results. *shared: mux=on, see
+ * qemu_chr_co_new_shared(). NULL and errp on nonsense.
  */
-ChardevBackend *chardev_parse_option(const char *text, char **id,
+ChardevBackend *chardev_parse_option(const char *text, char **id, bool *shared,
                                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * The short forms of -qmp, -monitor and -serial: "unix:/x,server=on,wait=off", "tcp:HOST:PORT",
- * "stdio", "pty", "null", "file:PATH", "pipe:PATH", "fd:N". The caller frees.
+ * "telnet:HOST:PORT", "websocket:HOST:PORT,server=on", "stdio", "pty", "null", "file:PATH",
+ * "pipe:PATH", "fd:N"; "mon:" and one of them is *shared. The caller frees.
  */
-ChardevBackend *chardev_parse_short(const char *text, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+ChardevBackend *chardev_parse_short(const char *text, bool *shared,
+                                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Prints the kinds for -chardev help. */
 void chardev_print_kinds(void);
 

@@ -150,7 +150,6 @@ const ChardevClass chardev_pty_class = {
     .kind = CHARDEV_BACKEND_KIND_PTY,
     .name = "pty",
     .instance_size = sizeof(PtyChardev),
-    .terminal = true,
     .co_open = pty_co_open,
     .close = pty_close,
     .write = pty_write,

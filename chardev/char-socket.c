@@ -2,10 +2,12 @@
 /*
  * chardev socket: one conversation at a time over TCP or a unix socket, as server or client.
  *
- *   server   LISTENING --accept--> GREETING --handshakes done--> CONNECTED --peer left--> LISTENING. While greeting or
- *            connected, further clients wait in the backlog, unless the peer has closed its sending half: then the
- *            next client replaces it. Handshakes that fail or take too long lead back to LISTENING.
- *   client   CONNECTING --> GREETING --> CONNECTED --peer left--> (after the reconnect time) CONNECTING, or the end.
+ *   server   LISTENING --accept--> GREETING --handshakes done--> CONNECTED
+ *            --peer left, or no handshake in time--> LISTENING. While greeting or connected, further
+ *            clients wait in the backlog, unless the peer has closed its sending half: then the next
+ *            client replaces it.
+ *   client   CONNECTING --> GREETING --> CONNECTED --peer left, or no handshake--> (after the
+ *            reconnect time) CONNECTING, or the end.
  */
 #include <errno.h>
 #include <sys/socket.h>

@@ -133,7 +133,6 @@ const ChardevClass chardev_stdio_class = {
     .kind = CHARDEV_BACKEND_KIND_STDIO,
     .name = "stdio",
     .instance_size = sizeof(StdioChardev),
-    .terminal = true,
     .co_open = stdio_co_open,
     .close = stdio_close,
     .write = stdio_write,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * CharStream: the traffic of a chardev over descriptors, or over a channel. Reads while the front end can take bytes;
- * writes what the kernel takes at once and buffers the rest.
+ * CharStream: the traffic of a chardev over descriptors, or over a channel. Reads while the front
+ * end can take bytes; writes what the kernel takes at once and buffers the rest.
  */
 #ifndef FERRY_CHARDEV_CHAR_STREAM_H
 #define FERRY_CHARDEV_CHAR_STREAM_H
@@ -23,9 +23,9 @@ typedef void CharStreamHangupFunc(Chardev *chr);
  */
 CharStream *char_stream_new(Chardev *chr, int in_fd, int out_fd, CharStreamHangupFunc *hangup);
 /*
- * The same over a channel, of which it takes a reference; with a socket, descriptors that come along
- * are handed to the front end. Nobody else reads or writes the channel before char_stream_free(),
- * which leaves it open.
+ * The same over a channel, of which it takes a reference; with a socket, descriptors that come
+ * along are handed to the front end. Nobody else reads or writes the channel before
+ * char_stream_free(), which leaves it open.
  */
 CharStream *char_stream_new_channel(Chardev *chr, QIOChannel *ioc, CharStreamHangupFunc *hangup);
 /* Stops both directions and drops what is unsent; no callback comes after this. NULL is allowed. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Telnet (RFC 854) over another channel: commands are taken out of what is read, and the byte that
- * begins them is doubled in what is written. A channel of the main loop's thread; besides the rules of
- * io/channel.h, a writer that was told -EAGAIN goes on with the same bytes.
+ * begins them is doubled in what is written. A channel of the main loop's thread; besides the rules
+ * of io/channel.h, a writer that was told -EAGAIN goes on with the same bytes.
  *
  * The server's end says that it echoes, never lets the peer go ahead, and takes and sends all 8
  * bits (RFC 856, 857, 858), so that the peer's telnet program sends each key as it is pressed. What

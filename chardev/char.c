@@ -12,8 +12,8 @@
 static TAILQ_HEAD(, Chardev) chardevs = TAILQ_HEAD_INITIALIZER(chardevs);
 
 static const ChardevClass *const classes[] = {
-    &chardev_file_class,    &chardev_null_class,   &chardev_pipe_class,  &chardev_pty_class,
-    &chardev_ringbuf_class, &chardev_socket_class, &chardev_stdio_class,
+    &chardev_file_class, &chardev_mux_class,     &chardev_null_class,   &chardev_pipe_class,
+    &chardev_pty_class,  &chardev_ringbuf_class, &chardev_socket_class, &chardev_stdio_class,
 };
 
 static const QomType base_type = {.name = "chardev", .abstract = true};
@@ -112,7 +112,7 @@ static void update_read(Chardev *chr)
 bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops, void *opaque,
                       size_t output_limit, GError **errp)
 {
-    if (chr->fe) {
+    if (chr->klass->attach ? !chr->klass->attach(chr, fe) : chr->fe != NULL) {
         error_setg(errp, "Device '%s' is in use", chr->label);
         return false;
     }
@@ -122,7 +122,9 @@ bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops
         .opaque = opaque,
         .output_limit = output_limit ? output_limit : CHR_OUTPUT_LIMIT,
     };
-    chr->fe = fe;
+    if (!chr->klass->attach) {
+        chr->fe = fe;
+    }
     if (chr->open && ops->event) {
         ops->event(opaque, CHR_EVENT_OPENED);
     }
@@ -130,13 +132,24 @@ bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops
     return true;
 }
 
+static void detach(CharFrontend *fe)
+{
+    Chardev *chr = fe->chr;
+
+    fe->chr = NULL;
+    if (chr->klass->detach) {
+        chr->klass->detach(chr, fe);
+    } else {
+        chr->fe = NULL;
+    }
+}
+
 void qemu_chr_fe_deinit(CharFrontend *fe)
 {
     Chardev *chr = fe->chr;
 
     if (chr) {
-        fe->chr = NULL;
-        chr->fe = NULL;
+        detach(fe);
         update_read(chr);
     }
 }
@@ -226,6 +239,8 @@ static const ChardevCommon *backend_common(const ChardevBackend *backend)
         return backend->u.null.data;
     case CHARDEV_BACKEND_KIND_STDIO:
         return (const ChardevCommon *)backend->u.stdio.data;
+    case CHARDEV_BACKEND_KIND_MUX:
+        return (const ChardevCommon *)backend->u.mux.data;
     case CHARDEV_BACKEND_KIND_RINGBUF:
         return (const ChardevCommon *)backend->u.ringbuf.data;
     default:
@@ -294,6 +309,24 @@ Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *b
     return chr;
 }
 
+Chardev *coroutine_fn qemu_chr_co_new_shared(const char *label, const ChardevBackend *backend,
+                                             GError **errp)
+{
+    g_autofree char *base = g_strconcat(label, "-base", NULL);
+    ChardevMux data = {.chardev = base};
+    ChardevBackend mux = {.type = CHARDEV_BACKEND_KIND_MUX, .u.mux.data = &data};
+    Chardev *chr;
+
+    if (!qemu_chr_co_new(base, backend, errp)) {
+        return NULL;
+    }
+    chr = qemu_chr_co_new(label, &mux, errp);
+    if (!chr) {
+        (void)qemu_chr_remove(base, NULL);
+    }
+    return chr;
+}
+
 bool qemu_chr_remove(const char *label, GError **errp)
 {
     Chardev *chr = qemu_chr_find(label);
@@ -348,9 +381,9 @@ bool qemu_chr_has_frontend(const Chardev *chr)
     return chr->fe;
 }
 
-bool qemu_chr_is_terminal(const Chardev *chr)
+bool qemu_chr_is_shared(const Chardev *chr)
 {
-    return chr->klass->terminal;
+    return chr->klass->attach;
 }
 
 void qemu_chr_cleanup(void)
@@ -359,9 +392,8 @@ void qemu_chr_cleanup(void)
 
     while ((chr = TAILQ_FIRST(&chardevs))) {
         TAILQ_REMOVE(&chardevs, chr, next);
-        if (chr->fe) {
-            chr->fe->chr = NULL;
-            chr->fe = NULL;
+        while (chr->fe) {
+            detach(chr->fe);
         }
         chr_free(chr);
     }

@@ -29,6 +29,12 @@ typedef enum QEMUChrEvent {
     CHR_EVENT_OPENED, /* somebody is at the other end */
     CHR_EVENT_EOF,    /* the other end will send nothing more, but may still read */
     CHR_EVENT_CLOSED, /* nobody is there any more; unsent output is gone */
+    /*
+     * On a chardev that is shared (qemu_chr_is_shared()): input comes here from now on; it goes
+     * elsewhere. The first may follow OPENED only later, or never.
+     */
+    CHR_EVENT_MUX_IN,
+    CHR_EVENT_MUX_OUT,
 } QEMUChrEvent;
 
 /*
@@ -59,8 +65,8 @@ struct CharFrontend {
 };
 
 /*
- * Connects a front end; fails when chr has one. If the other end is there already, CHR_EVENT_OPENED
- * is delivered before this returns. output_limit 0: CHR_OUTPUT_LIMIT.
+ * Connects a front end; fails when chr has one, unless it is shared. If the other end is there
+ * already, CHR_EVENT_OPENED is delivered before this returns. output_limit 0: CHR_OUTPUT_LIMIT.
  */
 bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops, void *opaque,
                       size_t output_limit, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -86,6 +92,14 @@ void qemu_chr_register_types(void);
 /* Makes a chardev, which char.c owns. The backend is only read. NULL and errp: nothing was made. */
 Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *backend,
                                       GError **errp);
+/*
+ * The same with a mux on top: "LABEL-base" is what the backend says, and LABEL shares it among
+ * front ends. The mux; NULL and errp: neither was made.
+ */
+Chardev *coroutine_fn qemu_chr_co_new_shared(const char *label, const ChardevBackend *backend,
+                                             GError **errp);
+/* What Ctrl-a x of a mux does. Once, at start-up; NULL: nothing. */
+void qemu_chr_mux_set_exit(void (*exit_func)(void));
 /* Removes an idle one; fails when it has a front end. */
 bool qemu_chr_remove(const char *label, GError **errp);
 Chardev *qemu_chr_find(const char *label);
@@ -97,8 +111,8 @@ char *qemu_chr_filename(const Chardev *chr);
 /* The pty's path, or NULL. */
 const char *qemu_chr_pty(const Chardev *chr);
 bool qemu_chr_has_frontend(const Chardev *chr);
-/* The driver of a terminal a person sits at: the monitor echoes what is typed. */
-bool qemu_chr_is_terminal(const Chardev *chr);
+/* Several front ends may use it, and one of them at a time gets the input. */
+bool qemu_chr_is_shared(const Chardev *chr);
 
 /*
  * What a ringbuf chardev keeps: adds to it; takes up to `max` of the oldest bytes out, which the

@@ -137,8 +137,8 @@ static void out_retry(void *opaque)
 }
 
 /*
- * Sends control frames from where nobody waits to write. What the master does not take goes with the
- * next write, or by a timer: the peer that has to read first may be waiting for it.
+ * Sends control frames from where nobody waits to write. What the master does not take goes with
+ * the next write, or by a timer: the peer that has to read first may be waiting for it.
  */
 static void out_flush_aside(QIOChannelWebsock *wioc)
 {
@@ -154,7 +154,10 @@ static void out_flush_aside(QIOChannelWebsock *wioc)
     timer_mod_ns(retry->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + WS_RETRY_NS);
 }
 
-/* To be sent when `out` is flushed. Status 0: none; reason: NULL or text. Only the first one counts. */
+/*
+ * To be sent when `out` is flushed. Status 0: none; reason: NULL or text. Only the first one
+ * counts.
+ */
 static void out_close(QIOChannelWebsock *wioc, unsigned status, const char *reason)
 {
     if (wioc->established && !wioc->close_due) {
@@ -271,7 +274,10 @@ static int in_next_frame(QIOChannelWebsock *wioc)
     return ret < 0 ? ret : 1;
 }
 
-/* Goes on to payload. 1: some is at hand; 0: the stream has ended; -errno, -ECONNABORTED: without a word. */
+/*
+ * Goes on to payload. 1: some is at hand; 0: the stream has ended; -errno, -ECONNABORTED: without a
+ * word.
+ */
 static int in_advance(QIOChannelWebsock *wioc, GError **errp)
 {
     int ret;

@@ -4,14 +4,14 @@
  * socket or TLS. The bytes of binary messages are the stream; where messages begin and end means
  * nothing. Threads and rules are those of io/channel.h; besides:
  *
- *  - a writer that was told -EAGAIN goes on with the same bytes: their frame may be on its way;
- *  - pings are answered, and the peer's close frame too, by whoever reads or writes next; the peer's
+ * - a writer that was told -EAGAIN goes on with the same bytes: their frame may be on its way;
+ * - pings are answered, and the peer's close frame too, by whoever reads or writes next; the peer's
  *    close frame ends the stream;
- *  - a stream that ends without one is an error (-ECONNABORTED), not an end, unless the reader says
+ * - a stream that ends without one is an error (-ECONNABORTED), not an end, unless the reader says
  *    QIO_CHANNEL_READ_FLAG_RELAXED_EOF;
- *  - a peer that breaks the protocol, or sends text, is told so in a close frame; reading then fails
+ * - a peer that breaks the protocol, or sends text, is told so in a close frame; reading then fails
  *    with -EPROTO;
- *  - shutdown sends a close frame as far as that can be done without waiting.
+ * - shutdown sends a close frame as far as that can be done without waiting.
  */
 #ifndef FERRY_IO_CHANNEL_WEBSOCK_H
 #define FERRY_IO_CHANNEL_WEBSOCK_H

@@ -13,7 +13,9 @@
 
 /* --- header fields (RFC 9110 and 9112) --- */
 
-/* What a request says that matters here. Values of a field that is repeated are joined by commas. */
+/*
+ * What a request says that matters here. Values of a field that is repeated are joined by commas.
+ */
 typedef struct Request {
     char *host, *upgrade, *connection, *version, *key, *protocol;
     unsigned keys; /* how often the key came */
@@ -113,7 +115,10 @@ static bool key_valid(const char *key)
     return len == WEBSOCK_KEY_BYTES && !strcmp(again, key);
 }
 
-/* head: the request without its empty line, as a string that is taken apart. What is wrong, or NULL. */
+/*
+ * head: the request without its empty line, as a string that is taken apart. What is wrong, or
+ * NULL.
+ */
 static const char *request_read(Request *req, char *head)
 {
     g_auto(GStrv) lines = g_strsplit(head, "\r\n", -1);
@@ -307,7 +312,9 @@ void websock_frame_mask(const WebsockFrame *frame, uint64_t pos, uint8_t *buf, s
     }
 }
 
-/* Section 7.4: those that are defined for the wire, and the ranges of libraries and applications. */
+/*
+ * Section 7.4: those that are defined for the wire, and the ranges of libraries and applications.
+ */
 static bool status_valid(unsigned status)
 {
     return (status >= 1000 && status <= 1003) || (status >= 1007 && status <= 1014) ||

@@ -259,13 +259,14 @@ static void coroutine_fn hmp_co_chardev_add(HMPOutput *out, const HMPCommand *cm
     g_autoptr(ChardevBackend) backend = NULL;
     g_autofree char *id = NULL;
     GError *err = NULL;
+    bool shared;
 
     if (argc != 1) {
         hmp_printf(out, "Error: usage: %s %s\n", cmd->name, cmd->args);
         return;
     }
-    backend = chardev_parse_option(argv[0], &id, &err);
-    if (!backend || !qemu_chr_co_new(id, backend, &err)) {
+    backend = chardev_parse_option(argv[0], &id, &shared, &err);
+    if (!backend || !(shared ? qemu_chr_co_new_shared : qemu_chr_co_new)(id, backend, &err)) {
         hmp_error(out, err);
     }
 }

@@ -22,6 +22,7 @@ typedef struct MonitorHMP {
     bool running;      /* a line runs in a coroutine */
     bool gone;         /* cleaned up while a line ran: the coroutine frees */
     bool eof;          /* disconnect after the line that runs */
+    bool greet_due;    /* on a shared chardev: when the input comes here first */
     unsigned session;  /* counts connections */
     GByteArray *input; /* read while a line was running */
     TAILQ_ENTRY(MonitorHMP) next;
@@ -135,6 +136,12 @@ static void hmp_read(void *opaque, const uint8_t *buf, size_t len)
     qemu_chr_fe_accept_input(&mon->fe);
 }
 
+static void greet(MonitorHMP *mon)
+{
+    mon->greet_due = false;
+    put(mon, "QEMU " QEMU_VERSION " monitor - type 'help' for more information\r\n" PROMPT);
+}
+
 static void hmp_event(void *opaque, QEMUChrEvent event)
 {
     MonitorHMP *mon = opaque;
@@ -145,7 +152,21 @@ static void hmp_event(void *opaque, QEMUChrEvent event)
         mon->eof = false;
         readline_reset(mon->rl);
         g_byte_array_set_size(mon->input, 0);
-        put(mon, "QEMU " QEMU_VERSION " monitor - type 'help' for more information\r\n" PROMPT);
+        if (qemu_chr_is_shared(mon->fe.chr)) {
+            mon->greet_due = true;
+        } else {
+            greet(mon);
+        }
+        break;
+    case CHR_EVENT_MUX_IN:
+        if (mon->greet_due) {
+            greet(mon);
+        } else if (!mon->running) {
+            readline_show(mon->rl);
+        }
+        break;
+    case CHR_EVENT_MUX_OUT:
+        put(mon, "\r\n");
         break;
     case CHR_EVENT_EOF:
         mon->eof = true;

@@ -408,6 +408,9 @@ static void monitor_qmp_event(void *opaque, QEMUChrEvent event)
     case CHR_EVENT_CLOSED:
         monitor_qmp_closed(mon);
         break;
+    case CHR_EVENT_MUX_IN:
+    case CHR_EVENT_MUX_OUT:
+        break;
     }
 }
 

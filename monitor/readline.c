@@ -149,6 +149,13 @@ static size_t common_length(GStrv words)
     return len;
 }
 
+void readline_show(Readline *rl)
+{
+    put(rl, rl->prompt);
+    put(rl, rl->line->str);
+    move_screen(rl, (long)rl->cursor - (long)rl->line->len);
+}
+
 static void complete(Readline *rl)
 {
     g_autofree char *before = g_strndup(rl->line->str, rl->cursor);
@@ -166,17 +173,12 @@ static void complete(Readline *rl)
     if (!words[1]) {
         insert(rl, " ", 1);
     } else if (common <= typed) {
-        size_t cursor = rl->cursor;
-
         put(rl, "\r\n");
         for (char **word = words; *word; word++) {
             put(rl, *word);
             put(rl, word[1] ? "  " : "\r\n");
         }
-        put(rl, rl->prompt);
-        put(rl, rl->line->str);
-        rl->cursor = rl->line->len;
-        move_to(rl, cursor);
+        readline_show(rl);
     }
 }
 

@@ -37,6 +37,8 @@ void readline_free(Readline *rl);
 bool readline_take(Readline *rl, uint8_t byte);
 /* The line that has ended, now the caller's; the next one is empty. */
 char *readline_line(Readline *rl);
+/* Shows the prompt and what has been typed: something else stands on the screen before it. */
+void readline_show(Readline *rl);
 /* Forgets the line, but not the history: somebody else types now. */
 void readline_reset(Readline *rl);
 

@@ -3,6 +3,7 @@
 #include "system/objects.h"
 
 #include <stdio.h>
+#include "accel/runstate.h"
 #include "block/throttle-group-object.h"
 #include "chardev/char.h"
 #include "crypto/objects.h"
@@ -25,12 +26,19 @@ static const UserCreatableOps *const types[] = {
     &tls_creds_x509_object_ops,
 };
 
+/* Ctrl-a x */
+static void end_from_terminal(void)
+{
+    qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_UI);
+}
+
 void objects_register_types(void)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
         user_creatable_register(types[i]);
     }
     qemu_chr_register_types();
+    qemu_chr_mux_set_exit(end_from_terminal);
     machine_register_types();
 }
 

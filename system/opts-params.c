@@ -16,7 +16,7 @@ static const struct {
     {"chardev", "backend:s path:s host:s port:s fd:s to:n ipv4:b ipv6:b numeric:b keep-alive:b "
                 "server:b wait:b delay:b nodelay:b telnet:b websocket:b tls-creds:s tls-authz:s "
                 "reconnect:n reconnect-ms:n abstract:b tight:b "
-                "input-path:s append:b signal:b size:n logfile:s logappend:b"},
+                "input-path:s append:b signal:b size:n logfile:s logappend:b mux:b chardev:s"},
     {"drive", "file:s format:s driver:s node-name:s if:s bus:n unit:n index:n media:s cache:s "
               "cache.direct:b cache.no-flush:b cache.writeback:b aio:s discard:s detect-zeroes:s "
               "read-only:b auto-read-only:b force-share:b snapshot:b copy-on-read:b rerror:s "

@@ -191,7 +191,8 @@ static bool coroutine_fn step_late_objects(GError **errp)
 static bool coroutine_fn start_chardev(const DeferredOption *opt, GError **errp)
 {
     g_autofree char *id = NULL;
-    g_autoptr(ChardevBackend) backend = chardev_parse_option(opt->arg, &id, errp);
+    bool shared;
+    g_autoptr(ChardevBackend) backend = chardev_parse_option(opt->arg, &id, &shared, errp);
     Chardev *chr;
 
     if (!backend || !qemu_id_check(id, errp)) {
@@ -201,7 +202,7 @@ static bool coroutine_fn start_chardev(const DeferredOption *opt, GError **errp)
         error_setg(errp, "Duplicate ID '%s' for chardev", id);
         return false;
     }
-    chr = qemu_chr_co_new(id, backend, errp);
+    chr = (shared ? qemu_chr_co_new_shared : qemu_chr_co_new)(id, backend, errp);
     if (chr && qemu_chr_pty(chr)) {
         info_report("char device redirected to %s (label %s)", qemu_chr_pty(chr), id);
     }
@@ -245,10 +246,14 @@ static bool start_mon(const char *arg, GError **errp)
     return monitor_new_hmp(chr, true, errp);
 }
 
-/* A character device in short form, or one that exists, "chardev:ID". */
+/*
+ * A character device in short form, or one that exists, "chardev:ID". "mon:" and a short form: a
+ * human monitor shares it.
+ */
 static Chardev *coroutine_fn short_chardev(const char *arg, const char *label, GError **errp)
 {
     g_autoptr(ChardevBackend) backend = NULL;
+    bool shared;
     Chardev *chr;
 
     if (g_str_has_prefix(arg, "chardev:")) {
@@ -258,10 +263,16 @@ static Chardev *coroutine_fn short_chardev(const char *arg, const char *label, G
         }
         return chr;
     }
-    backend = chardev_parse_short(arg, errp);
-    chr = backend ? qemu_chr_co_new(label, backend, errp) : NULL;
+    backend = chardev_parse_short(arg, &shared, errp);
+    if (!backend) {
+        return NULL;
+    }
+    chr = (shared ? qemu_chr_co_new_shared : qemu_chr_co_new)(label, backend, errp);
     if (chr && qemu_chr_pty(chr)) {
         info_report("char device redirected to %s (label %s)", qemu_chr_pty(chr), label);
+    }
+    if (chr && g_str_has_prefix(arg, "mon:") && !monitor_new_hmp(chr, true, errp)) {
+        return NULL;
     }
     return chr;
 }
@@ -285,8 +296,10 @@ static bool coroutine_fn start_monitor(const DeferredOption *opt, GError **errp)
     if (!chr) {
         return false;
     }
-    return qmp ? monitor_new_qmp(chr, !strcmp(opt->name, "qmp-pretty"), errp)
-               : monitor_new_hmp(chr, true, errp);
+    if (qmp) {
+        return monitor_new_qmp(chr, !strcmp(opt->name, "qmp-pretty"), errp);
+    }
+    return g_str_has_prefix(opt->arg, "mon:") || monitor_new_hmp(chr, true, errp);
 }
 
 /* Before monitors: nobody sees a machine that its test can't reach. */

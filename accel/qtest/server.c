@@ -156,7 +156,7 @@ static void event(void *opaque, QEMUChrEvent what)
     } else if (what == CHR_EVENT_CLOSED) {
         log_line('I', "CLOSED", strlen("CLOSED"));
     }
-    if (what != CHR_EVENT_EOF) {
+    if (what == CHR_EVENT_OPENED || what == CHR_EVENT_CLOSED) {
         g_string_set_size(server.input, 0);
         g_string_set_size(server.output, 0);
         server.scanned = server.sent = 0;

@@ -52,13 +52,16 @@ static void read_object(const char *text)
 static void read_chardev(const char *text)
 {
     g_autofree char *id = NULL;
+    bool shared;
 
-    qapi_free_ChardevBackend(chardev_parse_option(text, &id, NULL));
+    qapi_free_ChardevBackend(chardev_parse_option(text, &id, &shared, NULL));
 }
 
 static void read_chardev_short(const char *text)
 {
-    qapi_free_ChardevBackend(chardev_parse_short(text, NULL));
+    bool shared;
+
+    qapi_free_ChardevBackend(chardev_parse_short(text, &shared, NULL));
 }
 
 static void read_disk_name(const char *text)

@@ -2,10 +2,10 @@
 /*
  * The WebSocket server channel against any client.
  *
- * The first byte chooses. Even: the rest begins with the request. Odd: a good request is sent first,
- * the rest are frames. The second byte chooses the size of the pieces in which it is sent and read.
- * Whatever comes, the server answers in well-formed frames, one close frame at most and nothing
- * behind it.
+ * The first byte chooses. Even: the rest begins with the request. Odd: a good request is sent
+ * first, the rest are frames. The second byte chooses the size of the pieces in which it is sent
+ * and read. Whatever comes, the server answers in well-formed frames, one close frame at most and
+ * nothing behind it.
  */
 #include <errno.h>
 #include <glib.h>

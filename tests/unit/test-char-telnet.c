@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The telnet layer of chardevs: what is written arrives by the rules of RFC 854, however it is cut. */
+/*
+ * The telnet layer of chardevs: what is written arrives by the rules of RFC 854, however it is cut.
+ */
 #include <errno.h>
 #include <string.h>
 #include "chardev/char-telnet.h"

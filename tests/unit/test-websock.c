@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The WebSocket server channel against a client made by hand: what is sent arrives, however it is cut
- * into frames; what breaks the protocol is refused by the right status; nobody waits for ever.
+ * The WebSocket server channel against a client made by hand: what is sent arrives, however it is
+ * cut into frames; what breaks the protocol is refused by the right status; nobody waits for ever.
  */
 #include <errno.h>
 #include <string.h>
