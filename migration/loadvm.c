@@ -375,12 +375,32 @@ static int live_load_setup(MigrationIncomingState *mis, GPtrArray *live, GError 
     return ret;
 }
 
+/* What cannot be migrated cannot be given a new state either. */
+static bool all_migratable(GError **errp)
+{
+    SaveStateEntry *se;
+    const SaveStateEntry *bad = NULL;
+
+    bql_lock();
+    TAILQ_FOREACH(se, savevm_entries(), next) {
+        if (se->blocker) {
+            bad = se;
+            break;
+        }
+    }
+    bql_unlock();
+    if (bad) {
+        error_setg(errp, "the state of the device '%s' cannot be migrated", bad->idstr);
+    }
+    return !bad;
+}
+
 int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
 {
     g_autoptr(GPtrArray) live = g_ptr_array_new();
     int ret;
 
-    ret = load_header(mis, f, errp);
+    ret = all_migratable(errp) ? load_header(mis, f, errp) : -EINVAL;
     if (ret == 0) {
         ret = live_load_setup(mis, live, errp);
     }

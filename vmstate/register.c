@@ -79,6 +79,16 @@ static SaveStateEntry *entry_new(const char *idstr, uint32_t instance_id, GError
     return se;
 }
 
+/* With the words of a reason that users see in query-migrate. */
+static bool add_blocker(SaveStateEntry *se, GError **errp)
+{
+    g_autofree char *reason =
+        g_strdup_printf("the state of the device '%s' cannot be migrated", se->idstr);
+
+    se->blocker = migrate_add_blocker(reason, errp);
+    return se->blocker;
+}
+
 bool vmstate_register_full(const VMStateRegistration *reg, GError **errp)
 {
     const VMStateDescription *vmsd = reg->vmsd;
@@ -87,6 +97,10 @@ bool vmstate_register_full(const VMStateRegistration *reg, GError **errp)
     SaveStateEntry *se = entry_new(idstr, reg->path ? 0 : reg->instance_id, errp);
 
     if (!se) {
+        return false;
+    }
+    if (vmsd->unmigratable && !add_blocker(se, errp)) {
+        g_free(se);
         return false;
     }
     if (reg->path) {
@@ -116,6 +130,7 @@ void vmstate_register(uint32_t instance_id, const VMStateDescription *vmsd, void
 static void remove_entry(SaveStateEntry *se)
 {
     TAILQ_REMOVE(&registry.entries, se, next);
+    migrate_del_blocker(se->blocker);
     g_free(se);
 }
 

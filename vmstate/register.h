@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include "util/migration-blocker.h"
 #include "vmstate/qemu-file.h"
 #include "vmstate/vmstate.h"
 
@@ -73,6 +74,7 @@ typedef struct SaveStateEntry {
     const SaveVMHandlers *ops;
     void *opaque;
     MigrationPriority priority;
+    MigrationBlocker *blocker; /* it cannot be migrated; NULL: it can */
 
     /* Of the load under way. */
     bool loaded;              /* a START or FULL section of it came */
@@ -95,8 +97,8 @@ typedef struct VMStateRegistration {
 } VMStateRegistration;
 
 /*
- * Adds a device's state. False, with an error: the description cannot be migrated where only
- * migratable devices are allowed, or the name is taken or too long.
+ * Adds a device's state. False, with an error: it cannot be migrated where only migratable devices are
+ * allowed (-only-migratable) or a migration is under way, or the name is taken or too long.
  */
 bool vmstate_register_full(const VMStateRegistration *reg, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* The same for what has no path and cannot fail: a bug of ours if it does. */

@@ -135,8 +135,7 @@ typedef enum MigrationPriority {
  */
 struct VMStateDescription {
     const char *name;
-    bool unmigratable; /* its presence blocks migration */
-    bool early_setup;  /* is sent before RAM */
+    bool unmigratable; /* while it is registered the guest can neither leave nor arrive */
     int version_id;
     int minimum_version_id; /* of a payload that can be loaded */
     MigrationPriority priority;

@@ -164,6 +164,7 @@ def caps_section(*names):
 
 BAD = {
     'unknown-run-state': (with_pieces(globalstate=m.globalstate('bogus')), 'invalid parameter value: bogus'),
+    'run-state-without-end': (with_pieces(globalstate=m.globalstate('x' * 100)), 'is not terminated'),
     'unterminated-run-state': (with_pieces(globalstate=m.globalstate('x' * 100)), 'globalstate'),
     'unknown-section': (with_pieces(devices=m.full(1, 'foo', 1, b'')), "section or instance 'foo' 0"),
     'unknown-instance': (with_pieces(devices=m.timer(instance=3)), "section or instance 'timer' 3"),

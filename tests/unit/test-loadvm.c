@@ -171,6 +171,24 @@ static void test_without_the_capability_nobody_is_told(void)
     g_assert_cmpstr(text, ==, "p0 p1 p2 p3 ");
 }
 
+static void test_a_device_that_cannot_be_migrated(void)
+{
+    static const VMStateDescription stuck = {
+        .name = "stuck", .version_id = 1, .unmigratable = true};
+    g_autoptr(QEMUFile) f = qemu_file_new_memory_input(g_bytes_new_static("", 0));
+    GError *err = NULL;
+
+    vmstate_register(0, &stuck, &mis);
+    mis.settings = settings_with(false);
+    bql_unlock();
+    g_assert_cmpint(loadvm_state(&mis, f, &err), ==, -EINVAL);
+    bql_lock();
+    g_assert_cmpstr(err->message, ==, "the state of the device 'stuck' cannot be migrated");
+    g_error_free(err);
+    g_free(mis.settings);
+    vmstate_unregister(&stuck, &mis);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -180,5 +198,6 @@ int main(int argc, char **argv)
     g_test_add_func("/loadvm/switchover-ack/last", test_the_last_part_lets_the_guest_come);
     g_test_add_func("/loadvm/switchover-ack/some", test_parts_that_do_not_care_hold_nothing);
     g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_nobody_is_told);
+    g_test_add_func("/loadvm/unmigratable", test_a_device_that_cannot_be_migrated);
     return g_test_run();
 }

@@ -351,6 +351,11 @@ static bool note_global_start(MemoryListener *l, GError **errp)
     return !((Recorder *)l)->refuse;
 }
 
+static void note_after_sync(MemoryListener *l)
+{
+    note(l, "after_sync", NULL);
+}
+
 static void note_global_stop(MemoryListener *l)
 {
     note(l, "global_stop", NULL);
@@ -416,6 +421,77 @@ static void test_listeners_are_called_in_order(void)
     memory_listener_unregister(&a.listener);
     memory_listener_unregister(&b.listener);
     expect(log, "a:begin a:del@1000+4000 a:commit b:begin b:del@1000+4000 b:commit ");
+    mixed_destroy(&m);
+    g_string_free(log, TRUE);
+}
+
+/* What comes while the log is on is told so, and what goes is told that it is off. */
+static void test_a_listener_comes_and_goes_while_memory_is_logged(void)
+{
+    GString *log = g_string_new(NULL);
+    Recorder a;
+    Mixed m;
+
+    mixed_init(&m);
+    memory_region_set_enabled(&m.dev.mr, false);
+    memory_region_set_enabled(&m.rom, false);
+    g_assert_true(memory_global_dirty_log_start(1u << DIRTY_MEMORY_MIGRATION, NULL));
+    recorder_init(&a, &m.as, "a", 1, log);
+    expect(log, "a:begin a:global_start a:add@0+4000 a:start0>4@0+4000 a:commit ");
+    a.listener.log_global_after_sync = note_after_sync;
+    memory_global_dirty_log_sync(true);
+    expect(log, "a:after_sync ");
+    memory_listener_unregister(&a.listener);
+    expect(log, "a:begin a:stop4>0@0+4000 a:del@0+4000 a:commit ");
+    memory_global_dirty_log_stop(1u << DIRTY_MEMORY_MIGRATION);
+    expect(log, "");
+    mixed_destroy(&m);
+    g_string_free(log, TRUE);
+}
+
+/* Whether address 0 is RAM in the view that is in force, as listeners are called. */
+static AddressSpace *watched;
+
+static void note_view(MemoryListener *l, const char *what)
+{
+    g_autoptr(FlatView) view = address_space_get_flatview(watched);
+    const FlatRange *range = flatview_find(view, 0);
+
+    g_string_append_printf(((Recorder *)l)->log, "%s:%s ", what,
+                           range && range->block ? "ram" : "none");
+}
+
+static void view_at_add(MemoryListener *l, const MemoryRegionSection *s)
+{
+    note_view(l, "add");
+}
+
+static void view_at_del(MemoryListener *l, const MemoryRegionSection *s)
+{
+    note_view(l, "del");
+}
+
+static void test_a_region_goes_before_the_view_and_comes_after_it(void)
+{
+    GString *log = g_string_new(NULL);
+    Recorder a;
+    Mixed m;
+
+    mixed_init(&m);
+    memory_region_set_enabled(&m.dev.mr, false);
+    memory_region_set_enabled(&m.rom, false);
+    recorder_init(&a, &m.as, "a", 1, log);
+    watched = &m.as;
+    a.listener.begin = a.listener.commit = NULL;
+    a.listener.region_add = view_at_add;
+    a.listener.region_del = view_at_del;
+    g_string_set_size(log, 0);
+    memory_region_set_enabled(&m.ram, false);
+    memory_region_set_enabled(&m.ram, true);
+    expect(log, "del:ram add:ram ");
+    memory_region_set_address(&m.ram, PAGE);
+    expect(log, "del:ram add:none ");
+    memory_listener_unregister(&a.listener);
     mixed_destroy(&m);
     g_string_free(log, TRUE);
 }
@@ -565,6 +641,9 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/access/dirty", test_writes_mark_pages_and_reads_do_not);
     g_test_add_func("/memory/access/unmap_late", test_mapped_memory_stays_until_it_is_unmapped);
     g_test_add_func("/memory/listener/order", test_listeners_are_called_in_order);
+    g_test_add_func("/memory/listener/while-logging",
+                    test_a_listener_comes_and_goes_while_memory_is_logged);
+    g_test_add_func("/memory/listener/view", test_a_region_goes_before_the_view_and_comes_after_it);
     g_test_add_func("/memory/listener/refusal", test_a_refused_start_of_logging_leaves_nothing_on);
     g_test_add_func("/memory/listener/sync", test_sync_collects_what_listeners_know);
     g_test_add_func("/memory/threads", test_other_threads_read_while_the_space_changes);
