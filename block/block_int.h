@@ -321,6 +321,8 @@ void bdrv_dec_in_flight(BlockDriverState *bs);
 
 /* Memory that one copy takes at most while it runs, bytes. */
 #define BDRV_COPY_RANGE_BUFFER (512 << 10)
+/* ... and what it may map of the target's pages besides, with BDRV_REQ_MAY_MAP. */
+#define BDRV_COPY_RANGE_MAP (4 << 20)
 int coroutine_fn bdrv_co_copy_range_from(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
                                          int64_t dst_offset, int64_t bytes,
                                          BdrvRequestFlags write_flags);

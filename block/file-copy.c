@@ -4,7 +4,8 @@
  *
  * Where the file system shares blocks or copies by itself, copy_file_range(2) does it. Elsewhere a
  * worker reads and writes through a buffer of its own, with no wait for the event loop between the
- * two. Workers that copy to the same file write by turns: one reads while another writes.
+ * two. Workers that copy to the same file write by turns: one reads while another writes. Holes of
+ * a file in memory are filled with large pages (file-large.c).
  */
 #include "block/file.h"
 
@@ -15,6 +16,8 @@
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#include "trace/trace-block.h"
+#include "util/timer.h"
 
 /* Long enough that taking turns at the target costs little. */
 #define COPY_BUFFER_BYTES BDRV_COPY_RANGE_BUFFER
@@ -25,7 +28,9 @@ typedef struct CopyJob {
     int in_fd, out_fd;
     pthread_mutex_t *turn; /* of those that write to out_fd */
     int64_t in_offset, out_offset, bytes;
-    bool offload; /* try copy_file_range first */
+    bool offload;          /* try copy_file_range first */
+    FileLargePages *large; /* of out_fd; NULL: not to be tried */
+    int64_t by_large;      /* bytes, of those copied */
 } CopyJob;
 
 static int copy_by_kernel(CopyJob *job)
@@ -105,33 +110,62 @@ static void buffer_put(void *buf)
     }
 }
 
+static void copy_advance(CopyJob *job, int64_t bytes)
+{
+    job->in_offset += bytes;
+    job->out_offset += bytes;
+    job->bytes -= bytes;
+}
+
+/* Copies `want` bytes, as many as the buffer holds at most, or fewer. */
+static int copy_piece(CopyJob *job, uint8_t *buf, size_t want)
+{
+    ssize_t n = pread(job->in_fd, buf, want, job->in_offset);
+    int ret;
+
+    if (n < 0) {
+        return errno == EINTR ? 0 : -errno;
+    }
+    if (n == 0) {
+        /* Past the end of the source, which reads as zeroes. */
+        memset(buf, 0, want);
+        n = want;
+    }
+    pthread_mutex_lock(job->turn);
+    ret = write_whole(job->out_fd, buf, n, job->out_offset);
+    pthread_mutex_unlock(job->turn);
+    if (ret == 0) {
+        copy_advance(job, n);
+    }
+    return ret;
+}
+
 static int copy_through(CopyJob *job, uint8_t *buf)
 {
+    int64_t by_pieces = job->large ? 0 : job->bytes;
+
     while (job->bytes > 0) {
-        size_t want = MIN(job->bytes, COPY_BUFFER_BYTES);
-        ssize_t n = pread(job->in_fd, buf, want, job->in_offset);
+        int64_t before = job->bytes, start;
         int ret;
 
-        if (n < 0 && errno == EINTR) {
+        if (by_pieces == 0) {
+            int64_t n = file_large_copy(job->large, job->in_fd, job->in_offset, job->out_fd,
+                                        job->out_offset, job->bytes, &by_pieces);
+
+            job->by_large += n;
+            copy_advance(job, n);
             continue;
         }
-        if (n < 0) {
-            return -errno;
-        }
-        if (n == 0) {
-            /* Past the end of the source, which reads as zeroes. */
-            memset(buf, 0, want);
-            n = want;
-        }
-        pthread_mutex_lock(job->turn);
-        ret = write_whole(job->out_fd, buf, n, job->out_offset);
-        pthread_mutex_unlock(job->turn);
+        start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        ret = copy_piece(job, buf, MIN(by_pieces, COPY_BUFFER_BYTES));
         if (ret < 0) {
             return ret;
         }
-        job->in_offset += n;
-        job->out_offset += n;
-        job->bytes -= n;
+        by_pieces -= before - job->bytes;
+        if (job->large && before > job->bytes) {
+            file_large_note_small(job->large, before - job->bytes,
+                                  qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+        }
     }
     return 0;
 }
@@ -163,7 +197,7 @@ void file_probe_fs(BDRVFileState *s)
 {
     struct statfs fs;
 
-    s->fs_copies = s->small_inline = false;
+    s->fs_copies = s->fs_in_memory = s->small_inline = false;
     if (s->is_device || fstatfs(s->fd, &fs) < 0) {
         return;
     }
@@ -175,12 +209,13 @@ void file_probe_fs(BDRVFileState *s)
         s->fs_copies = true;
         break;
     case TMPFS_MAGIC:
-        s->small_inline = true;
+        s->fs_in_memory = s->small_inline = true;
         break;
     default:
         break;
     }
 }
+
 int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
                                          int64_t dst_offset, int64_t bytes,
                                          BdrvRequestFlags write_flags)
@@ -218,8 +253,10 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
         .out_offset = offset,
         .bytes = bytes,
         .offload = s->fs_copies && from->fs_copies,
+        .large = s->fs_in_memory && (write_flags & BDRV_REQ_MAY_MAP) ? &s->large : NULL,
     };
     ret = thread_pool_submit_co(copy_worker, &job);
+    trace_file_copied(s->filename, offset, bytes, job.by_large, ret);
     file_extent_forget(s, offset, bytes);
     return ret;
 }

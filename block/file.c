@@ -117,6 +117,7 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs, const BlockdevOption
 
     s->filename = g_strdup(o->filename);
     pthread_mutex_init(&s->copy_turn, NULL);
+    file_large_init(&s->large);
     s->spare_fd = -1;
     s->fd = file_open_image(bs, errp);
     if (s->fd < 0) {
@@ -145,6 +146,7 @@ fail:
     }
     g_free(s->filename);
     pthread_mutex_destroy(&s->copy_turn);
+    file_large_destroy(&s->large);
     return false;
 }
 
@@ -158,6 +160,7 @@ static void coroutine_fn file_co_close(BlockDriverState *bs)
     }
     g_free(s->filename);
     pthread_mutex_destroy(&s->copy_turn);
+    file_large_destroy(&s->large);
 }
 
 static void file_refresh_limits(BlockDriverState *bs)

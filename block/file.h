@@ -18,6 +18,15 @@ typedef struct FileExtent {
     bool is_data;
 } FileExtent;
 
+/* Whether large pages are worth trying (file-large.c); any worker. */
+typedef struct FileLargePages {
+    pthread_mutex_t lock;
+    int64_t small_ns, large_ns; /* to copy 1 MiB, of late: as usual, and with them */
+    int64_t window;             /* bytes to try at once */
+    unsigned skip;              /* large pages to copy as usual before the next attempt */
+    unsigned next_skip;         /* ... should that be in vain */
+} FileLargePages;
+
 typedef struct BDRVFileState {
     int fd;
     bool fd_writable;
@@ -46,7 +55,9 @@ typedef struct BDRVFileState {
      * kernel's lock of the file anyway, but spin for it.
      */
     pthread_mutex_t copy_turn;
-    bool fs_copies; /* the file system has its own way to copy ranges */
+    bool fs_copies;    /* the file system has its own way to copy ranges */
+    bool fs_in_memory; /* its files are pages of memory and nothing else */
+    FileLargePages large;
     FileExtent extent;
     /* counts changes: an answer that raced with one is not remembered */
     uint64_t extent_generation;
@@ -111,6 +122,21 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
 
 /* Finds out what the file system is good at: copying by itself, answering from memory. */
 void file_probe_fs(BDRVFileState *s);
+
+/* --- file-large.c --- */
+
+void file_large_init(FileLargePages *l);
+void file_large_destroy(FileLargePages *l);
+/*
+ * Copies whole large pages that are holes of out_fd, a file in memory, through at most
+ * BDRV_COPY_RANGE_MAP of its pages mapped at a time. Returns how many bytes were copied, from the
+ * start, and in *others how many of those that follow are to be copied in another way before it is
+ * called again; one of the two is not 0. Worker thread.
+ */
+int64_t file_large_copy(FileLargePages *l, int in_fd, int64_t in_offset, int out_fd,
+                        int64_t out_offset, int64_t bytes, int64_t *others);
+/* What copying as usual took; both ways are compared. */
+void file_large_note_small(FileLargePages *l, int64_t bytes, int64_t elapsed_ns);
 
 /* --- file-create.c --- */
 

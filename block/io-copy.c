@@ -67,7 +67,8 @@ int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvC
     ret = bdrv_write_req_prepare(dst, &req, dst_offset, bytes, write_flags);
     if (ret == 0) {
         ret = bs->drv->bdrv_co_copy_range_to(bs, src, src_offset, dst_offset, bytes,
-                                             write_flags & bs->supported_write_flags);
+                                             write_flags &
+                                                 (bs->supported_write_flags | BDRV_REQ_MAY_MAP));
         if (ret == -ENOTSUP) {
             /* The driver promises that nothing was written. */
             tracked_request_end(&req);

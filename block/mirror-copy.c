@@ -203,18 +203,25 @@ static void note_copy_range(MirrorBlockJob *s, int ret)
 /* Lets the nodes copy by themselves; -ENOTSUP: they cannot. */
 static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int64_t bytes)
 {
+    int64_t memory = BDRV_COPY_RANGE_BUFFER;
+    BdrvRequestFlags flags = 0;
     int ret;
 
-    mirror_co_charge_memory(s, BDRV_COPY_RANGE_BUFFER);
+    if (s->buf_size >= 2 * (memory + BDRV_COPY_RANGE_MAP)) {
+        memory += BDRV_COPY_RANGE_MAP;
+        flags = BDRV_REQ_MAY_MAP;
+    }
+    mirror_co_charge_memory(s, memory);
     if (job_is_cancelled(&s->common.job)) {
         ret = -ECANCELED;
     } else {
         mirror_map_set_data(&s->map, offset, bytes);
-        ret = bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, bytes, 0);
+        ret =
+            bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, bytes, flags);
         note_copy_range(s, ret);
         trace_mirror_offload(offset, bytes, ret);
     }
-    mirror_uncharge_memory(s, BDRV_COPY_RANGE_BUFFER);
+    mirror_uncharge_memory(s, memory);
     return ret;
 }
 

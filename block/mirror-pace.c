@@ -84,8 +84,11 @@ bool mirror_has_room(const MirrorBlockJob *s)
     int depth;
 
     if (s->host_target && is_offloaded(s)) {
-        /* Workers that write to one file take turns at its lock: more of them than cores only spin. */
-        limit = MIN(limit, (int64_t)g_get_num_processors());
+        /*
+         * Workers that write to one file take turns at its lock: more of them than cores only wait
+         * for it, but for one that takes over while another waits for the kernel.
+         */
+        limit = MIN(limit, (int64_t)g_get_num_processors() + 1);
     } else {
         limit = MIN(limit, s->buf_size / MAX(mirror_request_bytes(s), 1));
     }

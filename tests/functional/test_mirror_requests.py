@@ -103,6 +103,30 @@ def test_offloading_is_tried_rarely_where_it_is_refused_and_used_again_where_it_
     ferry.compare(image, work / 'copy.raw', 'qcow2', 'raw')
 
 
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_holes_of_a_file_in_memory_are_filled_with_large_pages_where_that_fits_in(vmm, work, fmt):
+    """Data begins and ends anywhere, and the target holds something here and there; a small buf-size has no room for it."""
+    source = ferry.make_image(work / 'source', 96 * MIB + 4096)
+    for i, (offset, size) in enumerate([(0, 9 * MIB), (10 * MIB + 512, 7 * MIB), (20 * MIB - 4096, 8192), (32 * MIB, 64 * MIB + 4096)]):
+        ferry.qemu_io(source, f'write -P {i + 1} {offset} {size}')
+    for buf_size in (64 * MIB, 8 * MIB):
+        copy = ferry.make_image(work / f'copy{buf_size}', 96 * MIB + 4096, fmt)
+        ferry.qemu_io(copy, 'write -P 77 4M 64k', 'write -P 78 18M 3M', 'write -P 79 40M 1k', fmt=fmt)
+        vm = vmm('-trace', 'file_copied')
+        vm.add_file(source, node_name='disk', read_only=False)
+        vm.add_file(copy, fmt, node_name='copy', discard='unmap')
+        start_at = len(traced(vm, 'file_copied', 'bytes'))
+        start(vm, buf_size=buf_size)
+        vm.wait('BLOCK_JOB_READY', device='m')
+        cancel(vm)
+        assert sum(traced(vm, 'file_copied', 'bytes')[start_at:]) >= 64 * MIB
+        large = sum(traced(vm, 'file_copied', 'in large pages'))
+        assert large == 0 if buf_size < 9 * MIB else large <= 80 * MIB
+        vm.quit()
+        ferry.compare(source, copy, 'raw', fmt)
+        assert ferry.allocated(copy) <= ferry.allocated(source) + MIB + (4 * MIB if fmt == 'qcow2' else 0)
+
+
 # --- memory ---
 
 def held(vm):
