@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
@@ -27,6 +28,7 @@
 typedef struct CopyJob {
     int in_fd, out_fd;
     pthread_mutex_t *turn; /* of those that write to out_fd */
+    sem_t *processors;     /* ... and of those that read and write by pieces */
     int64_t in_offset, out_offset, bytes;
     bool offload;          /* try copy_file_range first */
     FileLargePages *large; /* of out_fd; NULL: not to be tried */
@@ -140,34 +142,44 @@ static int copy_piece(CopyJob *job, uint8_t *buf, size_t want)
     return ret;
 }
 
+/* So many bytes by pieces, on as many processors at once as there are. */
+static int copy_by_pieces(CopyJob *job, uint8_t *buf, int64_t bytes)
+{
+    int64_t start, end = job->bytes - bytes;
+    int ret = 0;
+
+    while (sem_wait(job->processors) < 0) {
+        /* a signal */
+    }
+    start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    while (ret == 0 && job->bytes > end) {
+        ret = copy_piece(job, buf, MIN(job->bytes - end, COPY_BUFFER_BYTES));
+    }
+    if (job->large && ret == 0) {
+        file_large_note_small(job->large, bytes, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+    }
+    sem_post(job->processors);
+    return ret;
+}
+
 static int copy_through(CopyJob *job, uint8_t *buf)
 {
-    int64_t by_pieces = job->large ? 0 : job->bytes;
+    int ret = 0;
 
-    while (job->bytes > 0) {
-        int64_t before = job->bytes, start;
-        int ret;
+    while (ret == 0 && job->bytes > 0) {
+        int64_t by_pieces = job->bytes, n;
 
-        if (by_pieces == 0) {
-            int64_t n = file_large_copy(job->large, job->in_fd, job->in_offset, job->out_fd,
-                                        job->out_offset, job->bytes, &by_pieces);
-
+        if (job->large) {
+            n = file_large_copy(job->large, job->in_fd, job->in_offset, job->out_fd,
+                                job->out_offset, job->bytes, &by_pieces);
             job->by_large += n;
             copy_advance(job, n);
-            continue;
         }
-        start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-        ret = copy_piece(job, buf, MIN(by_pieces, COPY_BUFFER_BYTES));
-        if (ret < 0) {
-            return ret;
-        }
-        by_pieces -= before - job->bytes;
-        if (job->large && before > job->bytes) {
-            file_large_note_small(job->large, before - job->bytes,
-                                  qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+        if (by_pieces) {
+            ret = copy_by_pieces(job, buf, by_pieces);
         }
     }
-    return 0;
+    return ret;
 }
 
 static int copy_by_hand(CopyJob *job)
@@ -249,6 +261,7 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
         .in_fd = from->fd,
         .out_fd = s->fd,
         .turn = &s->copy_turn,
+        .processors = &s->copy_processors,
         .in_offset = src_offset,
         .out_offset = offset,
         .bytes = bytes,

@@ -31,7 +31,7 @@
 #define LARGE_IS_QUICKER               3
 #define LARGE_PAYS(small_ns, large_ns) ((large_ns)*3 <= (small_ns)*2)
 /* Large pages that are copied as usual after an attempt in vain; twice as many after the next. */
-#define FIRST_SKIP 16
+#define FIRST_SKIP 4
 #define MAX_SKIP   (1 << 16)
 
 G_STATIC_ASSERT(BDRV_COPY_RANGE_MAP % LARGE_PAGE_BYTES == 0);

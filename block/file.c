@@ -117,6 +117,7 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs, const BlockdevOption
 
     s->filename = g_strdup(o->filename);
     pthread_mutex_init(&s->copy_turn, NULL);
+    sem_init(&s->copy_processors, 0, g_get_num_processors());
     file_large_init(&s->large);
     s->spare_fd = -1;
     s->fd = file_open_image(bs, errp);
@@ -146,6 +147,7 @@ fail:
     }
     g_free(s->filename);
     pthread_mutex_destroy(&s->copy_turn);
+    sem_destroy(&s->copy_processors);
     file_large_destroy(&s->large);
     return false;
 }
@@ -160,6 +162,7 @@ static void coroutine_fn file_co_close(BlockDriverState *bs)
     }
     g_free(s->filename);
     pthread_mutex_destroy(&s->copy_turn);
+    sem_destroy(&s->copy_processors);
     file_large_destroy(&s->large);
 }
 

@@ -7,6 +7,7 @@
 #define FERRY_BLOCK_FILE_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include "block/block_int.h"
 
 /*
@@ -55,6 +56,8 @@ typedef struct BDRVFileState {
      * kernel's lock of the file anyway, but spin for it.
      */
     pthread_mutex_t copy_turn;
+    /* How many more workers may copy by pieces: as many as there are processors; more only spin. */
+    sem_t copy_processors;
     bool fs_copies;    /* the file system has its own way to copy ranges */
     bool fs_in_memory; /* its files are pages of memory and nothing else */
     FileLargePages large;

@@ -85,8 +85,8 @@ bool mirror_has_room(const MirrorBlockJob *s)
 
     if (s->host_target && is_offloaded(s)) {
         /*
-         * Workers that write to one file take turns at its lock: more of them than cores only wait
-         * for it, but for one that takes over while another waits for the kernel.
+         * Workers only wait for a processor where they are more, but for one that takes over while
+         * another waits for the kernel.
          */
         limit = MIN(limit, (int64_t)g_get_num_processors() + 1);
     } else {
