@@ -190,6 +190,7 @@ static void socket_start(SocketChardev *s, QIOChannel *ioc)
 /* There is nobody to talk to after all. */
 static void socket_greeting_failed(SocketChardev *s, const GError *err)
 {
+    g_assert(err);
     socket_drop(s);
     socket_watch_listener(s, true);
     if (s->reconnect_ns) {

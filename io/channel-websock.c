@@ -179,6 +179,7 @@ static void out_close(QIOChannelWebsock *wioc, unsigned status, const char *reas
 /* wioc->broken is set. */
 static int in_break(QIOChannelWebsock *wioc, WebsockStatus status)
 {
+    g_assert(wioc->broken);
     out_close(wioc, status, wioc->broken->message);
     out_flush_aside(wioc);
     return -EPROTO;

@@ -65,6 +65,7 @@ static FerrySockAddr *convert(AddressParts from, GError **errp)
             return NULL;
         }
     } else {
+        g_assert(from.fd);
         out->type = FERRY_SOCK_FD;
         out->fd = g_strdup(from.fd->str);
     }

@@ -1,28 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Tests of qcow2 over real files: nodes and images from JSON. What fails, fails the test. */
+/* Tests of qcow2 over real files: images from JSON. What fails, fails the test. */
 #ifndef FERRY_TESTS_UNIT_QCOW2_FIXTURE_H
 #define FERRY_TESTS_UNIT_QCOW2_FIXTURE_H
 
 #include <glib.h>
 
-#include "block/block_int.h"
 #include "block/qcow2/qcow2.h"
+#include "tests/unit/block-fixture.h"
 #include "util/error.h"
-
-/* A node, writable, from the arguments of blockdev-add. */
-static BlockDriverState *coroutine_fn open_node(const char *json)
-{
-    g_autoptr(GError) err = NULL;
-    json_object *obj = json_tokener_parse(json);
-    g_autoptr(BlockdevOptions) o = BlockdevOptions_from_json(obj, QAPI_DECODE_JSON, &err);
-    BlockDriverState *bs;
-
-    g_assert_no_error(err);
-    json_object_put(obj);
-    bs = bdrv_co_open(o, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-    g_assert_no_error(err);
-    return bs;
-}
 
 /* A qcow2 image from the options of blockdev-create. */
 static void coroutine_fn create_qcow2(const char *json)

@@ -8,17 +8,9 @@
 #include <string.h>
 
 #include "block/block-backend.h"
-#include "block/block_int.h"
-#include "util/error.h"
+#include "tests/unit/block-fixture.h"
 
 static unsigned writes, flushed_writes;
-
-static int coroutine_fn counting_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                           QEMUIOVector *qiov, size_t qiov_offset,
-                                           BdrvRequestFlags flags)
-{
-    return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
-}
 
 static int coroutine_fn counting_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                             QEMUIOVector *qiov, size_t qiov_offset,
@@ -52,7 +44,7 @@ static const BlockDriver bdrv_counting = {
     .format_name = "counting",
     .driver = BLOCKDEV_DRIVER__MAX,
     .is_filter = true,
-    .bdrv_co_preadv = counting_co_preadv,
+    .bdrv_co_preadv = filter_co_preadv,
     .bdrv_co_pwritev = counting_co_pwritev,
     .bdrv_co_pwrite_zeroes = counting_co_pwrite_zeroes,
     .bdrv_co_flush_to_disk = counting_co_flush,
@@ -62,23 +54,14 @@ static void coroutine_fn fua_co(void *opaque)
 {
     const uint64_t perm = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
     g_autoptr(GError) err = NULL;
-    g_autoptr(BlockdevOptions) o = NULL;
-    json_object *obj = json_tokener_parse(
-        "{'driver':'null-co','node-name':'null0','size':2097152,'read-zeroes':true}");
-    BlockDriverState *null, *bs;
+    BlockDriverState *bs;
     BlockBackend *blk = blk_new(perm, BLK_PERM_ALL);
     uint8_t buf[512] = {1};
 
     (void)opaque;
-    o = BlockdevOptions_from_json(obj, QAPI_DECODE_JSON, &err);
-    g_assert_no_error(err);
-    json_object_put(obj);
-    null = bdrv_co_open(o, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-    g_assert_no_error(err);
-    bs = bdrv_new_filter(&bdrv_counting, "counting0", BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-    g_assert_no_error(err);
-    g_assert_nonnull(
-        bdrv_attach_child(bs, null, "file", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, &err));
+    bs = open_filter(
+        &bdrv_counting, "counting0",
+        open_node("{'driver':'null-co','node-name':'null0','size':2097152,'read-zeroes':true}"));
     g_assert_cmpint(bdrv_co_getlength(bs), ==, 2 << 20);
     g_assert_true(blk_insert_bs(blk, bs, &err));
     for (int i = 0; i < 12; i++) {

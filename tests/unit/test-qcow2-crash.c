@@ -77,13 +77,6 @@ static void journal_add(int64_t offset, int64_t bytes, QEMUIOVector *qiov, size_
     g_array_append_val(journal, r);
 }
 
-static int coroutine_fn journal_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                          QEMUIOVector *qiov, size_t qiov_offset,
-                                          BdrvRequestFlags flags)
-{
-    return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
-}
-
 static int coroutine_fn journal_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                            QEMUIOVector *qiov, size_t qiov_offset,
                                            BdrvRequestFlags flags)
@@ -137,7 +130,7 @@ static const BlockDriver bdrv_journal = {
     .format_name = "journal",
     .driver = BLOCKDEV_DRIVER__MAX,
     .is_filter = true,
-    .bdrv_co_preadv = journal_co_preadv,
+    .bdrv_co_preadv = filter_co_preadv,
     .bdrv_co_pwritev = journal_co_pwritev,
     .bdrv_co_pwrite_zeroes = journal_co_pwrite_zeroes,
     .bdrv_co_pdiscard = journal_co_pdiscard,
@@ -303,10 +296,7 @@ static BlockBackend *coroutine_fn open_journaled(const Shape *shape, const char 
 
     file =
         open_json("{'driver':'file','filename':'%s','node-name':'file0','discard':'unmap'}", path);
-    filter = bdrv_new_filter(&bdrv_journal, "journal0", BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-    g_assert_no_error(err);
-    g_assert_nonnull(
-        bdrv_attach_child(filter, file, "file", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, &err));
+    filter = open_filter(&bdrv_journal, "journal0", file);
     bs = open_json("{'driver':'qcow2',%s'discard':'unmap','file':'journal0'%s}", shape->options,
                    shape->backing ? ",'backing':{'driver':'null-co'}" : "");
     g_assert_true(blk_insert_bs(blk, bs, &err));
@@ -635,7 +625,7 @@ static const Shape shapes[] = {
 int main(int argc, char **argv)
 {
     g_autoptr(GError) err = NULL;
-    g_autofree char *found = g_find_program_in_path("qemu-img"), *rm = NULL;
+    g_autofree char *found = g_find_program_in_path("qemu-img");
     int ret;
 
     g_test_init(&argc, &argv, NULL);
@@ -646,10 +636,7 @@ int main(int argc, char **argv)
     if (!qemu_init_main_loop(&err)) {
         g_error("%s", err->message);
     }
-    dir =
-        g_strdup_printf("%s/ferry-qcow2-XXXXXX",
-                        g_file_test("/dev/shm", G_FILE_TEST_IS_DIR) ? "/dev/shm" : g_get_tmp_dir());
-    g_assert_nonnull(g_mkdtemp(dir));
+    dir = image_folder_new();
     for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
         g_autofree char *name = g_strdup_printf("/qcow2/crash/%s", shapes[i].name);
         g_test_add_data_func(name, &shapes[i], test_shape);
@@ -659,10 +646,6 @@ int main(int argc, char **argv)
         g_test_add_data_func(name, &order_cases[i], test_order);
     }
     ret = g_test_run();
-    rm = g_strdup_printf("rm -rf %s", dir);
-    if (!g_spawn_command_line_sync(rm, NULL, NULL, NULL, NULL)) {
-        g_printerr("could not remove %s\n", dir);
-    }
-    g_free(dir);
+    image_folder_remove(dir);
     return ret;
 }

@@ -492,28 +492,20 @@ int main(int argc, char **argv)
 {
     g_autoptr(GError) err = NULL;
     g_autofree char *found = NULL;
+    int ret;
 
     g_test_init(&argc, &argv, NULL);
     if (!qemu_init_main_loop(&err)) {
         g_error("%s", err->message);
     }
-    /* In memory where possible: the tests flush a lot. */
-    dir =
-        g_strdup_printf("%s/ferry-qcow2-XXXXXX",
-                        g_file_test("/dev/shm", G_FILE_TEST_IS_DIR) ? "/dev/shm" : g_get_tmp_dir());
-    g_assert_nonnull(g_mkdtemp(dir));
+    dir = image_folder_new();
     found = g_find_program_in_path("qemu-img");
     have_qemu_img = found != NULL;
     for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
         g_autofree char *name = g_strdup_printf("/qcow2/shape/%s", shapes[i].name);
         g_test_add_data_func(name, &shapes[i], test_shape);
     }
-    int ret = g_test_run();
-
-    g_autofree char *rm = g_strdup_printf("rm -rf %s", dir);
-    if (!g_spawn_command_line_sync(rm, NULL, NULL, NULL, NULL)) {
-        g_printerr("could not remove %s\n", dir);
-    }
-    g_free(dir);
+    ret = g_test_run();
+    image_folder_remove(dir);
     return ret;
 }
