@@ -217,7 +217,7 @@ def stage_asan_unit(result, options):
     unit(result, 'build-asan', 'asan-unit', SANITIZER_ENV, options)
 
 
-def functional(result, folder, name, env, options):
+def functional(result, folder, name, env, options, *tests):
     log = LOGS / f'{name}.log'
     report = LOGS / f'{name}.xml'
     for path in (log, report):
@@ -227,17 +227,23 @@ def functional(result, folder, name, env, options):
                '-ra', f'--junitxml={report}', '-n', str(JOBS)]
     if options.keyword:
         command += ['-k', options.keyword]
-    command += [d for d in ('tests/functional', 'tests/interop') if (ROOT / d).is_dir()]
-    status = run(command, log, env={'FERRY_BINARY': binary, 'PYTHONDONTWRITEBYTECODE': '1', **(env or {})})
+    status = run([*command, *tests], log, env={'FERRY_BINARY': binary, 'PYTHONDONTWRITEBYTECODE': '1', **(env or {})})
     count_junit(result, report, status, log)
 
 
 def stage_functional(result, options):
-    functional(result, 'build', 'functional', None, options)
+    functional(result, 'build', 'functional', None, options, 'tests/functional')
+
+
+def stage_interop(result, options):
+    """With the stock QEMU of the distribution, and those in FERRY_PEERS."""
+    functional(result, 'build', 'interop', None, options, 'tests/interop')
 
 
 def stage_asan_functional(result, options):
-    functional(result, 'build-asan', 'asan-functional', {**SANITIZER_ENV, 'FERRY_TIME_SCALE': '4'}, options)
+    """Both, the latter with the distribution's QEMU only."""
+    functional(result, 'build-asan', 'asan-functional', {**SANITIZER_ENV, 'FERRY_TIME_SCALE': '4', 'FERRY_PEERS': ''},
+               options, 'tests/functional', 'tests/interop')
 
 
 def stage_demo(result, options):
@@ -287,6 +293,7 @@ STAGES = [
     ('build', 'build with gcc, warnings are errors', stage_build, True),
     ('unit', 'unit tests', stage_unit, True),
     ('functional', 'tests of the real binary', stage_functional, True),
+    ('interop', 'with stock QEMU, libnbd and nbdkit', stage_interop, True),
     ('demo', 'the demonstration', stage_demo, True),
     ('install', 'installation', stage_install, True),
     ('tidy', 'clang-tidy', stage_tidy, False),
@@ -296,7 +303,7 @@ STAGES = [
     ('asan-functional', 'tests of the real binary, sanitized', stage_asan_functional, False),
     ('fuzz', 'fuzzers, briefly', stage_fuzz, False),
 ]
-NEEDS = {'unit': 'build', 'functional': 'build', 'demo': 'build', 'install': 'build', 'tidy': 'build',
+NEEDS = {'unit': 'build', 'functional': 'build', 'interop': 'build', 'demo': 'build', 'install': 'build', 'tidy': 'build',
          'asan-unit': 'asan-build', 'asan-functional': 'asan-build'}
 
 

@@ -8,19 +8,16 @@ import pytest
 
 from ferry import MIB, Guard, tls
 from ferry import migration as m
-from ferry.stock import WAYS, arrived, fill, has
+from ferry.stock import WAYS, arrived, fill
 
 both_ways = pytest.mark.parametrize('way', WAYS)
+since = pytest.mark.since
 
 
 def saved(source, uri):
     source.cmd('migrate', uri=uri)
     info = m.wait_over(source)
     assert info['status'] == 'completed', info
-
-
-def needs_mapped_ram(lane, need):
-    need.that(has(lane.guest('stock'), 'mapped-ram'), 'this version has no files')
 
 
 # Programs and descriptors
@@ -74,7 +71,7 @@ def test_descriptor_by_number(lane, way):
 
 @both_ways
 @pytest.mark.parametrize('offset', [0, 0x4000])
-def test_file(lane, way, work, offset, need):
+def test_file(lane, way, work, offset):
     """The stream as it is, after so many bytes of somebody else's. 7.2 reads it through a program."""
     first, second = way.split('-')
     new = lane.peer.version >= (8, 2)
@@ -93,8 +90,8 @@ def test_file(lane, way, work, offset, need):
 @pytest.mark.parametrize('offset', [0, 0x4000])
 @pytest.mark.parametrize('caps, params', [([], {}), (['multifd'], {'multifd-channels': 3}), (['multifd'], {'direct-io': True})],
                          ids=['one', 'multifd', 'direct'])
-def test_pages_at_fixed_places_of_a_file(lane, way, disk_work, need, offset, caps, params):
-    needs_mapped_ram(lane, need)
+@since(9, 0)
+def test_pages_at_fixed_places_of_a_file(lane, way, disk_work, offset, caps, params):
     first, second = way.split('-')
     caps = ['mapped-ram', *caps]
     source = lane.guest(first, caps=caps, params=params)
@@ -108,9 +105,9 @@ def test_pages_at_fixed_places_of_a_file(lane, way, disk_work, need, offset, cap
 
 @both_ways
 @pytest.mark.parametrize('write_multifd', [False, True])
-def test_fixed_places_are_read_with_or_without_channels(lane, way, work, need, write_multifd):
+@since(9, 0)
+def test_fixed_places_are_read_with_or_without_channels(lane, way, work, write_multifd):
     """The file does not say by how many it was written."""
-    needs_mapped_ram(lane, need)
     first, second = way.split('-')
     source = lane.guest(first, caps=['mapped-ram', *(['multifd'] if write_multifd else [])])
     fill(source, 36)
@@ -122,9 +119,9 @@ def test_fixed_places_are_read_with_or_without_channels(lane, way, work, need, w
 
 @both_ways
 @pytest.mark.parametrize('caps', [['mapped-ram'], ['mapped-ram', 'multifd']], ids=['one', 'multifd'])
-def test_a_guest_that_writes_into_fixed_places(lane, way, work, need, caps):
+@since(9, 0)
+def test_a_guest_that_writes_into_fixed_places(lane, way, work, caps):
     """Pages written again are written over in the file, not behind it."""
-    needs_mapped_ram(lane, need)
     first, second = way.split('-')
     source = lane.guest(first, caps=[*caps, 'pause-before-switchover'], writer=True,
                         params={'max-bandwidth': MIB, 'downtime-limit': 1})
@@ -227,8 +224,8 @@ def test_channel_lists(lane, way, work, caps):
 
 @both_ways
 @pytest.mark.parametrize('transport', ['exec', 'file'])
-def test_other_addresses(lane, way, work, transport, need):
-    need.that(lane.peer.version >= (8, 2), 'this version has no addresses')
+@since(8, 2)
+def test_other_addresses(lane, way, work, transport):
     first, second = way.split('-')
     source = lane.guest(first)
     fill(source, 41)
@@ -245,10 +242,9 @@ def test_other_addresses(lane, way, work, transport, need):
     arrived(source, destination)
 
 
-@both_ways
-def test_incoming_as_json(lane, way, work, need):
+@pytest.mark.parametrize('way', ['stock-ferry', pytest.param('ferry-stock', marks=since(10, 0))])
+def test_incoming_as_json(lane, way, work):
     first, second = way.split('-')
-    need.that(second == 'ferry' or lane.peer.version >= (10, 0), 'this version has only URIs there')
     source = lane.guest(first, caps=['return-path'])
     destination = lane.guest(second, '-incoming', json.dumps(named(work / 'in')[0]))
     fill(source, 42)
@@ -258,17 +254,22 @@ def test_incoming_as_json(lane, way, work, need):
 # Switches of compatibility
 
 @both_ways
-@pytest.mark.parametrize('switch, since', [
-    ('send-configuration=off', (2, 4)), ('send-section-footer=off', (2, 4)), ('store-global-state=off', (2, 4)),
-    ('send-switchover-start=on', (10, 0)), ('send-switchover-start=off', (10, 0)),
-    ('multifd-clean-tls-termination=on', (10, 0)), ('x-clear-bitmap-shift=6', (4, 1))])
-def test_switches_of_compatibility(lane, way, switch, since, need):
+@pytest.mark.parametrize('switch', [
+    'send-section-footer=off', 'store-global-state=off', 'x-clear-bitmap-shift=6',
+    *(pytest.param(switch, marks=since(10, 0)) for switch in (
+        'send-switchover-start=on', 'send-switchover-start=off', 'multifd-clean-tls-termination=on'))])
+def test_switches_of_compatibility(lane, way, switch):
     """The same on both sides, as a machine type would have it."""
-    need.that(lane.peer.version >= since, 'this version has no such switch')
-    need.that(switch != 'send-configuration=off' or way == 'ferry-stock' or lane.peer.version < (8, 0),
-              'as a source this version aborts with it')
     source, destination, uri = lane.pair(way, '-global', f'migration.{switch}', source_caps=['return-path'])
     fill(source, 43)
+    arrived(source, destination, uri)
+
+
+@both_ways
+def test_stream_without_configuration(lane, way, need):
+    need.that(way == 'ferry-stock' or lane.peer.version < (8, 0), 'as a source this version aborts with it')
+    source, destination, uri = lane.pair(way, '-global', 'migration.send-configuration=off', source_caps=['return-path'])
+    fill(source, 45)
     arrived(source, destination, uri)
 
 

@@ -100,10 +100,11 @@ class NbdServer:
         return self.log.read_text(errors='replace')
 
 
-def qemu_nbd(workdir, image, fmt='raw', *args, export='', tcp=False, cache='writeback'):
+def qemu_nbd(workdir, image, fmt='raw', *args, export='', tcp=False, cache='writeback',
+             program='qemu-nbd'):
     """Stock qemu-nbd serving an image to any number of clients until it is closed."""
     named = ['-x', export] if export else []
-    return NbdServer(workdir, ['qemu-nbd', '-t', '-e', '16', '-f', fmt, f'--cache={cache}', '--discard=unmap', *named,
+    return NbdServer(workdir, [program, '-t', '-e', '16', '-f', fmt, f'--cache={cache}', '--discard=unmap', *named,
                                *args, image], export, tcp, 'qemu-nbd')
 
 

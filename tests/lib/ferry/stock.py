@@ -47,7 +47,7 @@ class Peer:
 def programs(name):
     """Paths of the distribution's program and of those named NAME-VERSION in FERRY_PEERS (make-peers writes them)."""
     found = [shutil.which(name)]
-    found += sorted(Path(os.environ.get('FERRY_PEERS', '/nonexistent')).glob(f'{name}-*'))
+    found += sorted(Path(os.environ.get('FERRY_PEERS') or '/nonexistent').glob(f'{name}-*'))
     return [str(path) for path in found if path]
 
 
@@ -155,10 +155,6 @@ class StockWriter:
             for at in range(0, len(self.content), m.PAGE):
                 memory.seek(WRITTEN_AT + at + self.rng.randrange(m.PAGE - WRITE_MAX))
                 memory.write(self.rng.randbytes(self.rng.randrange(1, WRITE_MAX)))
-
-
-def has(vm, capability):
-    return any(c['capability'] == capability for c in vm.cmd('query-migrate-capabilities'))
 
 
 def fill(vm, seed, end=None, start=0):
