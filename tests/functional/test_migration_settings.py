@@ -141,6 +141,14 @@ def test_globals_set_what_clients_read(vmm):
     assert params['zero-page-detection'] == 'multifd'
 
 
+@pytest.mark.parametrize('events', [False, True])
+def test_events_are_for_who_wants_them(vm, events):
+    caps(vm, events=events)
+    vm.cmd('migrate', uri='exec:cat >/dev/null')
+    assert m.wait_over(vm)['status'] == 'completed'
+    assert bool(vm.seen('MIGRATION')) == bool(vm.seen('MIGRATION_PASS')) == events
+
+
 def saved(vmm, work, switch=None, start='running'):
     """What a guest without memory leaves in a file."""
     vm = vmm(*(['-global', f'migration.{switch}'] if switch else []), name=f'source-{switch}')   # starts with -S

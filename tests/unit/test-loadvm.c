@@ -175,7 +175,8 @@ static void test_a_device_that_cannot_be_migrated(void)
 {
     static const VMStateDescription stuck = {
         .name = "stuck", .version_id = 1, .unmigratable = true};
-    g_autoptr(QEMUFile) f = qemu_file_new_memory_input(g_bytes_new_static("", 0));
+    g_autoptr(GBytes) nothing = g_bytes_new_static("", 0);
+    g_autoptr(QEMUFile) f = qemu_file_new_memory_input(nothing);
     GError *err = NULL;
 
     vmstate_register(0, &stuck, &mis);

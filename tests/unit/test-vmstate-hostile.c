@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "tests/unit/vmstate-rich.h"
+#include "util/bswap.h"
+#include "vmstate/vmstate-fields.h"
 #include "vmstate/vmstate.h"
 
 static GBytes *rich_save(RichState *s)
@@ -133,6 +135,50 @@ static void test_noise(void)
     }
 }
 
+typedef struct Blob {
+    uint32_t len;
+    uint8_t *bytes;
+} Blob;
+
+static const VMStateDescription vmstate_blob = {
+    .name = "blob",
+    .version_id = 1,
+    .fields =
+        (const VMStateField[]){
+            VMSTATE_UINT32(len, Blob),
+            VMSTATE_VBUFFER_ALLOC_UINT32(bytes, Blob, 0, NULL, len, VMS_AT_MOST(1 << 30)),
+            VMSTATE_END_OF_LIST(),
+        },
+};
+
+/* Whatever a description allows, one field takes no more memory than VMSTATE_MAX_ALLOC. */
+static void test_a_length_that_takes_too_much_memory(void)
+{
+    static const struct {
+        uint32_t len;
+        const char *error;
+    } cases[] = {{VMSTATE_MAX_ALLOC, "Unexpected end"},
+                 {VMSTATE_MAX_ALLOC + 1, "the limit is 67108864"},
+                 {1 << 30, "the limit is 67108864"},
+                 {(1 << 30) + 1, "1073741824"}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GBytes) sent = NULL;
+        g_autoptr(QEMUFile) f = NULL;
+        g_autoptr(GError) err = NULL;
+        uint8_t len[4];
+        Blob blob = {0};
+
+        stl_be_p(len, cases[i].len);
+        sent = g_bytes_new(len, sizeof(len));
+        f = qemu_file_new_memory_input(sent);
+        g_assert_cmpint(vmstate_load_state(f, &vmstate_blob, &blob, 1, &err), <, 0);
+        g_test_message("%u: %s", cases[i].len, err->message);
+        g_assert_nonnull(strstr(err->message, cases[i].error));
+        g_free(blob.bytes);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -141,5 +187,6 @@ int main(int argc, char **argv)
                     test_a_stream_that_ends_anywhere);
     g_test_add_func("/vmstate/hostile/bits-that-flip", test_bits_that_flip);
     g_test_add_func("/vmstate/hostile/noise", test_noise);
+    g_test_add_func("/vmstate/hostile/too-much-memory", test_a_length_that_takes_too_much_memory);
     return g_test_run();
 }
