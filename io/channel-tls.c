@@ -19,6 +19,7 @@ struct QIOChannelTLS {
     bool said_bye;
     bool have_peeked;
     uint8_t peeked; /* a byte read to find out whether there is one */
+    char *refusal;  /* the error with which the peer ended the session; NULL: it has not */
 };
 
 static QIOChannelTLS *tioc_of(QIOChannel *ioc)
@@ -44,6 +45,28 @@ static ssize_t tls_pull(void *opaque, const struct iovec *iov, size_t niov)
 
 /* --- the class --- */
 
+/* Every read of the session comes by here. */
+static ssize_t tls_session_read(QIOChannelTLS *tioc, void *buf, size_t bytes, GError **errp)
+{
+    GError *err = NULL;
+    ssize_t len = qcrypto_tls_session_read(tioc->session, buf, bytes, &err);
+
+    if (len == -EACCES && !tioc->refusal) {
+        tioc->refusal = g_strdup(err->message);
+    }
+    if (err) {
+        g_propagate_error(errp, err);
+    }
+    return len;
+}
+
+static void tls_peek(QIOChannelTLS *tioc)
+{
+    if (!tioc->have_peeked) {
+        tioc->have_peeked = tls_session_read(tioc, &tioc->peeked, 1, NULL) > 0;
+    }
+}
+
 /*
  * Reads into one element. Bytes, also fewer when there are no more at hand; 0 at the end; -errno.
  */
@@ -56,8 +79,7 @@ static ssize_t tls_read_element(QIOChannelTLS *tioc, uint8_t *buf, size_t bytes,
         buf[done++] = tioc->peeked;
     }
     while (done < bytes && (!done || qcrypto_tls_session_pending(tioc->session))) {
-        ssize_t len =
-            qcrypto_tls_session_read(tioc->session, buf + done, bytes - done, done ? NULL : errp);
+        ssize_t len = tls_session_read(tioc, buf + done, bytes - done, done ? NULL : errp);
 
         if (len <= 0) {
             return done ? (ssize_t)done : len;
@@ -120,17 +142,32 @@ static ssize_t tls_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, 
     return len;
 }
 
+/* A peer that refuses us says why, then closes; who only writes would know of the second alone. */
+static void tls_explain_write_error(QIOChannelTLS *tioc, GError **err)
+{
+    tls_peek(tioc);
+    if (tioc->refusal) {
+        g_clear_error(err);
+        error_setg(err, "%s", tioc->refusal);
+    }
+}
+
 static ssize_t tls_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                           const QIOChannelFds *fds, int flags, GError **errp)
 {
     QIOChannelTLS *tioc = tioc_of(ioc);
     ssize_t len = -EPIPE;
+    GError *err = NULL;
 
     g_mutex_lock(&tioc->lock);
     if (tioc->said_bye || qio_channel_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_WRITE)) {
         error_setg(errp, "Cannot write to TLS channel: it was shut down");
     } else {
-        len = qcrypto_tls_session_write(tioc->session, iov, niov, errp);
+        len = qcrypto_tls_session_write(tioc->session, iov, niov, &err);
+    }
+    if (err) {
+        tls_explain_write_error(tioc, &err);
+        g_propagate_error(errp, err);
     }
     g_mutex_unlock(&tioc->lock);
     return len;
@@ -155,7 +192,7 @@ static bool tls_idle_event(QIOChannel *ioc)
 
     g_mutex_lock(&tioc->lock);
     if (!tioc->have_peeked) {
-        len = qcrypto_tls_session_read(tioc->session, &tioc->peeked, 1, NULL);
+        len = tls_session_read(tioc, &tioc->peeked, 1, NULL);
         tioc->have_peeked = len > 0;
     }
     g_mutex_unlock(&tioc->lock);
@@ -210,6 +247,7 @@ static void tls_finalize(QIOChannel *ioc)
     if (!qio_channel_is_shut_down(ioc)) {
         tls_say_bye(tioc);
     }
+    g_free(tioc->refusal);
     qcrypto_tls_session_free(tioc->session);
     qio_channel_unref(tioc->master);
     g_mutex_clear(&tioc->lock);

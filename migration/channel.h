@@ -84,6 +84,11 @@ typedef void MigrationChannelFunc(QIOChannel *ioc, GError *err, void *opaque);
 MigrationListener *coroutine_fn migration_listener_co_new(const MigrationAddress *addr,
                                                           MigrationChannelFunc *func, void *opaque,
                                                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * The source is there: from now on peers that do not finish the handshake are told by warnings, and if
+ * one of them was the source's, its main channel tells. The main loop.
+ */
+void migration_listener_set_lenient(MigrationListener *listener);
 /* Stops listening and drops peers whose handshake is under way. func is not called any more. */
 void migration_listener_stop(MigrationListener *listener);
 /* Stops and frees; NULL is allowed. */

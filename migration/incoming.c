@@ -289,6 +289,7 @@ static bool wait_for_channels(MigrationIncomingState *mis, QIOChannel *ioc, GErr
         return false;
     }
     mis->multifd = multifd_recv_new(mis);
+    migration_listener_set_lenient(mis->listener);
     return true;
 }
 

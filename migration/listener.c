@@ -47,6 +47,7 @@ struct MigrationListener {
     bool paused;            /* as many handshakes as there may be */
     int64_t next_report_ns; /* QEMU_CLOCK_REALTIME: errors of peers before that are only counted */
     unsigned unreported;
+    bool lenient; /* a peer that fails is worth a warning */
 };
 
 static void listener_client(QIONetListener *net, QIOChannelSocket *sioc, void *opaque);
@@ -89,7 +90,12 @@ static void listener_report(MigrationListener *listener, GError *err)
         listener->unreported = 0;
     }
     listener->next_report_ns = now + NANOSECONDS_PER_SECOND;
-    error_report_err(err);
+    if (listener->lenient) {
+        warn_report("%s", err->message);
+        g_error_free(err);
+    } else {
+        error_report_err(err);
+    }
 }
 
 /* The channel is there; or, where no other can come, it is not and err says why. */
@@ -283,6 +289,11 @@ MigrationListener *coroutine_fn migration_listener_co_new(const MigrationAddress
 static void free_net_bh(void *opaque)
 {
     qio_net_listener_free(opaque);
+}
+
+void migration_listener_set_lenient(MigrationListener *listener)
+{
+    listener->lenient = true;
 }
 
 void migration_listener_stop(MigrationListener *listener)

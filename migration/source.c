@@ -285,10 +285,9 @@ static int send_devices(MigrationState *s, GError **errp)
 /* The guest stops, and its disks are nobody's until the destination takes them. */
 static int stop_and_let_go(MigrationState *s, GError **errp)
 {
-    uint64_t since = now_ns(), stopped;
     int ret = run_in_main(s, stop_guest_co, errp);
+    uint64_t stopped = now_ns() - s->downtime_start_ns, since;
 
-    stopped = now_ns() - since;
     if (ret == 0) {
         ret = enter_device_state(s); /* how long a client thinks there is not counted as a phase */
     }

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 import ferry
+from ferry import faults
 from ferry import migration as m
 
 CAPABILITIES = ['xbzrle', 'auto-converge', 'events', 'return-path', 'pause-before-switchover', 'multifd',
@@ -245,3 +246,215 @@ def test_hmp_settings(vm):
                         ('migrate', 'usage'), ('migrate_cancel now', 'usage')):
         answer = vm.hmp(line)
         assert answer.startswith('Error: ') and words in answer, line
+
+
+# What each of them does
+
+
+@pytest.fixture
+def mover(vmm, work):
+    """Random memory that goes from here to there; faults.RAM of it."""
+    return lambda *caps, **options: faults.Mover(vmm, work, ['return-path', *caps], **options)
+
+
+def figures(one, **params):
+    """query-migrate after a migration with these parameters at both sides; the guest is here again."""
+    one.source.vm.cmd('migrate-set-parameters', params)
+    one.listen()
+    one.destination.vm.cmd('migrate-set-parameters', params)
+    one.start()
+    assert m.wait_over(one.source.vm)['status'] == 'completed'
+    info = one.source.vm.cmd('query-migrate')
+    assert one.outcome() == 'there'
+    return info
+
+
+def test_every_figure_of_a_completed_migration(mover):
+    one = mover()
+    info = figures(one)
+    ram = info['ram']
+    assert set(info) == {'status', 'ram', 'total-time', 'downtime', 'setup-time', 'x-downtime'}
+    assert info['total-time'] >= info['downtime'] >= 0 and info['setup-time'] >= 0
+    assert set(info['x-downtime']) == {'stop', 'last-sync', 'last-pages', 'device-state', 'peer-load'}
+    assert all(part > 0 for part in info['x-downtime'].values())
+    assert sum(info['x-downtime'].values()) <= info['downtime'] + 1
+    assert ram['total'] == faults.RAM and ram['remaining'] == 0 and ram['page-size'] == 4096
+    assert ram['normal'] >= faults.RAM // 4096 and ram['normal-bytes'] == ram['normal'] * 4096
+    assert ram['duplicate'] == 0 and ram['multifd-bytes'] == 0
+    assert ram['transferred'] >= ram['precopy-bytes'] + ram['downtime-bytes'] > faults.RAM
+    assert ram['dirty-sync-count'] >= 2 and ram['mbps'] > 0
+    assert ram['postcopy-requests'] == ram['postcopy-bytes'] == 0        # there is no postcopy
+    assert ram['dirty-sync-missed-zero-copy'] == 0 and ram['dirty-pages-rate'] == 0
+
+
+def test_figures_of_a_running_migration(mover):
+    one = mover('events')
+    one.source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 2 * ferry.MIB, 'downtime-limit': 1})
+    one.start()
+    guard = ferry.Guard(60)
+    while not (info := m.wait_status(one.source.vm, 'active'))['ram']['pages-per-second']:
+        guard.left()
+    assert {'remaining', 'expected-downtime', 'total-time', 'setup-time'} <= set(info)
+    assert 0 < info['remaining'] <= faults.RAM and info['ram']['remaining'] <= faults.RAM
+    assert info['expected-downtime'] > 1 and info['ram']['mbps'] > 0
+    one.source.vm.cmd('migrate_cancel')
+    assert one.outcome() == 'here'
+    assert 'error-desc' not in one.source.vm.cmd('query-migrate')
+
+
+def test_dirty_pages_have_a_rate(mover):
+    one = mover('pause-before-switchover')
+    one.source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 4 * ferry.MIB, 'downtime-limit': 0})
+    one.start()
+    guard, seen = ferry.Guard(60), 0
+    while not seen:
+        one.source.qtest.write(0, one.data[:ferry.MIB])
+        seen = m.wait_status(one.source.vm, 'active', 'pre-switchover')['ram']['dirty-pages-rate']
+        guard.left()
+    one.source.vm.cmd('migrate_cancel')
+    assert one.outcome() == 'here'
+
+
+def test_max_bandwidth_takes_effect_at_once(mover):
+    """At 64 KiB a second it would take a minute."""
+    one = mover()
+    one.source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 65536, 'downtime-limit': 0})
+    one.start()
+    m.wait_status(one.source.vm, 'active')
+    one.channels.stalled.wait(0.3)
+    slow = one.source.vm.cmd('query-migrate')
+    assert slow['status'] == 'active' and slow['ram']['transferred'] < ferry.MIB
+    one.source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 0})
+    assert one.outcome() == 'there'
+
+
+@pytest.mark.parametrize('params', [{'downtime-limit': 2000000}, {'avail-switchover-bandwidth': 1 << 40}])
+def test_what_lets_the_guest_go_takes_effect_at_once(mover, params):
+    one = mover('pause-before-switchover')
+    one.source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 1 << 20, 'downtime-limit': 10,
+                                                 'avail-switchover-bandwidth': 1000})
+    one.start()
+    assert m.wait_status(one.source.vm, 'active')['remaining'] > 0
+    one.source.vm.cmd('migrate-set-parameters', {'avail-switchover-bandwidth': 1 << 20, **params})
+    info = m.wait_status(one.source.vm, 'pre-switchover')
+    assert info['ram']['remaining'] > 0
+    one.source.vm.cmd('migrate-continue', state='pre-switchover')
+    assert one.outcome() == 'there'
+
+
+def test_zero_page_detection(mover):
+    one = mover()
+    one.data = one.data[:faults.RAM // 2] + bytes(faults.RAM // 2)
+    one.source.qtest.write(0, one.data)
+    pages = faults.RAM // 4096
+    assert figures(one)['ram']['duplicate'] == pages // 2
+    ram = figures(one, **{'zero-page-detection': 'none'})['ram']
+    assert (ram['duplicate'], ram['normal']) == (0, pages)
+    for who in ('legacy', 'multifd'):
+        m.set_caps(one.source.vm, 'multifd')
+        one.caps = ('return-path', 'multifd')
+        ram = figures(one, **{'zero-page-detection': who})['ram']
+        assert ram['duplicate'] == pages // 2
+        assert ram['transferred'] - ram['multifd-bytes'] > 4000 if who == 'legacy' else True
+
+
+def test_channels_and_what_they_compress(mover):
+    one = mover('multifd')
+    one.data = bytes(i * i >> 8 & 0xff for i in range(65536)) * (faults.RAM // 65536)
+    one.source.qtest.write(0, one.data)
+    three = {'multifd-channels': 3}
+    plain = figures(one, **three)['ram']['multifd-bytes']
+    assert len(one.channels.links) == 4
+    assert plain == sum(link.count[False] for link in one.channels.links[1:])
+    for method, worst, best in (('zlib', 0, 9), ('zstd', 1, 19)):
+        sent = [figures(one, **three, **{'multifd-compression': method, f'multifd-{method}-level': level})['ram']
+                ['multifd-bytes'] for level in (worst, best)]
+        assert sent[1] < sent[0], method
+        assert sent[1] < plain
+
+
+def test_xbzrle_cache_size_takes_effect_in_a_running_migration(mover):
+    """From one page to all of them: then nothing misses any more."""
+    one = mover('xbzrle', 'pause-before-switchover')
+    one.source.vm.cmd('migrate-set-parameters', {'xbzrle-cache-size': 4096, 'max-bandwidth': 4 * ferry.MIB,
+                                                 'downtime-limit': 0})
+    one.start()
+    info = m.wait_status(one.source.vm, 'active')['xbzrle-cache']
+    assert info['cache-size'] == 4096
+    assert set(info) == {'cache-size', 'bytes', 'pages', 'cache-miss', 'cache-miss-rate', 'encoding-rate', 'overflow'}
+    one.source.vm.cmd('migrate-set-parameters', {'xbzrle-cache-size': 8 * ferry.MIB})
+    guard = ferry.Guard(60)
+    data = bytearray(one.data)
+    while True:
+        for at in range(0, 100 * 4096, 4096):
+            data[at] = (data[at] + 1) & 0xff
+            one.source.qtest.write(at, data[at:at + 1])
+        info = m.wait_status(one.source.vm, 'active', 'pre-switchover')
+        if info['xbzrle-cache']['cache-size'] == 8 * ferry.MIB:
+            break
+        guard.left()
+    one.data = bytes(data)
+    m.wait_status(one.source.vm, 'pre-switchover')
+    one.data = one.source.memory()
+    one.source.vm.cmd('migrate-continue', state='pre-switchover')
+    assert one.outcome() == 'there'
+
+
+def test_nobody_is_throttled_where_nobody_can_be(mover):
+    one = mover('auto-converge')
+    assert 'cpu-throttle-percentage' not in figures(one)
+
+
+# switchover-ack
+
+def test_the_guest_does_not_stop_before_the_destination_agrees(mover):
+    """What the destination says is held on its way; the source goes on sending what changes."""
+    one = mover('switchover-ack', 'pause-before-switchover')
+    channels = one.start({(faults.MAIN, True): (0, 'stall')})
+    assert channels.stalled.wait(60)
+    guard = ferry.Guard(60)
+    for value in range(1, 4):       # each is sent while the guest runs
+        before = m.wait_status(one.source.vm, 'active')['ram']['normal']
+        one.source.qtest.memset(0, 65536, value)
+        while m.wait_status(one.source.vm, 'active')['ram']['normal'] < before + 16:
+            guard.left()
+    assert m.run_state(one.source.vm) == 'running' and not one.source.vm.seen('STOP')
+    one.data = bytes([3]) * 65536 + one.data[65536:]
+    channels.release()
+    m.wait_status(one.source.vm, 'pre-switchover')
+    one.source.vm.cmd('migrate-continue', state='pre-switchover')
+    assert one.outcome() == 'there'
+
+
+@pytest.mark.parametrize('early', [True, False])
+def test_a_destination_that_agrees_late(mover, work, early):
+    ack = bytes.fromhex('0007 0000')
+    one = mover('switchover-ack')
+    sink = m.Sink(work / 'sink', message=ack if early else b'')
+    one.source.vm.cmd('migrate', uri=sink.uri)
+    if not early:
+        guard = ferry.Guard(60)
+        m.wait_status(one.source.vm, 'active')
+        while m.wait_status(one.source.vm, 'active')['remaining']:
+            guard.left()
+        one.source.qtest.write(0, bytes(4096))
+        while m.wait_status(one.source.vm, 'active')['ram']['duplicate'] < 1:
+            guard.left()
+        sink.conn.sendall(ack)
+    assert m.wait_over(one.source.vm)['status'] == 'completed'
+    sink.result()
+
+
+def test_without_the_capability_there_nobody_agrees(mover):
+    """Both sides need it: the source would wait for ever, and is told to stop."""
+    one = mover('switchover-ack')
+    one.new_destination()
+    m.set_caps(one.destination.vm, switchover_ack=False)
+    one.start()
+    guard = ferry.Guard(60)
+    while m.wait_status(one.source.vm, 'setup', 'active').get('remaining', 1):
+        guard.left()
+    one.source.vm.cmd('migrate_cancel')
+    assert one.outcome() == 'here'
+    m.set_caps(one.destination.vm, 'switchover-ack')
+    one.finish()

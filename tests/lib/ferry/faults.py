@@ -41,10 +41,11 @@ class Link:
 class Channels:
     """Stands between a source and a destination, for any number of connections; thread-driven.
 
-    break_at is {(connection, back): (byte, how)}: what happens when so many bytes have gone in this direction of that
-    connection. how: 'cut' (both sides read an end), 'reset', 'stall' (nothing moves in it, and `stalled` is set, until
-    release() lets it go on or drop() ends all of it). edit is {connection: [(offset, bytes)]}: written over what goes to
-    the destination. `broken` is set when something was cut or reset. target: a path, or a TCP port; listens alike.
+    break_at is {(connection, back): (byte, how)}, or a list of such pairs: what happens when so many bytes have gone in
+    this direction of that connection. how: 'cut' (both sides read an end), 'reset', 'stall' (nothing moves in it, and
+    `stalled` is set, until release() lets it go on or drop() ends all of it). edit is {connection: [(offset, bytes)]}:
+    written over what goes to the destination. `broken` is set when something was cut or reset. target: a path, or a TCP
+    port; listens alike.
     """
 
     def __init__(self, path, target, break_at=None, edit=None):
@@ -87,15 +88,15 @@ class Channels:
         link.ended.set()
 
     def _pump(self, link, a, b, back):
-        at, how = self.break_at.get((link.index, back), (None, None))
+        breaks = self.break_at.get((link.index, back), [])
+        breaks = [breaks] if isinstance(breaks, tuple) else list(breaks)
         try:
             while True:
                 room = 1 << 16
-                if at is not None:
-                    room = min(room, at - link.count[back])
+                if breaks:
+                    room = min(room, breaks[0][0] - link.count[back])
                     if room == 0:
-                        at = None
-                        if not self._break(link, how):
+                        if not self._break(link, breaks.pop(0)[1]):
                             return
                         continue
                 data = a.recv(room)
@@ -126,6 +127,8 @@ class Channels:
         if how == 'stall':
             self.stalled.set()
             self._go_on.wait(m.LIMIT_S)
+            if not self._dropped:
+                self._go_on.clear()
             return not self._dropped
         self.break_link(link, how)
         return False
@@ -140,7 +143,8 @@ class Channels:
         self.broken.set()
 
     def release(self):
-        """What is stalled goes on."""
+        """What is stalled goes on; one connection is."""
+        self.stalled.clear()
         self._go_on.set()
 
     def drop(self, how='cut'):
@@ -172,7 +176,8 @@ class Guest:
         return self.qtest.read(0, RAM)
 
     def new_errors(self):
-        lines = m.error_lines(self.vm)[self.seen_errors:]
+        """Lines of the binary itself; programs that it starts may have their say."""
+        lines = [line for line in m.error_lines(self.vm) if line.startswith(self.vm.argv[0])][self.seen_errors:]
         self.seen_errors += len(lines)
         return lines
 
