@@ -286,3 +286,38 @@ def test_capabilities_by_global(lane, way, work):
     fill(source, 44)
     info = arrived(source, destination, f'unix:{work}/in')
     assert info['ram']['multifd-bytes'] > 0
+
+
+# Capabilities that are nobody else's
+
+@both_ways
+@pytest.mark.parametrize('same', [True, False])
+def test_uuid_is_compared(lane, way, work, same):
+    first, second = way.split('-')
+    uuids = ['11111111-2222-3333-4444-555555555555', '11111111-2222-3333-4444-55555555555' + ('5' if same else '6')]
+    source = lane.guest(first, '-uuid', uuids[0], caps=['return-path', 'validate-uuid'])
+    destination = lane.guest(second, '-uuid', uuids[1], '-incoming', f'unix:{work}/in', caps=['validate-uuid'])
+    source.cmd('cont')
+    fill(source, 46)
+    if same:
+        arrived(source, destination, f'unix:{work}/in')
+        return
+    destination.expected = {1}
+    source.cmd('migrate', uri=f'unix:{work}/in')
+    assert m.wait_over(source)['status'] == 'failed'
+    assert destination.wait_exit() == 1
+    assert m.wait_run_state(source, 'running') == 'running'
+
+
+@both_ways
+def test_pages_that_are_not_copied_into_the_kernel(lane, way, need):
+    first, second = way.split('-')
+    source = lane.guest(first, caps=['return-path', 'multifd'])
+    names = [c['capability'] for c in source.cmd('query-migrate-capabilities')]
+    need.that('zero-copy-send' in names, 'this source has no zero-copy-send')
+    m.set_caps(source, 'zero-copy-send')
+    destination = lane.guest(second, '-incoming', 'defer', caps=['multifd'])
+    destination.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+    port = destination.cmd('query-migrate')['socket-address'][0]['port']
+    fill(source, 47)
+    arrived(source, destination, f'tcp:127.0.0.1:{port}')
