@@ -13,12 +13,14 @@
 #include "migration/ram-mapped.h"
 #include "migration/ram.h"
 #include "util/bql.h"
+#include "util/bswap.h"
 #include "util/error.h"
 
 /* Most pages that are expected to follow one another. */
 #define RUN_MAX_PAGES 512
 /* The same through a buffer, which fits into a core's cache. */
 #define SCRATCH_PAGES 64
+#define ZERO_RECORD   9 /* bytes: header and fill byte */
 
 RAMLoadState *ram_load_new(MigrationIncomingState *mis, GError **errp)
 {
@@ -166,7 +168,29 @@ static RAMRecvBlock *record_block(RAMLoadState *rl, QEMUFile *f, uint64_t word, 
     return rl->last;
 }
 
-static int load_zero(RAMRecvBlock *rb, QEMUFile *f, uint64_t page, GError **errp)
+/* How many records of zero pages that follow `page` are in the file's buffer; they are taken. */
+static uint64_t more_zeroes(RAMRecvBlock *rb, QEMUFile *f, uint64_t page)
+{
+    const uint64_t left = (ram_block_used_length(rb->block) >> TARGET_PAGE_BITS) - page - 1;
+    const uint8_t *buf;
+    size_t bytes = qemu_peek_buffered(f, &buf);
+    uint64_t n = 0;
+
+    while (n < left && bytes >= (n + 1) * ZERO_RECORD) {
+        const uint8_t *record = buf + n * ZERO_RECORD;
+        uint64_t want = (page + n + 1) << TARGET_PAGE_BITS;
+
+        if (ldq_be_p(record) != (want | RAM_SAVE_FLAG_ZERO | RAM_SAVE_FLAG_CONTINUE) || record[8]) {
+            break;
+        }
+        n++;
+    }
+    (void)!qemu_file_skip(f, n * ZERO_RECORD);
+    return n;
+}
+
+/* A zero page, and those that follow it as far as their records are there. */
+static int load_zeroes(RAMRecvBlock *rb, QEMUFile *f, uint64_t page, GError **errp)
 {
     uint8_t fill = qemu_get_byte(f);
     int ret = qemu_file_get_error_obj(f, errp);
@@ -178,7 +202,7 @@ static int load_zero(RAMRecvBlock *rb, QEMUFile *f, uint64_t page, GError **errp
         error_setg(errp, "Found a zero page with value %u", fill);
         return -EINVAL;
     }
-    return ram_recv_zero(rb, page, 1, errp) ? 0 : -EINVAL;
+    return ram_recv_zero(rb, page, 1 + more_zeroes(rb, f, page), errp) ? 0 : -EINVAL;
 }
 
 /* What proves not to belong where it landed was only in the buffer. */
@@ -266,7 +290,7 @@ static int load_page_record(RAMLoadState *rl, QEMUFile *f, uint64_t word, GError
     }
     offset >>= TARGET_PAGE_BITS;
     if (word & RAM_SAVE_FLAG_ZERO) {
-        return load_zero(rb, f, offset, errp);
+        return load_zeroes(rb, f, offset, errp);
     }
     return word & RAM_SAVE_FLAG_PAGE ? load_pages(rl, rb, f, offset, errp)
                                      : load_delta(rl, rb, f, offset, errp);

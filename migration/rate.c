@@ -47,7 +47,9 @@ void migration_rate_update(MigrationState *s)
         uint64_t sent = bytes - s->rate.window_start_bytes;
         uint64_t pages = pages_sent(s) - s->rate.window_start_pages;
 
-        s->rate.bytes_per_ms = (double)sent / ms;
+        if (sent > 0) { /* while there was nothing to send nothing was measured */
+            s->rate.bytes_per_ms = (double)sent / ms;
+        }
         stat64_set(&s->mbps_1000, (uint64_t)((double)sent * 8 / ms));
         stat64_set(&s->pages_per_second, (uint64_t)((double)pages * 1000 / ms));
         if (s->rate.bytes_per_ms > 0) {

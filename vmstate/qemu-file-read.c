@@ -105,6 +105,12 @@ size_t qemu_peek_buffer(QEMUFile *f, const uint8_t **buf, size_t size)
     return qemu_file_failed(f) ? 0 : MIN(size, qemu_file_buffered(f));
 }
 
+size_t qemu_peek_buffered(QEMUFile *f, const uint8_t **buf)
+{
+    *buf = f->buf + f->buf_pos;
+    return qemu_file_failed(f) ? 0 : qemu_file_buffered(f);
+}
+
 bool qemu_file_at_end(QEMUFile *f)
 {
     const uint8_t *byte;

@@ -153,6 +153,8 @@ int qemu_get_counted_string(QEMUFile *f, char buf[256]);
  * error; the end alone is no error. *buf is valid until the next call.
  */
 size_t qemu_peek_buffer(QEMUFile *f, const uint8_t **buf, size_t size);
+/* The same without waiting: what has been fetched already, which may be nothing. */
+size_t qemu_peek_buffered(QEMUFile *f, const uint8_t **buf);
 /* Waits for a byte: true if the stream ends here, or the file has an error. */
 bool qemu_file_at_end(QEMUFile *f);
 
