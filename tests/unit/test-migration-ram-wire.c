@@ -169,6 +169,16 @@ static const Hostile hostile[] = {
     {"zeroes behind the end", "0000000000008002" NAME "00" EOS, "Illegal RAM offset 8000"},
     {"unknown block", "0000000000001008037a7a7ax" EOS, "Can't find block zzz"},
     {"no name", "000000000000100800x" EOS, "Can't find block "},
+    {"zeroes that go on behind the end",
+     "0000000000006002" NAME "00"
+     "000000000000702200"
+     "000000000000802200" EOS,
+     "Illegal RAM offset 8000"},
+    {"zeroes, and a fill byte",
+     "0000000000005002" NAME "00"
+     "000000000000602200"
+     "000000000000702255" EOS,
+     "Found a zero page with value 85"},
     {"fill byte", "0000000000001002" NAME "55" EOS, "Found a zero page with value 85"},
     {"zero and page", "000000000000100a" NAME "x" EOS, "flags: 0xa"},
     {"compressed", "0000000000001100" NAME EOS, "flags: 0x100"},
