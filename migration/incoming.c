@@ -168,10 +168,12 @@ typedef struct Arrival {
 } Arrival;
 
 /* The guest's disks are ours before the source lets go of it. False with an error. */
-static bool coroutine_fn take_disks(RunState state, GError **errp)
+static bool coroutine_fn take_disks(MigrationIncomingState *mis, RunState state, GError **errp)
 {
-    /* A guest that waits here leaves them where they are until it is told to run. */
-    return state != RUN_STATE_RUNNING || bdrv_co_activate_all(errp);
+    /* A guest that waits here may leave them where they are until it is told to run. */
+    bool later = state != RUN_STATE_RUNNING && migrate_late_block_activate(mis->settings);
+
+    return later || bdrv_co_activate_all(errp);
 }
 
 /* The source has them again. */
@@ -191,7 +193,7 @@ static void coroutine_fn arrival_co(Arrival *arrival)
     MigrationIncomingState *mis = arrival->mis;
     RunState state = state_after_arrival();
 
-    if (!arrival->err && take_disks(state, &arrival->err) && mis->to_src &&
+    if (!arrival->err && take_disks(mis, state, &arrival->err) && mis->to_src &&
         migrate_send_rp_shut(mis, 0) < 0) {
         error_setg(&arrival->err, "the source went away before it could be told that its guest has "
                                   "arrived; the guest stays there");

@@ -95,6 +95,34 @@ def test_disk_moves_with_the_guest_under_load(vmm, work, fmt):
         ferry.check_qcow2(work / 'source.qcow2')
 
 
+def active(vm):
+    return [node['active'] for node in vm.cmd('query-named-block-nodes')]
+
+
+@pytest.mark.parametrize('late', [True, False])
+@pytest.mark.parametrize('waits', [True, False])
+def test_when_the_destination_takes_the_disk(vmm, work, late, waits):
+    """With late-block-activate a guest that waits leaves its disk to others until it runs."""
+    ferry.make_image(work / 'disk.raw', SIZE)
+    disk = ['-blockdev', f'driver=file,node-name=disk,filename={work}/disk.raw']
+    machine = ['-machine', 'none', '-display', 'none', '-nodefaults', '-m', MEMORY]
+    source = vmm(*machine, *disk, defaults=False, name='source')
+    target = vmm(*machine, *disk, '-incoming', 'defer', *(['-S'] if waits else []), defaults=False, name='target')
+    capabilities(source, 'events', 'return-path')
+    capabilities(target, 'events', *(['late-block-activate'] if late else []))
+    target.cmd('migrate-incoming', uri=f'unix:{work}/guest.sock')
+    assert active(source) == [True] and active(target) == [False]
+    source.cmd('migrate', uri=f'unix:{work}/guest.sock')
+    source.wait('MIGRATION', status='completed')
+    target.wait('MIGRATION', status='completed')
+    assert active(source) == [False]
+    assert target.cmd('query-status')['status'] == ('paused' if waits else 'running')
+    assert active(target) == [not (late and waits)]
+    if waits:
+        target.cmd('cont')
+        assert active(target) == [True]
+
+
 def test_job_that_still_needs_the_disk_keeps_the_guest(vmm, work):
     """Without the pause nobody ends the mirror: the source cannot let go, and keeps everything."""
     for name in ('source', 'target'):
