@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Authorization objects: one identity, or rules in order. */
+/* Authorization objects: one identity, or rules in order, also from a file. */
 #include "crypto/authz.h"
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include "crypto/read-file.h"
+#include "crypto/secret.h"
+#include "qapi/json.h"
 #include "util/error.h"
 
 typedef struct QAuthZRule {
@@ -10,11 +15,26 @@ typedef struct QAuthZRule {
     bool allow;
 } QAuthZRule;
 
+/* A longer file is refused. */
+#define AUTHZ_FILE_MAX (1024 * 1024)
+
+/* Which version of a file was read. */
+typedef struct FileStamp {
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    struct timespec mtime, ctime;
+} FileStamp;
+
 struct QAuthZ {
     char *id;   /* under which it is published; NULL: not yet */
     bool allow; /* where no rule matches */
     size_t n_rules;
     QAuthZRule *rules;
+
+    char *path;      /* the rules' file, looked at with each question; NULL: they stay */
+    FileStamp stamp; /* what is known of it */
+    bool unreadable; /* nobody is allowed until it can be read again */
 };
 
 /* The published ones, by id: handshakes in any thread ask them. */
@@ -40,9 +60,8 @@ QAuthZ *qauthz_simple_new(const AuthZSimpleProperties *props, GError **errp)
     return authz;
 }
 
-QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp)
+static void rules_set(QAuthZ *authz, const AuthZListProperties *props)
 {
-    QAuthZ *authz = g_new0(QAuthZ, 1);
     size_t n = 0;
 
     for (QAuthZListRuleList *l = props->rules; l; l = l->next) {
@@ -55,7 +74,115 @@ QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp)
                  l->value->has_format && l->value->format == QAUTHZ_LIST_FORMAT_GLOB,
                  l->value->policy == QAUTHZ_LIST_POLICY_ALLOW);
     }
+}
+
+static void rules_clear(QAuthZ *authz)
+{
+    for (size_t i = 0; i < authz->n_rules; i++) {
+        g_free(authz->rules[i].match);
+    }
+    g_clear_pointer(&authz->rules, g_free);
+    authz->n_rules = 0;
+    authz->allow = false;
+}
+
+QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp)
+{
+    QAuthZ *authz = g_new0(QAuthZ, 1);
+
+    rules_set(authz, props);
     return authz;
+}
+
+/* --- from a file --- */
+
+/* 0 or -errno. */
+static int file_stamp(const char *path, FileStamp *stamp)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0) {
+        return -errno;
+    }
+    memset(stamp, 0, sizeof(*stamp)); /* they are compared as bytes */
+    stamp->dev = st.st_dev;
+    stamp->ino = st.st_ino;
+    stamp->size = st.st_size;
+    stamp->mtime = st.st_mtim;
+    stamp->ctime = st.st_ctim;
+    return 0;
+}
+
+/* The file has the properties of authz-list, as JSON. Without rules when it cannot be read. */
+static bool file_load(QAuthZ *authz, const char *path, GError **errp)
+{
+    g_autoptr(AuthZListProperties) props = NULL;
+    json_object *json = NULL;
+    uint8_t *text = NULL;
+    size_t len = 0;
+    GError *err = NULL;
+
+    rules_clear(authz);
+    if (!crypto_read_file(path, AUTHZ_FILE_MAX, &text, &len, errp)) {
+        return false;
+    }
+    if (json_parse_text((const char *)text, len, &json, &err)) {
+        props = AuthZListProperties_from_json(json, QAPI_DECODE_JSON, &err);
+        json_object_put(json);
+    }
+    qcrypto_secret_wipe(text, len);
+    if (!props) {
+        g_propagate_prefixed_error(errp, err, "Unable to read authorization list %s: ", path);
+        return false;
+    }
+    rules_set(authz, props);
+    return true;
+}
+
+QAuthZ *qauthz_listfile_new(const AuthZListFileProperties *props, GError **errp)
+{
+    QAuthZ *authz = g_new0(QAuthZ, 1);
+    int ret = 0;
+
+    if (!props->has_refresh || props->refresh) {
+        authz->path = g_strdup(props->filename);
+        ret = file_stamp(props->filename, &authz->stamp);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Unable to read %s", props->filename);
+    }
+    if (ret < 0 || !file_load(authz, props->filename, errp)) {
+        qauthz_free(authz);
+        return NULL;
+    }
+    return authz;
+}
+
+/* Reads the file again when it is another one than before. */
+static void file_refresh(QAuthZ *authz)
+{
+    g_autoptr(GError) err = NULL;
+    FileStamp stamp;
+    int ret = file_stamp(authz->path, &stamp);
+    bool ok;
+
+    if (ret == 0 && !memcmp(&stamp, &authz->stamp, sizeof(stamp))) {
+        return;
+    }
+    if (ret < 0) {
+        memset(&stamp, 0, sizeof(stamp));
+        rules_clear(authz);
+        error_setg_errno(&err, -ret, "Unable to read %s", authz->path);
+        ok = false;
+    } else {
+        ok = file_load(authz, authz->path, &err);
+    }
+    if (!ok && (ret == 0 || !authz->unreadable)) {
+        warn_report("%s: nobody is authorized by '%s' until it can be read", err->message,
+                    authz->id);
+    }
+    authz->stamp = stamp; /* of before it was read: what changes meanwhile is read again */
+    authz->unreadable = !ok;
 }
 
 void qauthz_publish(QAuthZ *authz, const char *id)
@@ -88,10 +215,8 @@ static void qauthz_unpublish(QAuthZ *authz)
 void qauthz_free(QAuthZ *authz)
 {
     qauthz_unpublish(authz);
-    for (size_t i = 0; i < authz->n_rules; i++) {
-        g_free(authz->rules[i].match);
-    }
-    g_free(authz->rules);
+    rules_clear(authz);
+    g_free(authz->path);
     g_free(authz);
 }
 
@@ -115,6 +240,9 @@ bool qauthz_is_allowed_by_id(const char *id, const char *identity, GError **errp
 
     g_mutex_lock(&published.lock);
     authz = published.by_id ? g_hash_table_lookup(published.by_id, id) : NULL;
+    if (authz && authz->path) {
+        file_refresh(authz);
+    }
     allowed = authz && qauthz_is_allowed(authz, identity);
     g_mutex_unlock(&published.lock);
     if (!authz) {

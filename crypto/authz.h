@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Authorization objects: who may do something, by name. `authz-simple` knows one identity,
- * `authz-list` a list of rules of which the first that matches decides.
+ * `authz-list` a list of rules of which the first that matches decides, `authz-listfile` such a
+ * list in a file, which may change meanwhile.
  *
  * An identity is the distinguished name of a verified certificate as text, its parts in the
  * certificate's order ("C=DE,O=Example,CN=alice"), or the user name that goes with a pre-shared
@@ -20,6 +21,12 @@ typedef struct QAuthZ QAuthZ;
 QAuthZ *qauthz_simple_new(const AuthZSimpleProperties *props,
                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * The file is looked at with each question by id, and read again when it was changed or replaced,
+ * unless refresh is off. While it cannot be read nobody is allowed.
+ */
+QAuthZ *qauthz_listfile_new(const AuthZListFileProperties *props,
+                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void qauthz_free(QAuthZ *authz);
 /* Lets others find it by id until it is freed. Once. */
 void qauthz_publish(QAuthZ *authz, const char *id);

@@ -121,6 +121,11 @@ static void *coroutine_fn authz_list_co_create(const ObjectOptions *options, GEr
     return authz_published(qauthz_list_new(&options->u.authz_list, errp), options);
 }
 
+static void *coroutine_fn authz_listfile_co_create(const ObjectOptions *options, GError **errp)
+{
+    return authz_published(qauthz_listfile_new(&options->u.authz_listfile, errp), options);
+}
+
 static void *coroutine_fn authz_simple_co_create(const ObjectOptions *options, GError **errp)
 {
     return authz_published(qauthz_simple_new(&options->u.authz_simple, errp), options);
@@ -134,6 +139,14 @@ static void authz_destroy(void *object)
 const UserCreatableOps authz_list_object_ops = {
     .type = OBJECT_TYPE_AUTHZ_LIST,
     .co_create = authz_list_co_create,
+    .destroy = authz_destroy,
+    .early = true,
+    .parent = "authz",
+};
+
+const UserCreatableOps authz_listfile_object_ops = {
+    .type = OBJECT_TYPE_AUTHZ_LISTFILE,
+    .co_create = authz_listfile_co_create,
     .destroy = authz_destroy,
     .early = true,
     .parent = "authz",

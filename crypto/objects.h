@@ -10,6 +10,7 @@ extern const UserCreatableOps tls_creds_x509_object_ops;
 extern const UserCreatableOps tls_creds_psk_object_ops;
 extern const UserCreatableOps tls_creds_anon_object_ops;
 extern const UserCreatableOps authz_list_object_ops;
+extern const UserCreatableOps authz_listfile_object_ops;
 extern const UserCreatableOps authz_simple_object_ops;
 
 #endif

@@ -14,6 +14,7 @@
 
 static const UserCreatableOps *const types[] = {
     &authz_list_object_ops,
+    &authz_listfile_object_ops,
     &authz_simple_object_ops,
     &iothread_object_ops,
     &memory_backend_file_object_ops,

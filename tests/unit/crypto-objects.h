@@ -68,6 +68,7 @@ static inline void register_crypto_objects(void)
     user_creatable_register(&tls_creds_psk_object_ops);
     user_creatable_register(&tls_creds_anon_object_ops);
     user_creatable_register(&authz_list_object_ops);
+    user_creatable_register(&authz_listfile_object_ops);
     user_creatable_register(&authz_simple_object_ops);
 }
 
