@@ -1,20 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Sockets: connecting from a coroutine, within a deadline, until told otherwise. */
 #include <errno.h>
-#include <unistd.h>
 
-#include "trace/trace-util.h"
 #include "util/aio.h"
-#include "util/error.h"
-#include "util/sockets.h"
+#include "util/sockets-attempt.h"
 
-/*
- * A unix listener whose queue is full refuses without a way to wait for it: asked again after this
- * time.
- */
+/* A unix listener whose queue is full is asked again after this time. */
 #define UNIX_RETRY_NS (20 * SCALE_MS)
-/* ... for so long, when there is no earlier deadline. */
-#define UNIX_RETRY_MAX_NS (5 * NANOSECONDS_PER_SECOND)
 
 void socket_connect_cancel(SocketConnectControl *ctl)
 {
@@ -22,9 +14,10 @@ void socket_connect_cancel(SocketConnectControl *ctl)
     qemu_co_sleep_wake(&ctl->wait);
 }
 
-/* 0 while the attempt may go on. */
-static int check_control(const SocketConnectControl *ctl)
+static int check_control(int fd, void *opaque)
 {
+    const SocketConnectControl *ctl = opaque;
+
     if (ctl->cancelled) {
         return -ECANCELED;
     }
@@ -60,16 +53,16 @@ static void connect_ready(void *opaque)
     qemu_co_sleep_wake(&wait->ctl->wait);
 }
 
-/* Waits for the outcome of a connect() under way: 0 or -errno. */
-static int coroutine_fn await_outcome_co(int fd, SocketConnectControl *ctl)
+static int coroutine_fn await_outcome_co(int fd, void *opaque)
 {
+    SocketConnectControl *ctl = opaque;
     AioContext *ctx = qemu_get_current_aio_context();
     ConnectWait wait = {.ctl = ctl};
     int ret, err = 0;
     socklen_t len = sizeof(err);
 
     aio_set_fd_handler(ctx, fd, NULL, connect_ready, &wait);
-    while ((ret = check_control(ctl)) == 0 && !wait.ready) {
+    while ((ret = check_control(fd, ctl)) == 0 && !wait.ready) {
         control_co_sleep(ctl, 3600 * NANOSECONDS_PER_SECOND);
     }
     aio_set_fd_handler(ctx, fd, NULL, NULL, NULL);
@@ -79,56 +72,9 @@ static int coroutine_fn await_outcome_co(int fd, SocketConnectControl *ctl)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0 ? -errno : -err;
 }
 
-static int coroutine_fn connect_fd_co(int fd, const struct sockaddr_storage *sa, socklen_t len,
-                                      SocketConnectControl *ctl)
+static void coroutine_fn pause_co(void *opaque)
 {
-    int64_t give_up = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + UNIX_RETRY_MAX_NS;
-
-    for (;;) {
-        int ret = check_control(ctl);
-
-        if (ret < 0) {
-            return ret;
-        }
-        if (connect(fd, (const struct sockaddr *)sa, len) == 0) {
-            return 0;
-        }
-        if (errno == EINPROGRESS) {
-            return await_outcome_co(fd, ctl);
-        }
-        if (errno == EINTR) {
-            continue;
-        }
-        if (errno != EAGAIN || qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= give_up) {
-            return -errno;
-        }
-        control_co_sleep(ctl, UNIX_RETRY_NS);
-    }
-}
-
-/* One candidate: a connected socket, or -errno. */
-static int coroutine_fn connect_native_co(const struct sockaddr_storage *sa, socklen_t len,
-                                          SocketConnectControl *ctl)
-{
-    int fd = socket(sa->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int ret;
-
-    if (fd < 0) {
-        return -errno;
-    }
-    if (trace_socket_connect_try_enabled()) {
-        g_autoptr(FerrySockAddr) addr = ferry_sockaddr_from_native(sa, len, NULL);
-        g_autofree char *name = addr ? ferry_sockaddr_to_string(addr) : NULL;
-
-        trace_socket_connect_try(fd, name ? name : "?");
-    }
-    ret = connect_fd_co(fd, sa, len, ctl);
-    trace_socket_connect_done(fd, ret);
-    if (ret < 0) {
-        close(fd);
-        return ret;
-    }
-    return fd;
+    control_co_sleep(opaque, UNIX_RETRY_NS);
 }
 
 typedef struct ResolveCall {
@@ -145,70 +91,25 @@ static int resolve_in_worker(void *opaque)
     return 0;
 }
 
-/* A socket, or -errno with errp set where resolution failed. */
-static int coroutine_fn connect_inet_co(const FerrySockInet *inet, SocketConnectControl *ctl,
-                                        GError **errp)
+static GArray *coroutine_fn resolve_co(const FerrySockInet *inet, GError **errp)
 {
     ResolveCall call = {.inet = inet, .errp = errp};
-    g_autoptr(GArray) list = NULL;
-    int first_err = 0;
 
     thread_pool_submit_co(resolve_in_worker, &call);
-    list = call.list;
-    if (!list) {
-        return -ENOENT;
-    }
-    for (guint i = 0; i < list->len; i++) {
-        SocketCandidate *c = &g_array_index(list, SocketCandidate, i);
-        int fd = connect_native_co(&c->sa, c->len, ctl);
-
-        if (fd >= 0) {
-            if (inet->has_keep_alive && inet->keep_alive) {
-                socket_set_keepalive(fd, true);
-            }
-            return fd;
-        }
-        /* The best candidate's error says more than that of a family which this host lacks. */
-        first_err = first_err ? first_err : fd;
-        if (check_control(ctl) < 0) {
-            first_err = fd;
-            break;
-        }
-    }
-    return first_err;
+    return call.list;
 }
 
 int coroutine_fn socket_connect_co(const FerrySockAddr *addr, SocketConnectControl *ctl,
                                    GError **errp)
 {
-    g_autofree char *name = ferry_sockaddr_to_string(addr);
-    g_autoptr(GError) err = NULL;
     SocketConnectControl own = {0};
-    struct sockaddr_storage sa;
-    socklen_t len;
-    int fd;
+    const SocketAttempt attempt = {
+        .resolve = resolve_co,
+        .check = check_control,
+        .await = await_outcome_co,
+        .pause = pause_co,
+        .opaque = ctl ? ctl : &own,
+    };
 
-    ctl = ctl ? ctl : &own;
-    switch (addr->type) {
-    case FERRY_SOCK_FD:
-        return socket_get_fd(addr->fd, errp);
-    case FERRY_SOCK_INET:
-        fd = connect_inet_co(&addr->inet, ctl, &err);
-        break;
-    default:
-        if (!ferry_sockaddr_to_native(addr, &sa, &len, errp)) {
-            return -1;
-        }
-        fd = connect_native_co(&sa, len, ctl);
-        break;
-    }
-    if (err) {
-        g_propagate_error(errp, g_steal_pointer(&err));
-        return -1;
-    }
-    if (fd < 0) {
-        error_setg_errno(errp, -fd, "Failed to connect to '%s'", name);
-        return -1;
-    }
-    return fd;
+    return socket_attempt_run(&attempt, addr, errp);
 }
