@@ -13,6 +13,22 @@
  */
 #define UNIX_RETRY_MAX_NS (5 * NANOSECONDS_PER_SECOND)
 
+int socket_attempt_outcome(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof(int);
+    int err = 0;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0) {
+        return -errno;
+    }
+    len = sizeof(peer);
+    if (err || getpeername(fd, (struct sockaddr *)&peer, &len) == 0) {
+        return -err;
+    }
+    return errno == ENOTCONN ? -EINPROGRESS : -errno;
+}
+
 static int connect_fd(const SocketAttempt *attempt, int fd, const struct sockaddr_storage *sa,
                       socklen_t len)
 {

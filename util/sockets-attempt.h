@@ -28,4 +28,10 @@ typedef struct SocketAttempt {
 int socket_attempt_run(const SocketAttempt *attempt, const FerrySockAddr *addr,
                        GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
+/*
+ * What has become of a connect() under way, now that the socket reports something: 0, -errno, or
+ * -EINPROGRESS: nothing yet, as with vsock, which wakes those who poll before it knows.
+ */
+int socket_attempt_outcome(int fd);
+
 #endif

@@ -23,23 +23,27 @@ static int await_outcome(int fd, void *opaque)
 {
     const SocketConnectHooks *hooks = opaque;
     struct pollfd pfd = {.fd = fd, .events = POLLOUT};
-    int err = 0, n, ms;
-    socklen_t len = sizeof(err);
 
-    do {
-        ms = left_ms(hooks->deadline_ns);
-        n = poll(&pfd, 1, ms);
+    for (;;) {
+        int ms = left_ms(hooks->deadline_ns), n = poll(&pfd, 1, ms), ret;
+
         if (n == 0 && ms == 0) {
             return -ETIMEDOUT;
         }
-    } while (n == 0 || (n < 0 && errno == EINTR));
-    if (n < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0) {
-        return -errno;
+        if (n < 0 && errno != EINTR) {
+            return -errno;
+        }
+        if (n <= 0) {
+            continue;
+        }
+        ret = socket_attempt_outcome(fd);
+        if ((ret == 0 || ret == -EINPROGRESS) && (pfd.revents & POLLHUP)) {
+            return -ECANCELED; /* shut down before there was a peer */
+        }
+        if (ret != -EINPROGRESS) {
+            return ret;
+        }
     }
-    if (!err && (pfd.revents & POLLHUP)) {
-        return -ECANCELED; /* shut down before there was a peer */
-    }
-    return -err;
 }
 
 static int check_hooks(int fd, void *opaque)

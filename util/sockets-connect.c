@@ -58,18 +58,18 @@ static int coroutine_fn await_outcome_co(int fd, void *opaque)
     SocketConnectControl *ctl = opaque;
     AioContext *ctx = qemu_get_current_aio_context();
     ConnectWait wait = {.ctl = ctl};
-    int ret, err = 0;
-    socklen_t len = sizeof(err);
+    int ret;
 
     aio_set_fd_handler(ctx, fd, NULL, connect_ready, &wait);
-    while ((ret = check_control(fd, ctl)) == 0 && !wait.ready) {
-        control_co_sleep(ctl, 3600 * NANOSECONDS_PER_SECOND);
-    }
+    do {
+        wait.ready = false;
+        while ((ret = check_control(fd, ctl)) == 0 && !wait.ready) {
+            control_co_sleep(ctl, 3600 * NANOSECONDS_PER_SECOND);
+        }
+        ret = ret < 0 ? ret : socket_attempt_outcome(fd);
+    } while (ret == -EINPROGRESS);
     aio_set_fd_handler(ctx, fd, NULL, NULL, NULL);
-    if (ret < 0) {
-        return ret;
-    }
-    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0 ? -errno : -err;
+    return ret;
 }
 
 static void coroutine_fn pause_co(void *opaque)
