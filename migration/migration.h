@@ -4,17 +4,18 @@
  * destination, and what their rooms share.
  *
  * The source: `migrate` makes the connection in the main loop (channel.h) and starts the source's
- * thread (source.c), which sends the stream through savevm.c. While it runs the guest runs. To switch
- * over, it has the main loop stop the guest, sends what is left, and waits for the destination's
- * verdict on the return path (return-path.c). Whatever ends a migration comes together in
- * migration_co_finish() in the main loop, which gives everything back unless the guest has left.
+ * thread (source.c), which sends the stream through savevm.c. While it runs the guest runs. To
+ * switch over, it has the main loop stop the guest, sends what is left, and waits for the
+ * destination's verdict on the return path (return-path.c). Whatever ends a migration comes
+ * together in migration_co_finish() in the main loop, which gives everything back unless the guest
+ * has left.
  *
  * The destination: a listener (channel.h) hands over channels; once all are there the incoming
  * thread (incoming.c) loads the stream (loadvm.c), and the main loop starts the guest.
  *
- * Threads: the main loop owns both objects, and makes and frees them; a thread belongs to its object
- * and is joined before that is freed. Devices are touched under the big lock (util/bql.h), which
- * nobody holds while he waits for a peer.
+ * Threads: the main loop owns both objects, and makes and frees them; a thread belongs to its
+ * object and is joined before that is freed. Devices are touched under the big lock (util/bql.h),
+ * which nobody holds while he waits for a peer.
  */
 #ifndef FERRY_MIGRATION_MIGRATION_H
 #define FERRY_MIGRATION_MIGRATION_H
@@ -33,17 +34,18 @@
 /* --- statistics of the source: written by its threads, read by any, all atomically --- */
 
 typedef struct MigrationCounters {
-    uint64_t zero_pages;        /* pages sent as "zero" */
-    uint64_t normal_pages;      /* pages sent with their bytes */
-    uint64_t dirty_sync_count;  /* passes over the dirty log so far */
-    uint64_t dirty_pages_rate;  /* pages a second that the guest wrote during the last pass */
-    uint64_t total_bytes;       /* of the RAM that travels */
-    uint64_t remaining_bytes;   /* RAM that is dirty and not sent */
-    uint64_t multifd_bytes;     /* what the extra channels took */
-    uint64_t mapped_bytes;      /* pages written to their places of a file, not by the channels */
-    uint64_t precopy_bytes;     /* of RAM, on the main channel, while the guest ran */
-    uint64_t downtime_bytes;    /* of RAM, on the main channel, while it was stopped */
-    uint64_t zero_copy_missed;  /* syncs in which the kernel copied after all */
+    uint64_t zero_pages;       /* pages sent as "zero" */
+    uint64_t normal_pages;     /* pages sent with their bytes */
+    uint64_t dirty_sync_count; /* passes over the dirty log so far */
+    uint64_t dirty_pages_rate; /* pages a second that the guest wrote during the last pass */
+    uint64_t total_bytes;      /* of the RAM that travels */
+    uint64_t remaining_bytes;  /* RAM that is dirty and not sent */
+    uint64_t multifd_bytes;    /* what the extra channels took */
+    uint64_t mapped_bytes;     /* pages written to their places of a file, not by the channels */
+    uint64_t precopy_bytes;    /* of RAM, on the main channel, while the guest ran */
+    uint64_t downtime_bytes;   /* of RAM, on the main channel, while it was stopped */
+    uint64_t
+        zero_copy_missed; /* passes in which the kernel copied after all, summed over channels */
     uint64_t postcopy_requests; /* pages that the destination asked for */
     uint64_t throttle_percent;  /* by which the vCPUs are slowed down; 0: not at all */
     uint64_t xbzrle_cache_size; /* bytes */
@@ -139,8 +141,8 @@ static inline MigrationStatus migrate_get_status(MigrationState *s)
 }
 
 /*
- * Changes the status if it is `from`, and tells clients that want events. False: it was another one,
- * nothing happened. The change must be in the table in state.c. Any thread.
+ * Changes the status if it is `from`, and tells clients that want events. False: it was another
+ * one, nothing happened. The change must be in the table in state.c. Any thread.
  */
 bool migrate_set_state(int *status, const MigrationSettings *settings, MigrationStatus from,
                        MigrationStatus to);
@@ -222,8 +224,8 @@ typedef struct MigrationIncomingState {
 MigrationIncomingState *migration_incoming_get_current(void);
 
 /*
- * -incoming: makes the destination and, unless uri_or_json is "defer", starts to listen. The guest's
- * machine exists. false with an error.
+ * -incoming: makes the destination and, unless uri_or_json is "defer", starts to listen. The
+ * guest's machine exists. false with an error.
  */
 bool coroutine_fn migration_incoming_co_start(const char *uri_or_json, GError **errp);
 

@@ -40,6 +40,7 @@ typedef struct SendChannel {
     bool sync_wanted; /* lock: it owes a SYNC packet */
 
     /* The thread's. */
+    uint64_t missed_pass; /* the last pass over the dirty log in which zero copy was of no use */
     void *codec_state;
     MultiFDPacket packet;
     uint8_t header[MULTIFD_HEADER_BYTES];
@@ -141,6 +142,18 @@ static int channel_send_batch(SendChannel *ch, const MultiFDBatch *batch, GError
     return ret;
 }
 
+/* Once for each channel and pass, however many barriers there are in it. */
+static void count_missed_zero_copy(SendChannel *ch)
+{
+    MigrationCounters *counters = &ch->send->s->counters;
+    uint64_t pass = stat64_get(&counters->dirty_sync_count);
+
+    if (ch->missed_pass != pass) {
+        ch->missed_pass = pass;
+        stat64_add(&counters->zero_copy_missed, 1);
+    }
+}
+
 static int channel_send_sync(SendChannel *ch, GError **errp)
 {
     int ret;
@@ -151,7 +164,7 @@ static int channel_send_sync(SendChannel *ch, GError **errp)
     if (ret == 0 && ch->send->zero_copy) {
         ret = qio_channel_flush(ch->ioc, errp);
         if (ret > 0) {
-            stat64_add(&ch->send->s->counters.zero_copy_missed, 1);
+            count_missed_zero_copy(ch);
             ret = 0;
         }
     }
