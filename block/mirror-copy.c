@@ -207,7 +207,7 @@ static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int6
     BdrvRequestFlags flags = 0;
     int ret;
 
-    if (s->buf_size >= 2 * (memory + BDRV_COPY_RANGE_MAP)) {
+    if (s->host_target && s->buf_size >= 2 * (memory + BDRV_COPY_RANGE_MAP)) {
         memory += BDRV_COPY_RANGE_MAP;
         flags = BDRV_REQ_MAY_MAP;
     }
@@ -344,7 +344,7 @@ static void start_copy(MirrorBlockJob *s, const MirrorExtent *extent)
 
     c->s = s;
     c->extent = *extent;
-    mirror_pace_started(s);
+    mirror_pace_started(s, extent->kind == MIRROR_EXTENT_ZERO ? 0 : extent->bytes);
     s->in_flight++;
     s->bytes_in_flight += extent->bytes;
     mirror_op_begin(s, &c->op, extent->offset, extent->bytes);

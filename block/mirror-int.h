@@ -138,10 +138,11 @@ struct MirrorBlockJob {
     int64_t size;
     uint32_t granularity;
     int64_t buf_size;
-    bool host_target;   /* the target's bytes end in a file of this host */
-    bool server_target; /* ... or behind a connection */
-    size_t piece_bytes; /* of one buffer */
-    int64_t tail_bytes; /* of the target, beyond size, that are still to be zeroed */
+    bool host_target;     /* the target's bytes end in a file of this host */
+    bool server_target;   /* ... or behind a connection */
+    int64_t max_transfer; /* of the target, bytes; 0: no limit */
+    size_t piece_bytes;   /* of one buffer */
+    int64_t tail_bytes;   /* of the target, beyond size, that are still to be zeroed */
 
     /* Graph thread writes, main thread reads: atomic. */
     bool in_step; /* nothing in flight and nothing left to copy, when that was last looked at */
@@ -175,6 +176,7 @@ struct MirrorBlockJob {
     CoQueue idle;          /* woken when nothing is on its way to the target any more */
     CoQueue op_ended;      /* woken at the end of every copying operation */
     int64_t request_bytes; /* that the device has proved to be quick with; a power of two */
+    bool server_quick, long_request_sent; /* see mirror-pace.c */
     GSList *free_buffers;
     int nr_buffers;         /* free or in use, of piece_bytes each */
     int64_t memory_charged; /* held by copies that the nodes do by themselves */
@@ -241,7 +243,7 @@ int64_t mirror_request_bytes(const MirrorBlockJob *s);
 /* One more operation may start. */
 bool mirror_has_room(const MirrorBlockJob *s);
 /* An operation starts, before it is counted; one has ended that copied data_bytes (0: zeroes). */
-void mirror_pace_started(MirrorBlockJob *s);
+void mirror_pace_started(MirrorBlockJob *s, int64_t data_bytes);
 void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns);
 
 /* --- the filter (mirror-filter.c, mirror-active.c) --- */

@@ -24,6 +24,14 @@
  * on it, so larger ones only help where even these are over at once.
  */
 #define QUICK_SERVER_NS SCALE_MS
+/*
+ * A server's C library gives the memory of a long request back after each, and clears the next one's
+ * afresh, until it has freed a longer one: glibc's mmap and trim thresholds follow the longest, see
+ * mallopt(3). So a server that takes 1 MiB within so many ns is sent one long request, once; half of
+ * the longest does, too.
+ */
+#define LONG_REQUEST_SERVER_NS (4 * SCALE_MS)
+#define LONG_REQUEST_MIN       (MIRROR_MAX_REQUEST / 2)
 /* How large an operation is that tells something about latency. */
 #define ADAPT_MIN_BYTES (256 << 10)
 /* How long the rate is measured before it counts. */
@@ -57,11 +65,25 @@ void mirror_pace_init(MirrorBlockJob *s)
     s->request_bytes = START_REQUEST;
 }
 
+static bool long_request_is_due(const MirrorBlockJob *s)
+{
+    return s->server_quick && !s->long_request_sent && is_offloaded(s);
+}
+
+/* Bytes that requests have, but for a long one in between. */
+static int64_t usual_request(const MirrorBlockJob *s)
+{
+    return MIN(s->request_bytes, max_request(s));
+}
+
 int64_t mirror_request_bytes(const MirrorBlockJob *s)
 {
     int64_t speed = __atomic_load_n(&s->common.speed, __ATOMIC_SEQ_CST);
-    int64_t bytes = MIN(s->request_bytes, max_request(s));
+    int64_t bytes = long_request_is_due(s) ? MIRROR_MAX_REQUEST : usual_request(s);
 
+    while (s->max_transfer && bytes > MIN_REQUEST && bytes > s->max_transfer) {
+        bytes /= 2;
+    }
     if (speed) {
         int64_t worth =
             MAX(speed / (NANOSECONDS_PER_SECOND / SPEED_REQUEST_NS), (int64_t)s->granularity);
@@ -90,7 +112,7 @@ bool mirror_has_room(const MirrorBlockJob *s)
          */
         limit = MIN(limit, (int64_t)g_get_num_processors() + 1);
     } else {
-        limit = MIN(limit, s->buf_size / MAX(mirror_request_bytes(s), 1));
+        limit = MIN(limit, s->buf_size / MAX(usual_request(s), 1));
     }
     depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
     return s->in_flight < MIN(depth, MIRROR_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
@@ -121,7 +143,7 @@ static void adapt_request(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
 {
     double whole_ns = (double)elapsed_ns * (double)MAX(s->request_bytes, bytes) / (double)bytes;
 
-    if (elapsed_ns > SLOW_NS) {
+    if (elapsed_ns / MAX(bytes / s->request_bytes, 1) > SLOW_NS) {
         s->request_bytes = MAX(s->request_bytes / 2, MIN_REQUEST);
     } else if (whole_ns < (s->server_target ? QUICK_SERVER_NS : QUICK_NS)) {
         s->request_bytes = MIN(s->request_bytes * 2, max_request(s));
@@ -143,8 +165,9 @@ static void measure_rate(MirrorBlockJob *s, int64_t bytes)
     }
 }
 
-void mirror_pace_started(MirrorBlockJob *s)
+void mirror_pace_started(MirrorBlockJob *s, int64_t data_bytes)
 {
+    s->long_request_sent |= data_bytes >= LONG_REQUEST_MIN;
     if (s->bytes_in_flight == 0) {
         s->rate_start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         s->rate_bytes = 0;
@@ -157,7 +180,9 @@ void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns
     if (data_bytes) {
         adapt_request(s, data_bytes, elapsed_ns);
     }
-    if (data_bytes >= MIN(ADAPT_MIN_BYTES, mirror_request_bytes(s))) {
+    if (data_bytes >= MIN(ADAPT_MIN_BYTES, usual_request(s))) {
+        s->server_quick |=
+            s->server_target && (elapsed_ns << 20) / data_bytes < LONG_REQUEST_SERVER_NS;
         adapt_depth(s, data_bytes, elapsed_ns);
     }
 }

@@ -18,8 +18,10 @@ static void job_init(MirrorBlockJob *s)
 static void took(MirrorBlockJob *s, int n, int64_t ns)
 {
     while (n--) {
-        mirror_pace_started(s);
-        mirror_pace_ended(s, mirror_request_bytes(s), ns);
+        int64_t bytes = mirror_request_bytes(s);
+
+        mirror_pace_started(s, bytes);
+        mirror_pace_ended(s, bytes, ns);
     }
 }
 
@@ -70,6 +72,25 @@ static void test_server(void)
     g_assert_cmpint(mirror_request_bytes(&s), ==, 16 * MIB);
 }
 
+/* One that is quick enough gets one long request, and then goes on as before. */
+static void test_long(void)
+{
+    MirrorBlockJob s;
+
+    job_init(&s);
+    s.server_target = true;
+    took(&s, 3, 5 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+    took(&s, 1, 3 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 16 * MIB);
+    mirror_pace_started(&s, MIB); /* an extent that ends early */
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 16 * MIB);
+    s.max_transfer = 8 * MIB;
+    g_assert_cmpint(mirror_request_bytes(&s), ==, 8 * MIB);
+    took(&s, 1, 200 * SCALE_MS);
+    g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
+}
+
 /* Requests through buffers leave room for a second one; a short request says little about a long. */
 static void test_bounds(void)
 {
@@ -80,7 +101,7 @@ static void test_bounds(void)
     took(&s, 10, SCALE_US);
     g_assert_cmpint(mirror_request_bytes(&s), ==, 4 * MIB);
     job_init(&s);
-    mirror_pace_started(&s);
+    mirror_pace_started(&s, 64 << 10);
     mirror_pace_ended(&s, 64 << 10, 9 * SCALE_MS);
     g_assert_cmpint(mirror_request_bytes(&s), ==, MIB);
 }
@@ -104,6 +125,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/pace/neither", test_neither);
     g_test_add_func("/mirror/pace/slow", test_slow);
     g_test_add_func("/mirror/pace/server", test_server);
+    g_test_add_func("/mirror/pace/long", test_long);
     g_test_add_func("/mirror/pace/bounds", test_bounds);
     g_test_add_func("/mirror/pace/speed", test_speed);
     return g_test_run();
