@@ -30,9 +30,10 @@
 /* Large pages: how many times as quick where nothing is wrong, and at least so that they pay. */
 #define LARGE_IS_QUICKER               3
 #define LARGE_PAYS(small_ns, large_ns) ((large_ns)*3 <= (small_ns)*2)
-/* Large pages that are copied as usual after an attempt in vain; twice as many after the next. */
-#define FIRST_SKIP 4
-#define MAX_SKIP   (1 << 16)
+/* Large pages that are copied as usual after an attempt in vain; so many times more after the next. */
+#define FIRST_SKIP  4
+#define SKIP_GROWTH 4
+#define MAX_SKIP    (1 << 16)
 
 G_STATIC_ASSERT(BDRV_COPY_RANGE_MAP % LARGE_PAGE_BYTES == 0);
 
@@ -92,7 +93,7 @@ static void note_large(FileLargePages *l, int64_t bytes, int64_t elapsed_ns)
     } else {
         l->large_ns = l->small_ns / LARGE_IS_QUICKER;
         l->skip = l->next_skip;
-        l->next_skip = MIN(l->next_skip * 2, MAX_SKIP);
+        l->next_skip = MIN(l->next_skip * SKIP_GROWTH, MAX_SKIP);
         l->window = LARGE_PAGE_BYTES;
     }
     pthread_mutex_unlock(&l->lock);
