@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
 
 from ferry.images import MIB, qemu_img, run_tool        # noqa: E402  the path is set just above
+from migrate_cases import warm                          # noqa: E402
 
 GIB = 1 << 30
 LATENCY_RUN_S = 3
@@ -86,6 +87,7 @@ class Mirror:
                 vm.cmd('blockdev-add', server.node('target'))
             else:
                 vm.cmd('blockdev-add', self.node('target', target))
+            warm(2 * self.bytes)
             before, start = cpu_ns(vm.pid), time.monotonic()
             vm.cmd('blockdev-mirror', job_id='j', device='source', target='target', sync='full')
             vm.wait('BLOCK_JOB_READY', 300)
