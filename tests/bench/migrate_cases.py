@@ -19,6 +19,7 @@ HOT = 128 * MIB             # what a guest rewrites, in steps, bytes a second
 STEP = 64 << 10
 WRITE_RATE = 50 * MIB
 BLOCK = 'm0'
+RESERVE = 3 * GIB           # most of what is kept ready for a run
 SLACK_MIB = 48              # what a side holds besides the guest's data
 MADV_POPULATE_WRITE = 23    # Linux 5.14; mmap has no name for it
 
@@ -33,17 +34,33 @@ def fill(path, data, total):
         file.truncate(total)
 
 
-def warm(size):
+class Reserve:
     """
-    Has the machine's memory ready: what a virtual machine frees goes back to its host within seconds, and then each page
-    that is allocated costs a fault there, several times what a migration does with it.
+    Memory that is held between runs and given away right before one. What a virtual machine frees goes back to its host
+    within seconds, and then each page that is allocated costs a fault there, several times what a migration does with it.
     """
-    with open('/proc/meminfo', encoding='ascii') as file:
-        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable:'))
-    size = min(size, free // 2) // (2 * MIB) * (2 * MIB)
-    with contextlib.suppress(OSError), mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        memory.madvise(MADV_POPULATE_WRITE)
+
+    def __init__(self):
+        self.memory = None
+
+    def take(self, size):
+        if self.memory:
+            return
+        with open('/proc/meminfo', encoding='ascii') as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable:'))
+        size = min(size, RESERVE, free // 2) // (2 * MIB) * (2 * MIB)
+        self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):
+            self.memory.madvise(MADV_POPULATE_WRITE)
+
+    def give(self):
+        if self.memory:
+            self.memory.close()
+        self.memory = None
+
+
+reserve = Reserve()
 
 
 def plain_pair_s(source, target, size):
@@ -118,6 +135,7 @@ class Migrate:
         return limits
 
     def prepare(self, lab, options):
+        reserve.give()
         self.memory = lab.work / 'source.ram'
         fill(self.memory, self.data, self.mib * MIB)
         self.target = lab.work / 'target.ram'
@@ -132,7 +150,7 @@ class Migrate:
 
     def allocated(self):
         """Most bytes that any binary has the kernel allocate: where the memory goes to, and the holes of the source's."""
-        return self.mib * MIB + (self.mib * MIB - self.data if self.shared else 0)
+        return 2 * self.mib * MIB - self.data if self.shared else self.data
 
     def arguments(self, path):
         kind = f'memory-backend-file,mem-path={path},share=on' if path else 'memory-backend-ram'
@@ -184,12 +202,22 @@ class Migrate:
             with open(part, 'rb') as got, open(self.memory, 'rb') as want:
                 assert got.read() == want.read(COMPARED), 'memory differs at the destination'
 
+    def renew(self, lab):
+        """Nothing is left of a run before; who reads untouched memory allocates it for those who follow."""
+        for path in (self.target, lab.work / 'migrate.out'):
+            path.unlink(missing_ok=True)
+        for size in (self.data, self.mib * MIB):
+            os.truncate(self.memory, size)
+        reserve.take(self.allocated())
+
     def run(self, lab, command):
         from cases import cpu_ns
-        pair = plain_pair_s(self.memory, lab.work / 'pair.ram', self.data) if self.pair else None
-        self.target.unlink(missing_ok=True)
-        for size in (self.data, self.mib * MIB):    # who reads untouched memory allocates it for those who follow
-            os.truncate(self.memory, size)
+        pair = None
+        if self.pair:
+            self.renew(lab)
+            reserve.give()
+            pair = plain_pair_s(self.memory, lab.work / 'pair.ram', self.data)
+        self.renew(lab)
         source, qtest = self.source(lab, command)
         sides = [source]
         writer = None
@@ -205,7 +233,7 @@ class Migrate:
             if qtest:
                 writer = Rewriter(qtest)
                 writer.start()
-            warm(self.allocated())
+            reserve.give()
             before, start = sum(cpu_ns(vm.pid) for vm in sides), time.monotonic()
             source.cmd('migrate', uri=uri)
             for vm in sides:
@@ -228,6 +256,7 @@ class Migrate:
                 vm.close()
             if qtest:
                 qtest.close()
+            self.renew(lab)
         return result
 
 
