@@ -9,6 +9,7 @@
 #include "crypto/tlscreds-int.h"
 #include "trace/trace-crypto.h"
 #include "util/error.h"
+#include "util/iov.h"
 
 /*
  * Bytes taken along when GnuTLS asks the transport for something: a record's header comes with the
@@ -361,29 +362,11 @@ ssize_t qcrypto_tls_session_read(QCryptoTLSSession *s, void *buf, size_t bytes, 
     return tls_fail(s, ret, "Cannot read from TLS channel", errp);
 }
 
-/* What is left of a vector. */
-typedef struct TLSCursor {
-    const struct iovec *iov;
-    size_t niov;
-    size_t skip; /* bytes of iov[0] that are done */
-} TLSCursor;
-
-static void tls_cursor_advance(TLSCursor *cur, size_t bytes)
-{
-    while (cur->niov && bytes >= cur->iov->iov_len - cur->skip) {
-        bytes -= cur->iov->iov_len - cur->skip;
-        cur->skip = 0;
-        cur->iov++;
-        cur->niov--;
-    }
-    cur->skip += bytes;
-}
-
 /*
  * The next record's bytes: the caller's own memory where one piece fills it, else pieces put
  * together. NULL: none left.
  */
-static const void *tls_next_record(QCryptoTLSSession *s, const TLSCursor *cur, size_t *bytes)
+static const void *tls_next_record(QCryptoTLSSession *s, const IovCursor *cur, size_t *bytes)
 {
     size_t n = 0, skip = cur->skip;
 
@@ -412,10 +395,10 @@ static const void *tls_next_record(QCryptoTLSSession *s, const TLSCursor *cur, s
 ssize_t qcrypto_tls_session_write(QCryptoTLSSession *s, const struct iovec *iov, size_t niov,
                                   GError **errp)
 {
-    TLSCursor cur = {iov, niov, 0};
+    IovCursor cur = {iov, niov, 0};
     ssize_t done = 0, ret = 0;
 
-    tls_cursor_advance(&cur, 0); /* over empty elements */
+    iov_cursor_advance(&cur, 0); /* over empty elements */
     while (cur.niov) {
         size_t bytes = 0;
         const void *data = s->flushing ? NULL : tls_next_record(s, &cur, &bytes);
@@ -428,7 +411,7 @@ ssize_t qcrypto_tls_session_write(QCryptoTLSSession *s, const struct iovec *iov,
         }
         s->flushing = false;
         done += ret;
-        tls_cursor_advance(&cur, ret);
+        iov_cursor_advance(&cur, ret);
     }
     if (ret == GNUTLS_E_AGAIN) {
         s->flushing = true;

@@ -4,30 +4,13 @@
 #include <limits.h>
 #include "io/channel.h"
 #include "util/error.h"
+#include "util/iov.h"
 
 /*
  * Elements that are copied to go on in the middle of one. Where a call begins with a whole element
  * the caller's own array is used, up to IOV_MAX of it.
  */
 #define IOV_BATCH 64
-
-/* A position in a vector that is the caller's and stays as it is. */
-typedef struct IovCursor {
-    const struct iovec *iov;
-    size_t niov;
-    size_t skip; /* bytes of iov[0] that are done, fewer than it has */
-} IovCursor;
-
-static void iov_cursor_advance(IovCursor *cur, size_t bytes)
-{
-    while (cur->niov && bytes >= cur->iov->iov_len - cur->skip) {
-        bytes -= cur->iov->iov_len - cur->skip;
-        cur->skip = 0;
-        cur->iov++;
-        cur->niov--;
-    }
-    cur->skip += bytes;
-}
 
 /* What is next: the caller's array or `batch`, filled. *n elements; 0 when nothing is left. */
 static const struct iovec *iov_cursor_next(IovCursor *cur, struct iovec *batch, size_t *n)

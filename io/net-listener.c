@@ -134,20 +134,6 @@ static bool coroutine_fn listener_co_open_inet(QIONetListener *listener, const F
     return true;
 }
 
-typedef struct ResolveCall {
-    const FerrySockInet *inet;
-    GArray *list;
-    GError **errp;
-} ResolveCall;
-
-static int resolve_in_worker(void *opaque)
-{
-    ResolveCall *call = opaque;
-
-    call->list = socket_resolve(call->inet, true, call->errp);
-    return 0;
-}
-
 bool coroutine_fn qio_net_listener_co_open(QIONetListener *listener, const SocketAddress *addr,
                                            int backlog, GError **errp)
 {
@@ -158,11 +144,8 @@ bool coroutine_fn qio_net_listener_co_open(QIONetListener *listener, const Socke
         return false;
     }
     if (native->type == FERRY_SOCK_INET && *native->inet.host) {
-        ResolveCall call = {.inet = &native->inet, .errp = errp};
-        g_autoptr(GArray) list = NULL;
+        g_autoptr(GArray) list = socket_resolve_co(&native->inet, true, errp);
 
-        thread_pool_submit_co(resolve_in_worker, &call);
-        list = call.list;
         return list && listener_co_open_inet(listener, native, list, backlog, errp);
     }
     fd = socket_listen_co(native, backlog, errp);

@@ -198,3 +198,14 @@ bool qemu_iovec_is_aligned(const QEMUIOVector *qiov, size_t align)
     }
     return (bits & (align - 1)) == 0;
 }
+
+void iov_cursor_advance(IovCursor *cur, size_t bytes)
+{
+    while (cur->niov && bytes >= cur->iov->iov_len - cur->skip) {
+        bytes -= cur->iov->iov_len - cur->skip;
+        cur->skip = 0;
+        cur->iov++;
+        cur->niov--;
+    }
+    cur->skip += bytes;
+}

@@ -54,4 +54,16 @@ bool qemu_iovec_is_aligned(const QEMUIOVector *qiov, size_t align);
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(QEMUIOVector, qemu_iovec_destroy)
 
+/* --- walking along one --- */
+
+/* A position in a vector that is the caller's and stays as it is. */
+typedef struct IovCursor {
+    const struct iovec *iov; /* the element to go on in */
+    size_t niov;             /* elements left, with that one */
+    size_t skip;             /* bytes of it that are done, fewer than it has */
+} IovCursor;
+
+/* Goes on by so many bytes, at most to the end, and over empty elements. */
+void iov_cursor_advance(IovCursor *cur, size_t bytes);
+
 #endif

@@ -79,6 +79,7 @@ static void coroutine_fn pause_co(void *opaque)
 
 typedef struct ResolveCall {
     const FerrySockInet *inet;
+    bool passive;
     GArray *list;
     GError **errp;
 } ResolveCall;
@@ -87,16 +88,21 @@ static int resolve_in_worker(void *opaque)
 {
     ResolveCall *call = opaque;
 
-    call->list = socket_resolve(call->inet, false, call->errp);
+    call->list = socket_resolve(call->inet, call->passive, call->errp);
     return 0;
+}
+
+GArray *coroutine_fn socket_resolve_co(const FerrySockInet *inet, bool passive, GError **errp)
+{
+    ResolveCall call = {.inet = inet, .passive = passive, .errp = errp};
+
+    thread_pool_submit_co(resolve_in_worker, &call);
+    return call.list;
 }
 
 static GArray *coroutine_fn resolve_co(const FerrySockInet *inet, GError **errp)
 {
-    ResolveCall call = {.inet = inet, .errp = errp};
-
-    thread_pool_submit_co(resolve_in_worker, &call);
-    return call.list;
+    return socket_resolve_co(inet, false, errp);
 }
 
 int coroutine_fn socket_connect_co(const FerrySockAddr *addr, SocketConnectControl *ctl,

@@ -34,6 +34,8 @@ typedef struct SocketCandidate {
  * it asks name servers: for worker threads and start-up. passive: to listen.
  */
 GArray *socket_resolve(const FerrySockInet *inet, bool passive, GError **errp);
+/* The same in a worker thread, for which the coroutine waits. */
+GArray *coroutine_fn socket_resolve_co(const FerrySockInet *inet, bool passive, GError **errp);
 
 /* --- listening --- */
 
