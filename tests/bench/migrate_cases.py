@@ -63,6 +63,13 @@ class Reserve:
 reserve = Reserve()
 
 
+def warm(size):
+    """Has memory ready for what is run now."""
+    reserve.give()
+    reserve.take(size)
+    reserve.give()
+
+
 def plain_pair_s(source, target, size):
     """Seconds that write and read take to carry the same bytes from file memory to fresh file memory over a socket."""
     ours, theirs = socket.socketpair()
