@@ -239,28 +239,28 @@ int qemu_file_skip(QEMUFile *f, uint64_t size)
 
 uint8_t qemu_get_byte(QEMUFile *f)
 {
-    uint8_t v;
+    uint8_t v = 0;
 
     return qemu_get_buffer(f, &v, sizeof(v)) < 0 ? 0 : v;
 }
 
 uint16_t qemu_get_be16(QEMUFile *f)
 {
-    uint16_t v;
+    uint16_t v = 0;
 
     return qemu_get_buffer(f, &v, sizeof(v)) < 0 ? 0 : be16_to_cpu(v);
 }
 
 uint32_t qemu_get_be32(QEMUFile *f)
 {
-    uint32_t v;
+    uint32_t v = 0;
 
     return qemu_get_buffer(f, &v, sizeof(v)) < 0 ? 0 : be32_to_cpu(v);
 }
 
 uint64_t qemu_get_be64(QEMUFile *f)
 {
-    uint64_t v;
+    uint64_t v = 0;
 
     return qemu_get_buffer(f, &v, sizeof(v)) < 0 ? 0 : be64_to_cpu(v);
 }

@@ -119,7 +119,7 @@ static int vmstate_load_field(QEMUFile *f, const VMStateDescription *vmsd,
     if (ret == 0) {
         ret = vmstate_field_base(field, opaque, &extent, &base, errp);
     }
-    if (ret < 0) {
+    if (ret != 0) {
         return vmstate_load_failed(f, ret, errp, "%s:%s", vmsd->name, field->name);
     }
     return vmstate_load_elements(f, vmsd, field, &extent, base, errp);
