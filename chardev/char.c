@@ -136,6 +136,7 @@ static void detach(CharFrontend *fe)
 {
     Chardev *chr = fe->chr;
 
+    g_assert(chr);
     fe->chr = NULL;
     if (chr->klass->detach) {
         chr->klass->detach(chr, fe);

@@ -90,6 +90,7 @@ static void listener_report(MigrationListener *listener, GError *err)
         listener->unreported = 0;
     }
     listener->next_report_ns = now + NANOSECONDS_PER_SECOND;
+    g_assert(err);
     if (listener->lenient) {
         warn_report("%s", err->message);
         g_error_free(err);
