@@ -172,6 +172,9 @@ static int load_next_section(MigrationIncomingState *mis, QEMUFile *f, uint8_t t
         return -EINVAL;
     }
     trace_loadvm_section(se->idstr, section_id, type);
+    if (type == QEMU_VM_SECTION_END) {
+        se->load_ended = true;
+    }
     return load_contents(mis, f, se, errp);
 }
 
@@ -302,27 +305,50 @@ static int load_items(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
 }
 
 /*
- * The description is for people and tools; the guest has arrived without it. It is read to its end,
- * though, so that the source does not see its last bytes refused.
+ * The byte that ends a stream is a zero, and so is what is left of a file whose data got lost: what
+ * travels in several sections has to be whole.
  */
-static void drop_description(QEMUFile *f)
+static int check_all_ended(const GPtrArray *live, GError **errp)
+{
+    for (guint i = 0; i < live->len; i++) {
+        const SaveStateEntry *se = g_ptr_array_index(live, i);
+
+        if ((se->loaded || se->ops->always_sent) && !se->load_ended) {
+            error_setg(errp, "the stream ends before the last section of '%s'", se->idstr);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+/*
+ * The description is for people and tools; the guest has arrived without it. It is read to its end,
+ * though, so that the source does not see its last bytes refused. -EINVAL when the stream goes on
+ * with zeroes: then its end was none.
+ */
+static int drop_description(QEMUFile *f, GError **errp)
 {
     uint8_t type;
     uint32_t len;
 
     if (qemu_file_at_end(f)) {
         warn_report("Expected vmdescription section, but got %d", 0);
-        return;
+        return 0;
     }
     type = qemu_get_byte(f);
+    if (type == QEMU_VM_EOF) {
+        error_setg(errp, "the stream ends in zeroes: what was there is lost");
+        return -EINVAL;
+    }
     if (type != QEMU_VM_VMDESCRIPTION) {
         warn_report("Expected vmdescription section, but got %u", type);
-        return;
+        return 0;
     }
     len = qemu_get_be32(f);
     if (len > VMDESC_MAX || qemu_file_skip(f, len) < 0) {
         warn_report("the description at the end of the stream is cut short");
     }
+    return 0;
 }
 
 int loadvm_approve_switchover(MigrationIncomingState *mis)
@@ -407,6 +433,9 @@ int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
     if (ret == 0) {
         ret = load_items(mis, f, errp);
     }
+    if (ret == 0) {
+        ret = check_all_ended(live, errp);
+    }
     for (guint i = 0; i < live->len; i++) {
         SaveStateEntry *se = g_ptr_array_index(live, i);
 
@@ -414,8 +443,5 @@ int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
             se->ops->load_cleanup(se->opaque);
         }
     }
-    if (ret == 0) {
-        drop_description(f);
-    }
-    return ret;
+    return ret < 0 ? ret : drop_description(f, errp);
 }

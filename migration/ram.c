@@ -81,6 +81,7 @@ static const SaveVMHandlers ram_handlers = {
     .save_live_complete_precopy = entry_save_complete,
     .save_cleanup = entry_save_cleanup,
     .load_setup = entry_load_setup,
+    .always_sent = true,
     .load_state = entry_load_state,
     .load_cleanup = entry_load_cleanup,
 };

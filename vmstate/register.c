@@ -210,6 +210,6 @@ void savevm_reset_loaded(void)
     SaveStateEntry *se;
 
     TAILQ_FOREACH(se, &registry.entries, next) {
-        se->loaded = false;
+        se->loaded = se->load_ended = false;
     }
 }

@@ -49,6 +49,8 @@ typedef struct SaveVMHandlers {
 
     /* Before the first section is loaded. */
     int (*load_setup)(void *opaque, GError **errp);
+    /* A stream without this part is not whole. */
+    bool always_sent;
     /* The contents of any section of this part. */
     int (*load_state)(QEMUFile *f, void *opaque, int version_id, GError **errp);
     /* After success or failure, if load_setup was called. */
@@ -78,6 +80,7 @@ typedef struct SaveStateEntry {
 
     /* Of the load under way. */
     bool loaded;              /* a START or FULL section of it came */
+    bool load_ended;          /* an END section of it came */
     uint32_t load_section_id; /* the sender's number */
     int load_version_id;
 

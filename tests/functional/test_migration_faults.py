@@ -215,6 +215,22 @@ def test_truncated_files_are_refused(vmm, work, saved):
             vm.quit()
 
 
+def test_files_that_a_crash_left_full_of_zeroes_are_refused(vmm, work, saved):
+    """The byte that ends a stream is a zero, too: what is before it has to be whole."""
+    stream, _ = saved
+    seen = set()
+    for at, what in m.read_stream(work / 'saved').marks:
+        if what in seen or what == 'end':
+            continue
+        seen.add(what)
+        for cut in {at, at + 1} if what != 'description' else {at}:
+            (work / 'cut').write_bytes(stream[:cut].ljust(len(stream), b'\0'))
+            vm, error = restore(vmm, work / 'cut')
+            assert error, f'{what} at {at}, zeroes from {cut} on'
+            assert m.run_state(vm) == 'inmigrate'
+            vm.quit()
+
+
 def test_a_bad_file_ends_the_process_with_status_1(vmm, work, saved):
     (work / 'cut').write_bytes(saved[0][:1000])
     vm = vmm(*MACHINE, '-incoming', f'file:{work}/cut', defaults=False, qmp=False)

@@ -258,6 +258,12 @@ def test_records_that_change_nothing(ram_destination, records):
     assert ram_destination(*records).loaded() == 'running'
 
 
+@pytest.mark.parametrize('missing', [('start', 'end'), ('end',)])
+def test_a_stream_without_the_end_of_its_memory_is_not_whole(destination, missing):
+    pieces = {name: piece for name, piece in m.base().items() if name not in missing}
+    destination(events=False).feed(m.joined(pieces)).refused("ends before the last section of 'ram'")
+
+
 PAGES = m.page(0, bytes(m.PAGE), 'ram')
 BAD_RECORDS = {
     'fill': ([m.zero(0, 'ram', 0x55)], 'Found a zero page with value 85'),

@@ -53,7 +53,7 @@ static void put_command(GByteArray *out, uint16_t cmd, uint32_t ping)
 static void put_part(GByteArray *out, const Part *part, uint8_t id, bool first, bool agrees,
                      uint32_t ping)
 {
-    uint8_t head[5] = {first ? QEMU_VM_SECTION_START : QEMU_VM_SECTION_PART, 0, 0, 0, id};
+    uint8_t head[5] = {first ? QEMU_VM_SECTION_START : QEMU_VM_SECTION_END, 0, 0, 0, id};
     uint8_t version[8] = {0, 0, 0, 0, 0, 0, 0, 1}, says = agrees;
     uint8_t foot[5] = {QEMU_VM_SECTION_FOOTER, 0, 0, 0, id};
 
