@@ -340,18 +340,8 @@ static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
     }
 }
 
-static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationAddress *addr,
-                                   GError **errp)
+static bool register_yank(MigrationIncomingState *mis, GError **errp)
 {
-    migration_listener_free(g_steal_pointer(&mis->listener));
-    g_clear_error(&mis->error);
-    migration_settings_unref(mis->settings);
-    mis->settings = migration_settings_get();
-    mis->from_file = migration_address_is_seekable(addr);
-    mis->listener = migration_listener_co_new(addr, new_channel, mis, errp);
-    if (!mis->listener) {
-        return false;
-    }
     if (!mis->yank) {
         mis->yank = yank_register_instance(YANK_MIGRATION, "", errp);
         if (!mis->yank) {
@@ -359,7 +349,23 @@ static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationA
         }
         yank_register_function(mis->yank, incoming_yank, mis);
     }
-    mis->started = true;
+    return true;
+}
+
+static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationAddress *addr,
+                                   GError **errp)
+{
+    mis->started = true; /* while a name is looked up, another client may ask for the same */
+    migration_listener_free(g_steal_pointer(&mis->listener));
+    g_clear_error(&mis->error);
+    migration_settings_unref(mis->settings);
+    mis->settings = migration_settings_get();
+    mis->from_file = migration_address_is_seekable(addr);
+    mis->listener = migration_listener_co_new(addr, new_channel, mis, errp);
+    if (!mis->listener || !register_yank(mis, errp)) {
+        mis->started = false;
+        return false;
+    }
     migrate_set_state(&mis->status, mis->settings, incoming_status(mis), MIGRATION_STATUS_SETUP);
     return true;
 }

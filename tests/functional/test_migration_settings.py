@@ -220,6 +220,22 @@ def test_the_last_incoming_counts(vmm, work):
     assert not (work / 'mig2').exists()
 
 
+def test_two_clients_that_ask_for_a_guest_at_once(vmm, work):
+    """While the name of the first is looked up, the second is told that it is late."""
+    vm = vmm('-incoming', 'defer', '-qmp', f'unix:{work}/second.qmp,server=on,wait=off')
+    second = ferry.QMPClient.connect(f'{work}/second.qmp')
+    sent = [(client, client.send('migrate-incoming', {'uri': 'tcp:localhost:0'})) for client in (vm, second)]
+    answers = []
+    for client, number in sent:
+        try:
+            client.reply(number)
+            answers.append('')
+        except ferry.QMPError as error:
+            answers.append(error.desc)
+    assert sorted(answers) == ['', 'The incoming migration has already been started']
+    second.close()
+
+
 def test_a_guest_that_is_waited_for_does_not_run(vmm):
     vm = vmm('-incoming', 'defer')
     assert vm.cmd('query-status') == {'running': False, 'status': 'inmigrate'}
