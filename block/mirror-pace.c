@@ -177,9 +177,10 @@ void mirror_pace_started(MirrorBlockJob *s, int64_t data_bytes)
 void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns)
 {
     measure_rate(s, data_bytes);
-    if (data_bytes) {
-        adapt_request(s, data_bytes, elapsed_ns);
+    if (!data_bytes) {
+        return;
     }
+    adapt_request(s, data_bytes, elapsed_ns);
     if (data_bytes >= MIN(ADAPT_MIN_BYTES, usual_request(s))) {
         s->server_quick |=
             s->server_target && (elapsed_ns << 20) / data_bytes < LONG_REQUEST_SERVER_NS;

@@ -145,9 +145,10 @@ struct XBZRLECache {
 static bool allocate(XBZRLECache *cache, uint64_t n, GError **errp)
 {
     cache->n = n;
-    cache->entries = g_try_new0(CacheEntry, n);
+    /* what is too large for the address space is refused here, whatever the allocator makes of it */
     cache->pages = mmap(NULL, n << PAGE_BITS, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cache->entries = cache->pages == MAP_FAILED ? NULL : g_try_new0(CacheEntry, n);
     if (cache->pages == MAP_FAILED || !cache->entries) {
         error_setg(errp, "Not enough memory for an XBZRLE cache of %" PRIu64 " bytes",
                    n << PAGE_BITS);

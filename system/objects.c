@@ -13,18 +13,12 @@
 #include "system/machine.h"
 
 static const UserCreatableOps *const types[] = {
-    &authz_list_object_ops,
-    &authz_listfile_object_ops,
-    &authz_simple_object_ops,
-    &iothread_object_ops,
-    &memory_backend_file_object_ops,
-    &memory_backend_memfd_object_ops,
-    &memory_backend_ram_object_ops,
-    &secret_object_ops,
-    &throttle_group_object_ops,
-    &tls_creds_anon_object_ops,
-    &tls_creds_psk_object_ops,
-    &tls_creds_x509_object_ops,
+    &authz_list_object_ops,          &authz_listfile_object_ops,
+    &authz_simple_object_ops,        &iothread_object_ops,
+    &memory_backend_file_object_ops, &memory_backend_memfd_object_ops,
+    &memory_backend_ram_object_ops,  &secret_object_ops,
+    &throttle_group_object_ops,      &tls_creds_anon_object_ops,
+    &tls_creds_psk_object_ops,       &tls_creds_x509_object_ops,
 };
 
 /* Ctrl-a x */
