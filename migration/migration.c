@@ -131,7 +131,7 @@ static void forget_last_migration(MigrationState *s)
     migration_settings_unref(g_steal_pointer(&s->settings));
     migration_connector_unref(g_steal_pointer(&s->connector));
     g_clear_error(&s->error);
-    s->cancel_wanted = s->continue_wanted = s->switchover_acked = false;
+    s->cancel_wanted = s->continue_wanted = s->switchover_acked = s->pong_heard = false;
     s->vm_stopped = s->disks_inactive = s->handed_over = false;
     s->bytes_sent = 0;
     s->start_ns = s->setup_ns = s->end_ns = 0;

@@ -105,6 +105,7 @@ typedef struct MigrationState {
     bool cancel_wanted;    /* lock */
     bool continue_wanted;  /* lock: migrate-continue in pre-switchover */
     bool switchover_acked; /* lock */
+    bool pong_heard;       /* lock: the destination has read the stream up to the first ping */
 
     /* The guest before it was stopped for this migration. */
     RunState vm_old_state;
@@ -166,8 +167,11 @@ bool migration_should_stop(MigrationState *s);
 void migration_rate_start(MigrationState *s);
 /* Looks at the clock: ends the present window when it is over, and measures. */
 void migration_rate_update(MigrationState *s);
-/* Waits for the next window if this one is used up, or until the migration should stop. */
-void migration_rate_wait(MigrationState *s);
+/*
+ * Waits for the next window if this one is used up, or until the migration should stop, or until the
+ * flag (s->lock, announced by s->changed; NULL: none) is set.
+ */
+void migration_rate_wait(MigrationState *s, const bool *flag);
 /* Bytes that fit into the downtime that is allowed, by what was measured. */
 uint64_t migration_downtime_bytes(MigrationState *s);
 

@@ -63,10 +63,10 @@ void migration_rate_update(MigrationState *s)
     }
 }
 
-void migration_rate_wait(MigrationState *s)
+void migration_rate_wait(MigrationState *s, const bool *flag)
 {
     g_mutex_lock(&s->lock);
-    while (!s->error && !s->cancel_wanted) {
+    while (!s->error && !s->cancel_wanted && !(flag && *flag)) {
         int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         int64_t left = (int64_t)s->rate.window_start_ns + WINDOW_NS - now;
 

@@ -46,10 +46,11 @@ static Verdict handle_shut(ReturnPath *rp, uint32_t value, GError **errp)
     return VERDICT_REFUSED;
 }
 
-static void handle_switchover_ack(ReturnPath *rp)
+/* The source may wait for it. */
+static void note(ReturnPath *rp, bool *flag)
 {
     g_mutex_lock(&rp->s->lock);
-    rp->s->switchover_acked = true;
+    *flag = true;
     g_cond_broadcast(&rp->s->changed);
     g_mutex_unlock(&rp->s->lock);
 }
@@ -82,9 +83,10 @@ static Verdict read_message(ReturnPath *rp, GError **errp)
     case MIG_RP_MSG_SHUT:
         return handle_shut(rp, (uint32_t)ldl_be_p(data), errp);
     case MIG_RP_MSG_SWITCHOVER_ACK:
-        handle_switchover_ack(rp);
+        note(rp, &rp->s->switchover_acked);
         return VERDICT_NONE;
-    default: /* PONG: the path works, nobody asked for more */
+    default: /* PONG: whichever ping it answers */
+        note(rp, &rp->s->pong_heard);
         return VERDICT_NONE;
     }
 }

@@ -172,26 +172,44 @@ static int send_beginning(MigrationState *s, SaveVMState **sv, GError **errp)
     return ret < 0 ? qemu_file_get_error_obj(s->to_dst, errp) : 0;
 }
 
-/*
- * The destination may want a say in when a running guest stops. In the way of 11.1 it has one only in
- * the name of devices that delay the switchover, of which there are none.
- */
-static bool may_switch_over(MigrationState *s)
+static bool heard(MigrationState *s, const bool *flag)
 {
-    bool may;
+    bool is_set;
 
-    if (!migrate_switchover_ack(s->settings) || !s->settings->compat.switchover_ack_legacy) {
-        return true;
-    }
     g_mutex_lock(&s->lock);
-    may = s->switchover_acked;
+    is_set = *flag;
     g_mutex_unlock(&s->lock);
-    if (!may) {
-        bql_lock();
-        may = !runstate_is_running();
-        bql_unlock();
+    return is_set;
+}
+
+static bool guest_runs(void)
+{
+    bool runs;
+
+    bql_lock();
+    runs = runstate_is_running();
+    bql_unlock();
+    return runs;
+}
+
+/*
+ * What has to be heard from the destination (s->lock) before the guest may leave; NULL: nothing.
+ *
+ * A destination that refuses the guest before it has come to the return path, of another machine for
+ * one, can only hang up: as long as the guest is here that does no harm. With switchover-ack it has
+ * a say in when a running guest stops; in the way of 11.1 only in the name of devices that delay the
+ * switchover, of which there are none.
+ */
+static const bool *switchover_awaits(MigrationState *s)
+{
+    if (s->return_path && !heard(s, &s->pong_heard)) {
+        return &s->pong_heard;
     }
-    return may;
+    if (migrate_switchover_ack(s->settings) && s->settings->compat.switchover_ack_legacy &&
+        !heard(s, &s->switchover_acked) && guest_runs()) {
+        return &s->switchover_acked;
+    }
+    return NULL;
 }
 
 /* Sends what changes until the rest fits into the downtime. */
@@ -201,17 +219,20 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
     while (!migration_should_stop(s)) {
         uint64_t limit = migration_downtime_bytes(s);
         uint64_t pending = savevm_pending(sv, false);
+        const bool *awaited = NULL;
         int ret;
 
         if (pending <= limit) {
             pending = savevm_pending(sv, true);
-            if (pending <= limit && may_switch_over(s)) {
+            awaited = switchover_awaits(s);
+            if (pending <= limit && !awaited) {
                 trace_migration_switchover(pending, limit);
                 return 0;
             }
         }
-        if (pending == 0) {
-            migration_rate_wait(s); /* nothing to send, and the destination is not ready */
+        /* Nothing to send, and the destination is not ready; or its first answer is on its way. */
+        if (pending == 0 || awaited == &s->pong_heard) {
+            migration_rate_wait(s, awaited);
             migration_rate_update(s);
             continue;
         }
@@ -221,7 +242,7 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
         }
         migration_rate_update(s);
         if (migration_rate_exceeded(s)) {
-            migration_rate_wait(s);
+            migration_rate_wait(s, NULL);
             migration_rate_update(s);
         }
     }

@@ -96,14 +96,11 @@ class Stage:
         m.wait_status(self.source, 'device')
 
     def verdict(self):
-        """The guest has arrived, which the source does not hear: what comes back to it stops before the last bytes."""
-        self.pause(False)
-        if not hasattr(self, 'back'):
-            self.mover.start()
-            assert self.mover.outcome() == 'there'
-            self.back = self.mover.channels.links[faults.MAIN].count[True]
-        # the verdict is the last there, but for TLS, whose good-bye of 24 bytes may follow
-        self.stall(faults.MAIN, self.back - (40 if 'tls' in self.kind else 2), back=True)
+        """The guest has arrived, which the source does not hear: nothing comes back to it any more."""
+        self.pre_switchover()
+        self.channels.hold.add((faults.MAIN, True))
+        self.source.cmd('migrate-continue', state='pre-switchover')
+        assert self.channels.stalled.wait(m.LIMIT_S)
         assert self.mover.destination_is_over() == 'completed'
         m.wait_status(self.source, 'device')
 

@@ -332,9 +332,8 @@ def one_error(vm, *causes):
         assert cause in lines[0]
 
 
-@pytest.mark.parametrize('pong', [True, False])
-def test_the_destination_agrees(source, work, pong):
-    sink = m.Sink(work / 'sink', pong=pong)
+def test_the_destination_agrees(source, work):
+    sink = m.Sink(work / 'sink')
     source.cmd('migrate', uri=sink.uri)
     assert m.wait_over(source)['status'] == 'completed'
     assert m.run_state(source) == 'postmigrate'
@@ -342,6 +341,19 @@ def test_the_destination_agrees(source, work, pong):
     assert reader.machine == 'none' and reader.blocks == {'ram': ferry.MIB}
     assert statuses(source) == ['setup', 'active', 'device', 'completed']
     assert len(source.seen('STOP')) == 1 and not source.seen('RESUME')
+
+
+def test_a_destination_that_has_not_answered_does_not_get_the_guest(source, work):
+    """It may have refused what came first, and that could not be told yet."""
+    sink = m.Sink(work / 'sink', pong=False, close=False)
+    source.cmd('migrate', uri=sink.uri)
+    m.wait_status(source, 'active')
+    assert not sink.read_all.wait(0.3)
+    assert m.run_state(source) == 'running'
+    sink.drop()
+    assert 'the destination went away' in m.wait_status(source, 'failed')['error-desc']
+    assert not source.seen('STOP')
+    stays_and_can_go(source, work)
 
 
 def test_the_destination_refuses_at_the_end(source, work):

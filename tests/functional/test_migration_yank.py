@@ -27,12 +27,14 @@ def test_source_is_freed_of_a_deaf_destination(vmm, work):
                                                      {'capability': 'return-path', 'state': True}])
     assert not migration_is_listed(vm)
     vm.cmd('migrate', uri=uri)
-    vm.wait('MIGRATION', status='device')   # everything fits into the socket; the verdict never comes
+    vm.wait('MIGRATION', status='active')
+    vm.wait('MIGRATION_PASS')               # everything fits into the socket; an answer never comes
     assert migration_is_listed(vm)
     vm.cmd('yank', instances=[{'type': 'migration'}])
     vm.wait('MIGRATION', status='failed')
     assert 'yank' in vm.cmd('query-migrate')['error-desc']
     assert not migration_is_listed(vm)
+    assert not vm.seen('STOP') and vm.cmd('query-status')['status'] == 'running'
     peer.close()
 
 

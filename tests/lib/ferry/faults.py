@@ -44,12 +44,13 @@ class Channels:
     break_at is {(connection, back): (byte, how)}, or a list of such pairs: what happens when so many bytes have gone in
     this direction of that connection. how: 'cut' (both sides read an end), 'reset', 'stall' (nothing moves in it, and
     `stalled` is set, until release() lets it go on or drop() ends all of it). edit is {connection: [(offset, bytes)]}:
-    written over what goes to the destination. `broken` is set when something was cut or reset. target: a path, or a TCP
-    port; listens alike.
+    written over what goes to the destination. `broken` is set when something was cut or reset. A (connection, back) that
+    is put into `hold` stalls at whatever comes next there. target: a path, or a TCP port; listens alike.
     """
 
     def __init__(self, path, target, break_at=None, edit=None):
         self.break_at, self.edit = break_at or {}, edit or {}
+        self.hold = set()
         self.target = target
         if isinstance(target, int):
             self.listener = socket.create_server(('127.0.0.1', 0))
@@ -102,6 +103,8 @@ class Channels:
                 data = a.recv(room)
                 if not data:
                     break
+                if (link.index, back) in self.hold and not self._break(link, 'stall'):
+                    return
                 data = self._edited(link, data, back)
                 b.sendall(data)
                 if not back:
