@@ -297,7 +297,7 @@ def test_different_numbers_of_channels(mover, here, there):
         m.wait_status(one.source.vm, 'active', 'device')
         one.source.vm.cmd('migrate_cancel')
         assert m.wait_over(one.source.vm)['status'] == 'cancelled'
-        one.destination_failed(False, ['before all channels'])
+        one.destination_failed(False, ['before all channels', 'closed it too early'])    # whichever it sees first
     else:
         assert one.outcome() == 'here'
     for side in (one.source, one.destination):

@@ -434,6 +434,7 @@ def test_nobody_is_throttled_where_nobody_can_be(mover):
 def test_the_guest_does_not_stop_before_the_destination_agrees(mover):
     """What the destination says is held on its way; the source goes on sending what changes."""
     one = mover('switchover-ack', 'pause-before-switchover')
+    one.source.vm.cmd('migrate-set-parameters', {'downtime-limit': 0})
     channels = one.start({(faults.MAIN, True): (0, 'stall')})
     assert channels.stalled.wait(60)
     guard = ferry.Guard(60)
