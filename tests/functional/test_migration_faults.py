@@ -199,14 +199,17 @@ def restore(vmm, path):
     return vm, '' if info['status'] == 'completed' else info['error-desc']
 
 
+def structures(work, *but):
+    """Where the first of each kind begins in the saved file."""
+    first = {}
+    for at, what in m.read_stream(work / 'saved').marks:
+        first.setdefault(what, at)
+    return [(at, what) for what, at in first.items() if what not in but]
+
+
 def test_truncated_files_are_refused(vmm, work, saved):
     stream, _ = saved
-    reader = m.read_stream(work / 'saved')
-    seen = set()
-    for at, what in reader.marks:
-        if what in seen or what in ('description', 'end'):
-            continue            # the guest arrives without them
-        seen.add(what)
+    for at, what in structures(work, 'description', 'end'):     # the guest arrives without them
         for cut in {at, at + 1, at + 3} if what != 'eof' else {at}:
             (work / 'cut').write_bytes(stream[:cut])
             vm, error = restore(vmm, work / 'cut')
@@ -218,11 +221,7 @@ def test_truncated_files_are_refused(vmm, work, saved):
 def test_files_that_a_crash_left_full_of_zeroes_are_refused(vmm, work, saved):
     """The byte that ends a stream is a zero, too: what is before it has to be whole."""
     stream, _ = saved
-    seen = set()
-    for at, what in m.read_stream(work / 'saved').marks:
-        if what in seen or what == 'end':
-            continue
-        seen.add(what)
+    for at, what in structures(work, 'end'):
         for cut in {at, at + 1} if what != 'description' else {at}:
             (work / 'cut').write_bytes(stream[:cut].ljust(len(stream), b'\0'))
             vm, error = restore(vmm, work / 'cut')
@@ -245,11 +244,9 @@ def test_flipped_bits_never_crash(vmm, work, saved):
     seed = 40
     print(f'seed {seed}')
     rng = random.Random(seed)
-    seen = {}
-    for at, what in m.read_stream(work / 'saved').marks[:-1]:
-        seen.setdefault(what, at)
+    places = structures(work, 'end')
     refused = 0
-    for what, at in seen.items():
+    for at, what in places:
         for _ in range(3):
             bad = bytearray(stream)
             byte = at + rng.randrange(min(9, len(bad) - at))
@@ -259,7 +256,7 @@ def test_flipped_bits_never_crash(vmm, work, saved):
             refused += bool(error)
             assert m.run_state(vm) == ('inmigrate' if error else m.run_state(vm)), what
             vm.quit()
-    assert refused > len(seen)
+    assert refused > len(places)
 
 
 def test_a_full_disk_leaves_the_guest_here(guest, work, need):
