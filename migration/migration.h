@@ -167,6 +167,8 @@ bool migration_should_stop(MigrationState *s);
 void migration_rate_start(MigrationState *s);
 /* Looks at the clock: ends the present window when it is over, and measures. */
 void migration_rate_update(MigrationState *s);
+/* The whole took until s->end_ns: its throughput is what people see from now on. Main loop. */
+void migration_rate_end(MigrationState *s);
 /*
  * Waits for the next window if this one is used up, or until the migration should stop, or until the
  * flag (s->lock, announced by s->changed; NULL: none) is set.

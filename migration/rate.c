@@ -63,6 +63,15 @@ void migration_rate_update(MigrationState *s)
     }
 }
 
+void migration_rate_end(MigrationState *s)
+{
+    double ms = (double)(stat64_get(&s->end_ns) - s->start_ns) / SCALE_MS;
+
+    if (ms > 0) {
+        stat64_set(&s->mbps_1000, (uint64_t)((double)migration_transferred_bytes(s) * 8 / ms));
+    }
+}
+
 void migration_rate_wait(MigrationState *s, const bool *flag)
 {
     g_mutex_lock(&s->lock);

@@ -97,6 +97,7 @@ static void coroutine_fn settle(MigrationState *s)
 
         runstate_set(RUN_STATE_POSTMIGRATE);
         stat64_set(&s->end_ns, now);
+        migration_rate_end(s);
         stat64_set(&s->downtime_ns, now - s->downtime_start_ns);
         if (migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_COMPLETED)) {
             return;

@@ -37,9 +37,10 @@ typedef struct UringPoll {
     UringOp op;
     AioWatch *watch;
     unsigned side; /* AIO_WATCH_READ or AIO_WATCH_WRITE */
-    bool armed;    /* the kernel has it */
+    bool armed;    /* the kernel has it; in UringState.armed */
     bool queued;   /* in UringState.polls: to be armed, or cancelled if the watch is deleted */
     TAILQ_ENTRY(UringPoll) link;
+    TAILQ_ENTRY(UringPoll) armed_link;
 } UringPoll;
 
 typedef struct UringWatch {
@@ -65,6 +66,7 @@ typedef struct UringState {
     bool progress; /* a handler or coroutine has run in this dispatch */
     unsigned disk_in_flight;
     TAILQ_HEAD(, UringPoll) polls;
+    TAILQ_HEAD(, UringPoll) armed; /* those of forgotten watches are known to nobody else */
     TAILQ_HEAD(, UringDisk) disks; /* found no room in the submission queue */
 } UringState;
 
@@ -123,6 +125,7 @@ static bool uring_init(AioContext *ctx, GError **errp)
     }
     s->wake_op.done = uring_wake_done;
     TAILQ_INIT(&s->polls);
+    TAILQ_INIT(&s->armed);
     TAILQ_INIT(&s->disks);
     ctx->state = s;
     return true;
@@ -131,25 +134,19 @@ static bool uring_init(AioContext *ctx, GError **errp)
 static void uring_cleanup(AioContext *ctx)
 {
     UringState *s = ctx->state;
-    struct io_uring_cqe *cqe;
-    unsigned head;
     UringPoll *poll;
 
     g_assert(!s->disk_in_flight);
+    io_uring_queue_exit(&s->ring);
     /* Polls that were cancelled hold their watches until somebody sees that they ended. */
-    io_uring_for_each_cqe(&s->ring, head, cqe)
-    {
-        UringOp *op = io_uring_cqe_get_data(cqe);
-
-        if (op && op->done == uring_poll_done) {
-            aio_watch_unref(((UringPoll *)op)->watch);
-        }
+    while ((poll = TAILQ_FIRST(&s->armed))) {
+        TAILQ_REMOVE(&s->armed, poll, armed_link);
+        aio_watch_unref(poll->watch);
     }
     while ((poll = TAILQ_FIRST(&s->polls))) {
         TAILQ_REMOVE(&s->polls, poll, link);
         aio_watch_unref(poll->watch);
     }
-    io_uring_queue_exit(&s->ring);
     g_free(s);
 }
 
@@ -243,6 +240,7 @@ static bool uring_flush_poll(UringState *s, UringPoll *poll)
                                poll->side == AIO_WATCH_READ ? POLLIN : POLLOUT);
         io_uring_sqe_set_data(sqe, &poll->op);
         poll->armed = true;
+        TAILQ_INSERT_TAIL(&s->armed, poll, armed_link);
         aio_watch_ref(poll->watch);
     }
     return true;
@@ -305,6 +303,7 @@ static void uring_poll_done(AioContext *ctx, UringOp *op, int res)
     AioWatch *watch = poll->watch;
 
     poll->armed = false;
+    TAILQ_REMOVE(&s->armed, poll, armed_link);
     if (!watch->deleted) {
         /*
          * An error of the poll itself counts as ready: the handler's own call reports what is

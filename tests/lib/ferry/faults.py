@@ -137,13 +137,13 @@ class Channels:
         return False
 
     def break_link(self, link, how):
+        self.broken.set()
         for one in (link.source, link.peer):
             if how == 'reset':
                 quiet(one.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
                 quiet(one.shutdown, socket.SHUT_RD)
             else:
                 quiet(one.shutdown, socket.SHUT_RDWR)
-        self.broken.set()
 
     def release(self):
         """What is stalled goes on; one connection is."""
