@@ -280,6 +280,7 @@ static void coroutine_fn socket_co_reconnect(void *opaque)
     int fd = socket_connect_co(c->addr, &c->control, NULL);
     SocketChardev *s = c->owner;
 
+    trace_chr_socket_tried(s, fd);
     ferry_sockaddr_free(c->addr);
     g_free(c);
     if (!s) {
