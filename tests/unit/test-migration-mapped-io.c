@@ -42,12 +42,14 @@ static int open_null(void *opaque, bool direct, GError **errp)
     return open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-static void note_ahead(uint64_t begun)
+/* What was submitted is looked at first: what others begin until the second look only makes it less. */
+static void note_ahead(uint64_t n)
 {
-    uint64_t ahead = __atomic_load_n(&world.submitted, __ATOMIC_SEQ_CST);
+    uint64_t submitted = __atomic_load_n(&world.submitted, __ATOMIC_SEQ_CST);
+    uint64_t begun = __atomic_fetch_add(&world.begun, n, __ATOMIC_SEQ_CST);
+    uint64_t ahead = submitted > begun ? submitted - begun : 0;
     uint64_t most = __atomic_load_n(&world.ahead, __ATOMIC_RELAXED);
 
-    ahead = ahead > begun ? ahead - begun : 0;
     while (ahead > most && !__atomic_compare_exchange_n(&world.ahead, &most, ahead, true,
                                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
@@ -68,7 +70,7 @@ static int move(void *opaque, QIOChannel *file, const MappedRange *range, GError
 {
     g_assert_true(opaque == &world);
     g_assert_true(range->block == &world.moved);
-    note_ahead(__atomic_fetch_add(&world.begun, range->n, __ATOMIC_SEQ_CST));
+    note_ahead(range->n);
     for (uint64_t page = range->first; page < range->first + range->n; page++) {
         if (page == world.slow) {
             move_slowly();
