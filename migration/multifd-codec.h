@@ -27,6 +27,18 @@ typedef struct MultiFDPages {
 void multifd_pages_from_offsets(MultiFDPages *pages, uint8_t *host, const uint64_t *offsets,
                                 unsigned n);
 
+/* One piece of memory as the only element; not necessarily whole pages. */
+void multifd_pages_set_buffer(MultiFDPages *pages, void *buf, size_t bytes);
+
+/* Takes a page of TARGET_PAGE_SIZE bytes into the payload; `last`: none follows in it. 0 or -errno. */
+typedef int MultiFDEncodePage(void *opaque, const uint8_t *page, bool last, GError **errp);
+/*
+ * Has each page encoded from a copy that nobody changes meanwhile: what is being compressed must stay as it
+ * is, and the guest may be writing to its memory. The copy is the caller's again after each call. 0 or -errno.
+ */
+int multifd_encode_pages(const MultiFDPages *pages, MultiFDEncodePage *encode, void *opaque,
+                         GError **errp);
+
 typedef struct MultiFDCodec {
     uint32_t flags; /* in each packet with pages: MULTIFD_FLAG_* */
 

@@ -1,40 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The payload of a packet: the bytes of the pages as they are, and the choice between methods. */
+/* The payload of a packet: the bytes of the pages as they are. */
 #include "migration/multifd-codec.h"
 
 #include <errno.h>
 #include "migration/multifd-packet.h"
 #include "util/error.h"
-
-void multifd_pages_from_offsets(MultiFDPages *pages, uint8_t *host, const uint64_t *offsets,
-                                unsigned n)
-{
-    pages->niov = 0;
-    pages->bytes = (size_t)n * TARGET_PAGE_SIZE;
-    for (unsigned i = 0; i < n; i++) {
-        if (i && offsets[i] == offsets[i - 1] + TARGET_PAGE_SIZE) {
-            pages->iov[pages->niov - 1].iov_len += TARGET_PAGE_SIZE;
-        } else {
-            pages->iov[pages->niov++] = (struct iovec){host + offsets[i], TARGET_PAGE_SIZE};
-        }
-    }
-}
-
-const MultiFDCodec *multifd_codec_find(MultiFDCompression method, GError **errp)
-{
-    static const MultiFDCodec *const codecs[MULTIFD_COMPRESSION__MAX] = {
-        [MULTIFD_COMPRESSION_NONE] = &multifd_codec_none,
-        [MULTIFD_COMPRESSION_ZLIB] = &multifd_codec_zlib,
-        [MULTIFD_COMPRESSION_ZSTD] = &multifd_codec_zstd,
-    };
-
-    if (method >= G_N_ELEMENTS(codecs) || !codecs[method]) {
-        error_setg(errp, "multifd: compression method '%s' is not available",
-                   MultiFDCompression_str(method));
-        return NULL;
-    }
-    return codecs[method];
-}
 
 /* There is no state; this stands for one. */
 static char no_state;

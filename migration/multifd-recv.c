@@ -111,9 +111,7 @@ static int receive_and_put(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
     if (!ch->scratch) {
         ch->scratch = g_malloc((size_t)MULTIFD_PACKET_PAGES * TARGET_PAGE_SIZE);
     }
-    ch->pages.iov[0] = (struct iovec){ch->scratch, bytes};
-    ch->pages.niov = 1;
-    ch->pages.bytes = bytes;
+    multifd_pages_set_buffer(&ch->pages, ch->scratch, bytes);
     ret = ch->recv->codec->receive(ch->codec_state, ch->ioc, packet->payload, &ch->pages, errp);
     for (uint32_t i = 0; ret == 0 && i < packet->normal; i += n) {
         const uint64_t *offset = &packet->offsets[i];

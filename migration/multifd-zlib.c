@@ -5,8 +5,8 @@
  */
 #include "migration/multifd-codec.h"
 
+#define ZLIB_CONST /* it does not write to what it reads */
 #include <errno.h>
-#include <string.h>
 #include <zlib.h>
 #include "migration/multifd-packet.h"
 #include "util/error.h"
@@ -15,7 +15,6 @@
 
 typedef struct ZlibSend {
     z_stream zs;
-    uint8_t page[TARGET_PAGE_SIZE];
     uint8_t *out; /* MULTIFD_PAYLOAD_MAX */
 } ZlibSend;
 
@@ -49,13 +48,12 @@ static void zlib_send_free(void *state)
     }
 }
 
-static int zlib_encode_page(ZlibSend *z, const uint8_t *page, bool last, GError **errp)
+static int zlib_encode_page(void *state, const uint8_t *page, bool last, GError **errp)
 {
+    ZlibSend *z = state;
     int ret;
 
-    /* what is being compressed must not change, and the guest may be writing to the page */
-    memcpy(z->page, page, TARGET_PAGE_SIZE);
-    z->zs.next_in = z->page;
+    z->zs.next_in = page;
     z->zs.avail_in = TARGET_PAGE_SIZE;
     ret = deflate(&z->zs, last ? Z_SYNC_FLUSH : Z_NO_FLUSH);
     if (ret != Z_OK || z->zs.avail_in || !z->zs.avail_out) {
@@ -68,27 +66,13 @@ static int zlib_encode_page(ZlibSend *z, const uint8_t *page, bool last, GError 
 static int zlib_encode(void *state, const MultiFDPages *pages, MultiFDPages *out, GError **errp)
 {
     ZlibSend *z = state;
-    size_t left = pages->bytes;
+    int ret;
 
     z->zs.next_out = z->out;
     z->zs.avail_out = MULTIFD_PAYLOAD_MAX;
-    for (unsigned i = 0; i < pages->niov; i++) {
-        const struct iovec *iov = &pages->iov[i];
-
-        for (size_t at = 0; at < iov->iov_len; at += TARGET_PAGE_SIZE) {
-            int ret;
-
-            left -= TARGET_PAGE_SIZE;
-            ret = zlib_encode_page(z, (const uint8_t *)iov->iov_base + at, left == 0, errp);
-            if (ret < 0) {
-                return ret;
-            }
-        }
-    }
-    out->bytes = MULTIFD_PAYLOAD_MAX - z->zs.avail_out;
-    out->iov[0] = (struct iovec){z->out, out->bytes};
-    out->niov = 1;
-    return 0;
+    ret = multifd_encode_pages(pages, zlib_encode_page, z, errp);
+    multifd_pages_set_buffer(out, z->out, MULTIFD_PAYLOAD_MAX - z->zs.avail_out);
+    return ret;
 }
 
 /* --- receiving --- */

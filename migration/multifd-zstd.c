@@ -6,7 +6,6 @@
 #include "migration/multifd-codec.h"
 
 #include <errno.h>
-#include <string.h>
 #include <zstd.h>
 #include "migration/multifd-packet.h"
 #include "util/error.h"
@@ -21,8 +20,7 @@
 
 typedef struct ZstdSend {
     ZSTD_CCtx *ctx;
-    uint8_t page[TARGET_PAGE_SIZE];
-    uint8_t *out; /* MULTIFD_PAYLOAD_MAX */
+    ZSTD_outBuffer out; /* MULTIFD_PAYLOAD_MAX */
 } ZstdSend;
 
 static void zstd_send_free(void *state)
@@ -31,7 +29,7 @@ static void zstd_send_free(void *state)
 
     if (z) {
         ZSTD_freeCCtx(z->ctx);
-        g_free(z->out);
+        g_free(z->out.dst);
         g_free(z);
     }
 }
@@ -42,7 +40,7 @@ static void *zstd_send_new(const MigrationSettings *settings, GError **errp)
     size_t ret;
 
     z->ctx = ZSTD_createCCtx();
-    z->out = g_malloc(MULTIFD_PAYLOAD_MAX);
+    z->out = (ZSTD_outBuffer){.dst = g_malloc(MULTIFD_PAYLOAD_MAX), .size = MULTIFD_PAYLOAD_MAX};
     if (!z->ctx) {
         error_setg(errp, "cannot compress with zstd: out of memory");
         zstd_send_free(z);
@@ -58,21 +56,19 @@ static void *zstd_send_new(const MigrationSettings *settings, GError **errp)
     return z;
 }
 
-static int zstd_encode_page(ZstdSend *z, const uint8_t *page, bool last, ZSTD_outBuffer *out,
-                            GError **errp)
+static int zstd_encode_page(void *state, const uint8_t *page, bool last, GError **errp)
 {
-    ZSTD_inBuffer in = {.src = z->page, .size = TARGET_PAGE_SIZE};
+    ZstdSend *z = state;
+    ZSTD_inBuffer in = {.src = page, .size = TARGET_PAGE_SIZE};
     size_t ret;
 
-    /* what is being compressed must not change, and the guest may be writing to the page */
-    memcpy(z->page, page, TARGET_PAGE_SIZE);
     do {
-        ret = ZSTD_compressStream2(z->ctx, out, &in, last ? ZSTD_e_flush : ZSTD_e_continue);
+        ret = ZSTD_compressStream2(z->ctx, &z->out, &in, last ? ZSTD_e_flush : ZSTD_e_continue);
         if (ZSTD_isError(ret)) {
             error_setg(errp, "compressing with zstd failed: %s", ZSTD_getErrorName(ret));
             return -EIO;
         }
-        if (out->pos == out->size) {
+        if (z->out.pos == z->out.size) {
             error_setg(errp, "compressing with zstd failed: the packet is too large");
             return -EIO;
         }
@@ -83,26 +79,12 @@ static int zstd_encode_page(ZstdSend *z, const uint8_t *page, bool last, ZSTD_ou
 static int zstd_encode(void *state, const MultiFDPages *pages, MultiFDPages *out, GError **errp)
 {
     ZstdSend *z = state;
-    ZSTD_outBuffer buf = {.dst = z->out, .size = MULTIFD_PAYLOAD_MAX};
-    size_t left = pages->bytes;
+    int ret;
 
-    for (unsigned i = 0; i < pages->niov; i++) {
-        const struct iovec *iov = &pages->iov[i];
-
-        for (size_t at = 0; at < iov->iov_len; at += TARGET_PAGE_SIZE) {
-            int ret;
-
-            left -= TARGET_PAGE_SIZE;
-            ret = zstd_encode_page(z, (const uint8_t *)iov->iov_base + at, left == 0, &buf, errp);
-            if (ret < 0) {
-                return ret;
-            }
-        }
-    }
-    out->bytes = buf.pos;
-    out->iov[0] = (struct iovec){z->out, out->bytes};
-    out->niov = 1;
-    return 0;
+    z->out.pos = 0;
+    ret = multifd_encode_pages(pages, zstd_encode_page, z, errp);
+    multifd_pages_set_buffer(out, z->out.dst, z->out.pos);
+    return ret;
 }
 
 /* --- receiving --- */

@@ -259,51 +259,46 @@ def test_flipped_bits_never_crash(vmm, work, saved):
     assert refused > len(places)
 
 
-def test_a_full_disk_leaves_the_guest_here(guest, work, need):
+@pytest.fixture(name='small')
+def small_fixture(work, need):
+    """A file system of 256 KiB; whoever still uses it at the end keeps it, and nobody else sees it any more."""
     need.root()
-    small = work / 'small'
-    small.mkdir()
-    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', str(small)], check=False,
+    folder = work / 'small'
+    folder.mkdir()
+    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', str(folder)], check=False,
                           capture_output=True)
     need.that(done.returncode == 0, 'no tmpfs can be mounted')
-    try:
-        source, data = source_with_data(guest)
-        m.set_caps(source.vm, return_path=False)
-        for uri in (f'file:{small}/saved', f'exec:cat > {small}/other'):
-            source.vm.cmd('migrate', uri=uri)
-            info = m.wait_over(source.vm)
-            assert info['status'] == 'failed'
-            if uri.startswith('file'):
-                assert 'No space left' in info['error-desc']
-            assert m.run_state(source.vm) == 'running'
-        assert source.memory() == data
-        go_again(guest, work, source, data)
-    finally:
-        subprocess.run(['umount', str(small)], check=False)
+    yield folder
+    subprocess.run(['umount', '-l', str(folder)], check=False)
 
 
-def test_a_full_file_system_of_the_destination_leaves_the_guest_here(guest, work, need):
+def test_a_full_disk_leaves_the_guest_here(guest, work, small):
+    source, data = source_with_data(guest)
+    m.set_caps(source.vm, return_path=False)
+    for uri in (f'file:{small}/saved', f'exec:cat > {small}/other'):
+        source.vm.cmd('migrate', uri=uri)
+        info = m.wait_over(source.vm)
+        assert info['status'] == 'failed'
+        if uri.startswith('file'):
+            assert 'No space left' in info['error-desc']
+        assert m.run_state(source.vm) == 'running'
+    assert source.memory() == data
+    go_again(guest, work, source, data)
+
+
+def test_a_full_file_system_of_the_destination_leaves_the_guest_here(guest, work, small):
     """Memory that is a file there, and no room for it: an error that says so, and no signal."""
-    need.root()
-    small = work / 'small'
-    small.mkdir()
-    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', str(small)], check=False,
-                          capture_output=True)
-    need.that(done.returncode == 0, 'no tmpfs can be mounted')
-    try:
-        source, data = source_with_data(guest)
-        destination = guest('destination', '-incoming', 'defer', '-machine', 'memory-backend=ram', '-object',
-                            f'memory-backend-file,id=ram,size=4M,mem-path={small}/ram,share=on')
-        destination.vm.cmd('migrate-incoming', uri=f'unix:{work}/in', exit_on_error=False)
-        source.vm.cmd('migrate', uri=f'unix:{work}/in')
-        info = m.wait_over(destination.vm)
-        assert info['status'] == 'failed' and 'No space left' in info['error-desc'], info
-        assert m.wait_over(source.vm)['status'] == 'failed'
-        assert m.run_state(source.vm) == 'running' and source.memory() == data
-        destination.vm.quit()
-        go_again(guest, work, source, data)
-    finally:
-        subprocess.run(['umount', '-l', str(small)], check=False)
+    source, data = source_with_data(guest)
+    destination = guest('destination', '-incoming', 'defer', '-machine', 'memory-backend=ram', '-object',
+                        f'memory-backend-file,id=ram,size=4M,mem-path={small}/ram,share=on')
+    destination.vm.cmd('migrate-incoming', uri=f'unix:{work}/in', exit_on_error=False)
+    source.vm.cmd('migrate', uri=f'unix:{work}/in')
+    info = m.wait_over(destination.vm)
+    assert info['status'] == 'failed' and 'No space left' in info['error-desc'], info
+    assert m.wait_over(source.vm)['status'] == 'failed'
+    assert m.run_state(source.vm) == 'running' and source.memory() == data
+    destination.vm.quit()
+    go_again(guest, work, source, data)
 
 
 def test_strangers_that_connect_do_not_end_the_wait(guest, work):

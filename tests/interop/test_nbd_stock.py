@@ -49,6 +49,14 @@ def test_requests_of_each_kind(sides, work, way):
         assert 'failed' not in ferry.qemu_io(path, command)
 
 
+def mirror_once(vm):
+    """Node 'remote' to node 'copy', which is a point in time of it afterwards."""
+    vm.cmd('blockdev-mirror', job_id='j', device='remote', target='copy', sync='full')
+    vm.wait('BLOCK_JOB_READY', device='j')
+    vm.cmd('block-job-cancel', device='j')
+    vm.wait('BLOCK_JOB_COMPLETED', device='j', where=lambda data: 'error' not in data)
+
+
 @both_ways
 def test_mirror_out_of_and_into_an_export(sides, work, way):
     """What is a hole there is a hole here."""
@@ -59,10 +67,7 @@ def test_mirror_out_of_and_into_an_export(sides, work, way):
     server.export('disk')
     attach(client, server)
     client.add_file(copy, node_name='copy', discard='unmap')
-    client.cmd('blockdev-mirror', job_id='j', device='remote', target='copy', sync='full')
-    client.wait('BLOCK_JOB_READY', device='j')
-    client.cmd('block-job-cancel', device='j')
-    client.wait('BLOCK_JOB_COMPLETED', device='j', where=lambda data: 'error' not in data)
+    mirror_once(client)
     client.quit()
     server.quit()
     ferry.compare(path, copy)
@@ -124,10 +129,7 @@ def test_qemu_nbd(vm, lab, work, name, fmt):
     do(vm, 'remote', 'write -P 9 2M 2M', 'write -z -u 5M 1M', 'flush', 'read -P 9 2M 2M')
     copy = ferry.make_image(work / 'copy.raw', SIZE)
     vm.add_file(copy, node_name='copy')
-    vm.cmd('blockdev-mirror', job_id='j', device='remote', target='copy', sync='full')
-    vm.wait('BLOCK_JOB_READY', device='j')
-    vm.cmd('block-job-cancel', device='j')
-    vm.wait('BLOCK_JOB_COMPLETED', device='j', where=lambda data: 'error' not in data)
+    mirror_once(vm)
     vm.quit()
     server.close()
     ferry.compare(path, copy, fmt, 'raw')

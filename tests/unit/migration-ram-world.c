@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "memory/populated.h"
 #include "migration/multifd.h"
@@ -90,6 +92,17 @@ int multifd_recv_sync(MigrationIncomingState *mis, GError **errp)
 
 /* --- blocks and both ends --- */
 
+RAMBlock *name_block(RAMBlock *block, const char *name)
+{
+    g_autoptr(GError) err = NULL;
+
+    g_assert_nonnull(block);
+    g_assert_true(ram_block_set_idstr(block, name, &err));
+    g_assert_no_error(err);
+    ram_block_set_migratable(block, true);
+    return block;
+}
+
 RAMBlock *make_block(const char *name, uint64_t size, uint32_t flags)
 {
     const RAMBlockOptions options = {.what = name,
@@ -102,9 +115,26 @@ RAMBlock *make_block(const char *name, uint64_t size, uint32_t flags)
     RAMBlock *block = ram_block_new(&options, &err);
 
     g_assert_no_error(err);
-    g_assert_true(ram_block_set_idstr(block, name, &err));
-    ram_block_set_migratable(block, true);
-    return block;
+    return name_block(block, name);
+}
+
+RAMBlock *make_rom(uint64_t size)
+{
+    int fd = memfd_create("rom", MFD_CLOEXEC);
+    const RAMBlockOptions options = {.what = "rom", .size = size, .flags = RAM_READONLY, .fd = fd};
+    g_autoptr(GError) err = NULL;
+    RAMBlock *block;
+
+    g_assert_cmpint(ftruncate(fd, size), ==, 0);
+    g_assert_cmpint(pwrite(fd, ROM_TEXT, sizeof(ROM_TEXT), ROM_TEXT_AT), ==, sizeof(ROM_TEXT));
+    block = ram_block_new(&options, &err);
+    g_assert_no_error(err);
+    return name_block(block, "rom");
+}
+
+void assert_rom(const RAMBlock *rom)
+{
+    g_assert_cmpmem(rom->host + ROM_TEXT_AT, sizeof(ROM_TEXT), ROM_TEXT, sizeof(ROM_TEXT));
 }
 
 void guest_write(RAMBlock *block, uint64_t offset, const void *data, size_t size)
@@ -210,12 +240,9 @@ GBytes *save_all(ChangeSettings *change)
     return source_end(&src);
 }
 
-/* Loads section after section up to the end of the bytes. 0 or -errno. */
-int load_all(GBytes *bytes, ChangeSettings *change, GError **errp)
+int load_file(QEMUFile *f, MigrationSettings *settings, GError **errp)
 {
-    g_autofree MigrationSettings *settings = changed_settings(change);
     MigrationIncomingState mis = {.settings = settings};
-    QEMUFile *f = qemu_file_new_memory_input(bytes);
     RAMLoadState *rl = ram_load_new(&mis, errp);
     int ret = rl ? 0 : -ENOMEM;
 
@@ -223,6 +250,15 @@ int load_all(GBytes *bytes, ChangeSettings *change, GError **errp)
         ret = ram_load_section(rl, f, RAM_SAVE_VERSION, errp);
     }
     ram_load_free(rl);
+    return ret;
+}
+
+int load_all(GBytes *bytes, ChangeSettings *change, GError **errp)
+{
+    g_autofree MigrationSettings *settings = changed_settings(change);
+    QEMUFile *f = qemu_file_new_memory_input(bytes);
+    int ret = load_file(f, settings, errp);
+
     (void)!qemu_fclose(f);
     return ret;
 }

@@ -15,6 +15,9 @@
 #define PAGE ((uint64_t)4096)
 #define SEED 20260
 
+#define ROM_TEXT    "rom"
+#define ROM_TEXT_AT 100 /* byte */
+
 typedef struct RAMWorld {
     unsigned runs_per_section; /* UINT_MAX: no limit */
     unsigned runs;
@@ -36,6 +39,11 @@ typedef void ChangeSettings(MigrationSettings *settings);
 
 /* Named and migratable; RAM_RESIZEABLE: up to four times its size. */
 RAMBlock *make_block(const char *name, uint64_t size, uint32_t flags);
+/* One made in another way: named and migratable. Returns it. */
+RAMBlock *name_block(RAMBlock *block, const char *name);
+/* "rom", which can't be written, with ROM_TEXT in it. */
+RAMBlock *make_rom(uint64_t size);
+void assert_rom(const RAMBlock *rom);
 /* A block of the same name and size takes the other's place. */
 RAMBlock *make_twin(RAMBlock *block, uint32_t flags);
 void assert_same(const RAMBlock *a, const RAMBlock *b);
@@ -62,7 +70,9 @@ int source_iterate(Source *src);
 GBytes *source_end(Source *src);
 /* Everything in one stream, without changes meanwhile. */
 GBytes *save_all(ChangeSettings *change);
-/* Loads section after section up to the end of the bytes. 0 or -errno. */
+/* Loads section after section up to the end of the file. 0 or -errno. */
+int load_file(QEMUFile *f, MigrationSettings *settings, GError **errp);
+/* The same from the bytes. */
 int load_all(GBytes *bytes, ChangeSettings *change, GError **errp);
 void load_ok(GBytes *bytes, ChangeSettings *change);
 /* Settings: XBZRLE with a cache of 64 pages. */

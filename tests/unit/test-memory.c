@@ -149,6 +149,14 @@ static void mixed_init(Mixed *m)
     address_space_init(&m->as, &m->root, "mixed");
 }
 
+/* Nothing is in front of the RAM, and nothing beside it. */
+static void mixed_init_ram_alone(Mixed *m)
+{
+    mixed_init(m);
+    memory_region_set_enabled(&m->dev.mr, false);
+    memory_region_set_enabled(&m->rom, false);
+}
+
 static void mixed_destroy(Mixed *m)
 {
     address_space_destroy(&m->as);
@@ -392,9 +400,7 @@ static void test_listeners_are_called_in_order(void)
     Recorder a, b;
     Mixed m;
 
-    mixed_init(&m);
-    memory_region_set_enabled(&m.dev.mr, false);
-    memory_region_set_enabled(&m.rom, false);
+    mixed_init_ram_alone(&m);
     recorder_init(&b, &m.as, "b", 2, log);
     expect(log, "b:begin b:add@0+4000 b:commit ");
     recorder_init(&a, &m.as, "a", 1, log);
@@ -432,9 +438,7 @@ static void test_a_listener_comes_and_goes_while_memory_is_logged(void)
     Recorder a;
     Mixed m;
 
-    mixed_init(&m);
-    memory_region_set_enabled(&m.dev.mr, false);
-    memory_region_set_enabled(&m.rom, false);
+    mixed_init_ram_alone(&m);
     g_assert_true(memory_global_dirty_log_start(1u << DIRTY_MEMORY_MIGRATION, NULL));
     recorder_init(&a, &m.as, "a", 1, log);
     expect(log, "a:begin a:global_start a:add@0+4000 a:start0>4@0+4000 a:commit ");
@@ -477,9 +481,7 @@ static void test_a_region_goes_before_the_view_and_comes_after_it(void)
     Recorder a;
     Mixed m;
 
-    mixed_init(&m);
-    memory_region_set_enabled(&m.dev.mr, false);
-    memory_region_set_enabled(&m.rom, false);
+    mixed_init_ram_alone(&m);
     recorder_init(&a, &m.as, "a", 1, log);
     watched = &m.as;
     a.listener.begin = a.listener.commit = NULL;
