@@ -12,6 +12,8 @@
 
 /* What a pipe to or from a program should hold, in bytes; the kernel may give less. */
 #define COMMAND_PIPE_BYTES (1 << 20)
+/* A program that has closed its input mostly ends at once; how it ends is worth waiting that many ms. */
+#define COMMAND_END_MS 1000
 
 struct QIOChannelCommand {
     QIOChannel parent;
@@ -19,7 +21,9 @@ struct QIOChannelCommand {
     int fd[2];   /* by direction; -1: not there */
     FdHalf half[2];
     int kill_fd; /* an eventfd, readable once both directions were shut down */
-    pid_t pid;   /* 0: it has been waited for */
+    pid_t pid;   /* 0: its end has been told */
+    bool ended;  /* it has been waited for */
+    int status;  /* once it has ended: as of waitpid(2) */
 };
 
 static QIOChannelCommand *cioc_of(QIOChannel *ioc)
@@ -33,10 +37,30 @@ static ssize_t command_readv(QIOChannel *ioc, const struct iovec *iov, size_t ni
     return fd_half_readv(&cioc_of(ioc)->half[QIO_CHANNEL_READ], ioc, iov, niov, errp);
 }
 
+/* Nobody reads any more. Why says more than that it is so, if the program has ended. */
+static void command_error_add_end(QIOChannelCommand *cioc, GError **errp)
+{
+    g_autofree char *how = NULL;
+
+    if (!cioc->ended && cioc->pid) {
+        cioc->ended = child_wait_ms(cioc->pid, cioc->kill_fd, COMMAND_END_MS, &cioc->status) == 1;
+    }
+    if (cioc->ended) {
+        how = child_status_text(cioc->status);
+        g_prefix_error(errp, "Command %s: ", how);
+    }
+}
+
 static ssize_t command_writev(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                               const QIOChannelFds *fds, int flags, GError **errp)
 {
-    return fd_half_writev(&cioc_of(ioc)->half[QIO_CHANNEL_WRITE], ioc, iov, niov, errp);
+    QIOChannelCommand *cioc = cioc_of(ioc);
+    ssize_t ret = fd_half_writev(&cioc->half[QIO_CHANNEL_WRITE], ioc, iov, niov, errp);
+
+    if (ret == -EPIPE) {
+        command_error_add_end(cioc, errp);
+    }
+    return ret;
 }
 
 static int command_poll_fd(QIOChannel *ioc, QIOChannelDirection dir, short *events)
@@ -81,17 +105,20 @@ static int command_close(QIOChannel *ioc, GError **errp)
     QIOChannelCommand *cioc = cioc_of(ioc);
     g_autofree char *how = NULL;
     bool ended_by_us = false;
-    int status = 0, ret;
+    int ret = 1;
 
     command_close_pipes(cioc);
     if (!cioc->pid) {
         return 0;
     }
-    ret = child_wait(cioc->pid, cioc->kill_fd, &status);
+    if (!cioc->ended) {
+        ret = child_wait(cioc->pid, cioc->kill_fd, &cioc->status);
+    }
     if (ret == 0) {
         ended_by_us = true;
-        ret = child_terminate(cioc->pid, &status);
+        ret = child_terminate(cioc->pid, &cioc->status);
     }
+    cioc->ended = true;
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Unable to wait for command (process %d)", (int)cioc->pid);
         cioc->pid = 0;
@@ -102,8 +129,8 @@ static int command_close(QIOChannel *ioc, GError **errp)
         error_setg(errp, "Command was ended before it was done");
         return -ECANCELED;
     }
-    if (status != 0) {
-        how = child_status_text(status);
+    if (cioc->status != 0) {
+        how = child_status_text(cioc->status);
         error_setg(errp, "Command %s", how);
         return -EIO;
     }
@@ -115,7 +142,7 @@ static void command_finalize(QIOChannel *ioc)
     QIOChannelCommand *cioc = cioc_of(ioc);
 
     command_close_pipes(cioc);
-    if (cioc->pid) {
+    if (cioc->pid && !cioc->ended) {
         child_terminate_in_background(cioc->pid);
     }
     if (cioc->kill_fd >= 0) {

@@ -75,8 +75,7 @@ static int reap(pid_t pid, int *status)
     return ret < 0 ? -errno : ret == pid;
 }
 
-/* As child_wait(), for at most so many ms (-1: no limit). */
-static int wait_limited(pid_t pid, int wake_fd, int ms, int *status)
+int child_wait_ms(pid_t pid, int wake_fd, int ms, int *status)
 {
     int pidfd = syscall(SYS_pidfd_open, pid, 0);
     gint64 end = g_get_monotonic_time() + (gint64)ms * 1000;
@@ -105,7 +104,7 @@ static int wait_limited(pid_t pid, int wake_fd, int ms, int *status)
 
 int child_wait(pid_t pid, int wake_fd, int *status)
 {
-    return wait_limited(pid, wake_fd, -1, status);
+    return child_wait_ms(pid, wake_fd, -1, status);
 }
 
 int child_terminate(pid_t pid, int *status)
@@ -113,10 +112,10 @@ int child_terminate(pid_t pid, int *status)
     int ret;
 
     (void)kill(pid, SIGTERM);
-    ret = wait_limited(pid, -1, CHILD_TERM_MS, status);
+    ret = child_wait_ms(pid, -1, CHILD_TERM_MS, status);
     if (ret == 0) {
         (void)kill(pid, SIGKILL);
-        ret = wait_limited(pid, -1, -1, status);
+        ret = child_wait_ms(pid, -1, -1, status);
     }
     return ret;
 }

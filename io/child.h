@@ -20,6 +20,8 @@ bool child_spawn(const char *const argv[], int in, int out, pid_t *pid,
  * *status is as waitpid(2) has it; 0: woken; -errno.
  */
 int child_wait(pid_t pid, int wake_fd, int *status) G_GNUC_WARN_UNUSED_RESULT;
+/* The same for at most `ms` milliseconds (-1: no limit), after which it is 0. */
+int child_wait_ms(pid_t pid, int wake_fd, int ms, int *status) G_GNUC_WARN_UNUSED_RESULT;
 /* Ends the child, with force after a second, and waits for that. */
 int child_terminate(pid_t pid, int *status);
 /* The same in a thread of its own. */

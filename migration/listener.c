@@ -5,7 +5,6 @@
 #include "crypto/tlscreds.h"
 #include "io/channel-tls.h"
 #include "io/net-listener.h"
-#include "io/socket-address.h"
 #include "migration/channel.h"
 #include "migration/transport.h"
 #include "util/aio.h"
@@ -336,20 +335,7 @@ void migration_listener_free(MigrationListener *listener)
 
 SocketAddressList *migration_listener_addresses(const MigrationListener *listener)
 {
-    SocketAddressList *list = NULL, **tail = &list;
-
-    for (unsigned i = 0; listener->net && i < qio_net_listener_count(listener->net); i++) {
-        g_autofree char *text = qio_net_listener_address(listener->net, i);
-        g_autoptr(FerrySockAddr) native = text ? ferry_sockaddr_parse(text, NULL) : NULL;
-
-        if (native) {
-            *tail = g_new0(SocketAddressList, 1);
-            (*tail)->value = g_new0(SocketAddress, 1);
-            socket_address_fill((*tail)->value, native);
-            tail = &(*tail)->next;
-        }
-    }
-    return list;
+    return listener->net ? qio_net_listener_addresses(listener->net) : NULL;
 }
 
 int migration_listener_open_extra(MigrationListener *listener, bool direct, GError **errp)

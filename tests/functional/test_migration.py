@@ -84,8 +84,11 @@ def arrived(source, destination, expected, state='running'):
 
 
 def listens_at(vm):
-    """The port that a destination chose."""
-    return vm.cmd('query-migrate')['socket-address'][0]['port']
+    """The port that a destination chose; its address says of which family it is, as stock QEMU's does."""
+    address = vm.cmd('query-migrate')['socket-address'][0]
+    family = 'ipv6' if ':' in address['host'] else 'ipv4'
+    assert address == {'type': 'inet', 'host': address['host'], 'port': address['port'], family: True}
+    return address['port']
 
 
 # Transports

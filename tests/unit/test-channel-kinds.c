@@ -192,6 +192,24 @@ static void test_command_status(void)
                     "Unable to start '/nonexistent/program': No such file or directory");
 }
 
+/* Who writes to it hears of its end, and so does who closes it. */
+static void test_command_ends_while_it_is_written_to(void)
+{
+    g_autoptr(QIOChannel) ioc = start("exec <&-; exit 3", O_WRONLY);
+    g_autoptr(GError) err = NULL, again = NULL;
+    static const char bytes[65536];
+    ssize_t ret;
+
+    do {
+        ret = qio_channel_write_all(ioc, bytes, sizeof(bytes), &err);
+    } while (ret >= 0);
+    g_assert_cmpint(ret, ==, -EPIPE);
+    g_assert_cmpstr(err->message, ==,
+                    "Command exited with status 3: Unable to write to command: Broken pipe");
+    g_assert_cmpint(qio_channel_close(ioc, &again), ==, -EIO);
+    g_assert_cmpstr(again->message, ==, "Command exited with status 3");
+}
+
 static void *close_in_thread(void *opaque)
 {
     return GINT_TO_POINTER(qio_channel_close(opaque, NULL));
@@ -389,6 +407,8 @@ int main(int argc, char **argv)
     g_test_add_func("/channel-file/direct-io", test_direct_io);
     g_test_add_func("/channel-command/both-ways", test_command_both_ways);
     g_test_add_func("/channel-command/status", test_command_status);
+    g_test_add_func("/channel-command/ends-while-written-to",
+                    test_command_ends_while_it_is_written_to);
     g_test_add_func("/channel-command/shutdown-ends-it", test_shutdown_ends_command);
     g_test_add_func("/channel-command/dropped-one-ends", test_dropped_command_ends);
     g_test_add_func("/channel-command/inherits-nothing", test_command_inherits_nothing);
