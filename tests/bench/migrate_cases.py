@@ -149,11 +149,18 @@ class Migrate:
         self.stream = None
         if not self.shared:     # private memory is filled by a migration from a file
             self.stream = lab.work / 'filling.stream'
-            vm = lab.vmm(*self.arguments(self.memory), command=[options.binary])
-            vm.cmd('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
-            vm.cmd('migrate', uri=f'exec:cat > {self.stream}')
-            self.over(vm)
-            vm.kill()
+            self.save(lab, options, ['events'], f'exec:cat > {self.stream}')
+
+    def save(self, lab, options, caps, uri):
+        vm = lab.vmm(*self.arguments(self.memory), command=[options.binary])
+        self.set_caps(vm, caps)
+        vm.cmd('migrate', uri=uri)
+        self.over(vm)
+        vm.kill()
+
+    @staticmethod
+    def set_caps(vm, caps):
+        vm.cmd('migrate-set-capabilities', capabilities=[{'capability': c, 'state': True} for c in caps])
 
     def allocated(self):
         """Most bytes that any binary has the kernel allocate: where the memory goes to, and the holes of the source's."""
@@ -179,7 +186,7 @@ class Migrate:
     def source(self, lab, command):
         if self.stream:
             vm = lab.vmm(*self.arguments(None), '-incoming', 'defer', command=command)
-            vm.cmd('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
+            self.set_caps(vm, ['events'])
             vm.cmd('migrate-incoming', uri=f'exec:cat {self.stream}')
             self.over(vm)
             return vm, None
@@ -232,7 +239,7 @@ class Migrate:
             destination = self.destination(lab, command)
             sides += [destination] if destination else []
             for vm in sides:
-                vm.cmd('migrate-set-capabilities', capabilities=[{'capability': c, 'state': True} for c in self.caps])
+                self.set_caps(vm, self.caps)
                 vm.cmd('migrate-set-parameters', {'max-bandwidth': 1 << 40, 'downtime-limit': 300, **self.params})
             uri = self.uri(lab)
             if destination:
@@ -267,12 +274,58 @@ class Migrate:
         return result
 
 
+class Restore(Migrate):
+    """A guest comes back from a file that Ferry has written, until `completed`."""
+
+    def __init__(self, name, title, how, caps=(), params=None):
+        super().__init__(name, title, None, cpu_goal=None, way='file', caps=caps, params=params)
+        self.how = how
+
+    def limits(self):
+        return {'held_mib': self.data / MIB + SLACK_MIB}
+
+    def goals(self):
+        return {'total_s': None, 'cpu_s': None, 'held_mib': None}
+
+    def prepare(self, lab, options):
+        super().prepare(lab, options)
+        self.saved = lab.work / 'saved'
+        reserve.give()
+        self.save(lab, options, [c for c in self.caps if c != 'multifd'], f'file:{self.saved}')
+
+    def run(self, lab, command):
+        from cases import cpu_ns
+        self.renew(lab)
+        vm = lab.vmm(*self.arguments(self.target), '-incoming', 'defer', command=command)
+        try:
+            self.set_caps(vm, self.caps)
+            if self.params:
+                vm.cmd('migrate-set-parameters', self.params)
+            reserve.give()
+            before, start = cpu_ns(vm.pid), time.monotonic()
+            vm.cmd('migrate-incoming', uri=f'{self.how}{self.saved}')
+            self.over(vm)
+            took, used = time.monotonic() - start, cpu_ns(vm.pid) - before
+            held = self.target.stat().st_blocks * 512 / MIB + vm.memory_kib('RssAnon') / 1024
+            self.check(lab, vm)
+        finally:
+            vm.kill()
+            vm.close()
+            self.renew(lab)
+        return {'total_s': took, 'cpu_s': used / 1e9, 'held_mib': held}
+
+
 MULTIFD = {'caps': ['multifd'], 'params': {'multifd-channels': 2}}
 MIGRATE_CASES = [
     Migrate('mig-unix', 'migrate 2 GiB, 1 GiB data, unix', 0.6, pair=True),
     Migrate('mig-multifd', 'migrate, multifd, 2 channels', 0.7, **MULTIFD),
     Migrate('mig-exec', 'migrate to exec:cat > file', 0.6, way='exec'),
     Migrate('mig-file', 'migrate to file:', 0.6, way='file'),
+    Migrate('mig-mapped', 'migrate to file:, mapped-ram', 0.6, way='file', caps=['mapped-ram']),
+    Migrate('mig-mapped-multifd', 'the same, 2 threads', 0.6, way='file', caps=['mapped-ram', *MULTIFD['caps']], params=MULTIFD['params']),
+    Restore('mig-restore', 'restore by exec:cat file', 'exec:cat '),
+    Restore('mig-restore-mapped', 'restore from file:, mapped-ram', 'file:', caps=['mapped-ram']),
+    Restore('mig-restore-multifd', 'the same, 2 threads', 'file:', caps=['mapped-ram', *MULTIFD['caps']], params=MULTIFD['params']),
     Migrate('mig-8g', 'migrate 8 GiB, 1 GiB touched', 0.15, mib=8192),
     Migrate('mig-8g-ram', 'the same, private memory', 0.7, mib=8192, shared=False),
     Migrate('mig-steady', 'migrate under steady rewriting', None, cpu_goal=None, rewriting=True, pair=True),
