@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <string.h>
 #include "io/channel-file.h"
+#include "memory/ram-block.h"
 #include "util/error.h"
 #include "util/open.h"
 #include "util/queue.h"
@@ -33,6 +34,7 @@ typedef struct MappedBatch {
 typedef struct MappedWorker {
     MappedIO *io;
     QIOChannel *file; /* constant while the thread runs */
+    void *scratch;    /* NULL: none is wanted */
     GThread *thread;  /* NULL: the owner's */
 } MappedWorker;
 
@@ -58,13 +60,19 @@ struct MappedIO {
 
 /* --- a thread --- */
 
-static int move_batch(MappedWorker *worker, const MappedBatch *batch, GError **errp)
+static int move_range(const MappedWorker *worker, const MappedRange *range, GError **errp)
 {
     const MappedIOOptions *options = &worker->io->options;
+
+    return options->move(options->opaque, worker->file, worker->scratch, range, errp);
+}
+
+static int move_batch(const MappedWorker *worker, const MappedBatch *batch, GError **errp)
+{
     int ret = 0;
 
     for (unsigned i = 0; i < batch->n && ret == 0; i++) {
-        ret = options->move(options->opaque, worker->file, &batch->ranges[i], errp);
+        ret = move_range(worker, &batch->ranges[i], errp);
     }
     return ret;
 }
@@ -205,7 +213,7 @@ int mapped_io_submit(MappedIO *io, const MappedRange *range, GError **errp)
     int ret = 0;
 
     if (!io->options.threads) {
-        return io->options.move(io->options.opaque, io->workers[0].file, range, errp);
+        return move_range(&io->workers[0], range, errp);
     }
     while (ret == 0 && left.n > 0) {
         ret = fill_batch(io, &left, errp);
@@ -281,6 +289,9 @@ static bool start_worker(MappedIO *io, unsigned i, GError **errp)
     g_autofree char *name = g_strdup_printf("%s_%u", io->options.thread_name, i);
 
     worker->io = io;
+    if (io->options.scratch_bytes) {
+        worker->scratch = g_aligned_alloc(1, io->options.scratch_bytes, TARGET_PAGE_SIZE);
+    }
     worker->file = open_file(io, errp);
     if (!worker->file) {
         return false;
@@ -324,6 +335,7 @@ void mapped_io_free(MappedIO *io)
     stop_threads(io);
     for (unsigned i = 0; i < io->n_workers; i++) {
         qio_channel_unref(io->workers[i].file);
+        g_aligned_free(io->workers[i].scratch);
     }
     pthread_cond_destroy(&io->room);
     pthread_cond_destroy(&io->work);

@@ -29,12 +29,17 @@ typedef struct MappedIOOptions {
     unsigned threads;        /* 0: the owner's thread moves the pages */
     const char *thread_name; /* "mig/src/send": with a number behind it */
     bool direct;             /* descriptors are opened with O_DIRECT */
+    size_t scratch_bytes;    /* what each thread has for itself; 0: nothing */
     QIOChannel *stream;      /* the file of the stream: used where no other descriptor is needed */
     void *opaque;            /* of the functions below */
     /* A descriptor of the file for pread(2) or pwrite(2). -1 with an error. */
     int (*open)(void *opaque, bool direct, GError **errp);
-    /* Moves the range by `file`. Any of the threads. 0, or -errno with an error. */
-    int (*move)(void *opaque, QIOChannel *file, const MappedRange *range, GError **errp);
+    /*
+     * Moves the range by `file`. Any of the threads, whose `scratch` is aligned to pages and holds anything.
+     * 0, or -errno with an error.
+     */
+    int (*move)(void *opaque, QIOChannel *file, void *scratch, const MappedRange *range,
+                GError **errp);
     /* Takes over the error of the first move that fails in a thread, which calls this; NULL: nothing. */
     void (*failed)(void *opaque, GError *err);
 } MappedIOOptions;

@@ -14,6 +14,8 @@
 #define PAGES_ALIGN    (1 * MiB)
 /* Pages that are read at a time. */
 #define READ_PAGES 1024
+/* Pages that are put at a time: they are in the processor's cache meanwhile. */
+#define PUT_PAGES 64
 
 static uint64_t bitmap_bytes(uint64_t pages)
 {
@@ -88,7 +90,8 @@ static uint64_t find_page(const RAMSaveBlock *sb, uint64_t from, uint64_t end, b
 }
 
 /* Writes the pages of a range but for those that are zero. A thread of rs->mapped. */
-static int save_range(void *opaque, QIOChannel *file, const MappedRange *range, GError **errp)
+static int save_range(void *opaque, QIOChannel *file, void *scratch, const MappedRange *range,
+                      GError **errp)
 {
     RAMSaveState *rs = opaque;
     RAMSaveBlock *sb = range->block;
@@ -235,26 +238,29 @@ typedef struct MappedSource {
     uint64_t pages_offset;
 } MappedSource;
 
-/* Pages that can't be written here: they must be the same. */
-static int compare_pages(QIOChannel *file, const MappedSource *source, uint64_t page, uint64_t n,
-                         GError **errp)
+/* Pages for memory that does not take them in place (ram_recv_put()). */
+static int read_and_put(QIOChannel *file, const MappedSource *source, void *scratch, uint64_t page,
+                        uint64_t end, GError **errp)
 {
-    uint8_t scratch[TARGET_PAGE_SIZE] __attribute__((aligned(TARGET_PAGE_SIZE)));
-    const struct iovec iov = {scratch, sizeof(scratch)};
     int ret = 0;
 
-    for (uint64_t end = page + n; page < end && ret == 0; page++) {
+    while (page < end && ret == 0) {
+        uint64_t n = MIN(end - page, PUT_PAGES);
+        const struct iovec iov = {scratch, n << TARGET_PAGE_BITS};
+
         ret = qio_channel_preadv_all(
             file, &iov, 1, (off_t)(source->pages_offset + (page << TARGET_PAGE_BITS)), errp);
-        if (ret == 0 && !ram_recv_compare(source->rb, page, scratch, errp)) {
+        if (ret == 0 && !ram_recv_put(source->rb, page, n, scratch, errp)) {
             ret = -EINVAL;
         }
+        page += n;
     }
     return ret;
 }
 
 /* Any thread of rl->mapped. */
-static int load_range(void *opaque, QIOChannel *file, const MappedRange *range, GError **errp)
+static int load_range(void *opaque, QIOChannel *file, void *scratch, const MappedRange *range,
+                      GError **errp)
 {
     const MappedSource *source = range->block;
     RAMRecvBlock *rb = source->rb;
@@ -262,8 +268,8 @@ static int load_range(void *opaque, QIOChannel *file, const MappedRange *range, 
     const struct iovec iov = {rb->block->host + offset, range->n << TARGET_PAGE_BITS};
     int ret;
 
-    if (ram_recv_is_readonly(rb)) {
-        ret = compare_pages(file, source, range->first, range->n, errp);
+    if (ram_recv_is_readonly(rb) || ram_recv_is_by_write(rb)) {
+        ret = read_and_put(file, source, scratch, range->first, range->first + range->n, errp);
     } else {
         ret = qio_channel_preadv_all(file, &iov, 1, (off_t)(source->pages_offset + offset), errp);
         ram_recv_mark(rb, range->first, range->n);
@@ -290,6 +296,7 @@ static bool prepare_to_load(RAMLoadState *rl, QIOChannel *stream, GError **errp)
         .threads = migrate_multifd(settings) ? migrate_multifd_channels(settings) : 0,
         .thread_name = "mig/dst/recv",
         .direct = migrate_direct_io(settings),
+        .scratch_bytes = PUT_PAGES * TARGET_PAGE_SIZE,
         .stream = stream,
         .opaque = rl,
         .open = open_to_read,

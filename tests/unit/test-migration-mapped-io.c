@@ -10,7 +10,8 @@
 #include "migration/ram-mapped-io.h"
 #include "util/error.h"
 
-#define PAGES 100000
+#define PAGES   100000
+#define SCRATCH 10000
 
 enum {
     SLOW_BEGUN = 1,
@@ -66,10 +67,13 @@ static void move_slowly(void)
     __atomic_store_n(&world.slow_state, SLOW_DONE, __ATOMIC_SEQ_CST);
 }
 
-static int move(void *opaque, QIOChannel *file, const MappedRange *range, GError **errp)
+static int move(void *opaque, QIOChannel *file, void *scratch, const MappedRange *range,
+                GError **errp)
 {
     g_assert_true(opaque == &world);
     g_assert_true(range->block == &world.moved);
+    g_assert_true((uintptr_t)scratch % 4096 == 0);
+    memset(scratch, 1, SCRATCH);
     note_ahead(range->n);
     for (uint64_t page = range->first; page < range->first + range->n; page++) {
         if (page == world.slow) {
@@ -98,6 +102,7 @@ static MappedIO *begin(unsigned threads, bool direct, GError **errp)
     const MappedIOOptions options = {.threads = threads,
                                      .thread_name = "mover",
                                      .direct = direct,
+                                     .scratch_bytes = SCRATCH,
                                      .stream = world.stream,
                                      .opaque = &world,
                                      .open = open_null,
