@@ -144,6 +144,7 @@ static QIOChannel *coroutine_fn connector_co_open_socket(MigrationConnector *c,
         return NULL;
     }
     attempt->socket = NULL;
+    qio_channel_set_delay(QIO_CHANNEL(sioc), false); /* or a handshake's messages wait 40 ms each */
     return QIO_CHANNEL(sioc);
 }
 

@@ -119,7 +119,7 @@ static void lost_early(MigrationIncomingState *mis, const char *why)
 {
     GError *err = NULL;
 
-    if (mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
+    if ((mis->from_src || mis->multifd) && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
         error_setg(&err, "%s", why);
         close_channels(mis);
         fail(mis, err);
@@ -260,83 +260,98 @@ static void start_loading(MigrationIncomingState *mis)
     mis->thread = g_thread_new("mig/dst/main", incoming_thread, mis);
 }
 
+static bool watch_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, GError **errp)
+{
+    mis->hangup =
+        qio_hangup_watch_new(ioc, qemu_get_aio_context(), main_channel_hung_up, mis, errp);
+    migration_listener_set_lenient(mis->listener);
+    return mis->hangup;
+}
+
+/* The main channel, of which these bytes have been read. False with an error; ioc stays the caller's. */
+static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, const uint8_t *first,
+                              size_t n, GError **errp)
+{
+    if (!qio_channel_set_blocking(ioc, true, errp)) {
+        return false;
+    }
+    qio_channel_set_name(ioc, "migration-main-incoming");
+    if (mis->multifd && !watch_main_channel(mis, ioc, errp)) {
+        return false;
+    }
+    g_mutex_lock(&mis->from_src_lock);
+    mis->from_src = qemu_file_new_input_behind(ioc, first, n);
+    g_mutex_unlock(&mis->from_src_lock);
+    return true;
+}
+
+static void start_when_complete(MigrationIncomingState *mis)
+{
+    if (mis->from_src && (!mis->multifd || multifd_recv_all_channels_created(mis))) {
+        start_loading(mis);
+    }
+}
+
 typedef struct NewChannel {
     MigrationIncomingState *mis;
     QIOChannel *ioc;
 } NewChannel;
 
-static void coroutine_fn further_channel_co(void *opaque)
+/* One of several that a source with multifd makes. */
+static void coroutine_fn new_channel_co(void *opaque)
 {
     g_autofree NewChannel *nc = opaque;
     MigrationIncomingState *mis = nc->mis;
+    uint8_t first[MULTIFD_FIRST_BYTES];
     GError *err = NULL;
-    bool ok = multifd_recv_co_new_channel(mis, nc->ioc, &err);
+    MultiFDNewChannel what = multifd_recv_co_new_channel(mis, nc->ioc, first, &err);
 
+    if (what == MULTIFD_NEW_CHANNEL_MAIN &&
+        !take_main_channel(mis, nc->ioc, first, sizeof(first), &err)) {
+        what = MULTIFD_NEW_CHANNEL_FAILED;
+    }
     qio_channel_unref(nc->ioc);
-    if (!ok && incoming_status(mis) != MIGRATION_STATUS_SETUP) {
-        g_error_free(err); /* another channel failed before, which has been said */
-    } else if (!ok) {
+    if (what == MULTIFD_NEW_CHANNEL_LATE || incoming_status(mis) != MIGRATION_STATUS_SETUP) {
+        g_clear_error(&err); /* why it has ended has been said */
+    } else if (what == MULTIFD_NEW_CHANNEL_FAILED) {
         close_channels(mis);
         fail(mis, err);
-    } else if (multifd_recv_all_channels_created(mis)) {
-        start_loading(mis);
+    } else {
+        start_when_complete(mis);
     }
 }
 
-static bool wait_for_channels(MigrationIncomingState *mis, QIOChannel *ioc, GError **errp)
-{
-    mis->hangup =
-        qio_hangup_watch_new(ioc, qemu_get_aio_context(), main_channel_hung_up, mis, errp);
-    if (!mis->hangup) {
-        return false;
-    }
-    mis->multifd = multifd_recv_new(mis);
-    migration_listener_set_lenient(mis->listener);
-    return true;
-}
-
-/* False with an error; ioc stays the caller's. */
-static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, GError **errp)
+/* Someone has come: what is set now is what holds for the migration. */
+static void begin_with_first_channel(MigrationIncomingState *mis)
 {
     migration_settings_unref(mis->settings);
     mis->settings = migration_settings_get();
-    if (!qio_channel_set_blocking(ioc, true, errp)) {
-        return false;
+    if (migrate_multifd(mis->settings) && !mis->from_file && !migrate_mapped_ram(mis->settings)) {
+        mis->multifd = multifd_recv_new(mis);
     }
-    qio_channel_set_name(ioc, "migration-main-incoming");
-    if (migrate_multifd(mis->settings) && !mis->from_file && !migrate_mapped_ram(mis->settings) &&
-        !wait_for_channels(mis, ioc, errp)) {
-        return false;
-    }
-    g_mutex_lock(&mis->from_src_lock);
-    mis->from_src = qemu_file_new_input(ioc);
-    g_mutex_unlock(&mis->from_src_lock);
-    if (!mis->multifd) {
-        start_loading(mis);
-    }
-    return true;
 }
 
-/* The first channel is the main one; with multifd others follow. */
 static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
 {
     MigrationIncomingState *mis = opaque;
-    NewChannel *nc;
+    bool wanted = ioc && incoming_status(mis) == MIGRATION_STATUS_SETUP;
 
-    if (ioc && !mis->from_src && incoming_status(mis) == MIGRATION_STATUS_SETUP &&
-        take_main_channel(mis, ioc, &err)) {
-        qio_channel_unref(ioc);
+    if (wanted && !mis->from_src && !mis->multifd) {
+        begin_with_first_channel(mis);
+    }
+    if (wanted && mis->multifd) {
+        NewChannel *nc = g_new(NewChannel, 1);
+
+        *nc = (NewChannel){.mis = mis, .ioc = ioc};
+        qemu_coroutine_enter(qemu_coroutine_create(new_channel_co, nc));
         return;
     }
+    if (wanted && !mis->from_src && take_main_channel(mis, ioc, NULL, 0, &err)) {
+        start_when_complete(mis);
+    }
+    qio_channel_unref(ioc); /* NULL, used by others as well, or one too many */
     if (err) {
-        g_clear_pointer(&ioc, qio_channel_unref);
         fail(mis, err);
-    } else if (mis->multifd && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
-        nc = g_new(NewChannel, 1);
-        *nc = (NewChannel){.mis = mis, .ioc = ioc};
-        qemu_coroutine_enter(qemu_coroutine_create(further_channel_co, nc));
-    } else {
-        qio_channel_unref(ioc); /* one too many */
     }
 }
 

@@ -198,6 +198,7 @@ static void listener_add_channel(MigrationListener *listener, QIOChannel *ioc, b
 
 static void listener_client(QIONetListener *net, QIOChannelSocket *sioc, void *opaque)
 {
+    qio_channel_set_delay(QIO_CHANNEL(sioc), false);
     listener_add_channel(opaque, QIO_CHANNEL(sioc), false);
 }
 

@@ -53,6 +53,11 @@ void multifd_handshake_encode(const MultiFDHandshake *hs, uint8_t buf[MULTIFD_HA
     buf[HANDSHAKE_CHANNEL] = hs->channel;
 }
 
+bool multifd_is_handshake(const uint8_t first[MULTIFD_FIRST_BYTES])
+{
+    return ldl_be_p(first) == MULTIFD_MAGIC;
+}
+
 bool multifd_handshake_decode(const uint8_t buf[MULTIFD_HANDSHAKE_BYTES], MultiFDHandshake *hs,
                               GError **errp)
 {

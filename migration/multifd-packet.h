@@ -42,6 +42,8 @@ typedef struct MultiFDHandshake {
 
 void multifd_handshake_encode(const MultiFDHandshake *hs, uint8_t buf[MULTIFD_HANDSHAKE_BYTES]);
 /* Checks magic and version. False with an error. */
+/* Whether bytes begin as a handshake does. */
+bool multifd_is_handshake(const uint8_t first[MULTIFD_FIRST_BYTES]);
 bool multifd_handshake_decode(const uint8_t buf[MULTIFD_HANDSHAKE_BYTES], MultiFDHandshake *hs,
                               GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 

@@ -34,6 +34,8 @@
 
 /* How long the main channel may say nothing once another one has ended. */
 #define SILENCE_NS (5 * NANOSECONDS_PER_SECOND)
+/* How long all channels may take to come before somebody should look at the settings of the source. */
+#define OVERDUE_NS (5 * NANOSECONDS_PER_SECOND)
 
 typedef struct RecvChannel {
     MultiFDRecv *recv;
@@ -63,6 +65,7 @@ struct MultiFDRecv {
     TAILQ_HEAD(, Newcomer) newcomers; /* main loop */
     unsigned created;                 /* main loop: channels that have a thread */
     QEMUTimer *silence;               /* main loop: armed while a channel has hung up */
+    QEMUTimer *overdue;               /* main loop: armed from the first channel to the last */
     uint64_t heard;                   /* main loop: what had come when the timer was armed */
     uint64_t packets;                 /* atomic: that came */
 
@@ -393,6 +396,16 @@ static void channel_hung_up(void *opaque)
 
 /* --- channels that arrive; main loop --- */
 
+/* Nothing on the main channel tells a slow source from one that has other settings. */
+static void overdue_cb(void *opaque)
+{
+    const MultiFDRecv *r = opaque;
+
+    warn_report("multifd: %u of %u channels have come so far: does the source use multifd, "
+                "with as many channels?",
+                r->created, r->n_channels);
+}
+
 MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
 {
     unsigned n = migrate_multifd_channels(mis->settings);
@@ -404,6 +417,8 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
     r->codec = multifd_codec_find(migrate_multifd_compression(mis->settings), &r->codec_error);
     r->n_channels = n;
     r->silence = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, silence_cb, r);
+    r->overdue = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, overdue_cb, r);
+    timer_mod_ns(r->overdue, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + OVERDUE_NS);
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->go, NULL);
     pthread_cond_init(&r->arrived, NULL);
@@ -434,23 +449,20 @@ static void recv_unref(MultiFDRecv *r)
     g_free(r);
 }
 
-static int coroutine_fn co_read_handshake(MultiFDRecv *r, QIOChannel *ioc, MultiFDHandshake *hs,
-                                          GError **errp)
+/* Reads from a channel that nobody else shuts down yet. */
+static int coroutine_fn co_read_newcomer(MultiFDRecv *r, QIOChannel *ioc, uint8_t *buf, size_t size,
+                                         GError **errp)
 {
-    uint8_t buf[MULTIFD_HANDSHAKE_BYTES];
     Newcomer newcomer = {.ioc = ioc};
     int ret;
 
     TAILQ_INSERT_TAIL(&r->newcomers, &newcomer, next);
-    ret = qio_channel_co_read_all(ioc, buf, sizeof(buf), errp);
+    ret = qio_channel_co_read_all(ioc, buf, size, errp);
     if (ret < 0) {
         g_prefix_error(errp, "multifd: a channel has not said which one it is: ");
     }
     TAILQ_REMOVE(&r->newcomers, &newcomer, next);
     qio_channel_detach_aio_context(ioc);
-    if (ret == 0 && !multifd_handshake_decode(buf, hs, errp)) {
-        ret = -EINVAL;
-    }
     return ret;
 }
 
@@ -500,32 +512,54 @@ static bool channel_start(RecvChannel *ch, QIOChannel *ioc, GError **errp)
     pthread_mutex_unlock(&r->lock);
     ch->thread = g_thread_try_new(name, channel_thread, ch, errp);
     r->created += ch->thread != NULL;
+    if (r->created == r->n_channels) {
+        timer_del(r->overdue);
+    }
     return ch->thread != NULL;
 }
 
-bool coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis, QIOChannel *ioc,
-                                              GError **errp)
+/* One that is not the main one, of which the first bytes are in buf. */
+static bool coroutine_fn co_take_channel(MultiFDRecv *r, QIOChannel *ioc,
+                                         uint8_t buf[MULTIFD_HANDSHAKE_BYTES], GError **errp)
 {
-    MultiFDRecv *r = mis->multifd;
-    MultiFDHandshake hs;
     RecvChannel *ch = NULL;
-    bool ok = false;
+    MultiFDHandshake hs;
 
     if (!r->codec) {
         g_propagate_error(errp, g_error_copy(r->codec_error));
         return false;
     }
+    if (co_read_newcomer(r, ioc, buf + MULTIFD_FIRST_BYTES,
+                         MULTIFD_HANDSHAKE_BYTES - MULTIFD_FIRST_BYTES, errp) == 0 &&
+        multifd_handshake_decode(buf, &hs, errp) && r->mis->multifd == r) {
+        ch = identify(r, &hs, errp);
+    }
+    return ch && channel_start(ch, ioc, errp);
+}
+
+MultiFDNewChannel coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis,
+                                                           QIOChannel *ioc, uint8_t *first,
+                                                           GError **errp)
+{
+    MultiFDNewChannel what = MULTIFD_NEW_CHANNEL_FAILED;
+    MultiFDRecv *r = mis->multifd;
+    uint8_t buf[MULTIFD_HANDSHAKE_BYTES];
+
     r->refcount++;
-    if (co_read_handshake(r, ioc, &hs, errp) == 0) {
-        if (mis->multifd == r) {
-            ch = identify(r, &hs, errp);
-        } else {
-            error_setg(errp, "multifd: the migration has ended");
+    if (co_read_newcomer(r, ioc, buf, MULTIFD_FIRST_BYTES, errp) == 0) {
+        if (mis->multifd == r && !mis->from_src && !multifd_is_handshake(buf)) {
+            memcpy(first, buf, MULTIFD_FIRST_BYTES);
+            what = MULTIFD_NEW_CHANNEL_MAIN;
+        } else if (co_take_channel(r, ioc, buf, errp)) {
+            what = MULTIFD_NEW_CHANNEL_TAKEN;
         }
-        ok = ch && channel_start(ch, ioc, errp);
+    }
+    if (mis->multifd != r) {
+        g_clear_error(errp);
+        what = MULTIFD_NEW_CHANNEL_LATE;
     }
     recv_unref(r);
-    return ok;
+    return what;
 }
 
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis)
@@ -639,5 +673,6 @@ void multifd_recv_free(MigrationIncomingState *mis)
         qio_hangup_watch_free(g_steal_pointer(&r->channels[i].hangup));
     }
     timer_free(g_steal_pointer(&r->silence));
+    timer_free(g_steal_pointer(&r->overdue));
     recv_unref(r);
 }

@@ -430,7 +430,6 @@ static bool channel_prepare_ioc(SendChannel *ch, QIOChannel *ioc, GError **errp)
     g_autofree char *name = g_strdup_printf("multifd-send-%u", ch->id);
 
     qio_channel_set_name(ioc, name);
-    qio_channel_set_delay(ioc, false);
     if (ch->send->zero_copy && !qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_WRITE_ZERO_COPY)) {
         error_setg(errp, "Zero copy send feature not detected in host kernel");
         return false;

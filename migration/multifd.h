@@ -51,17 +51,31 @@ void multifd_send_shutdown(MigrationState *s);
 
 /* --- destination --- */
 
+/* Bytes by which a channel is told from the main one: the magic number of its handshake. */
+#define MULTIFD_FIRST_BYTES 4
+
 /*
- * Before channels arrive, the main one being there; main loop. A channel that fails keeps its error in
+ * Before the first channel of any kind is looked at; main loop. A channel that fails keeps its error in
  * mis->error, unless there is one, and ends the reading of mis->from_src, which is not freed before this.
  */
 MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
+
+typedef enum MultiFDNewChannel {
+    MULTIFD_NEW_CHANNEL_MAIN,   /* the main one, idle: who asks goes on with it */
+    MULTIFD_NEW_CHANNEL_TAKEN,  /* has a thread now */
+    MULTIFD_NEW_CHANNEL_FAILED, /* with an error: the migration fails */
+    MULTIFD_NEW_CHANNEL_LATE,   /* the attempt that it came for has ended; no error */
+} MultiFDNewChannel;
+
 /*
- * Takes a channel that is not the main one, main loop: reads its handshake in a coroutine and starts
- * its thread. False with an error: the migration fails.
+ * Takes whichever channel has come, main loop. In which order they come says nothing: connections and
+ * TLS handshakes overtake each other. So a coroutine waits for its first bytes. While there is no main
+ * channel, what does not begin as one of multifd's is that; `first` gets its MULTIFD_FIRST_BYTES. For
+ * the others the rest of the handshake is read, and a thread started. errp is not NULL.
  */
-bool coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis, QIOChannel *ioc,
-                                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+MultiFDNewChannel coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis,
+                                                           QIOChannel *ioc, uint8_t *first,
+                                                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
 /*
  * Where pages go from now on: before the first barrier. NULL: no more pages are taken; channels in

@@ -34,6 +34,18 @@ QEMUFile *qemu_file_new_input(QIOChannel *ioc)
     return qemu_file_new(ioc, false);
 }
 
+QEMUFile *qemu_file_new_input_behind(QIOChannel *ioc, const void *first, size_t n)
+{
+    QEMUFile *f = qemu_file_new_input(ioc);
+
+    g_assert(n <= f->buf_size);
+    if (n > 0) {
+        memcpy(f->buf, first, n);
+    }
+    f->buf_end = f->moved = n;
+    return f;
+}
+
 QEMUFile *qemu_file_get_return(QEMUFile *f)
 {
     return f->ioc ? qemu_file_new(f->ioc, !f->writable) : NULL;

@@ -40,6 +40,8 @@ typedef struct QEMUFile QEMUFile;
 /* Take a reference of their own on the channel. */
 QEMUFile *qemu_file_new_output(QIOChannel *ioc);
 QEMUFile *qemu_file_new_input(QIOChannel *ioc);
+/* A reader of a channel from which its first n bytes, at most QEMU_FILE_BUFFER_SIZE, were read before. */
+QEMUFile *qemu_file_new_input_behind(QIOChannel *ioc, const void *first, size_t n);
 /* The other direction over the same channel: the return path. NULL for a file in memory. */
 QEMUFile *qemu_file_get_return(QEMUFile *f);
 

@@ -89,7 +89,8 @@ class Stage:
         """The guest is stopped, its memory is on its way."""
         self.pause(True)
         self.source.cmd('migrate-set-parameters', STOPPED)
-        self.channels = self.mover.start({(self.data_link(), False): (1 << 20, 'stall')})
+        links = (1, 2) if 'multifd' in self.kind else (faults.MAIN,)     # which of them gets how much is chance
+        self.channels = self.mover.start({(link, False): (1 << 20, 'stall') for link in links})
         m.wait_status(self.source, 'pre-switchover')
         self.source.cmd('migrate-continue', state='pre-switchover')
         assert self.channels.stalled.wait(m.LIMIT_S)
@@ -137,7 +138,9 @@ def test_a_destination_dies(mover, kind):
         stage.channels.drop()
         if name == 'pre-switchover' and 'return-path' not in one.caps:
             one.source.vm.cmd('migrate-continue', state=name)       # nobody says anything until then
-        assert one.outcome() == ('unknown' if name == 'verdict' else 'here'), name
+        # the kernel's buffers for TCP may have taken the rest of the guest
+        maybe = {'unknown'} if kind == 'tcp' and name in ('active', 'device') else set()
+        assert one.outcome() in maybe | {'unknown' if name == 'verdict' else 'here'}, name
         stage.again()
     one.finish()
 

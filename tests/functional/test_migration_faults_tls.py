@@ -110,6 +110,28 @@ def test_channels_of_multifd_break(mover, link, how):
     one.finish()
 
 
+def test_channels_overtake_the_main_one(mover):
+    """The end of its handshake is late: to the source it is complete, to the destination the others are first."""
+    one = mover(('multifd', 'return-path'), params={**CREDS, 'max-bandwidth': 0, 'multifd-channels': 2})
+    channels = one.start({(faults.MAIN, True): (1, 'stall')})
+    assert channels.stalled.wait(m.LIMIT_S)
+    channels.hold.add((faults.MAIN, False))
+    channels.release()
+    assert channels.stalled.wait(m.LIMIT_S)
+    guard = ferry.Guard(m.LIMIT_S)
+    while len(channels.links) < 3 or min(link.count[False] for link in channels.links[1:]) < 500:
+        guard.left()
+    channels.hold.clear()
+    channels.release()
+    assert one.outcome() == 'there'
+    one.finish()
+
+
+@pytest.mark.parametrize('caps', [['return-path'], ['multifd', 'return-path'], ['multifd']])
+def test_over_tcp(mover, caps):
+    mover(caps, tcp=True).finish()
+
+
 def test_the_handshake_of_a_channel_ends_with_the_main_one(mover):
     """The source waits for a handshake when the connection that matters breaks: it does not wait on."""
     one = mover(('multifd', 'return-path'), params={**CREDS, 'max-bandwidth': 0, 'multifd-channels': 2})

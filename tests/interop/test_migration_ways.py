@@ -145,9 +145,11 @@ def test_a_guest_that_writes_into_fixed_places(lane, way, work, caps):
 # TLS
 
 @both_ways
-@pytest.mark.parametrize('caps', [[], ['multifd']], ids=['one', 'multifd'])
+@pytest.mark.parametrize('caps, tcp', [([], False), (['multifd'], False), (['multifd'], True)],
+                         ids=['one', 'multifd', 'multifd-tcp'])
 @pytest.mark.parametrize('kind', ['x509', 'psk', 'anon'])
-def test_tls(lane, way, work, need, kind, caps):
+def test_tls(lane, way, work, need, kind, caps, tcp):
+    """Over TCP the channels' handshakes may end in another order than they began."""
     need.tool('certtool')
     if kind == 'x509':
         authority = tls.Authority(work / 'ca')
@@ -166,9 +168,12 @@ def test_tls(lane, way, work, need, kind, caps):
     source = lane.guest(first, *args('client'), caps=['return-path', *caps],
                         params={**params, **({'tls-hostname': 'localhost'} if kind == 'x509' else {})})
     destination = lane.guest(second, *args('server'), '-incoming', 'defer', caps=caps, params=params)
-    destination.cmd('migrate-incoming', uri=f'unix:{work}/in')
+    uri = f'unix:{work}/in'
+    destination.cmd('migrate-incoming', uri='tcp:127.0.0.1:0' if tcp else uri)
+    if tcp:
+        uri = f"tcp:127.0.0.1:{destination.cmd('query-migrate')['socket-address'][0]['port']}"
     fill(source, 38)
-    arrived(source, destination, f'unix:{work}/in')
+    arrived(source, destination, uri)
 
 
 @both_ways

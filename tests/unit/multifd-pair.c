@@ -108,23 +108,30 @@ typedef struct OfferCall {
     MultiFDPair *pair;
     unsigned channel;
     GError **errp;
-    bool ok;
+    uint8_t first[MULTIFD_FIRST_BYTES];
+    MultiFDNewChannel what;
 } OfferCall;
 
 static void coroutine_fn offer_co(void *opaque)
 {
     OfferCall *call = opaque;
 
-    call->ok = multifd_recv_co_new_channel(&call->pair->mis, call->pair->dst_ioc[call->channel],
-                                           call->errp);
+    call->what = multifd_recv_co_new_channel(&call->pair->mis, call->pair->dst_ioc[call->channel],
+                                             call->first, call->errp);
 }
 
 static bool offer(MultiFDPair *pair, unsigned channel, GError **errp)
 {
-    OfferCall call = {pair, channel, errp, false};
+    OfferCall call = {pair, channel, errp};
 
     aio_run_coroutine(offer_co, &call);
-    return call.ok;
+    g_assert_cmpint(call.what, !=, MULTIFD_NEW_CHANNEL_LATE);
+    if (call.what == MULTIFD_NEW_CHANNEL_MAIN) {
+        g_assert_null(pair->mis.from_src);
+        pair->mis.from_src =
+            qemu_file_new_input_behind(pair->dst_ioc[channel], call.first, sizeof(call.first));
+    }
+    return call.what != MULTIFD_NEW_CHANNEL_FAILED;
 }
 
 bool multifd_pair_offer(MultiFDPair *pair, const uint8_t handshake[MULTIFD_HANDSHAKE_BYTES],
@@ -181,6 +188,11 @@ MultiFDPair *multifd_pair_new(const MultiFDPairOptions *options)
         pair->dst_ioc[i] = QIO_CHANNEL(qio_channel_socket_new_fd(fds[1], NULL));
     }
     make_memory(pair);
+    if (!options->no_main) {
+        g_autoptr(GBytes) nothing = g_bytes_new_static("", 0);
+
+        pair->mis.from_src = qemu_file_new_memory_input(nothing);
+    }
     pair->mis.multifd = multifd_recv_new(&pair->mis);
     if (options->raw_source) {
         connect_raw(pair, options->only_first);
@@ -206,6 +218,9 @@ void multifd_pair_free(MultiFDPair *pair)
             close(pair->raw_fd[i]);
         }
         qio_channel_unref(pair->dst_ioc[i]);
+    }
+    if (pair->mis.from_src) {
+        (void)qemu_fclose(pair->mis.from_src);
     }
     free_memory(pair);
     migration_settings_unref(pair->s.settings);

@@ -22,6 +22,7 @@ typedef struct MultiFDPairOptions {
     bool raw_source;   /* the source is raw_fd; channels have introduced themselves */
     bool only_first;   /* with raw_source: only channel 0 has */
     bool nobody_reads; /* there is no destination */
+    bool no_main;      /* with raw_source: the main channel has not come yet */
     bool no_list;      /* the destination does not know yet where pages go */
 } MultiFDPairOptions;
 
@@ -42,7 +43,10 @@ void multifd_pair_init(void); /* once a process */
 MultiFDPair *multifd_pair_new(const MultiFDPairOptions *options);
 void multifd_pair_free(MultiFDPair *pair);
 
-/* Another channel comes with this handshake. */
+/*
+ * Another channel comes, with these first bytes; if it is the main one, pair->mis.from_src reads from
+ * it, which dst_ioc[] has as well. False with an error.
+ */
 bool multifd_pair_offer(MultiFDPair *pair, const uint8_t handshake[MULTIFD_HANDSHAKE_BYTES],
                         GError **errp);
 /* Marks pages as sent in this round; false: one of them was. */

@@ -445,6 +445,27 @@ static void test_bad_handshake(gconstpointer opaque)
     multifd_pair_free(pair);
 }
 
+/* Whichever comes last: it is known by what it says. */
+static void test_main_channel_comes_later(void)
+{
+    MultiFDPair *pair = multifd_pair_new(&(MultiFDPairOptions){
+        "none", 3, MIB, .raw_source = true, .only_first = true, .no_main = true});
+    uint8_t stream[MULTIFD_HANDSHAKE_BYTES] = "QEVM\0\0\0\3", buf[sizeof(stream)];
+    g_autoptr(GError) err = NULL;
+
+    g_assert_true(multifd_pair_offer(pair, stream, &err));
+    g_assert_no_error(err);
+    g_assert_nonnull(pair->mis.from_src);
+    g_assert_cmpint(qemu_get_buffer(pair->mis.from_src, buf, sizeof(buf)), ==, 0);
+    g_assert_cmpmem(buf, sizeof(buf), stream, sizeof(stream));
+    g_assert_cmpuint(qemu_file_transferred(pair->mis.from_src), ==, sizeof(buf));
+    multifd_handshake_encode(&(MultiFDHandshake){.channel = 2}, buf);
+    g_assert_true(multifd_pair_offer(pair, buf, &err));
+    g_assert_no_error(err);
+    g_assert_false(multifd_recv_all_channels_created(&pair->mis));
+    multifd_pair_free(pair);
+}
+
 int main(int argc, char **argv)
 {
     static const RoundsCase rounds[] = {
@@ -483,5 +504,6 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(name, &bad_handshakes[i], test_bad_handshake);
     }
+    g_test_add_func("/multifd/main-channel-comes-later", test_main_channel_comes_later);
     return g_test_run();
 }
