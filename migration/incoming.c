@@ -260,14 +260,6 @@ static void start_loading(MigrationIncomingState *mis)
     mis->thread = g_thread_new("mig/dst/main", incoming_thread, mis);
 }
 
-static bool watch_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, GError **errp)
-{
-    mis->hangup =
-        qio_hangup_watch_new(ioc, qemu_get_aio_context(), main_channel_hung_up, mis, errp);
-    migration_listener_set_lenient(mis->listener);
-    return mis->hangup;
-}
-
 /* The main channel, of which these bytes have been read. False with an error; ioc stays the caller's. */
 static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, const uint8_t *first,
                               size_t n, GError **errp)
@@ -276,8 +268,12 @@ static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, cons
         return false;
     }
     qio_channel_set_name(ioc, "migration-main-incoming");
-    if (mis->multifd && !watch_main_channel(mis, ioc, errp)) {
-        return false;
+    if (mis->multifd) {
+        mis->hangup =
+            qio_hangup_watch_new(ioc, qemu_get_aio_context(), main_channel_hung_up, mis, errp);
+        if (!mis->hangup) {
+            return false;
+        }
     }
     g_mutex_lock(&mis->from_src_lock);
     mis->from_src = qemu_file_new_input_behind(ioc, first, n);
@@ -328,6 +324,7 @@ static void begin_with_first_channel(MigrationIncomingState *mis)
     mis->settings = migration_settings_get();
     if (migrate_multifd(mis->settings) && !mis->from_file && !migrate_mapped_ram(mis->settings)) {
         mis->multifd = multifd_recv_new(mis);
+        migration_listener_set_lenient(mis->listener);
     }
 }
 

@@ -222,7 +222,9 @@ class Mover:
         return self.where
 
     def start(self, break_at=None, edit=None):
-        """`migrate` through a new Channels, which is returned."""
+        """`migrate` through a new Channels, which is returned; what is left of the one before ends."""
+        if self.channels:
+            self.channels.drop()
         self.channels = Channels(self.work / f'proxy{next(_numbers)}', self.listen(), break_at, edit)
         self.source.vm.cmd('migrate', uri=self.channels.uri)
         return self.channels
@@ -273,6 +275,8 @@ class Mover:
         vm = self.destination.vm
         assert m.run_state(vm) == 'inmigrate'
         lines = self.destination.new_errors()
+        if waits and len(lines) == 2 and 'TLS handshake failed' in lines[0]:
+            lines = lines[1:]       # before the main channel's handshake was over
         if status == 'failed':
             assert len(lines) == 1 and vm.cmd('query-migrate')['error-desc'] in lines[0], lines
             assert 'load of migration failed: ' in lines[0]
