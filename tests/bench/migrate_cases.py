@@ -205,7 +205,7 @@ class Migrate:
     def uri(self, lab):
         target = lab.work / 'migrate.out'
         target.unlink(missing_ok=True)
-        return {'unix': f'unix:{target}', 'exec': f'exec:cat > {target}', 'file': f'file:{target}'}[self.way]
+        return {'unix': f'unix:{target}', 'tcp': 'tcp:127.0.0.1:0', 'exec': f'exec:cat > {target}', 'file': f'file:{target}'}[self.way]
 
     def check(self, lab, destination):
         if self.shared and not self.rewriting:
@@ -244,6 +244,9 @@ class Migrate:
             uri = self.uri(lab)
             if destination:
                 destination.cmd('migrate-incoming', uri=uri)
+            if self.way == 'tcp':
+                address = destination.cmd('query-migrate')['socket-address'][0]
+                uri = f'tcp:{address["host"]}:{address["port"]}'
             if qtest:
                 writer = Rewriter(qtest)
                 writer.start()
@@ -319,6 +322,8 @@ MULTIFD = {'caps': ['multifd'], 'params': {'multifd-channels': 2}}
 MIGRATE_CASES = [
     Migrate('mig-unix', 'migrate 2 GiB, 1 GiB data, unix', 0.6, pair=True),
     Migrate('mig-multifd', 'migrate, multifd, 2 channels', 0.7, **MULTIFD),
+    Migrate('mig-tcp', 'migrate, one channel, tcp', 0.6, way='tcp'),
+    Migrate('mig-tcp-multifd', 'migrate, multifd over tcp', 0.7, way='tcp', **MULTIFD),
     Migrate('mig-exec', 'migrate to exec:cat > file', 0.6, way='exec'),
     Migrate('mig-file', 'migrate to file:', 0.6, way='file'),
     Migrate('mig-mapped', 'migrate to file:, mapped-ram', 0.6, way='file', caps=['mapped-ram']),
