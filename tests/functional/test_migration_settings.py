@@ -483,3 +483,17 @@ def test_without_the_capability_there_nobody_agrees(mover):
     assert one.outcome() == 'here'
     m.set_caps(one.destination.vm, 'switchover-ack')
     one.finish()
+
+
+# Where the guest is now
+
+def test_the_network_is_told_on_request(vm):
+    """Without a network card there is nobody to speak for; the rounds are those of the command."""
+    rounds = {'initial': 50, 'max': 550, 'rounds': 5, 'step': 50}
+    assert vm.cmd('announce-self', rounds) == {}
+    assert vm.cmd('announce-self', {**rounds, 'interfaces': ['vn2', 'vn3'], 'id': 'bob'}) == {}
+    assert vm.hmp('announce_self') == '' and vm.hmp('announce_self vn2,vn3 bob') == ''
+    with pytest.raises(ferry.QMPError, match="'initial' expects a value between 0 and 100000"):
+        vm.cmd('announce-self', {**rounds, 'initial': 100001})
+    with pytest.raises(ferry.QMPError, match="'max' is missing"):
+        vm.cmd('announce-self', initial=50)
