@@ -57,7 +57,7 @@ static ssize_t command_writev(QIOChannel *ioc, const struct iovec *iov, size_t n
     QIOChannelCommand *cioc = cioc_of(ioc);
     ssize_t ret = fd_half_writev(&cioc->half[QIO_CHANNEL_WRITE], ioc, iov, niov, errp);
 
-    if (ret == -EPIPE) {
+    if (ret == -EPIPE && !qio_channel_is_shut(ioc, QIO_CHANNEL_SHUTDOWN_WRITE)) {
         command_error_add_end(cioc, errp);
     }
     return ret;

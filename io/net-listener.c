@@ -206,14 +206,6 @@ unsigned qio_net_listener_count(const QIONetListener *listener)
     return listener->sockets->len;
 }
 
-char *qio_net_listener_address(const QIONetListener *listener, unsigned index)
-{
-    ListenSocket *ls = g_ptr_array_index(listener->sockets, index);
-    g_autoptr(FerrySockAddr) addr = socket_local_address(ls->fd, NULL);
-
-    return addr ? ferry_sockaddr_to_string(addr) : g_strdup("(unknown)");
-}
-
 SocketAddressList *qio_net_listener_addresses(const QIONetListener *listener)
 {
     SocketAddressList *list = NULL, **tail = &list;

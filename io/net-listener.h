@@ -33,9 +33,7 @@ bool coroutine_fn qio_net_listener_co_open(QIONetListener *listener, const Socke
 void qio_net_listener_set_client_func(QIONetListener *listener, QIONetListenerClientFunc *func,
                                       void *opaque);
 unsigned qio_net_listener_count(const QIONetListener *listener);
-/* Where socket `index` really listens ("127.0.0.1:40123"). The caller frees. */
-char *qio_net_listener_address(const QIONetListener *listener, unsigned index);
-/* All of them, ports resolved; qapi_free_SocketAddressList(). */
+/* Where they really listen, ports resolved; qapi_free_SocketAddressList(). */
 SocketAddressList *qio_net_listener_addresses(const QIONetListener *listener);
 
 #endif

@@ -263,12 +263,15 @@ static int load_range(void *opaque, QIOChannel *file, void *scratch, const Mappe
                       GError **errp)
 {
     const MappedSource *source = range->block;
+    const RAMLoadState *rl = opaque;
     RAMRecvBlock *rb = source->rb;
+    /* past the page cache it is the disk that takes the time, and short reads cost it more */
+    bool by_write = ram_recv_is_by_write(rb) && !migrate_direct_io(rl->mis->settings);
     uint64_t offset = range->first << TARGET_PAGE_BITS;
     const struct iovec iov = {rb->block->host + offset, range->n << TARGET_PAGE_BITS};
     int ret;
 
-    if (ram_recv_is_readonly(rb) || ram_recv_is_by_write(rb)) {
+    if (ram_recv_is_readonly(rb) || by_write) {
         ret = read_and_put(file, source, scratch, range->first, range->first + range->n, errp);
     } else {
         ret = qio_channel_preadv_all(file, &iov, 1, (off_t)(source->pages_offset + offset), errp);
