@@ -10,9 +10,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include "block/activate.h"
-#include "block/graph.h"
-#include "block/throttle-group.h"
+#include "block/graph/activate.h"
+#include "block/graph/graph.h"
+#include "block/throttle/throttle-group.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
 

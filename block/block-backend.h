@@ -13,7 +13,7 @@
 
 #include "block/block.h"
 #include "block/block-io.h"
-#include "block/accounting.h"
+#include "block/io/accounting.h"
 
 typedef struct BlockBackend BlockBackend;
 typedef struct ThrottleGroup ThrottleGroup;

@@ -5,9 +5,9 @@
 #include "block/blockdev.h"
 
 #include <errno.h>
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "block/block-backend.h"
-#include "block/graph.h"
+#include "block/graph/graph.h"
 #include "qapi/qapi-commands.h"
 #include "util/error.h"
 

@@ -3,7 +3,7 @@
  * Creating images by name, as qemu-img create would: what drive-mirror and snapshots do for their
  * targets.
  */
-#include "block/graph.h"
+#include "block/graph/graph.h"
 
 #include <string.h>
 #include <sys/stat.h>

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "block/block-backend.h"
-#include "block/graph.h"
-#include "block/io-limits.h"
+#include "block/graph/graph.h"
+#include "block/io/limits.h"
 #include "qapi/keyval.h"
 #include "util/error.h"
 

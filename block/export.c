@@ -5,7 +5,7 @@
  */
 #include "block/export.h"
 #include <string.h>
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "block/nbd/server-int.h"
 #include "qapi/qapi-events.h"
 #include "util/co-lock.h"

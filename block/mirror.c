@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror job: main loop, READY, finish and verbs. block/mirror-int.h maps its parts and states
+ * The mirror job: main loop, READY, finish and verbs. block/mirror/mirror-int.h maps its parts and states
  * what keeps the copy right.
  *
  *   start     under a drained section: filter above the source, dirty bitmap on it; then the job runs
@@ -12,10 +12,10 @@
  *   pivot     (prepare, complete only) drained, last writes copied, target flushed, parents moved to the target
  *   clean     drained, filter removed, everything released
  */
-#include "block/mirror-int.h"
+#include "block/mirror/mirror-int.h"
 
 #include <errno.h>
-#include "block/graph.h"
+#include "block/graph/graph.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
 

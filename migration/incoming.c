@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include "accel/runstate.h"
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "io/hangup-watch.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"

@@ -9,7 +9,7 @@
  */
 #include <errno.h>
 #include "accel/runstate.h"
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
 #include "migration/return-path.h"

@@ -2,7 +2,7 @@
 /* HMP commands about disks that are no QMP commands. */
 #include <stdio.h>
 #include <string.h>
-#include "block/qemu-io.h"
+#include "block/debug/qemu-io.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
 #include "util/error.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* HMP "info": the answers of QMP's queries for people to read. */
 #include <string.h>
-#include "block/job.h"
+#include "block/job/job.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
 #include "qom/object.h"

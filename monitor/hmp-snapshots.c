@@ -2,7 +2,7 @@
 /* HMP "info snapshots": which snapshots the whole machine has, and which only some of its disks. */
 #include <string.h>
 #include <time.h>
-#include "block/snapshot-internal.h"
+#include "block/qmp/snapshot-internal.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
 #include "util/cutils.h"

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 #include "accel/runstate.h"
-#include "block/throttle-group-object.h"
+#include "block/throttle/throttle-group-object.h"
 #include "chardev/char.h"
 #include "crypto/objects.h"
 #include "memory/backend.h"

@@ -5,7 +5,7 @@
 #include "qapi/qapi-commands-run-state.h"
 #include "system/cmdline.h"
 #include "accel/runstate.h"
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "system/uuid.h"
 #include "util/error.h"
 

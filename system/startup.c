@@ -11,7 +11,7 @@
 #include "accel/guest-clock.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "block/block.h"
 #include "block/blockdev.h"
 #include "chardev/char-opts.h"

@@ -2,7 +2,7 @@
 /*
  * What each NBD request does to the export. Runs in the export's thread, one coroutine a request.
  */
-#include "block/activate.h"
+#include "block/graph/activate.h"
 #include "block/nbd/server-int.h"
 
 #include <errno.h>

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "block/block.h"
-#include "block/graph.h"
-#include "block/job.h"
+#include "block/graph/graph.h"
+#include "block/job/job.h"
 #include "chardev/char-int.h"
 #include "monitor/monitor.h"
 #include "qapi/dispatch.h"

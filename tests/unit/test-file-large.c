@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "block/file.h"
+#include "block/file/file.h"
 
 #define LARGE (2 << 20)
 #define SIZE  (8 * LARGE)

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
-#include "block/job-int.h"
+#include "block/job/job-int.h"
 #include "qapi/event.h"
 #include "util/aio.h"
 #include "util/error.h"

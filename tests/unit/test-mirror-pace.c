@@ -2,7 +2,7 @@
 /* How large a mirror's requests become, told how long each took. */
 #include <glib.h>
 #include <string.h>
-#include "block/mirror-int.h"
+#include "block/mirror/mirror-int.h"
 
 #define MIB (1 << 20)
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include "block/block-backend.h"
 #include "block/block_int.h"
-#include "block/job.h"
+#include "block/job/job.h"
 #include "block/mirror.h"
 #include "qapi/event.h"
 #include "util/error.h"

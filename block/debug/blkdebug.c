@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The blkdebug driver: requests pass through to `image` unless an armed rule stops them.
+ *
+ * An injected ECONNRESET also drops the connection of the node below (bdrv_cancel_in_flight), so
+ * that a broken link can be tried with any server.
+ */
+#include "block/debug/blkdebug.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "util/error.h"
+#include "util/int-math.h"
+
+/* A breakpoint waiting for its event, or a coroutine that hit one. */
+typedef struct Breakpoint {
+    char *tag;
+    BlkdebugEvent event;
+    Coroutine *suspended; /* NULL: not hit yet */
+    LIST_ENTRY(Breakpoint) next;
+} Breakpoint;
+
+typedef struct BDRVBlkdebugState {
+    BlkdebugRules rules;
+    LIST_HEAD(, Breakpoint) breakpoints;
+    CoQueue changed; /* waits for a breakpoint to be hit or to go */
+    /* bytes; 0: as the image */
+    int32_t align, max_transfer, opt_write_zero, max_write_zero, opt_discard, max_discard;
+    uint64_t take_perms, unshare_perms;
+} BDRVBlkdebugState;
+
+/* --- open --- */
+
+static bool check_limit(const char *name, int64_t value, int64_t align, bool power_of_two,
+                        GError **errp)
+{
+    if (value < 0 || value > INT32_MAX || (value && align && value % align) ||
+        (power_of_two && value && !is_power_of_2(value))) {
+        error_setg(errp, "Cannot meet constraints with %s %" PRId64, name, value);
+        return false;
+    }
+    return true;
+}
+
+static bool take_limits(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, GError **errp)
+{
+    int64_t align = o->has_align ? o->align : 0;
+
+    if (!check_limit("align", align, 0, true, errp)) {
+        return false;
+    }
+    s->align = align;
+    s->max_transfer = o->has_max_transfer ? o->max_transfer : 0;
+    s->opt_write_zero = o->has_opt_write_zero ? o->opt_write_zero : 0;
+    s->max_write_zero = o->has_max_write_zero ? o->max_write_zero : 0;
+    s->opt_discard = o->has_opt_discard ? o->opt_discard : 0;
+    s->max_discard = o->has_max_discard ? o->max_discard : 0;
+    return check_limit("max-transfer", s->max_transfer, align, false, errp) &&
+           check_limit("opt-write-zero", s->opt_write_zero, align, false, errp) &&
+           check_limit("max-write-zero", s->max_write_zero, MAX(s->opt_write_zero, align), false,
+                       errp) &&
+           check_limit("opt-discard", s->opt_discard, align, false, errp) &&
+           check_limit("max-discard", s->max_discard, MAX(s->opt_discard, align), false, errp);
+}
+
+static uint64_t perm_mask(const BlockPermissionList *list)
+{
+    uint64_t perm = 0;
+
+    for (; list; list = list->next) {
+        switch (list->value) {
+        case BLOCK_PERMISSION_CONSISTENT_READ:
+            perm |= BLK_PERM_CONSISTENT_READ;
+            break;
+        case BLOCK_PERMISSION_WRITE:
+            perm |= BLK_PERM_WRITE;
+            break;
+        case BLOCK_PERMISSION_WRITE_UNCHANGED:
+            perm |= BLK_PERM_WRITE_UNCHANGED;
+            break;
+        case BLOCK_PERMISSION_RESIZE:
+            perm |= BLK_PERM_RESIZE;
+            break;
+        default:
+            break;
+        }
+    }
+    return perm;
+}
+
+static bool take_rules(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, GError **errp)
+{
+    BlkdebugInjectErrorOptionsList *error;
+    BlkdebugSetStateOptionsList *state;
+
+    if (o->config && !blkdebug_rules_read_file(&s->rules, o->config, errp)) {
+        return false;
+    }
+    QAPI_LIST_FOREACH(error, o->inject_error) {
+        if (!blkdebug_rules_add_error(&s->rules, error->value, errp)) {
+            return false;
+        }
+    }
+    QAPI_LIST_FOREACH(state, o->set_state) {
+        if (!blkdebug_rules_add_state(&s->rules, state->value, errp)) {
+            return false;
+        }
+    }
+    blkdebug_rules_event(&s->rules, BLKDBG_NONE);
+    return true;
+}
+
+static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                          int flags, GError **errp)
+{
+    const BlockdevOptionsBlkdebug *o = &opts->u.blkdebug;
+    BDRVBlkdebugState *s = bs->opaque;
+
+    LIST_INIT(&s->breakpoints);
+    qemu_co_queue_init(&s->changed);
+    blkdebug_rules_init(&s->rules);
+    s->take_perms = perm_mask(o->take_child_perms);
+    s->unshare_perms = perm_mask(o->unshare_child_perms);
+    if (!take_limits(s, o, errp) || !take_rules(s, o, errp) ||
+        !bdrv_co_open_child(bs, o->image, "image", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
+                            errp)) {
+        blkdebug_rules_clear(&s->rules);
+        return false;
+    }
+    bs->supported_write_flags =
+        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & bs->file->bs->supported_write_flags);
+    bs->supported_zero_flags =
+        BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
+                                    bs->file->bs->supported_zero_flags);
+    return true;
+}
+
+static void breakpoint_free(Breakpoint *bp)
+{
+    LIST_REMOVE(bp, next);
+    if (bp->suspended) {
+        aio_co_wake(bp->suspended);
+    }
+    g_free(bp->tag);
+    g_free(bp);
+}
+
+static void coroutine_fn blkdebug_co_close(BlockDriverState *bs)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    Breakpoint *bp, *next;
+
+    LIST_FOREACH_SAFE(bp, &s->breakpoints, next, next) {
+        breakpoint_free(bp);
+    }
+    blkdebug_rules_clear(&s->rules);
+}
+
+static void blkdebug_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                                uint64_t shared, uint64_t *nperm, uint64_t *nshared)
+{
+    const BDRVBlkdebugState *s = bs->opaque;
+
+    *nperm = perm | s->take_perms;
+    *nshared = shared & ~s->unshare_perms;
+}
+
+/* --- requests --- */
+
+/* 0, or the error that an armed rule has for this request, after its delay. */
+static int coroutine_fn apply_rules(BlockDriverState *bs, BlkdebugIOType type, int64_t offset,
+                                    int64_t bytes)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    const BlkdebugErrorRule *rule = blkdebug_rules_match(&s->rules, type, offset, bytes);
+    int error;
+    int64_t delay_ns;
+
+    if (!rule) {
+        return 0;
+    }
+    error = rule->error;
+    delay_ns = rule->delay_ns;
+    if (delay_ns) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, delay_ns);
+    } else if (!rule->immediately) {
+        qemu_co_yield_to_loop(); /* as a real device, which never fails before it was asked */
+    }
+    if (error == ECONNRESET && bs->file->bs->drv->bdrv_cancel_in_flight) {
+        bs->file->bs->drv->bdrv_cancel_in_flight(bs->file->bs);
+    }
+    return -error;
+}
+
+static int coroutine_fn blkdebug_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           QEMUIOVector *qiov, size_t qiov_offset,
+                                           BdrvRequestFlags flags)
+{
+    int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_READ, offset, bytes);
+
+    return ret ? ret : bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+static int coroutine_fn blkdebug_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            QEMUIOVector *qiov, size_t qiov_offset,
+                                            BdrvRequestFlags flags)
+{
+    int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_WRITE, offset, bytes);
+
+    return ret ? ret : bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+/* Pieces too small for the limits that the options claim are left to be written as data. */
+static bool too_small(const BlockDriverState *bs, int64_t bytes, int64_t optimal)
+{
+    return bytes < MAX((int64_t)bs->bl.request_alignment, optimal);
+}
+
+static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    int ret;
+
+    if (too_small(bs, bytes, s->opt_write_zero)) {
+        return -ENOTSUP;
+    }
+    ret = apply_rules(bs, BLKDEBUG_IO_TYPE_WRITE_ZEROES, offset, bytes);
+    return ret ? ret : bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
+}
+
+static int coroutine_fn blkdebug_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    int ret;
+
+    if (too_small(bs, bytes, s->opt_discard)) {
+        return -ENOTSUP;
+    }
+    ret = apply_rules(bs, BLKDEBUG_IO_TYPE_DISCARD, offset, bytes);
+    return ret ? ret : bdrv_co_pdiscard(bs->file, offset, bytes);
+}
+
+static int coroutine_fn blkdebug_co_flush(BlockDriverState *bs)
+{
+    return apply_rules(bs, BLKDEBUG_IO_TYPE_FLUSH, 0, 0);
+}
+
+static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, int64_t offset,
+                                                 int64_t bytes, BdrvBlockStatus *status)
+{
+    int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_BLOCK_STATUS, offset, bytes);
+
+    if (ret < 0) {
+        return ret;
+    }
+    status->flags = BDRV_BLOCK_RAW;
+    status->pnum = bytes;
+    status->map = offset;
+    status->file = bs->file->bs;
+    return 0;
+}
+
+static void blkdebug_refresh_limits(BlockDriverState *bs)
+{
+    const BDRVBlkdebugState *s = bs->opaque;
+
+    if (s->align) {
+        bs->bl.request_alignment = s->align;
+    }
+    if (s->max_transfer) {
+        bs->bl.max_transfer = s->max_transfer;
+    }
+    if (s->opt_write_zero) {
+        bs->bl.pwrite_zeroes_alignment = s->opt_write_zero;
+    }
+    if (s->max_write_zero) {
+        bs->bl.max_pwrite_zeroes = s->max_write_zero;
+    }
+    if (s->opt_discard) {
+        bs->bl.pdiscard_alignment = s->opt_discard;
+    }
+    if (s->max_discard) {
+        bs->bl.max_pdiscard = s->max_discard;
+    }
+}
+
+/* --- events and breakpoints --- */
+
+static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BlkdebugEvent event)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    Breakpoint *bp;
+
+    blkdebug_rules_event(&s->rules, event);
+    LIST_FOREACH(bp, &s->breakpoints, next) {
+        if (bp->event == event && !bp->suspended) {
+            bp->suspended = qemu_coroutine_self();
+            printf("blkdebug: Suspended request '%s'\n", bp->tag);
+            fflush(stdout);
+            qemu_co_queue_restart_all(&s->changed);
+            qemu_coroutine_yield();
+            return;
+        }
+    }
+}
+
+static Breakpoint *find_breakpoint(BDRVBlkdebugState *s, const char *tag)
+{
+    Breakpoint *bp;
+
+    LIST_FOREACH(bp, &s->breakpoints, next) {
+        if (!strcmp(bp->tag, tag)) {
+            return bp;
+        }
+    }
+    return NULL;
+}
+
+static int blkdebug_breakpoint(BlockDriverState *bs, const char *event, const char *tag)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugEvent parsed;
+    Breakpoint *bp;
+
+    if (!BlkdebugEvent_parse(event, &parsed, NULL)) {
+        return -ENOENT;
+    }
+    bp = g_new0(Breakpoint, 1);
+    bp->tag = g_strdup(tag);
+    bp->event = parsed;
+    LIST_INSERT_HEAD(&s->breakpoints, bp, next);
+    return 0;
+}
+
+static void breakpoint_remove(BDRVBlkdebugState *s, Breakpoint *bp)
+{
+    if (bp->suspended) {
+        printf("blkdebug: Resuming request '%s'\n", bp->tag);
+        fflush(stdout);
+    }
+    breakpoint_free(bp);
+    qemu_co_queue_restart_all(&s->changed);
+}
+
+/* Takes the breakpoint away and lets go of what it stopped. */
+static int blkdebug_resume(BlockDriverState *bs, const char *tag)
+{
+    Breakpoint *bp = find_breakpoint(bs->opaque, tag);
+
+    if (!bp || !bp->suspended) {
+        return -ENOENT;
+    }
+    breakpoint_remove(bs->opaque, bp);
+    return 0;
+}
+
+static int blkdebug_remove_breakpoint(BlockDriverState *bs, const char *tag)
+{
+    Breakpoint *bp;
+    int ret = -ENOENT;
+
+    while ((bp = find_breakpoint(bs->opaque, tag))) {
+        breakpoint_remove(bs->opaque, bp);
+        ret = 0;
+    }
+    return ret;
+}
+
+static bool blkdebug_is_suspended(BlockDriverState *bs, const char *tag)
+{
+    Breakpoint *bp = find_breakpoint(bs->opaque, tag);
+
+    return bp && bp->suspended;
+}
+
+static int coroutine_fn blkdebug_co_debug_wait(BlockDriverState *bs, const char *tag)
+{
+    BDRVBlkdebugState *s = bs->opaque;
+    Breakpoint *bp;
+
+    while ((bp = find_breakpoint(s, tag)) && !bp->suspended) {
+        qemu_co_queue_wait(&s->changed, NULL);
+    }
+    return bp ? 0 : -ENOENT;
+}
+
+const BlockDriver bdrv_blkdebug = {
+    .format_name = "blkdebug",
+    .driver = BLOCKDEV_DRIVER_BLKDEBUG,
+    .instance_size = sizeof(BDRVBlkdebugState),
+    .is_filter = true,
+    .bdrv_co_open = blkdebug_co_open,
+    .bdrv_co_close = blkdebug_co_close,
+    .bdrv_child_perm = blkdebug_child_perm,
+    .bdrv_co_preadv = blkdebug_co_preadv,
+    .bdrv_co_pwritev = blkdebug_co_pwritev,
+    .bdrv_co_pwrite_zeroes = blkdebug_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = blkdebug_co_pdiscard,
+    .bdrv_co_flush_to_disk = blkdebug_co_flush,
+    .bdrv_co_block_status = blkdebug_co_block_status,
+    .bdrv_refresh_limits = blkdebug_refresh_limits,
+    .bdrv_co_debug_event = blkdebug_co_debug_event,
+    .bdrv_debug_breakpoint = blkdebug_breakpoint,
+    .bdrv_debug_remove_breakpoint = blkdebug_remove_breakpoint,
+    .bdrv_debug_resume = blkdebug_resume,
+    .bdrv_debug_is_suspended = blkdebug_is_suspended,
+    .bdrv_co_debug_wait = blkdebug_co_debug_wait,
+};

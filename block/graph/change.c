@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Changes to a live graph: inserting filters, replacing nodes, repointing edges. All are atomic: on
+ * failure nothing has changed.
+ */
+#include "block/graph/graph.h"
+
+#include "util/error.h"
+
+/* One edge that was repointed, to be able to point it back. */
+typedef struct MovedEdge {
+    BdrvChild *child;
+    BlockDriverState *from;
+} MovedEdge;
+
+static void move_edge(GArray *moved, BdrvChild *child, BlockDriverState *to)
+{
+    MovedEdge edge = {.child = child, .from = child->bs};
+
+    if (to) {
+        bdrv_ref(to);
+    }
+    bdrv_replace_child_noperm(child, to);
+    g_array_append_val(moved, edge);
+}
+
+/*
+ * Settles the references of moved edges: the old target's on success, the new one's after moving
+ * back.
+ */
+static bool finish_move(GArray *moved, BdrvPermTxn *txn, GError **errp)
+{
+    bool ok = bdrv_perm_txn_run(txn, errp);
+
+    for (guint i = moved->len; i-- > 0;) {
+        MovedEdge *edge = &g_array_index(moved, MovedEdge, i);
+        BlockDriverState *drop = ok ? edge->from : edge->child->bs;
+
+        if (!ok) {
+            bdrv_replace_child_noperm(edge->child, edge->from);
+        }
+        bdrv_unref_later(drop);
+    }
+    g_array_free(moved, true);
+    return ok;
+}
+
+bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
+                          bool (*skip)(BdrvChild *child, void *opaque), void *opaque, GError **errp)
+{
+    GArray *moved = g_array_new(false, false, sizeof(MovedEdge));
+    BdrvPermTxn *txn = bdrv_perm_txn_new();
+    BdrvChild *child, *next;
+    bool ok;
+
+    g_assert(from->quiesce_counter && to->quiesce_counter);
+    bdrv_ref(from);
+    LIST_FOREACH_SAFE(child, &from->parents, next_parent, next) {
+        if (child->stay_at_node || (skip && skip(child, opaque))) {
+            continue;
+        }
+        if (child->frozen) {
+            bdrv_perm_txn_free(txn);
+            txn = NULL;
+            error_setg(errp, "Cannot change '%s' link to '%s': a job relies on it", child->name,
+                       from->node_name);
+            break;
+        }
+        move_edge(moved, child, to);
+    }
+    if (!txn) {
+        for (guint i = moved->len; i-- > 0;) {
+            MovedEdge *edge = &g_array_index(moved, MovedEdge, i);
+
+            bdrv_replace_child_noperm(edge->child, edge->from);
+            bdrv_unref_later(to);
+        }
+        g_array_free(moved, true);
+        ok = false;
+    } else {
+        bdrv_perm_txn_add(txn, to);
+        bdrv_perm_txn_add(txn, from);
+        ok = finish_move(moved, txn, errp);
+    }
+    bdrv_unref_later(from);
+    return ok;
+}
+
+/*
+ * A parent that lies below (or is) the new node must keep its edge, or the graph would have a
+ * cycle.
+ */
+static bool skip_own_edges(BdrvChild *child, void *opaque)
+{
+    return child->klass->parent_is_bds && bdrv_graph_contains(opaque, child->opaque);
+}
+
+bool bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, GError **errp)
+{
+    return bdrv_replace_node_if(from, to, skip_own_edges, to, errp);
+}
+
+bool bdrv_append_filter(BlockDriverState *filter, BlockDriverState *bs, GError **errp)
+{
+    BdrvChild *file;
+    bool ok;
+
+    g_assert(LIST_EMPTY(&filter->parents) && bs->quiesce_counter);
+    bdrv_ref(bs);
+    file = bdrv_attach_child(filter, bs, "file",
+                             filter->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY
+                                                    : BDRV_CHILD_COW | BDRV_CHILD_PRIMARY,
+                             errp);
+    if (!file) {
+        return false;
+    }
+    filter->total_bytes = bs->total_bytes;
+    bdrv_refresh_limits(filter);
+    ok = bdrv_replace_node_if(bs, filter, skip_own_edges, filter, errp);
+    if (!ok) {
+        bdrv_unref_child(filter, file);
+    }
+    return ok;
+}
+
+bool bdrv_replace_child(BdrvChild *child, BlockDriverState *to, GError **errp)
+{
+    GArray *moved = g_array_new(false, false, sizeof(MovedEdge));
+    BdrvPermTxn *txn = bdrv_perm_txn_new();
+    BlockDriverState *from = child->bs;
+
+    move_edge(moved, child, to);
+    if (child->klass->parent_is_bds) {
+        bdrv_perm_txn_add(txn, child->opaque);
+    }
+    if (to) {
+        bdrv_perm_txn_add(txn, to);
+    }
+    if (from) {
+        bdrv_perm_txn_add(txn, from);
+    }
+    return finish_move(moved, txn, errp);
+}
+
+bool bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing, GError **errp)
+{
+    if (bs->backing && bs->backing->frozen) {
+        error_setg(errp, "Cannot change 'backing' link of '%s': a job relies on it", bs->node_name);
+        return false;
+    }
+    if (!backing) {
+        if (bs->backing) {
+            bdrv_unref_child(bs, bs->backing);
+        }
+        bdrv_refresh_limits(bs);
+        return true;
+    }
+    if (!bs->drv->supports_backing) {
+        error_setg(errp, "Driver '%s' of node '%s' does not support backing files",
+                   bs->drv->format_name, bs->node_name);
+        return false;
+    }
+    if (bdrv_graph_contains(backing, bs)) {
+        error_setg(errp, "Making '%s' a backing child of '%s' would create a cycle",
+                   backing->node_name, bs->node_name);
+        return false;
+    }
+    if (bs->backing) {
+        if (!bdrv_replace_child(bs->backing, backing, errp)) {
+            return false;
+        }
+    } else {
+        bdrv_ref(backing);
+        if (!bdrv_attach_child(bs, backing, "backing", BDRV_CHILD_COW, errp)) {
+            return false;
+        }
+    }
+    bdrv_refresh_limits(bs);
+    return true;
+}

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Drained sections: a fence that yields until a node and everything above it is quiet.
+ *
+ * Quiescence travels upwards along edges: each parent is told once, stops sending, and says through
+ * drained_poll when what it had sent has ended. Whoever becomes idle calls bdrv_drain_kick(); every
+ * drain in progress then looks again. Nothing polls.
+ */
+#include "block/graph/graph.h"
+
+#include <stdio.h>
+#include "trace/trace-block.h"
+#include "util/error.h"
+
+/* One drain in progress; lives on its coroutine's stack. */
+typedef struct DrainWaiter {
+    Coroutine *co;
+    bool woken;
+    bool expired; /* its deadline has passed; its own context */
+    TAILQ_ENTRY(DrainWaiter) next;
+} DrainWaiter;
+
+static pthread_mutex_t waiters_lock = PTHREAD_MUTEX_INITIALIZER;
+static TAILQ_HEAD(, DrainWaiter) waiters = TAILQ_HEAD_INITIALIZER(waiters);
+static int nr_waiters; /* atomic copy of the list's length: the request path only looks at this */
+
+/* With the lock held. */
+static void wake_waiter(DrainWaiter *w)
+{
+    if (!w->woken) {
+        w->woken = true;
+        aio_co_wake(w->co);
+    }
+}
+
+void bdrv_drain_kick(void)
+{
+    DrainWaiter *w;
+
+    if (__atomic_load_n(&nr_waiters, __ATOMIC_SEQ_CST) == 0) {
+        return;
+    }
+    pthread_mutex_lock(&waiters_lock);
+    TAILQ_FOREACH(w, &waiters, next) {
+        wake_waiter(w);
+    }
+    pthread_mutex_unlock(&waiters_lock);
+}
+
+/*
+ * Edges are linked by the main thread and walked by drains in the graph's thread. Recursive: a
+ * drain walks edges of several levels, and a parent that is told of one may be moved by another.
+ */
+static pthread_mutex_t edges_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+void bdrv_edges_lock(void)
+{
+    pthread_mutex_lock(&edges_lock);
+}
+
+void bdrv_edges_unlock(void)
+{
+    pthread_mutex_unlock(&edges_lock);
+}
+
+void bdrv_inc_in_flight(BlockDriverState *bs)
+{
+    __atomic_fetch_add(&bs->in_flight, 1, __ATOMIC_SEQ_CST);
+}
+
+void bdrv_dec_in_flight(BlockDriverState *bs)
+{
+    /* Two threads at once may lose a count: what matters is that it changes. */
+    __atomic_store_n(&bs->finished, __atomic_load_n(&bs->finished, __ATOMIC_RELAXED) + 1,
+                     __ATOMIC_RELAXED);
+    if (__atomic_sub_fetch(&bs->in_flight, 1, __ATOMIC_SEQ_CST) == 0) {
+        bdrv_drain_kick();
+    }
+}
+
+void bdrv_quiesce_begin(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    bdrv_edges_lock();
+    if (__atomic_fetch_add(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        bdrv_edges_unlock();
+        return;
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (!child->quiesced_parent) {
+            child->quiesced_parent = true;
+            if (child->klass->drained_begin) {
+                child->klass->drained_begin(child);
+            }
+        }
+    }
+    if (bs->drv && bs->drv->bdrv_drain_begin) {
+        bs->drv->bdrv_drain_begin(bs);
+    }
+    bdrv_edges_unlock();
+}
+
+void bdrv_quiesce_end(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    bdrv_edges_lock();
+    g_assert(bs->quiesce_counter > 0);
+    if (__atomic_sub_fetch(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        bdrv_edges_unlock();
+        return;
+    }
+    if (bs->drv && bs->drv->bdrv_drain_end) {
+        bs->drv->bdrv_drain_end(bs);
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (child->quiesced_parent) {
+            child->quiesced_parent = false;
+            if (child->klass->drained_end) {
+                child->klass->drained_end(child);
+            }
+        }
+    }
+    bdrv_edges_unlock();
+}
+
+/*
+ * One look at a node and all above it, which drained_poll makes recursive: nodes that were found
+ * idle carry its number and are not looked at again when another way leads to them. Edges lock.
+ */
+static unsigned look_number, look_nesting;
+
+bool bdrv_drain_busy(BlockDriverState *bs)
+{
+    BdrvChild *child;
+    bool busy = false;
+
+    if (__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST) > 0) {
+        return true;
+    }
+    bdrv_edges_lock();
+    look_number += look_nesting++ == 0;
+    if (bs->drain_look != look_number) {
+        LIST_FOREACH(child, &bs->parents, next_parent) {
+            busy = child->klass->drained_poll && child->klass->drained_poll(child);
+            if (busy) {
+                break;
+            }
+        }
+        if (!busy) {
+            bs->drain_look = look_number;
+        }
+    }
+    look_nesting--;
+    bdrv_edges_unlock();
+    return busy;
+}
+
+static const char *request_type_name(BdrvTrackedRequestType type)
+{
+    static const char *const names[] = {
+        [BDRV_TRACKED_READ] = "read",       [BDRV_TRACKED_WRITE] = "write",
+        [BDRV_TRACKED_DISCARD] = "discard", [BDRV_TRACKED_TRUNCATE] = "truncate",
+        [BDRV_TRACKED_FLUSH] = "flush",
+    };
+
+    return names[type];
+}
+
+static void describe_node(GString *s, BlockDriverState *bs, GHashTable *seen)
+{
+    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    BdrvTrackedRequest *req;
+    BdrvChild *child;
+    int listed = 0;
+
+    if (!g_hash_table_add(seen, bs)) {
+        return;
+    }
+    LIST_FOREACH(req, &bs->tracked_requests, list) {
+        g_string_append_printf(
+            s, "%snode '%s': %s of %" PRId64 " bytes at %" PRId64 " for %" PRId64 " ms",
+            s->len ? "; " : "", bs->node_name, request_type_name(req->type), req->bytes,
+            req->offset, (int64_t)((now - req->start_ns) / SCALE_MS));
+        listed++;
+    }
+    if (bs->in_flight > listed) {
+        g_string_append_printf(s, "%snode '%s': %d internal operations", s->len ? "; " : "",
+                               bs->node_name, bs->in_flight - listed);
+    }
+    LIST_FOREACH(child, &bs->parents, next_parent) {
+        if (child->klass->parent_is_bds) {
+            describe_node(s, child->opaque, seen);
+        } else if (child->klass->drained_poll && child->klass->drained_poll(child)) {
+            g_autofree char *desc =
+                child->klass->get_parent_desc ? child->klass->get_parent_desc(child) : NULL;
+
+            g_string_append_printf(s, "%s%s is busy", s->len ? "; " : "", desc ? desc : "a user");
+        }
+    }
+}
+
+char *bdrv_describe_in_flight(BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    GString *s = g_string_new(NULL);
+
+    describe_node(s, bs, seen);
+    return g_string_free(s, false);
+}
+
+static void drain_warn(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    g_autofree char *what = bdrv_describe_in_flight(bs);
+
+    warn_report("draining node '%s' takes long; still waiting for: %s", bs->node_name,
+                what[0] ? what : "nothing known");
+}
+
+static void drain_expired(void *opaque)
+{
+    DrainWaiter *w = opaque;
+
+    pthread_mutex_lock(&waiters_lock);
+    w->expired = true;
+    wake_waiter(w);
+    pthread_mutex_unlock(&waiters_lock);
+}
+
+/* limit_ns 0: as long as it takes, with a warning. False: the time is over. */
+static bool coroutine_fn drain_wait(BlockDriverState *bs, int64_t limit_ns)
+{
+    DrainWaiter w = {.co = qemu_coroutine_self()};
+    QEMUTimer *timer;
+    bool busy;
+
+    pthread_mutex_lock(&waiters_lock);
+    TAILQ_INSERT_TAIL(&waiters, &w, next);
+    pthread_mutex_unlock(&waiters_lock);
+    __atomic_fetch_add(&nr_waiters, 1, __ATOMIC_SEQ_CST);
+
+    timer = NULL;
+    while ((busy = bdrv_drain_busy(bs)) && !w.expired) {
+        if (!timer) {
+            timer =
+                aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME,
+                              limit_ns ? drain_expired : drain_warn, limit_ns ? (void *)&w : bs);
+            timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                                    (limit_ns ? limit_ns : BDRV_DRAIN_WARN_NS));
+        }
+        qemu_coroutine_yield(); /* a kick since the look has sent a wake-up: it ends this wait */
+        pthread_mutex_lock(&waiters_lock);
+        w.woken = false;
+        pthread_mutex_unlock(&waiters_lock);
+    }
+
+    timer_free(timer);
+    __atomic_fetch_sub(&nr_waiters, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_lock(&waiters_lock);
+    TAILQ_REMOVE(&waiters, &w, next);
+    pthread_mutex_unlock(&waiters_lock);
+    if (w.woken) {
+        qemu_coroutine_yield(); /* a wake-up that was already sent must not hit a later yield */
+    }
+    return !busy;
+}
+
+void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
+{
+    AioContext *self = qemu_get_current_aio_context();
+    AioContext *ctx = bs->aio_context;
+
+    if (self != ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_quiesce_begin(bs);
+    trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
+    (void)drain_wait(bs, 0);
+    trace_bdrv_drained(bs->node_name);
+    if (self != ctx) {
+        aio_co_reschedule_self(self);
+    }
+}
+
+bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t limit_ns,
+                                               GError **errp)
+{
+    AioContext *self = qemu_get_current_aio_context();
+    AioContext *ctx = bs->aio_context;
+    bool quiet;
+
+    if (self != ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_quiesce_begin(bs);
+    trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
+    quiet = drain_wait(bs, limit_ns);
+    if (quiet) {
+        trace_bdrv_drained(bs->node_name);
+    } else {
+        g_autofree char *what = bdrv_describe_in_flight(bs);
+
+        error_setg(errp, "Node '%s' did not become idle in time; still waiting for: %s",
+                   bs->node_name, what[0] ? what : "nothing known");
+        trace_bdrv_drained_end(bs->node_name);
+        bdrv_quiesce_end(bs);
+    }
+    if (self != ctx) {
+        aio_co_reschedule_self(self);
+    }
+    return quiet;
+}
+
+void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
+{
+    AioContext *self = qemu_get_current_aio_context();
+    AioContext *ctx = bs->aio_context;
+
+    trace_bdrv_drained_end(bs->node_name);
+    /* In the graph's thread, and over on return: the caller may change edges right after. */
+    if (self != ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    bdrv_quiesce_end(bs);
+    if (self != ctx) {
+        aio_co_reschedule_self(self);
+    }
+}
+
+/* --- all nodes --- */
+
+typedef struct FlushAll {
+    Coroutine *waiter; /* in the main context; NULL while it does not wait */
+    guint pending;
+    int ret;
+} FlushAll;
+
+typedef struct FlushOne {
+    BlockDriverState *bs;
+    FlushAll *all;
+} FlushOne;
+
+static void coroutine_fn flush_one_co_entry(void *opaque)
+{
+    FlushOne one = *(FlushOne *)opaque;
+    AioContext *main_ctx = qemu_get_aio_context();
+    int ret;
+
+    g_free(opaque);
+    while (one.bs->aio_context != qemu_get_current_aio_context()) {
+        aio_co_reschedule_self(one.bs->aio_context);
+    }
+    ret = bdrv_co_flush(one.bs);
+    if (qemu_get_current_aio_context() != main_ctx) {
+        aio_co_reschedule_self(main_ctx);
+    }
+    one.all->ret = one.all->ret < 0 ? one.all->ret : ret;
+    if (--one.all->pending == 0 && one.all->waiter) {
+        aio_co_wake(one.all->waiter);
+    }
+}
+
+/* Side by side, each in its graph's thread: one that hangs holds up no other. */
+static int coroutine_fn co_flush_nodes(GPtrArray *nodes)
+{
+    FlushAll all = {.pending = nodes->len};
+
+    for (guint i = 0; i < nodes->len; i++) {
+        FlushOne *one = g_new(FlushOne, 1);
+
+        *one = (FlushOne){g_ptr_array_index(nodes, i), &all};
+        qemu_coroutine_enter(qemu_coroutine_create(flush_one_co_entry, one));
+    }
+    if (all.pending) {
+        all.waiter = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    return all.ret;
+}
+
+/*
+ * A reference to each node but those that are being opened, whose drivers cannot be asked for
+ * anything yet, and those on their way out, which nothing may stop.
+ */
+static GPtrArray *all_nodes_ref(void)
+{
+    GPtrArray *all = g_ptr_array_new();
+    BlockDriverState *bs;
+
+    TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
+        if (bs->is_open && !bs->closing) {
+            bdrv_ref(bs);
+            g_ptr_array_add(all, bs);
+        }
+    }
+    return all;
+}
+
+void coroutine_fn bdrv_co_drain_all(void)
+{
+    g_autoptr(GPtrArray) all = all_nodes_ref();
+
+    for (guint i = 0; i < all->len; i++) {
+        bdrv_co_drained_begin(g_ptr_array_index(all, i));
+    }
+    /* Drivers report what they could not write; who wants to know calls bdrv_co_flush_all(). */
+    (void)co_flush_nodes(all);
+    for (guint i = 0; i < all->len; i++) {
+        bdrv_co_drained_end(g_ptr_array_index(all, i));
+        bdrv_co_unref(g_ptr_array_index(all, i));
+    }
+}
+
+int coroutine_fn bdrv_co_flush_all(void)
+{
+    g_autoptr(GPtrArray) all = all_nodes_ref();
+    int ret = co_flush_nodes(all);
+
+    for (guint i = 0; i < all->len; i++) {
+        bdrv_co_unref(g_ptr_array_index(all, i));
+    }
+    return ret;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Finds the source's extents, a bounded number ahead of the copying, so that copying starts with
+ * the first one and the cost grows with extents, not with the size of the disk.
+ *
+ * Dirty bits ahead of the scan are cleared before its status is asked for: whatever is written
+ * after that sets its bit again, and is copied once more when the copying has passed it.
+ */
+#include "block/mirror/mirror-int.h"
+
+#include "block/graph/graph.h"
+
+bool mirror_scan_done(const MirrorBlockJob *s)
+{
+    return s->scan.issued >= s->size;
+}
+
+/* Appends to the ring; a run of the same kind grows the last item. */
+static void scan_append(MirrorScan *scan, int64_t bytes, MirrorExtentKind kind)
+{
+    MirrorExtent *last = &scan->items[(scan->head + scan->count - 1) % MIRROR_SCAN_ITEMS];
+
+    if (scan->count && last->kind == kind) {
+        last->bytes += bytes;
+    } else {
+        scan->items[(scan->head + scan->count) % MIRROR_SCAN_ITEMS] =
+            (MirrorExtent){.offset = scan->pos, .bytes = bytes, .kind = kind};
+        scan->count++;
+    }
+    scan->pos += bytes;
+}
+
+/*
+ * Clears the bits that the scan is going to cover. A granule that copying has already begun in
+ * keeps its bit.
+ */
+static void clear_bits_ahead(MirrorBlockJob *s)
+{
+    int64_t start = (s->scan.pos + s->granularity - 1) & ~((int64_t)s->granularity - 1);
+
+    if (start < s->size && bdrv_get_dirty_count(s->dirty) > 0) {
+        bdrv_reset_dirty_bitmap(s->dirty, start, s->size - start);
+    }
+}
+
+static void coroutine_fn scan_co_step(MirrorBlockJob *s)
+{
+    MirrorScan *scan = &s->scan;
+    BdrvBlockStatus st;
+    MirrorExtentKind kind = MIRROR_EXTENT_DATA;
+    int64_t left = s->size - scan->pos;
+    int ret;
+
+    clear_bits_ahead(s);
+    ret = bdrv_co_block_status_above(s->source, s->base, scan->pos, left, &st);
+    if (ret < 0 || st.pnum <= 0) {
+        /*
+         * Without knowledge it is copied; reading it will show what is wrong, under the error
+         * policy.
+         */
+        scan_append(scan, MIN(left, MIRROR_MAX_REQUEST), MIRROR_EXTENT_DATA);
+        return;
+    }
+    if (s->base && !(st.flags & BDRV_BLOCK_ALLOCATED)) {
+        kind = MIRROR_EXTENT_SKIP;
+    } else if (st.flags & BDRV_BLOCK_ZERO) {
+        kind = MIRROR_EXTENT_ZERO;
+    }
+    scan_append(scan, MIN(st.pnum, left), kind);
+}
+
+static void coroutine_fn scan_co_entry(void *opaque)
+{
+    MirrorBlockJob *s = opaque;
+    MirrorScan *scan = &s->scan;
+
+    while (scan->pos < s->size && scan->count < MIRROR_SCAN_ITEMS &&
+           !job_should_pause(&s->common.job) && !job_is_cancelled(&s->common.job)) {
+        scan_co_step(s);
+        if (scan->count == 1) {
+            job_enter(&s->common.job);
+        }
+    }
+    scan->running = false;
+    s->in_flight--;
+    mirror_note_idle(s);
+    qemu_co_queue_restart_all(&s->op_ended);
+    job_enter(&s->common.job);
+    bdrv_drain_kick();
+}
+
+void mirror_scan_kick(MirrorBlockJob *s)
+{
+    MirrorScan *scan = &s->scan;
+
+    if (!scan->running && scan->pos < s->size && scan->count < MIRROR_SCAN_ITEMS / 2) {
+        scan->running = true;
+        s->in_flight++;
+        qemu_coroutine_enter(qemu_coroutine_create(scan_co_entry, s));
+    }
+}
+
+bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent)
+{
+    MirrorScan *scan = &s->scan;
+    MirrorExtent *head = &scan->items[scan->head];
+
+    if (!scan->count) {
+        return false;
+    }
+    *extent = *head;
+    if (head->kind == MIRROR_EXTENT_DATA && head->bytes > max_bytes) {
+        extent->bytes = max_bytes - (head->offset & (max_bytes - 1));
+        extent->bytes = MIN(extent->bytes, head->bytes);
+    } else if (head->kind == MIRROR_EXTENT_ZERO) {
+        extent->bytes = MIN(head->bytes, BDRV_REQUEST_MAX_BYTES & ~((int64_t)s->granularity - 1));
+    }
+    head->offset += extent->bytes;
+    head->bytes -= extent->bytes;
+    if (!head->bytes) {
+        scan->head = (scan->head + 1) % MIRROR_SCAN_ITEMS;
+        scan->count--;
+    }
+    scan->issued = extent->offset + extent->bytes;
+    return true;
+}

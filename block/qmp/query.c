@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* query-block, query-named-block-nodes, query-blockstats. */
+#include <errno.h>
+#include <string.h>
+
+#include "block/block-backend.h"
+#include "block/dirty-bitmap.h"
+#include "block/graph/graph.h"
+#include "block/io/limits.h"
+#include "block/qmp/snapshot-internal.h"
+#include "qapi/qapi-commands.h"
+#include "util/error.h"
+
+/* --- images and nodes --- */
+
+/* The caller holds a reference. */
+static ImageInfo *coroutine_fn image_info(BlockDriverState *bs, bool with_chain, GError **errp)
+{
+    g_autoptr(ImageInfo) info = g_new0(ImageInfo, 1);
+    BlockDriverState *backing;
+    int64_t cluster_size = 0;
+    bool dirty = false;
+    int64_t actual;
+
+    info->filename = g_strdup(bdrv_get_filename(bs));
+    info->format = g_strdup(bdrv_get_format_name(bs));
+    info->virtual_size = bs->total_bytes;
+    actual = bdrv_co_get_allocated_file_size(bs);
+    info->has_actual_size = actual >= 0;
+    info->actual_size = MAX(actual, 0);
+    if (bs->drv->bdrv_co_get_info && bs->drv->bdrv_co_get_info(bs, &cluster_size, &dirty)) {
+        info->has_cluster_size = cluster_size > 0;
+        info->cluster_size = cluster_size;
+        info->has_dirty_flag = true;
+        info->dirty_flag = dirty;
+    }
+    if (bs->drv->bdrv_co_get_specific_info) {
+        GError *err = NULL;
+
+        info->format_specific = bs->drv->bdrv_co_get_specific_info(bs, &err);
+        if (err) {
+            g_propagate_error(errp, err);
+            return NULL;
+        }
+    }
+    if (bs->backing_file && bs->backing_file[0]) {
+        info->backing_filename = g_strdup(bs->backing_file);
+        info->full_backing_filename = bdrv_backing_path(bs, NULL);
+        if (bs->backing_format && bs->backing_format[0]) {
+            info->backing_filename_format = g_strdup(bs->backing_format);
+        }
+    }
+    info->snapshots = bdrv_co_snapshot_list(bs);
+    info->has_snapshots = info->snapshots != NULL;
+    backing = bdrv_cow_bs(bs);
+    if (with_chain && backing) {
+        bdrv_ref(backing);
+        info->backing_image = image_info(backing, true, errp);
+        bdrv_unref_later(backing);
+        if (!info->backing_image) {
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&info);
+}
+
+static BlockdevChildList *children_info(BlockDriverState *bs)
+{
+    BlockdevChildList *list = NULL;
+    BdrvChild *child;
+
+    LIST_FOREACH(child, &bs->children, next) {
+        BlockdevChild *info;
+
+        if (!child->bs) {
+            continue;
+        }
+        info = g_new0(BlockdevChild, 1);
+        info->child = g_strdup(child->name);
+        info->node_name = g_strdup(child->bs->node_name);
+        QAPI_LIST_PREPEND(list, info);
+    }
+    return list;
+}
+
+static int backing_depth(BlockDriverState *bs)
+{
+    int depth = 0;
+
+    while ((bs = bdrv_cow_bs(bs))) {
+        depth++;
+    }
+    return depth;
+}
+
+static BlockDeviceInfo *coroutine_fn node_info(BlockDriverState *bs, BlockBackend *blk, bool flat,
+                                               GError **errp)
+{
+    g_autoptr(BlockDeviceInfo) info = g_new0(BlockDeviceInfo, 1);
+    BlockDriverState *cow = bdrv_cow_bs(bs);
+
+    info->file = g_strdup(bdrv_get_filename(bs));
+    info->node_name = g_strdup(bs->node_name);
+    info->ro = bdrv_is_read_only(bs);
+    info->drv = g_strdup(bdrv_get_format_name(bs));
+    info->backing_file = cow ? g_strdup(bdrv_get_filename(cow)) : NULL;
+    info->backing_file_depth = backing_depth(bs);
+    info->children = children_info(bs);
+    info->active = !(bs->open_flags & BDRV_O_INACTIVE);
+    info->detect_zeroes = bs->detect_zeroes;
+    info->cache = g_new0(BlockdevCacheInfo, 1);
+    info->cache->writeback = !blk || blk_enable_write_cache(blk);
+    info->cache->direct = bs->open_flags & BDRV_O_NOCACHE;
+    info->cache->no_flush = bs->open_flags & BDRV_O_NO_FLUSH;
+    info->write_threshold = __atomic_load_n(&bs->write_threshold_offset, __ATOMIC_RELAXED);
+    info->dirty_bitmaps = bdrv_query_dirty_bitmaps(bs);
+    info->has_dirty_bitmaps = info->dirty_bitmaps != NULL;
+    if (blk) {
+        io_limits_fill_info(info, blk);
+    }
+    info->image = image_info(bs, !flat, errp);
+    return info->image ? g_steal_pointer(&info) : NULL;
+}
+
+bool coroutine_fn qmp_query_named_block_nodes(const QueryNamedBlockNodesArg *arg,
+                                              BlockDeviceInfoList **ret, GError **errp)
+{
+    g_autoptr(BlockDeviceInfoList) list = NULL;
+    BlockDeviceInfoList **tail = &list;
+    BlockDriverState *bs;
+
+    for (bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
+        BlockDeviceInfo *info;
+
+        if (!bs->drv || bs->closing) {
+            continue; /* being opened or closed */
+        }
+        bdrv_ref(bs);
+        info = node_info(bs, NULL, arg->has_flat && arg->flat, errp);
+        if (!info) {
+            bdrv_unref_later(bs);
+            return false;
+        }
+        QAPI_LIST_APPEND(tail, info);
+        bdrv_unref_later(bs);
+    }
+    *ret = g_steal_pointer(&list);
+    return true;
+}
+
+static BlockInfo *coroutine_fn device_info(BlockBackend *blk, bool flat, GError **errp)
+{
+    g_autoptr(BlockInfo) info = g_new0(BlockInfo, 1);
+    BlockDriverState *bs = blk_bs(blk);
+
+    info->device = g_strdup(blk_name(blk));
+    info->type = g_strdup("unknown");
+    info->locked = false;
+    info->removable = true;
+    if (blk_iostatus_is_enabled(blk)) {
+        info->has_io_status = true;
+        info->io_status = blk_iostatus(blk);
+    }
+    if (bs && bs->drv) {
+        /* Users ask for the node they know, not for a filter that a job has put above it. */
+        while (bs->implicit && bdrv_filter_bs(bs)) {
+            bs = bdrv_filter_bs(bs);
+        }
+        bdrv_ref(bs);
+        info->inserted = node_info(bs, blk, flat, errp);
+        bdrv_unref_later(bs);
+        if (!info->inserted) {
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&info);
+}
+
+bool coroutine_fn qmp_query_block(const QueryBlockArg *arg, BlockInfoList **ret, GError **errp)
+{
+    g_autoptr(BlockInfoList) list = NULL;
+    BlockInfoList **tail = &list;
+
+    for (BlockBackend *blk = blk_next(NULL), *next; blk; blk = next) {
+        BlockInfo *info;
+
+        blk_ref(blk);
+        info = device_info(blk, arg->has_flat && arg->flat, errp);
+        next = blk_next(blk);
+        blk_unref(blk);
+        if (!info) {
+            return false;
+        }
+        QAPI_LIST_APPEND(tail, info);
+    }
+    *ret = g_steal_pointer(&list);
+    return true;
+}
+
+/* --- statistics --- */
+
+static uint64List *bins_list(const uint64_t *values, int n)
+{
+    uint64List *list = NULL;
+
+    while (n-- > 0) {
+        QAPI_LIST_PREPEND(list, values[n]);
+    }
+    return list;
+}
+
+static BlockLatencyHistogramInfo *histogram_info(const BlockLatencyHistogram *hist)
+{
+    BlockLatencyHistogramInfo *info;
+
+    if (!hist->bins) {
+        return NULL;
+    }
+    info = g_new0(BlockLatencyHistogramInfo, 1);
+    info->boundaries = bins_list(hist->boundaries, hist->nbins - 1);
+    info->bins = bins_list(hist->bins, hist->nbins);
+    return info;
+}
+
+static void fill_stats(BlockDeviceStats *d, const BlockAcctStats *s)
+{
+    d->rd_bytes = s->nr_bytes[BLOCK_ACCT_READ];
+    d->wr_bytes = s->nr_bytes[BLOCK_ACCT_WRITE];
+    d->unmap_bytes = s->nr_bytes[BLOCK_ACCT_UNMAP];
+    d->rd_operations = s->nr_ops[BLOCK_ACCT_READ];
+    d->wr_operations = s->nr_ops[BLOCK_ACCT_WRITE];
+    d->flush_operations = s->nr_ops[BLOCK_ACCT_FLUSH];
+    d->unmap_operations = s->nr_ops[BLOCK_ACCT_UNMAP];
+    d->rd_total_time_ns = s->total_time_ns[BLOCK_ACCT_READ];
+    d->wr_total_time_ns = s->total_time_ns[BLOCK_ACCT_WRITE];
+    d->flush_total_time_ns = s->total_time_ns[BLOCK_ACCT_FLUSH];
+    d->unmap_total_time_ns = s->total_time_ns[BLOCK_ACCT_UNMAP];
+    d->rd_merged = s->merged[BLOCK_ACCT_READ];
+    d->wr_merged = s->merged[BLOCK_ACCT_WRITE];
+    d->unmap_merged = s->merged[BLOCK_ACCT_UNMAP];
+    d->failed_rd_operations = s->failed_ops[BLOCK_ACCT_READ];
+    d->failed_wr_operations = s->failed_ops[BLOCK_ACCT_WRITE];
+    d->failed_flush_operations = s->failed_ops[BLOCK_ACCT_FLUSH];
+    d->failed_unmap_operations = s->failed_ops[BLOCK_ACCT_UNMAP];
+    d->invalid_rd_operations = s->invalid_ops[BLOCK_ACCT_READ];
+    d->invalid_wr_operations = s->invalid_ops[BLOCK_ACCT_WRITE];
+    d->invalid_flush_operations = s->invalid_ops[BLOCK_ACCT_FLUSH];
+    d->invalid_unmap_operations = s->invalid_ops[BLOCK_ACCT_UNMAP];
+    d->account_invalid = s->account_invalid;
+    d->account_failed = s->account_failed;
+    d->rd_latency_histogram = histogram_info(&s->histogram[BLOCK_ACCT_READ]);
+    d->wr_latency_histogram = histogram_info(&s->histogram[BLOCK_ACCT_WRITE]);
+    d->flush_latency_histogram = histogram_info(&s->histogram[BLOCK_ACCT_FLUSH]);
+    if (s->last_access_time_ns) {
+        d->has_idle_time_ns = true;
+        d->idle_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->last_access_time_ns;
+    }
+}
+
+/* Statistics of a node, of the file it lies in and of its backing files. */
+static BlockStats *node_stats(BlockDriverState *bs, BlockBackend *blk, bool with_chain)
+{
+    BlockStats *stats = g_new0(BlockStats, 1);
+    BlockDriverState *cow = bdrv_cow_bs(bs);
+
+    stats->node_name = g_strdup(bs->node_name);
+    stats->stats = g_new0(BlockDeviceStats, 1);
+    stats->stats->account_invalid = stats->stats->account_failed = true;
+    if (blk) {
+        fill_stats(stats->stats, blk_get_stats(blk));
+    }
+    stats->stats->wr_highest_offset = bs->wr_highest_offset;
+    if (bs->drv && bs->drv->bdrv_get_specific_stats) {
+        stats->driver_specific = bs->drv->bdrv_get_specific_stats(bs);
+    }
+    if (bs->file) {
+        stats->parent = node_stats(bs->file->bs, NULL, with_chain);
+    }
+    if (with_chain && cow) {
+        stats->backing = node_stats(cow, NULL, with_chain);
+    }
+    return stats;
+}
+
+bool coroutine_fn qmp_query_blockstats(const QueryBlockstatsArg *arg, BlockStatsList **ret,
+                                       GError **errp)
+{
+    BlockStatsList **tail = ret;
+
+    if (arg->has_query_nodes && arg->query_nodes) {
+        for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
+            if (bs->drv && !bs->closing) {
+                QAPI_LIST_APPEND(tail, node_stats(bs, NULL, false));
+            }
+        }
+        return true;
+    }
+    for (BlockBackend *blk = blk_next(NULL); blk; blk = blk_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        BlockStats *stats;
+
+        if (bs) {
+            stats = node_stats(bs, blk, true);
+        } else {
+            stats = g_new0(BlockStats, 1);
+            stats->stats = g_new0(BlockDeviceStats, 1);
+            fill_stats(stats->stats, blk_get_stats(blk));
+        }
+        stats->device = g_strdup(blk_name(blk));
+        QAPI_LIST_APPEND(tail, stats);
+    }
+    return true;
+}

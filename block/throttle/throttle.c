@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The throttle driver: a filter whose requests wait for the limits of a throttle group. */
+#include "block/throttle/throttle.h"
+
+#include "block/throttle/throttle-group.h"
+#include "util/error.h"
+
+typedef struct BDRVThrottleState {
+    ThrottleGroupMember member;
+} BDRVThrottleState;
+
+static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                          int flags, GError **errp)
+{
+    const BlockdevOptionsThrottle *o = &opts->u.throttle;
+    BDRVThrottleState *s = bs->opaque;
+    ThrottleGroup *group = throttle_group_find(o->throttle_group);
+
+    if (!group) {
+        error_setg(errp, "Throttle group '%s' does not exist", o->throttle_group);
+        return false;
+    }
+    /* First of all: a child inside a drained section tells us so while it is attached. */
+    throttle_member_init(&s->member, group);
+    if (!bdrv_co_open_child(bs, o->file, "file", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp)) {
+        throttle_member_destroy(&s->member);
+        return false;
+    }
+    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | bs->file->bs->supported_write_flags;
+    bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED | bs->file->bs->supported_zero_flags;
+    return true;
+}
+
+static void coroutine_fn throttle_co_close(BlockDriverState *bs)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_destroy(&s->member);
+}
+
+static int coroutine_fn throttle_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           QEMUIOVector *qiov, size_t qiov_offset,
+                                           BdrvRequestFlags flags)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_co_wait(&s->member, bytes, false);
+    return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+static int coroutine_fn throttle_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            QEMUIOVector *qiov, size_t qiov_offset,
+                                            BdrvRequestFlags flags)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_co_wait(&s->member, bytes, true);
+    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_co_wait(&s->member, bytes, true);
+    return bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
+}
+
+static int coroutine_fn throttle_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_co_wait(&s->member, bytes, true);
+    return bdrv_co_pdiscard(bs->file, offset, bytes);
+}
+
+/* A drain must end soon: what waits for the limits goes on without them. */
+static void throttle_drain_begin(BlockDriverState *bs)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_bypass_begin(&s->member);
+}
+
+static void throttle_drain_end(BlockDriverState *bs)
+{
+    BDRVThrottleState *s = bs->opaque;
+
+    throttle_member_bypass_end(&s->member);
+}
+
+/* Moves the node to another group. The node is drained, so nothing waits in the old one. */
+static bool coroutine_fn throttle_co_reopen_prepare(BDRVReopenState *state, GError **errp)
+{
+    const char *name = state->options->u.throttle.throttle_group;
+    ThrottleGroup *group = throttle_group_find(name);
+
+    if (!group) {
+        error_setg(errp, "Throttle group '%s' does not exist", name);
+        return false;
+    }
+    state->opaque = group;
+    return true;
+}
+
+static void coroutine_fn throttle_co_reopen_commit(BDRVReopenState *state)
+{
+    BDRVThrottleState *s = state->bs->opaque;
+    unsigned bypass = s->member.bypass;
+
+    throttle_member_destroy(&s->member);
+    throttle_member_init(&s->member, state->opaque);
+    s->member.bypass = bypass;
+}
+
+static void coroutine_fn throttle_co_reopen_abort(BDRVReopenState *state)
+{
+    throttle_group_unref(state->opaque);
+}
+
+const BlockDriver bdrv_throttle = {
+    .format_name = "throttle",
+    .driver = BLOCKDEV_DRIVER_THROTTLE,
+    .instance_size = sizeof(BDRVThrottleState),
+    .is_filter = true,
+    .bdrv_co_open = throttle_co_open,
+    .bdrv_co_close = throttle_co_close,
+    .bdrv_co_preadv = throttle_co_preadv,
+    .bdrv_co_pwritev = throttle_co_pwritev,
+    .bdrv_co_pwrite_zeroes = throttle_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = throttle_co_pdiscard,
+    .bdrv_drain_begin = throttle_drain_begin,
+    .bdrv_drain_end = throttle_drain_end,
+    .bdrv_co_reopen_prepare = throttle_co_reopen_prepare,
+    .bdrv_co_reopen_commit = throttle_co_reopen_commit,
+    .bdrv_co_reopen_abort = throttle_co_reopen_abort,
+};
