@@ -24,25 +24,6 @@
 
 /* --- open and close --- */
 
-/* Smallest block that a direct read accepts, found by trying; bytes. */
-static uint32_t probe_direct_alignment(int fd)
-{
-    uint32_t found = 4096;
-    void *buf;
-
-    if (posix_memalign(&buf, 4096, 4096)) {
-        return found;
-    }
-    for (uint32_t align = 512; align <= 4096; align *= 2) {
-        if (pread(fd, buf, align, 0) >= 0) {
-            found = align;
-            break;
-        }
-    }
-    free(buf);
-    return found;
-}
-
 static bool check_file_type(BlockDriverState *bs, int fd, GError **errp)
 {
     BDRVFileState *s = bs->opaque;
@@ -87,25 +68,15 @@ void file_probe_abilities(BlockDriverState *bs)
     s->has_write_zeroes = true;
     s->has_discard = true;
     s->has_seek_data = !s->is_device;
-    s->has_fua = true;
-    s->request_align = 1;
-    s->buf_align = 1;
-    if (bs->open_flags & BDRV_O_NOCACHE) {
-        s->request_align = probe_direct_alignment(s->fd);
-        s->buf_align = 4096;
-    } else if (s->is_device) {
-        int sector = 512;
-
-        if (ioctl(s->fd, BLKSSZGET, &sector) == 0 && sector >= 512 && sector <= 65536) {
-            s->request_align = sector;
-        } else {
-            s->request_align = 512;
-        }
-    }
     file_probe_fs(s);
+    file_probe_alignment(bs);
     s->small_reads_by_ring = s->engine == AIO_DISK_THREADS && !s->aio_chosen;
     s->small_inline = s->small_inline && s->small_reads_by_ring;
-    bs->supported_write_flags = BDRV_REQ_FUA;
+    /*
+     * In the page cache, a write with RWF_DSYNC may answer with the error of an older write, which
+     * the next fdatasync(2) then does not tell again. There a flush follows the write instead.
+     */
+    bs->supported_write_flags = (bs->open_flags & BDRV_O_NOCACHE) ? BDRV_REQ_FUA : 0;
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
 }
 
@@ -186,7 +157,7 @@ static void file_refresh_filename(BlockDriverState *bs)
 
 static bool needs_bounce(BDRVFileState *s, const QEMUIOVector *qiov)
 {
-    return s->buf_align > 1 && !qemu_iovec_is_aligned(qiov, MIN(s->buf_align, s->request_align));
+    return s->vector_align > 1 && !qemu_iovec_is_aligned(qiov, s->vector_align);
 }
 
 /*

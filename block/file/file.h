@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The file and host_device drivers: a regular file or block device of the host. Shared by file.c
- * (open, requests), file-access.c, file-lock.c, file-extent.c, file-copy.c and file-create.c.
+ * (open, requests), access.c, lock.c, extent.c, copy.c and create.c.
  */
 #ifndef FERRY_BLOCK_FILE_H
 #define FERRY_BLOCK_FILE_H
@@ -19,7 +19,7 @@ typedef struct FileExtent {
     bool is_data;
 } FileExtent;
 
-/* Whether large pages are worth trying (file-large.c); any worker. */
+/* Whether large pages are worth trying (large.c); any worker. */
 typedef struct FileLargePages {
     pthread_mutex_t lock;
     int64_t small_ns, large_ns; /* to copy 1 MiB, of late: as usual, and with them */
@@ -43,13 +43,13 @@ typedef struct BDRVFileState {
     bool has_write_zeroes; /* fallocate(ZERO_RANGE) not refused so far */
     bool has_discard;      /* fallocate(PUNCH_HOLE) not refused so far */
     bool has_seek_data;
-    bool has_fua; /* RWF_DSYNC not refused so far */
     /*
      * -errno of a failed flush: the page cache can no longer be trusted to hold what is not on disk
      */
     int flush_error;
-    size_t buf_align;
-    uint32_t request_align;
+    uint32_t request_align; /* of offsets and lengths of requests, bytes */
+    uint32_t vector_align;  /* of addresses and lengths in their vectors; 1: any */
+    size_t buf_align;       /* of buffers that are allocated for them */
     uint64_t locked_perm, locked_shared;
     /*
      * Held by the worker that writes when several copy to this file. They would take turns at the
@@ -71,7 +71,7 @@ extern const BlockDriver bdrv_file;
 extern const BlockDriver bdrv_host_device;
 
 /*
- * --- file-lock.c: byte-range locks (F_OFD_SETLK) that tell other processes what we do and tolerate
+ * --- lock.c: byte-range locks (F_OFD_SETLK) that tell other processes what we do and tolerate
  * ---
  */
 
@@ -90,7 +90,7 @@ void file_lock_move(BDRVFileState *s, int fd);
 /* Whether the host file system has such locks for fd. */
 bool file_lock_supported(int fd);
 
-/* --- file-access.c: BlockDriver members, and the first open --- */
+/* --- access.c: BlockDriver members, and the first open --- */
 
 /* The descriptor for bs->open_flags, or -errno; sets fd_writable. */
 int file_open_image(BlockDriverState *bs, GError **errp);
@@ -108,14 +108,19 @@ void coroutine_fn file_co_reopen_abort(BDRVReopenState *state);
 /* What the file, as open now, can do. */
 void file_probe_abilities(BlockDriverState *bs);
 
-/* --- file-extent.c --- */
+/* --- align.c --- */
+
+/* Sets what requests must be aligned to, as the file is open now. After file_probe_fs(). */
+void file_probe_alignment(BlockDriverState *bs);
+
+/* --- extent.c --- */
 
 int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                       BdrvBlockStatus *status);
 /* Contents or allocation of the range changed. */
 void file_extent_forget(BDRVFileState *s, int64_t offset, int64_t bytes);
 
-/* --- file-copy.c --- */
+/* --- copy.c --- */
 
 int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
                                          int64_t dst_offset, int64_t bytes,
@@ -126,7 +131,7 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
 /* Finds out what the file system is good at: copying by itself, answering from memory. */
 void file_probe_fs(BDRVFileState *s);
 
-/* --- file-large.c --- */
+/* --- large.c --- */
 
 void file_large_init(FileLargePages *l);
 void file_large_destroy(FileLargePages *l);
@@ -141,7 +146,7 @@ int64_t file_large_copy(FileLargePages *l, int in_fd, int64_t in_offset, int out
 /* What copying as usual took; both ways are compared. */
 void file_large_note_small(FileLargePages *l, int64_t bytes, int64_t elapsed_ns);
 
-/* --- file-create.c --- */
+/* --- create.c --- */
 
 bool coroutine_fn file_co_create(const BlockdevCreateOptions *opts, GError **errp);
 /* Sets the size of fd with the preallocation asked for; worker thread. */
