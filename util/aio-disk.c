@@ -44,7 +44,7 @@ ssize_t coroutine_fn aio_disk_co_thread(const AioDiskRequest *req)
 {
     DiskThreadCall call = {.req = req};
 
-    thread_pool_submit_co(disk_thread, &call);
+    thread_pool_submit_file_co(req->fd, disk_thread, &call);
     return call.ret;
 }
 

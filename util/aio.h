@@ -150,6 +150,13 @@ typedef int ThreadPoolFunc(void *arg);
  * Up to AIO_THREAD_POOL_MAX calls run at once in the process, the others wait their turn in order.
  */
 int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg);
-#define AIO_THREAD_POOL_MAX 64
+/*
+ * The same for a call that may wait for the file fd, which stays open until it returns. Up to
+ * AIO_THREAD_POOL_FILE_MAX of these run at once for each descriptor, so that a file that hangs
+ * leaves workers for the others.
+ */
+int coroutine_fn thread_pool_submit_file_co(int fd, ThreadPoolFunc *func, void *arg);
+#define AIO_THREAD_POOL_MAX 256
+#define AIO_THREAD_POOL_FILE_MAX 64
 
 #endif

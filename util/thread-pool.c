@@ -8,6 +8,9 @@
  * ones soon by all, and the caller pays for one wake-up at most. The worker that became idle last
  * is woken first: its caches are warm, and the others get to age and exit.
  *
+ * A call that is about a file counts for the file. What goes past the file's limit waits in a queue of
+ * the file, outside of the pool's queue, and follows when one of the file's calls has ended.
+ *
  * Results return as posts to the caller's context: however many of them wait there, the loop is
  * woken once.
  */
@@ -15,6 +18,7 @@
 #include <glib.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <time.h>
 #include "util/aio-int.h"
 #include "util/queue.h"
@@ -27,10 +31,17 @@ typedef struct ThreadPoolRequest {
     ThreadPoolFunc *func;
     void *arg;
     int ret;
+    int fd; /* the file it may wait for; -1: none */
     AioContext *ctx;
     Coroutine *co;
-    TAILQ_ENTRY(ThreadPoolRequest) link;
+    TAILQ_ENTRY(ThreadPoolRequest) link; /* in pool.queue, or below a file */
 } ThreadPoolRequest;
+
+/* The calls of one file descriptor. */
+typedef struct FileCalls {
+    unsigned admitted; /* in pool.queue or in a worker's hands */
+    TAILQ_HEAD(, ThreadPoolRequest) waiting;
+} FileCalls;
 
 typedef enum WorkerState {
     WORKER_NONE, /* no thread */
@@ -41,6 +52,7 @@ typedef enum WorkerState {
 /* A place for a worker. Outlives its thread, so that it may be signalled without the lock. */
 typedef struct Worker {
     pthread_cond_t wake;
+    bool condition_made;
     WorkerState state;
     LIST_ENTRY(Worker) link; /* idle */
 } Worker;
@@ -51,8 +63,9 @@ static struct {
     LIST_HEAD(, Worker) idle; /* the last to become idle first */
     Worker workers[AIO_THREAD_POOL_MAX];
     unsigned n_threads;
-    bool coming; /* a worker was woken or started and has not seen the queue yet */
-    bool conditions_made;
+    bool coming;       /* a worker was woken or started and has not seen the queue yet */
+    FileCalls **files; /* by descriptor; NULL: it had no call so far */
+    int n_files;
 } pool = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .queue = TAILQ_HEAD_INITIALIZER(pool.queue),
@@ -65,10 +78,65 @@ static void request_done(AioPost *post)
     qemu_coroutine_enter(((ThreadPoolRequest *)post)->co);
 }
 
-static void request_run(ThreadPoolRequest *req)
+/* --- files; with the lock held --- */
+
+static FileCalls *file_calls(int fd)
 {
+    if (fd >= pool.n_files) {
+        int n = MAX(fd + 1, 2 * pool.n_files);
+
+        pool.files = g_renew(FileCalls *, pool.files, n);
+        memset(pool.files + pool.n_files, 0, (n - pool.n_files) * sizeof(*pool.files));
+        pool.n_files = n;
+    }
+    if (!pool.files[fd]) {
+        pool.files[fd] = g_new0(FileCalls, 1);
+        TAILQ_INIT(&pool.files[fd]->waiting);
+    }
+    return pool.files[fd];
+}
+
+/* Puts a request into the pool's queue, or into its file's when the file has its share. */
+static void request_admit(ThreadPoolRequest *req)
+{
+    FileCalls *file = req->fd < 0 ? NULL : file_calls(req->fd);
+
+    if (file && file->admitted == AIO_THREAD_POOL_FILE_MAX) {
+        TAILQ_INSERT_TAIL(&file->waiting, req, link);
+        return;
+    }
+    if (file) {
+        file->admitted++;
+    }
+    TAILQ_INSERT_TAIL(&pool.queue, req, link);
+}
+
+/* A call of the file has ended: the next one that waits takes its place. */
+static void file_call_ended(int fd)
+{
+    FileCalls *file = file_calls(fd);
+    ThreadPoolRequest *next = TAILQ_FIRST(&file->waiting);
+
+    file->admitted--;
+    if (next) {
+        TAILQ_REMOVE(&file->waiting, next, link);
+        request_admit(next);
+    }
+}
+
+/* --- */
+
+/* Takes the lock at its end, and keeps it. */
+static void request_run_and_lock(ThreadPoolRequest *req)
+{
+    int fd = req->fd;
+
     req->ret = req->func(req->arg);
-    aio_context_post(req->ctx, &req->post);
+    aio_context_post(req->ctx, &req->post); /* req may be gone now */
+    pthread_mutex_lock(&pool.lock);
+    if (fd >= 0) {
+        file_call_ended(fd);
+    }
 }
 
 /* With the lock held. */
@@ -82,17 +150,15 @@ static ThreadPoolRequest *queue_take(void)
     return req;
 }
 
-static void pool_make_conditions(void)
+static void worker_make_condition(Worker *worker)
 {
     pthread_condattr_t attr;
 
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    for (int i = 0; i < AIO_THREAD_POOL_MAX; i++) {
-        pthread_cond_init(&pool.workers[i].wake, &attr);
-    }
+    pthread_cond_init(&worker->wake, &attr);
     pthread_condattr_destroy(&attr);
-    pool.conditions_made = true;
+    worker->condition_made = true;
 }
 
 /* With the lock held: a place without a thread. There is one. */
@@ -100,11 +166,11 @@ static Worker *worker_place(void)
 {
     Worker *worker = pool.workers;
 
-    if (!pool.conditions_made) {
-        pool_make_conditions();
-    }
     while (worker->state != WORKER_NONE) {
         worker++;
+    }
+    if (!worker->condition_made) {
+        worker_make_condition(worker);
     }
     return worker;
 }
@@ -158,8 +224,7 @@ static void worker_start_failed(Worker *worker)
     pool.n_threads--;
     while (!pool.n_threads && (req = queue_take())) {
         pthread_mutex_unlock(&pool.lock);
-        request_run(req);
-        pthread_mutex_lock(&pool.lock);
+        request_run_and_lock(req);
     }
     idle = pool_call_idle();
     pthread_mutex_unlock(&pool.lock);
@@ -220,8 +285,7 @@ static void *worker_run(void *opaque)
         pool.coming = false; /* it was this one */
         while ((req = queue_take())) {
             pool_call_worker_and_unlock();
-            request_run(req);
-            pthread_mutex_lock(&pool.lock);
+            request_run_and_lock(req);
         }
     } while (worker_wait(self));
     self->state = WORKER_NONE;
@@ -232,16 +296,22 @@ static void *worker_run(void *opaque)
 
 int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg)
 {
+    return thread_pool_submit_file_co(-1, func, arg);
+}
+
+int coroutine_fn thread_pool_submit_file_co(int fd, ThreadPoolFunc *func, void *arg)
+{
     ThreadPoolRequest req = {
         .post = {.run = request_done},
         .func = func,
         .arg = arg,
+        .fd = fd,
         .ctx = qemu_get_current_aio_context(),
         .co = qemu_coroutine_self(),
     };
 
     pthread_mutex_lock(&pool.lock);
-    TAILQ_INSERT_TAIL(&pool.queue, &req, link);
+    request_admit(&req);
     pool_call_worker_and_unlock();
     qemu_coroutine_yield();
     return req.ret;

@@ -158,7 +158,7 @@ bool coroutine_fn file_co_invalidate_cache(BlockDriverState *bs, GError **errp)
     file_extent_forget(s, 0, INT64_MAX);
     if (!(bs->open_flags & BDRV_O_NOCACHE)) {
         /* Advice; it matters where the other owner was on another host, and may be ignored. */
-        (void)thread_pool_submit_co(drop_page_cache, s);
+        (void)thread_pool_submit_file_co(s->fd, drop_page_cache, s);
     }
     return true;
 }

@@ -268,7 +268,7 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
         .offload = s->fs_copies && from->fs_copies,
         .large = s->fs_in_memory && (write_flags & BDRV_REQ_MAY_MAP) ? &s->large : NULL,
     };
-    ret = thread_pool_submit_co(copy_worker, &job);
+    ret = thread_pool_submit_file_co(s->fd, copy_worker, &job);
     trace_file_copied(s->filename, offset, bytes, job.by_large, ret);
     file_extent_forget(s, offset, bytes);
     return ret;

@@ -71,7 +71,7 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
     if (offset < found.start || offset >= found.end) {
         ExtentQuery q = {.fd = s->fd, .offset = offset};
         uint64_t generation = s->extent_generation;
-        int ret = thread_pool_submit_co(find_extent, &q);
+        int ret = thread_pool_submit_file_co(s->fd, find_extent, &q);
 
         if (ret < 0) {
             /* Cannot tell: it is data for all we know. */

@@ -429,7 +429,7 @@ static int coroutine_fn range_job_co(BDRVFileState *s, ThreadPoolFunc *func, int
     int ret;
 
     file_extent_forget(s, offset, bytes);
-    ret = thread_pool_submit_co(func, &job);
+    ret = thread_pool_submit_file_co(s->fd, func, &job);
     file_extent_forget(s, offset, bytes);
     return ret;
 }

@@ -19,6 +19,7 @@ typedef struct Door {
 
 typedef struct Call {
     Door *door;
+    int fd; /* the file that it is about; 0: none */
     AioContext *ctx;
     int index;
     int start_order; /* set by the worker */
@@ -60,7 +61,10 @@ static void coroutine_fn door_co_entry(void *opaque)
 {
     Call *call = opaque;
 
-    g_assert_cmpint(thread_pool_submit_co(door_worker, call), ==, call->index);
+    int ret = call->fd ? thread_pool_submit_file_co(call->fd, door_worker, call)
+                       : thread_pool_submit_co(door_worker, call);
+
+    g_assert_cmpint(ret, ==, call->index);
     g_assert_true(qemu_get_current_aio_context() == call->ctx);
     __atomic_fetch_add(call->done, 1, __ATOMIC_RELEASE);
     aio_notify(qemu_get_aio_context());
@@ -99,13 +103,14 @@ static void test_limit(void)
     enum {
         N = AIO_THREAD_POOL_MAX + 40,
     };
+    AioContext *ctx = qemu_get_aio_context();
     Call calls[N];
     Door door;
     int done = 0;
 
     door_init(&door);
     for (int i = 0; i < N; i++) {
-        calls[i] = (Call){&door, qemu_get_aio_context(), i, -1, &done};
+        calls[i] = (Call){.door = &door, .ctx = ctx, .index = i, .start_order = -1, .done = &done};
         qemu_coroutine_enter(qemu_coroutine_create(door_co_entry, &calls[i]));
     }
     pthread_mutex_lock(&door.lock);
@@ -128,6 +133,37 @@ static void test_limit(void)
             g_assert_cmpint(calls[i].start_order, <, AIO_THREAD_POOL_MAX);
         }
     }
+}
+
+/* Calls about a file that hangs leave workers for another file; each file's calls start in order. */
+static void test_a_file_that_hangs_leaves_workers(void)
+{
+    enum {
+        N = AIO_THREAD_POOL_FILE_MAX + 40,
+    };
+    AioContext *ctx = qemu_get_aio_context();
+    Call calls[N], other;
+    Door hung, open;
+    int done = 0, other_done = 0;
+
+    door_init(&hung);
+    door_init(&open);
+    door_open(&open);
+    for (int i = 0; i < N; i++) {
+        calls[i] = (Call){&hung, 1, ctx, i, -1, &done};
+        qemu_coroutine_enter(qemu_coroutine_create(door_co_entry, &calls[i]));
+    }
+    other = (Call){&open, 2, ctx, 0, -1, &other_done};
+    qemu_coroutine_enter(qemu_coroutine_create(door_co_entry, &other));
+    while (!__atomic_load_n(&other_done, __ATOMIC_ACQUIRE)) {
+        aio_poll(ctx, true);
+    }
+    g_assert_cmpint(done, ==, 0);
+    door_open(&hung);
+    while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) < N) {
+        aio_poll(ctx, true);
+    }
+    g_assert_cmpint(hung.most_inside, ==, AIO_THREAD_POOL_FILE_MAX);
 }
 
 static int increment(void *arg)
@@ -226,6 +262,8 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/thread-pool/result-comes-back", test_result_comes_back);
     g_test_add_func("/thread-pool/limit", test_limit);
+    g_test_add_func("/thread-pool/a-file-that-hangs-leaves-workers",
+                    test_a_file_that_hangs_leaves_workers);
     g_test_add_func("/thread-pool/callers-in-several-threads", test_callers_in_several_threads);
     g_test_add_func("/thread-pool/works-without-threads", test_works_without_threads);
     return g_test_run();
