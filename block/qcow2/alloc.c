@@ -300,14 +300,14 @@ static uint64_t filled_bitmap(const BDRVQcow2State *s, const Qcow2Alloc *alloc, 
     return (uint64_t)zero << 32 | allocated;
 }
 
-static void link_slice(BlockDriverState *bs, const Qcow2Alloc *alloc, uint8_t *slice,
-                       uint32_t first, uint32_t n)
+/* Enters the clusters of an allocation into the slice that has them all. */
+static void link_clusters(BlockDriverState *bs, const Qcow2Alloc *alloc, uint8_t *slice)
 {
     BDRVQcow2State *s = bs->opaque;
+    unsigned index = qcow2_slice_index(s, alloc->start);
 
-    for (uint32_t i = first; i < first + n; i++) {
+    for (uint32_t i = 0; i < alloc->nb_clusters; i++, index++) {
         uint64_t start = alloc->start + ((uint64_t)i << s->cluster_bits);
-        unsigned index = qcow2_slice_index(s, start);
         uint8_t *p = slice + (size_t)index * s->l2_entry_bytes;
         uint64_t old = qcow2_l2_entry(s, slice, index), bitmap = qcow2_l2_bitmap(s, slice, index),
                  new;
@@ -328,27 +328,22 @@ static void link_slice(BlockDriverState *bs, const Qcow2Alloc *alloc, uint8_t *s
 int coroutine_fn qcow2_co_alloc_link(BlockDriverState *bs, Qcow2Alloc *alloc)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint32_t done = 0;
+    Qcow2CacheEntry *l2;
+    int ret;
 
+    /* A plan ends with its slice, so all clusters are linked or none: a caller may free them. */
+    g_assert(qcow2_slice_index(s, alloc->start) + alloc->nb_clusters <= 1u << s->slice_bits);
     /*
      * An L2 entry that is durable before the data shows what a former owner left in the host
      * cluster.
      */
     qcow2_note_ordered(s);
-    while (done < alloc->nb_clusters) {
-        uint64_t offset = alloc->start + ((uint64_t)done << s->cluster_bits);
-        uint32_t n =
-            MIN(alloc->nb_clusters - done, (1u << s->slice_bits) - qcow2_slice_index(s, offset));
-        Qcow2CacheEntry *l2;
-        int ret = qcow2_co_l2_get_writable(bs, offset, &l2);
-
-        if (ret < 0) {
-            return ret;
-        }
-        link_slice(bs, alloc, qcow2_cache_writable(s->l2_cache, l2), done, n);
-        qcow2_cache_put(s->l2_cache, l2);
-        done += n;
+    ret = qcow2_co_l2_get_writable(bs, alloc->start, &l2);
+    if (ret < 0) {
+        return ret;
     }
+    link_clusters(bs, alloc, qcow2_cache_writable(s->l2_cache, l2));
+    qcow2_cache_put(s->l2_cache, l2);
     return 0;
 }
 
