@@ -2,6 +2,8 @@
 /* Reading and writing address spaces. */
 #include <string.h>
 #include "memory/address-space.h"
+#include "memory/memory-int.h"
+#include "memory/view-pin.h"
 #include "util/bql.h"
 #include "util/bswap.h"
 
@@ -26,38 +28,26 @@ static uint8_t *range_host(const FlatRange *range, hwaddr addr)
     return range->block->host + range->offset + (addr - range->first);
 }
 
-/* Widest single access at addr that the region takes; 1..8, a power of two, at most len. */
-static unsigned mmio_step(const MemoryRegion *mr, hwaddr addr, uint64_t len)
-{
-    unsigned max = mr->ops->valid.max_access_size ? mr->ops->valid.max_access_size : 4;
-
-    while (max > 1 && (max > len || (!mr->ops->valid.unaligned && (addr & (max - 1))))) {
-        max /= 2;
-    }
-    return max;
-}
-
 static MemTxResult mmio_rw(const FlatRange *range, hwaddr addr, MemTxAttrs attrs, uint8_t *buf,
                            uint64_t len, bool is_write)
 {
     MemTxResult result = MEMTX_OK;
-    hwaddr at = range->offset + (addr - range->first);
+    MemoryTransaction t = {.is_write = is_write, .attrs = attrs};
 
-    while (len) {
-        unsigned step = mmio_step(range->mr, at, len);
+    for (t.addr = range->offset + (addr - range->first); len; t.addr += t.size, buf += t.size) {
         uint64_t value = 0;
 
+        t.size = memory_region_step(range->mr, t.addr, len);
         if (is_write) {
-            memcpy(&value, buf, step);
-            result |= memory_region_dispatch_write(range->mr, at, le64_to_cpu(value), step, attrs);
+            memcpy(&value, buf, t.size);
+            t.data = le64_to_cpu(value);
+            result |= memory_region_dispatch(range->mr, &t);
         } else {
-            result |= memory_region_dispatch_read(range->mr, at, &value, step, attrs);
-            value = cpu_to_le64(value);
-            memcpy(buf, &value, step);
+            result |= memory_region_dispatch(range->mr, &t);
+            value = cpu_to_le64(t.data);
+            memcpy(buf, &value, t.size);
         }
-        at += step;
-        buf += step;
-        len -= step;
+        len -= t.size;
     }
     return result;
 }
@@ -84,109 +74,168 @@ static MemTxResult mmio_set(const FlatRange *range, hwaddr addr, const Access *a
     return result;
 }
 
-/* `len` bytes that all lie in `range`. */
-static MemTxResult range_access(const FlatRange *range, hwaddr addr, const Access *access,
-                                uint8_t *buf, uint64_t len)
+/* The access runs operations of the range's region. */
+static bool needs_device(const FlatRange *range, const Access *access)
 {
-    bool writable = range->block && !(ram_block_flags(range->block) & RAM_READONLY) &&
-                    (!range->readonly || access->kind == ACCESS_WRITE_ROM);
+    bool writes = access->kind == ACCESS_WRITE || access->kind == ACCESS_SET;
 
+    return range && (!range->block ? access->kind != ACCESS_WRITE_ROM : range->romd && writes);
+}
+
+/* `len` bytes that all lie in `range`, which has memory, or is MMIO that firmware skips. */
+static void memory_access(const FlatRange *range, hwaddr addr, const Access *access, uint8_t *buf,
+                          uint64_t len)
+{
     if (!range->block) {
-        switch (access->kind) {
-        case ACCESS_WRITE_ROM:
-            return MEMTX_OK;
-        case ACCESS_SET:
-            return mmio_set(range, addr, access, len);
-        default:
-            return mmio_rw(range, addr, access->attrs, buf, len, access->kind == ACCESS_WRITE);
-        }
+        return;
     }
     if (access->kind == ACCESS_READ) {
         memcpy(buf, range_host(range, addr), len);
-        return MEMTX_OK;
+        return;
     }
-    if (writable) {
-        if (access->kind == ACCESS_SET) {
-            memset(range_host(range, addr), access->value, len);
-        } else {
-            memcpy(range_host(range, addr), buf, len);
+    if ((ram_block_flags(range->block) & RAM_READONLY) ||
+        (range->readonly && access->kind != ACCESS_WRITE_ROM)) {
+        return;
+    }
+    if (access->kind == ACCESS_SET) {
+        memset(range_host(range, addr), access->value, len);
+    } else {
+        memcpy(range_host(range, addr), buf, len);
+    }
+    ram_block_set_dirty(range->block, range->offset + (addr - range->first), len);
+}
+
+static MemTxResult run_device(const FlatRange *range, hwaddr addr, const Access *access,
+                              uint8_t *buf, uint64_t len)
+{
+    if (access->kind == ACCESS_SET) {
+        return mmio_set(range, addr, access, len);
+    }
+    return mmio_rw(range, addr, access->attrs, buf, len, access->kind == ACCESS_WRITE);
+}
+
+/* A write that signals an eventfd is over with that. */
+static bool signals(const FlatView *view, hwaddr addr, const Access *access, const uint8_t *buf,
+                    uint64_t len)
+{
+    const MemoryEventFd *event;
+    uint64_t value = 0;
+
+    if (!view->n_eventfds || access->kind != ACCESS_WRITE || len > sizeof(value)) {
+        return false;
+    }
+    memcpy(&value, buf, len);
+    event = flatview_find_eventfd(view, addr, le64_to_cpu(value), len);
+    if (event) {
+        memory_eventfd_signal(event);
+    }
+    return event;
+}
+
+/* How far one step of an access got. */
+typedef struct Step {
+    uint64_t bytes; /* done; 0: the view has changed, look again */
+    MemTxResult result;
+} Step;
+
+/* A lockless region was found in the pinned view; unpins. */
+static Step run_lockless(ViewReader *reader, AddressSpace *as, FlatRange range, hwaddr addr,
+                         const Access *access, uint8_t *buf, uint64_t len)
+{
+    bool full, entered = view_enter_region(reader, range.mr, &as->current, &full);
+    Step step = {0};
+
+    view_unpin(reader);
+    if (entered) {
+        step.bytes = range_bytes(&range, addr, len);
+        step.result = run_device(&range, addr, access, buf, step.bytes);
+        view_leave_region(reader);
+    } else if (full) {
+        /* Devices that access each other in a circle. */
+        step = (Step){range_bytes(&range, addr, len), MEMTX_ACCESS_ERROR};
+        if (access->kind == ACCESS_READ) {
+            memset(buf, 0, step.bytes);
         }
-        ram_block_set_dirty(range->block, range->offset + (addr - range->first), len);
     }
-    return MEMTX_OK;
+    return step;
 }
 
-/*
- * One piece of an access, as far as one range or one hole goes; *bytes receives how many that were.
- * `view` is the current one, or only RAM is met.
- */
-static MemTxResult piece_access(const FlatView *view, hwaddr addr, const Access *access,
-                                uint8_t *buf, uint64_t len, uint64_t *bytes)
-{
-    const FlatRange *range = flatview_find(view, addr);
-
-    if (range) {
-        *bytes = range_bytes(range, addr, len);
-        return range_access(range, addr, access, buf, *bytes);
-    }
-    *bytes = hole_bytes(view, addr, len);
-    if (access->kind == ACCESS_READ) {
-        memset(buf, 0, *bytes);
-    }
-    return MEMTX_DECODE_ERROR;
-}
-
-static bool is_mmio(const FlatView *view, hwaddr addr)
-{
-    const FlatRange *range = flatview_find(view, addr);
-
-    return range && !range->block;
-}
-
-/*
- * A device runs under the big lock, and only as long as it is there: the view is looked at again.
- */
-static MemTxResult locked_access(AddressSpace *as, hwaddr addr, const Access *access, uint8_t *buf,
-                                 uint64_t len, uint64_t *bytes)
+/* Under the big lock, which keeps the region alive: the view is looked at again. */
+static Step run_locked(ViewReader *reader, AddressSpace *as, hwaddr addr, const Access *access,
+                       uint8_t *buf, uint64_t len)
 {
     bool lock = !bql_locked();
-    MemTxResult result;
-    FlatView *view;
+    const FlatRange *found;
+    FlatRange range = {0};
+    Step step = {0};
 
     if (lock) {
         bql_lock();
     }
-    view = address_space_get_flatview(as);
-    result = piece_access(view, addr, access, buf, len, bytes);
-    flatview_unref(view);
+    found = flatview_find(view_pin(reader, &as->current), addr);
+    if (needs_device(found, access)) {
+        range = *found;
+    }
+    view_unpin(reader);
+    if (range.mr) {
+        step.bytes = range_bytes(&range, addr, len);
+        step.result = run_device(&range, addr, access, buf, step.bytes);
+    }
     if (lock) {
         bql_unlock();
     }
-    return result;
+    return step;
+}
+
+/* As far as one range or one hole goes. */
+static Step access_step(ViewReader *reader, AddressSpace *as, hwaddr addr, const Access *access,
+                        uint8_t *buf, uint64_t len)
+{
+    const FlatView *view = view_pin(reader, &as->current);
+    const FlatRange *range = flatview_find(view, addr);
+    Step step = {0};
+
+    if (!range) {
+        step = (Step){hole_bytes(view, addr, len), MEMTX_DECODE_ERROR};
+        if (access->kind == ACCESS_READ) {
+            memset(buf, 0, step.bytes);
+        }
+    } else if (!needs_device(range, access)) {
+        step.bytes = range_bytes(range, addr, len);
+        memory_access(range, addr, access, buf, step.bytes);
+    } else if (signals(view, addr, access, buf, len)) {
+        step.bytes = len;
+    } else if (range->lockless) {
+        return run_lockless(reader, as, *range, addr, access, buf, len);
+    } else {
+        view_unpin(reader);
+        return run_locked(reader, as, addr, access, buf, len);
+    }
+    view_unpin(reader);
+    return step;
 }
 
 static MemTxResult as_access(AddressSpace *as, hwaddr addr, const Access *access, void *buf,
                              uint64_t len)
 {
-    g_autoptr(FlatView) view = address_space_get_flatview(as);
+    ViewReader *reader = view_reader();
     MemTxResult result = MEMTX_OK;
     uint8_t *p = buf;
 
     while (len) {
-        uint64_t n;
+        Step step = access_step(reader, as, addr, access, p, len);
 
-        result |= is_mmio(view, addr) ? locked_access(as, addr, access, p, len, &n)
-                                      : piece_access(view, addr, access, p, len, &n);
-        p = p ? p + n : NULL;
-        len -= n;
-        if (len && addr > UINT64_MAX - n) {
+        result |= step.result;
+        p = p ? p + step.bytes : NULL;
+        len -= step.bytes;
+        if (len && addr > UINT64_MAX - step.bytes) {
             /* Nothing lies behind the last address. */
             if (access->kind == ACCESS_READ) {
                 memset(p, 0, len);
             }
             return result | MEMTX_DECODE_ERROR;
         }
-        addr += n;
+        addr += step.bytes;
     }
     return result;
 }
@@ -284,28 +333,65 @@ void address_space_unmap(AddressSpace *as, void *host, uint64_t len, bool is_wri
 
 /* --- single values --- */
 
-#define ADDRESS_SPACE_VALUE(bits, suffix, to_cpu, from_cpu)                                  \
-    uint##bits##_t address_space_ld##suffix(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, \
-                                            MemTxResult *result)                             \
-    {                                                                                        \
-        uint##bits##_t value = 0;                                                            \
-        MemTxResult ret = address_space_read(as, addr, attrs, &value, sizeof(value));        \
-                                                                                             \
-        if (result) {                                                                        \
-            *result = ret;                                                                   \
-        }                                                                                    \
-        return to_cpu(value);                                                                \
-    }                                                                                        \
-    void address_space_st##suffix(AddressSpace *as, hwaddr addr, uint##bits##_t value,       \
-                                  MemTxAttrs attrs, MemTxResult *result)                     \
-    {                                                                                        \
-        MemTxResult ret;                                                                     \
-                                                                                             \
-        value = from_cpu(value);                                                             \
-        ret = address_space_write(as, addr, attrs, &value, sizeof(value));                   \
-        if (result) {                                                                        \
-            *result = ret;                                                                   \
-        }                                                                                    \
+/* RAM in which an aligned value of `size` bytes lies; NULL: the long way. The view is pinned. */
+static const FlatRange *value_range(const FlatView *view, hwaddr addr, unsigned size,
+                                    const Access *access)
+{
+    const FlatRange *range = flatview_find(view, addr);
+    bool whole = range && range->block && !(addr % size) && range->last - addr >= size - 1 &&
+                 !((range->offset + (addr - range->first)) % size);
+
+    if (!whole || (access->kind == ACCESS_WRITE && range->readonly)) {
+        return NULL;
+    }
+    return range;
+}
+
+#define ADDRESS_SPACE_VALUE(bits, suffix, to_cpu, from_cpu)                                       \
+    uint##bits##_t address_space_ld##suffix(AddressSpace *as, hwaddr addr, MemTxAttrs attrs,      \
+                                            MemTxResult *result)                                  \
+    {                                                                                             \
+        const Access access = {.kind = ACCESS_READ, .attrs = attrs};                              \
+        ViewReader *reader = view_reader();                                                       \
+        const FlatRange *range =                                                                  \
+            value_range(view_pin(reader, &as->current), addr, bits / 8, &access);                 \
+        MemTxResult ret = MEMTX_OK;                                                               \
+        uint##bits##_t value = 0;                                                                 \
+                                                                                                  \
+        if (G_LIKELY(range)) {                                                                    \
+            value = __atomic_load_n((uint##bits##_t *)range_host(range, addr), __ATOMIC_RELAXED); \
+        }                                                                                         \
+        view_unpin(reader);                                                                       \
+        if (G_UNLIKELY(!range)) {                                                                 \
+            ret = as_access(as, addr, &access, &value, sizeof(value));                            \
+        }                                                                                         \
+        if (result) {                                                                             \
+            *result = ret;                                                                        \
+        }                                                                                         \
+        return to_cpu(value);                                                                     \
+    }                                                                                             \
+    void address_space_st##suffix(AddressSpace *as, hwaddr addr, uint##bits##_t value,            \
+                                  MemTxAttrs attrs, MemTxResult *result)                          \
+    {                                                                                             \
+        const Access access = {.kind = ACCESS_WRITE, .attrs = attrs};                             \
+        ViewReader *reader = view_reader();                                                       \
+        const FlatRange *range =                                                                  \
+            value_range(view_pin(reader, &as->current), addr, bits / 8, &access);                 \
+        MemTxResult ret = MEMTX_OK;                                                               \
+                                                                                                  \
+        value = from_cpu(value);                                                                  \
+        if (G_LIKELY(range)) {                                                                    \
+            __atomic_store_n((uint##bits##_t *)range_host(range, addr), value, __ATOMIC_RELAXED); \
+            ram_block_set_dirty(range->block, range->offset + (addr - range->first),              \
+                                sizeof(value));                                                   \
+        }                                                                                         \
+        view_unpin(reader);                                                                       \
+        if (G_UNLIKELY(!range)) {                                                                 \
+            ret = as_access(as, addr, &access, &value, sizeof(value));                            \
+        }                                                                                         \
+        if (result) {                                                                             \
+            *result = ret;                                                                        \
+        }                                                                                         \
     }
 
 ADDRESS_SPACE_VALUE(8, b, , )

@@ -3,8 +3,8 @@
  * Address spaces, and reading and writing them.
  *
  * Any thread reads and writes RAM at any time. An access that meets MMIO runs the device's
- * operations under the big lock (util/bql.h), which is taken where the caller does not hold it. No
- * address or length is ever an error of the caller's: what is not there reads as zero bytes,
+ * operations under the big lock (util/bql.h), which is taken where the caller does not hold it,
+ * unless the region is lockless; a write that signals an eventfd takes no lock either. No address or length is ever an error of the caller's: what is not there reads as zero bytes,
  * ignores writes, and gives MEMTX_DECODE_ERROR.
  */
 #ifndef FERRY_MEMORY_ADDRESS_SPACE_H
@@ -19,12 +19,18 @@ TAILQ_HEAD(MemoryListenerList, MemoryListener);
 typedef struct AddressSpace {
     char *name;
     MemoryRegion *root;
-    FlatView *current;                   /* under the lock in address-space.c; NULL: not made */
+    FlatView *current;   /* atomic; NULL: not made. Other threads pin it (view-pin.h) */
+    uint64_t generation; /* atomic: grows after each change of the view */
     struct MemoryListenerList listeners; /* ascending priority */
     TAILQ_ENTRY(AddressSpace) link;
+    uint64_t bounce_bytes; /* of bounce buffers in use; with the next under dma.c's lock */
+    GQueue bounce_waiting; /* DMARetry, all zero when it is empty */
 } AddressSpace;
 
-/* `root` outlives it. Main thread. */
+/*
+ * `root` outlives it. Spaces whose roots show the same have one view between them: a space more
+ * costs a commit little. Main thread.
+ */
 void address_space_init(AddressSpace *as, MemoryRegion *root, const char *name);
 /* Its listeners have gone. Main thread. */
 void address_space_destroy(AddressSpace *as);
@@ -56,7 +62,7 @@ MemTxResult address_space_write_rom(AddressSpace *as, hwaddr addr, MemTxAttrs at
 bool address_space_access_valid(AddressSpace *as, hwaddr addr, uint64_t len, bool is_write);
 
 /*
- * Direct access to RAM: the host's address of `addr`, good for *len bytes, which shrinks to what is
+ * Direct access to RAM (dma.h has what devices use): the host's address of `addr`, good for *len bytes, which shrinks to what is
  * contiguous there. NULL: MMIO, nothing, or ROM to be written; the caller has address_space_rw().
  * The memory stays until address_space_unmap(). Any thread.
  */
@@ -68,7 +74,8 @@ void address_space_unmap(AddressSpace *as, void *host, uint64_t len, bool is_wri
 
 /*
  * Single values, in the byte order that the name says; *result (may be NULL) receives how it ended.
- * What can't be read is 0.
+ * What can't be read is 0. An aligned value in RAM is read or written in one piece: other threads
+ * and vCPUs see all of a store or nothing of it. There is no order with other accesses but that.
  */
 #define ADDRESS_SPACE_VALUE(bits, suffix)                                                    \
     uint##bits##_t address_space_ld##suffix(AddressSpace *as, hwaddr addr, MemTxAttrs attrs, \

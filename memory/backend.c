@@ -77,8 +77,10 @@ static bool take_nodes(HostMemoryBackend *backend, const MemoryBackendProperties
     }
     backend->policy = p->has_policy ? p->policy : HOST_MEM_POLICY_DEFAULT;
     if (n && backend->policy == HOST_MEM_POLICY_DEFAULT) {
-        error_setg(errp, "host-nodes must be empty for policy default, or you should explicitly "
-                         "specify a policy other than default");
+        error_setg(errp,
+                   "host-nodes needs a policy: with the policy default, memory of %s is "
+                   "bound to no node",
+                   type_name(backend));
         return false;
     }
     if (!n && backend->policy != HOST_MEM_POLICY_DEFAULT) {

@@ -2,48 +2,21 @@
 /*
  * Dirty bitmaps of RAM blocks.
  *
- * A writer stores bytes, then looks whether somebody logs; a client switches logging on, then reads
- * bytes. On its own neither order keeps a processor from letting the look overtake the store.
- * Writers are many and frequent, so the client pays for both: a barrier in every thread of the
- * process (membarrier(2)) when logging starts.
+ * A writer stores bytes, then loads log_mask; a client sets its bit in log_mask, then reads bytes.
+ * Either the writer sees the bit, or the client sees the bytes. The bytes are stored by plain
+ * accesses (memcpy), which a compiler may move behind a relaxed load, and a processor may let the
+ * load overtake them. Writers are many and frequent, starts of logging are rare: the writer has
+ * the light half of util/barrier.h between its store and its load, the client has the heavy half.
  */
 #include "memory/dirty.h"
 
 #include <glib.h>
-#include <linux/membarrier.h>
 #include <pthread.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #include "memory/ram-block.h"
+#include "util/barrier.h"
+#include "util/page-bitmap.h"
 
 #define BITS 64
-
-/*
- * Where the kernel refuses membarrier(): changing a mapping interrupts all processors that use it.
- */
-static void barrier_by_unmapping(void)
-{
-    size_t size = (size_t)sysconf(_SC_PAGESIZE);
-    volatile char *page =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    g_assert(page != MAP_FAILED);
-    page[0] = 1;
-    mprotect((void *)page, size, PROT_READ);
-    munmap((void *)page, size);
-}
-
-static void barrier_in_all_threads(void)
-{
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0 &&
-        (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0 ||
-         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0)) {
-        barrier_by_unmapping();
-    }
-}
 
 static uint64_t block_pages(const RAMBlock *block)
 {
@@ -58,12 +31,6 @@ static uint64_t *bitmap_of(const RAMBlock *block, unsigned client)
 static unsigned log_mask(const RAMBlock *block)
 {
     return __atomic_load_n(&block->log_mask, __ATOMIC_RELAXED);
-}
-
-/* Bits [from, from + n) of a word; n is 1..64 - from. */
-static inline uint64_t word_mask(unsigned from, uint64_t n)
-{
-    return (n < BITS ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << from;
 }
 
 /* --- on and off --- */
@@ -106,7 +73,7 @@ void ram_block_log_start(RAMBlock *block, unsigned client)
 {
     pthread_mutex_lock(&dirty.lock);
     if (log_start_locked(block, client)) {
-        barrier_in_all_threads();
+        barrier_heavy();
     }
     pthread_mutex_unlock(&dirty.lock);
 }
@@ -162,7 +129,7 @@ void ram_dirty_log_start_all(unsigned clients)
 {
     pthread_mutex_lock(&dirty.lock);
     for_all_blocks(count_all_users(clients, 1), true);
-    barrier_in_all_threads();
+    barrier_heavy();
     pthread_mutex_unlock(&dirty.lock);
 }
 
@@ -198,47 +165,46 @@ bool ram_block_is_logged(const RAMBlock *block, unsigned client)
 
 /* --- setting --- */
 
-static void set_bits(uint64_t *map, uint64_t page, uint64_t pages)
+/*
+ * Atomic, also where the bits are set already, and sequentially consistent: a client that clears a
+ * bit before it reads the page must find the bit set again, or the bytes that it stands for.
+ */
+static void mark(uint64_t *map, uint64_t first, uint64_t end)
 {
-    while (pages) {
-        unsigned from = page % BITS;
-        uint64_t n = MIN(pages, BITS - from);
-
-        /* Not even where the bit is set already: the barrier is what orders it behind the write. */
-        __atomic_fetch_or(&map[page / BITS], word_mask(from, n), __ATOMIC_SEQ_CST);
-        page += n;
-        pages -= n;
+    for (; first < end; first = page_bitmap_next_word(first)) {
+        __atomic_fetch_or(&map[first / BITS], page_bitmap_mask(first, end), __ATOMIC_SEQ_CST);
     }
 }
 
-/* Page numbers that [offset, offset + bytes) touches, within the block; false: none. */
-static bool page_range(const RAMBlock *block, uint64_t offset, uint64_t bytes, uint64_t *page,
-                       uint64_t *pages)
+/* The pages [first, end) that [offset, offset + bytes) touches within the block; false: none. */
+static bool touched_pages(const RAMBlock *block, uint64_t offset, uint64_t bytes, uint64_t *first,
+                          uint64_t *end)
 {
-    uint64_t last;
-
     if (!bytes || offset >= block->max_length) {
         return false;
     }
-    last = MIN(bytes, block->max_length - offset) - 1 + offset;
-    *page = offset >> TARGET_PAGE_BITS;
-    *pages = (last >> TARGET_PAGE_BITS) - *page + 1;
+    bytes = MIN(bytes, block->max_length - offset);
+    *first = offset >> TARGET_PAGE_BITS;
+    *end = ((offset + bytes - 1) >> TARGET_PAGE_BITS) + 1;
     return true;
 }
 
 void ram_block_set_dirty_client(RAMBlock *block, unsigned client, uint64_t offset, uint64_t bytes)
 {
-    uint64_t *map = bitmap_of(block, client), page, pages;
+    uint64_t *map = bitmap_of(block, client), first, end;
 
-    if (map && page_range(block, offset, bytes, &page, &pages)) {
-        set_bits(map, page, pages);
+    if (map && touched_pages(block, offset, bytes, &first, &end)) {
+        mark(map, first, end);
     }
 }
 
 void ram_block_set_dirty(RAMBlock *block, uint64_t offset, uint64_t bytes)
 {
-    unsigned mask = log_mask(block);
+    unsigned mask;
 
+    /* Between the caller's stores and the look at log_mask; see the top of the file. */
+    barrier_light();
+    mask = log_mask(block);
     if (G_LIKELY(!mask)) {
         return;
     }
@@ -253,7 +219,7 @@ void ram_block_set_dirty(RAMBlock *block, uint64_t offset, uint64_t bytes)
 static void merge_bits(uint64_t *map, uint64_t page, const uint64_t *src, uint64_t pages)
 {
     for (uint64_t i = 0; i < pages; i += BITS) {
-        uint64_t word = src[i / BITS] & word_mask(0, MIN(pages - i, BITS));
+        uint64_t word = src[i / BITS] & page_bitmap_mask(0, MIN(pages - i, BITS));
         unsigned shift = (page + i) % BITS;
         uint64_t *at = &map[(page + i) / BITS];
 
@@ -289,15 +255,14 @@ void ram_block_set_dirty_bitmap(RAMBlock *block, uint64_t offset, const uint64_t
 uint64_t ram_block_dirty_sync_and_clear(RAMBlock *block, unsigned client, uint64_t *dest,
                                         uint64_t start, uint64_t pages)
 {
-    uint64_t *map = bitmap_of(block, client), fresh = 0;
+    uint64_t *map = bitmap_of(block, client), fresh = 0, end;
 
     if (!map || start >= block_pages(block)) {
         return 0;
     }
-    pages = MIN(pages, block_pages(block) - start);
-    while (pages) {
-        unsigned from = start % BITS;
-        uint64_t n = MIN(pages, BITS - from), mask = word_mask(from, n), *at = &map[start / BITS];
+    end = start + MIN(pages, block_pages(block) - start);
+    for (; start < end; start = page_bitmap_next_word(start)) {
+        uint64_t mask = page_bitmap_mask(start, end), *at = &map[start / BITS];
         uint64_t got = __atomic_load_n(at, __ATOMIC_RELAXED) & mask;
 
         if (got) {
@@ -305,8 +270,6 @@ uint64_t ram_block_dirty_sync_and_clear(RAMBlock *block, unsigned client, uint64
             fresh += (uint64_t)__builtin_popcountll(got & ~dest[start / BITS]);
             dest[start / BITS] |= got;
         }
-        start += n;
-        pages -= n;
     }
     return fresh;
 }
@@ -314,38 +277,30 @@ uint64_t ram_block_dirty_sync_and_clear(RAMBlock *block, unsigned client, uint64
 bool ram_block_test_and_clear_dirty(RAMBlock *block, unsigned client, uint64_t offset,
                                     uint64_t bytes)
 {
-    uint64_t *map = bitmap_of(block, client), page, pages;
+    uint64_t *map = bitmap_of(block, client), first, end;
     bool any = false;
 
-    if (!map || !page_range(block, offset, bytes, &page, &pages)) {
+    if (!map || !touched_pages(block, offset, bytes, &first, &end)) {
         return false;
     }
-    while (pages) {
-        unsigned from = page % BITS;
-        uint64_t n = MIN(pages, BITS - from), mask = word_mask(from, n);
+    for (; first < end; first = page_bitmap_next_word(first)) {
+        uint64_t mask = page_bitmap_mask(first, end);
 
-        any |= (__atomic_fetch_and(&map[page / BITS], ~mask, __ATOMIC_SEQ_CST) & mask) != 0;
-        page += n;
-        pages -= n;
+        any |= (__atomic_fetch_and(&map[first / BITS], ~mask, __ATOMIC_SEQ_CST) & mask) != 0;
     }
     return any;
 }
 
 bool ram_block_get_dirty(const RAMBlock *block, unsigned client, uint64_t offset, uint64_t bytes)
 {
-    uint64_t *map = bitmap_of(block, client), page, pages;
+    uint64_t *map = bitmap_of(block, client), first, end;
     bool any = false;
 
-    if (!map || !page_range(block, offset, bytes, &page, &pages)) {
+    if (!map || !touched_pages(block, offset, bytes, &first, &end)) {
         return false;
     }
-    while (pages && !any) {
-        unsigned from = page % BITS;
-        uint64_t n = MIN(pages, BITS - from);
-
-        any = __atomic_load_n(&map[page / BITS], __ATOMIC_ACQUIRE) & word_mask(from, n);
-        page += n;
-        pages -= n;
+    for (; first < end && !any; first = page_bitmap_next_word(first)) {
+        any = __atomic_load_n(&map[first / BITS], __ATOMIC_ACQUIRE) & page_bitmap_mask(first, end);
     }
     return any;
 }

@@ -8,8 +8,6 @@
  */
 #include "memory/flatview.h"
 
-#include <string.h>
-
 typedef __int128 Coord;
 
 /* [start, end) */
@@ -22,19 +20,7 @@ static Span span_cut(Span a, Span b)
     return (Span){MAX(a.start, b.start), MIN(a.end, b.end)};
 }
 
-/* --- the array --- */
-
-static void insert_at(FlatView *view, unsigned index, const FlatRange *range)
-{
-    if (view->n == view->allocated) {
-        view->allocated = MAX(16, 2 * view->allocated);
-        view->ranges = g_renew(FlatRange, view->ranges, view->allocated);
-    }
-    memmove(view->ranges + index + 1, view->ranges + index,
-            (view->n - index) * sizeof(view->ranges[0]));
-    view->ranges[index] = *range;
-    view->n++;
-}
+/* --- looking --- */
 
 /* Index of the first range that ends at or behind addr. */
 static unsigned lower_bound(const FlatView *view, hwaddr addr)
@@ -70,44 +56,127 @@ const FlatRange *flatview_find(const FlatView *view, hwaddr addr)
 bool flatrange_same(const FlatRange *a, const FlatRange *b)
 {
     return a->first == b->first && a->last == b->last && a->mr == b->mr && a->offset == b->offset &&
-           a->block == b->block && a->readonly == b->readonly;
+           a->block == b->block && a->readonly == b->readonly && a->romd == b->romd;
+}
+
+static bool same_events(const FlatView *a, const FlatView *b)
+{
+    bool same = a->n_eventfds == b->n_eventfds && a->n_coalesced == b->n_coalesced;
+
+    for (unsigned i = 0; same && i < a->n_eventfds; i++) {
+        same = a->eventfds[i].addr == b->eventfds[i].addr &&
+               a->eventfds[i].event == b->eventfds[i].event;
+    }
+    for (unsigned i = 0; same && i < a->n_coalesced; i++) {
+        same = a->coalesced[i].first == b->coalesced[i].first &&
+               a->coalesced[i].last == b->coalesced[i].last;
+    }
+    return same;
+}
+
+bool flatview_same(const FlatView *a, const FlatView *b)
+{
+    bool same = a && b && a->n == b->n && same_events(a, b);
+
+    for (unsigned i = 0; same && i < a->n; i++) {
+        same = flatrange_same(&a->ranges[i], &b->ranges[i]) &&
+               a->ranges[i].log_mask == b->ranges[i].log_mask;
+    }
+    return same;
+}
+
+const MemoryEventFd *flatview_find_eventfd(const FlatView *view, hwaddr addr, uint64_t data,
+                                           uint64_t size)
+{
+    unsigned low = 0, high = view->n_eventfds;
+
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+
+        if (view->eventfds[middle].addr < addr) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for (; low < view->n_eventfds && view->eventfds[low].addr == addr; low++) {
+        if (memory_eventfd_matches(view->eventfds[low].event, data, size)) {
+            return view->eventfds[low].event;
+        }
+    }
+    return NULL;
+}
+
+hwaddr flatview_block_address(const FlatView *view, const RAMBlock *block)
+{
+    for (unsigned i = 0; i < view->n; i++) {
+        if (view->ranges[i].block == block && view->ranges[i].offset == 0) {
+            return view->ranges[i].first;
+        }
+    }
+    return 0;
 }
 
 /* --- rendering --- */
 
-/* Fills what is free of `visible` with mr, whose own start is at `base`. */
-static void fill(FlatView *view, MemoryRegion *mr, Coord base, Span visible, bool readonly)
+/* Ranges that are there so far, ascending; without references. */
+typedef struct Canvas {
+    GArray *ranges; /* FlatRange */
+} Canvas;
+
+static FlatRange range_of(MemoryRegion *mr, Coord base, Span where, bool readonly)
 {
-    unsigned index = lower_bound(view, (hwaddr)visible.start);
-    Coord at = visible.start;
+    bool romd = mr->ops && mr->romd;
 
-    while (at < visible.end) {
-        bool taken = index < view->n;
-        Coord next = taken ? MIN((Coord)view->ranges[index].first, visible.end) : visible.end;
+    return (FlatRange){
+        .first = (hwaddr)where.start,
+        .last = (hwaddr)(where.end - 1),
+        .mr = mr,
+        .offset = (hwaddr)(where.start - base),
+        .block = mr->ops && !romd ? NULL : mr->ram_block,
+        .readonly = readonly || romd,
+        .romd = romd,
+        .lockless = mr->lockless,
+        .log_mask = mr->log_mask,
+    };
+}
 
-        if (at < next) {
-            FlatRange range = {
-                .first = (hwaddr)at,
-                .last = (hwaddr)(next - 1),
-                .mr = mr,
-                .offset = (hwaddr)(at - base),
-                .block = mr->ram_block,
-                .readonly = readonly,
-                .log_mask = mr->log_mask,
-            };
+/* Index of the first range that ends at or behind `at`. */
+static guint first_behind(const Canvas *canvas, Coord at)
+{
+    FlatView drawn = {.n = canvas->ranges->len, .ranges = (FlatRange *)canvas->ranges->data};
 
-            insert_at(view, index++, &range);
-            at = next;
+    return lower_bound(&drawn, (hwaddr)at);
+}
+
+/* Fills what is free of `visible` with mr, whose own start is at `base`. */
+static void fill(Canvas *canvas, MemoryRegion *mr, Coord base, Span visible, bool readonly)
+{
+    guint index = first_behind(canvas, visible.start);
+
+    while (visible.start < visible.end) {
+        Span gap = visible;
+        Coord next = visible.end;
+
+        if (index < canvas->ranges->len) {
+            const FlatRange *taken = &g_array_index(canvas->ranges, FlatRange, index);
+
+            gap.end = MIN(gap.end, (Coord)taken->first);
+            next = (Coord)taken->last + 1;
         }
-        if (index < view->n && view->ranges[index].first < visible.end) {
-            at = MAX(at, (Coord)view->ranges[index].last + 1);
+        if (gap.start < gap.end) {
+            FlatRange range = range_of(mr, base, gap, readonly);
+
+            g_array_insert_val(canvas->ranges, index, range);
             index++;
         }
+        index++;
+        visible.start = next;
     }
 }
 
 /* `base`: where mr's container (or the window of an alias) has its start. */
-static void render(FlatView *view, MemoryRegion *mr, Coord base, Span clip, bool readonly)
+static void draw(Canvas *canvas, MemoryRegion *mr, Coord base, Span clip, bool readonly)
 {
     MemoryRegion *sub;
 
@@ -121,52 +190,137 @@ static void render(FlatView *view, MemoryRegion *mr, Coord base, Span clip, bool
     }
     readonly |= mr->readonly;
     if (mr->alias) {
-        render(view, mr->alias, base - mr->alias_offset - mr->alias->addr, clip, readonly);
+        draw(canvas, mr->alias, base - mr->alias_offset - mr->alias->addr, clip, readonly);
         return;
     }
     TAILQ_FOREACH(sub, &mr->subregions, link) {
-        render(view, sub, base, clip, readonly);
+        draw(canvas, sub, base, clip, readonly);
     }
     if (mr->ram_block || mr->ops) {
-        fill(view, mr, base, clip, readonly);
+        fill(canvas, mr, base, clip, readonly);
     }
+}
+
+/* `b` goes on where `a` ends, in the space and in the region. */
+static bool continues(const FlatRange *a, const FlatRange *b)
+{
+    return a->last + 1 == b->first && a->mr == b->mr && a->readonly == b->readonly &&
+           a->offset + (b->first - a->first) == b->offset;
 }
 
 /* Joins neighbours that show successive parts of one region. */
-static void merge(FlatView *view)
+static void join_neighbours(GArray *ranges)
 {
-    unsigned kept = 0;
+    guint kept = 0;
 
-    for (unsigned i = 0; i < view->n; i++) {
-        FlatRange *range = &view->ranges[i], *before = kept ? &view->ranges[kept - 1] : NULL;
+    for (guint i = 0; i < ranges->len; i++) {
+        FlatRange *range = &g_array_index(ranges, FlatRange, i);
+        FlatRange *before = kept ? &g_array_index(ranges, FlatRange, kept - 1) : NULL;
 
-        if (before && before->last + 1 == range->first && before->mr == range->mr &&
-            before->readonly == range->readonly && before->log_mask == range->log_mask &&
-            before->offset + (range->first - before->first) == range->offset) {
+        if (before && continues(before, range)) {
             before->last = range->last;
         } else {
-            view->ranges[kept++] = *range;
+            g_array_index(ranges, FlatRange, kept++) = *range;
         }
     }
-    view->n = kept;
+    g_array_set_size(ranges, kept);
 }
 
-FlatView *flatview_new(MemoryRegion *root)
+/* The events of a range's region that lie in it. */
+static void take_events(const FlatRange *range, GArray *eventfds, GArray *coalesced)
 {
-    FlatView *view = g_new0(FlatView, 1);
-    Span everything = {0, (Coord)1 << 64};
+    const MemoryRegion *mr = range->mr;
+    hwaddr last = range->offset + (range->last - range->first);
 
-    view->refs = 1;
-    if (root) {
-        render(view, root, 0, everything, false);
+    for (guint i = 0; mr->eventfds && i < mr->eventfds->len; i++) {
+        MemoryEventFd *event = g_ptr_array_index(mr->eventfds, i);
+        FlatEventFd at = {range->first + (event->addr - range->offset), event};
+
+        if (event->addr >= range->offset && event->addr <= last &&
+            MAX(event->size, 1) - 1 <= last - event->addr) {
+            memory_eventfd_ref(event);
+            g_array_append_val(eventfds, at);
+        }
     }
-    merge(view);
+    for (guint i = 0; mr->coalesced && i < mr->coalesced->len; i++) {
+        MemoryCoalesced part = g_array_index(mr->coalesced, MemoryCoalesced, i);
+
+        part.first = MAX(part.first, range->offset);
+        part.last = MIN(part.last, last);
+        if (part.first <= part.last) {
+            part.first = range->first + (part.first - range->offset);
+            part.last = range->first + (part.last - range->offset);
+            g_array_append_val(coalesced, part);
+        }
+    }
+}
+
+static void keep_ranges(FlatView *view, GArray *ranges)
+{
+    GArray *eventfds = g_array_new(FALSE, FALSE, sizeof(FlatEventFd));
+    GArray *coalesced = g_array_new(FALSE, FALSE, sizeof(MemoryCoalesced));
+
+    view->n = ranges->len;
+    view->ranges = (FlatRange *)g_array_free(ranges, FALSE);
     for (unsigned i = 0; i < view->n; i++) {
         if (view->ranges[i].block) {
             ram_block_ref(view->ranges[i].block);
         }
+        take_events(&view->ranges[i], eventfds, coalesced);
     }
+    view->n_eventfds = eventfds->len;
+    view->eventfds = (FlatEventFd *)g_array_free(eventfds, FALSE);
+    view->n_coalesced = coalesced->len;
+    view->coalesced = (MemoryCoalesced *)g_array_free(coalesced, FALSE);
+}
+
+FlatView *flatview_render(MemoryRegion *root)
+{
+    FlatView *view = g_new0(FlatView, 1);
+    Canvas canvas = {g_array_new(FALSE, FALSE, sizeof(FlatRange))};
+    Span everything = {0, (Coord)1 << 64};
+
+    view->refs = 1;
+    view->root = root;
+    if (root) {
+        draw(&canvas, root, 0, everything, false);
+    }
+    join_neighbours(canvas.ranges);
+    keep_ranges(view, canvas.ranges);
     return view;
+}
+
+/* The one enabled part of a container; NULL: none, or several (*several). */
+static MemoryRegion *only_part(const MemoryRegion *mr, bool *several)
+{
+    MemoryRegion *only = NULL, *sub;
+
+    *several = false;
+    TAILQ_FOREACH(sub, &mr->subregions, link) {
+        *several |= sub->enabled && only;
+        only = sub->enabled ? sub : only;
+    }
+    return *several ? NULL : only;
+}
+
+MemoryRegion *flatview_shared_root(MemoryRegion *root)
+{
+    while (root && root->enabled && !root->ops && !root->ram_block && !root->readonly &&
+           !root->addr) {
+        MemoryRegion *next = root->alias;
+        bool several = false;
+
+        if (!next) {
+            next = only_part(root, &several);
+        } else if (root->alias_offset) {
+            return root;
+        }
+        if (several || (next && (next->addr || next->size > root->size))) {
+            return root;
+        }
+        root = next;
+    }
+    return root && root->enabled ? root : NULL;
 }
 
 void flatview_ref(FlatView *view)
@@ -182,6 +336,11 @@ void flatview_unref(FlatView *view)
     for (unsigned i = 0; i < view->n; i++) {
         ram_block_unref(view->ranges[i].block);
     }
+    for (unsigned i = 0; i < view->n_eventfds; i++) {
+        memory_eventfd_unref(view->eventfds[i].event);
+    }
     g_free(view->ranges);
+    g_free(view->eventfds);
+    g_free(view->coalesced);
     g_free(view);
 }

@@ -149,39 +149,60 @@ static const MemoryRegion *view_root(const MemoryRegion *mr)
     }
 }
 
+static void print_range(GString *text, const MemoryInfoOptions *options, const FlatRange *range)
+{
+    bool rom = range->readonly && range->block && !range->romd;
+
+    g_string_append_printf(text, "  %016" PRIx64 "-%016" PRIx64 " (prio %d, %s): %s", range->first,
+                           range->last, range->mr->priority,
+                           rom ? "rom" : memory_region_kind(range->mr), range->mr->name);
+    if (range->offset) {
+        g_string_append_printf(text, " @%016" PRIx64, range->offset);
+    }
+    print_owner(text, options, range->mr);
+    g_string_append_c(text, '\n');
+}
+
+/* The spaces that share a view, from `first` on. */
+static void print_spaces(GString *text, AddressSpace *first)
+{
+    for (AddressSpace *as = first; as; as = address_space_next(as)) {
+        if (as->current == first->current) {
+            g_string_append_printf(text, " AS \"%s\", root: %s\n", as->name, as->root->name);
+        }
+    }
+}
+
+static void print_view(GString *text, const MemoryInfoOptions *options, AddressSpace *as)
+{
+    const FlatView *view = as->current;
+
+    print_spaces(text, as);
+    g_string_append_printf(text, " Root memory region: %s\n",
+                           view->n ? view_root(as->root)->name : "(none)");
+    if (!view->n) {
+        g_string_append(text, "  No rendered FlatView\n");
+    }
+    for (unsigned i = 0; i < view->n; i++) {
+        print_range(text, options, &view->ranges[i]);
+    }
+    if (options->dispatch) {
+        g_string_append_printf(text, "  Dispatch\n    binary search in %u ranges\n", view->n);
+    }
+    g_string_append_c(text, '\n');
+}
+
 char *memory_view_info(const MemoryInfoOptions *options)
 {
     GString *text = g_string_new(NULL);
+    g_autoptr(GHashTable) printed = g_hash_table_new(NULL, NULL);
     unsigned number = 0;
 
     for (AddressSpace *as = address_space_next(NULL); as; as = address_space_next(as)) {
-        g_autoptr(FlatView) view = address_space_get_flatview(as);
-
-        g_string_append_printf(text, "FlatView #%u\n AS \"%s\", root: %s\n", number++, as->name,
-                               as->root->name);
-        g_string_append_printf(text, " Root memory region: %s\n",
-                               view->n ? view_root(as->root)->name : "(none)");
-        if (!view->n) {
-            g_string_append(text, "  No rendered FlatView\n");
+        if (g_hash_table_add(printed, as->current)) {
+            g_string_append_printf(text, "FlatView #%u\n", number++);
+            print_view(text, options, as);
         }
-        for (unsigned i = 0; i < view->n; i++) {
-            const FlatRange *range = &view->ranges[i];
-
-            g_string_append_printf(text, "  %016" PRIx64 "-%016" PRIx64 " (prio %d, %s): %s",
-                                   range->first, range->last, range->mr->priority,
-                                   range->readonly && range->block ? "rom"
-                                                                   : memory_region_kind(range->mr),
-                                   range->mr->name);
-            if (range->offset) {
-                g_string_append_printf(text, " @%016" PRIx64, range->offset);
-            }
-            print_owner(text, options, range->mr);
-            g_string_append_c(text, '\n');
-        }
-        if (options->dispatch) {
-            g_string_append_printf(text, "  Dispatch\n    binary search in %u ranges\n", view->n);
-        }
-        g_string_append_c(text, '\n');
     }
     return g_string_free(text, FALSE);
 }

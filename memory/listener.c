@@ -14,8 +14,15 @@
 static struct {
     pthread_mutex_t lock;
     unsigned users[DIRTY_MEMORY_NUM];
-    unsigned clients; /* atomic: those with users */
+    unsigned clients;           /* atomic: those with users */
+    const MemoryVCPUGate *gate; /* main thread */
 } global_log = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Every client that logs the range. Under the lock. */
+static unsigned range_log_mask(const FlatRange *range)
+{
+    return range->block ? range->log_mask | global_log.clients : 0;
+}
 
 static MemoryRegionSection section_of(AddressSpace *as, const FlatRange *range)
 {
@@ -27,29 +34,34 @@ static MemoryRegionSection section_of(AddressSpace *as, const FlatRange *range)
         .offset_within_address_space = range->first,
         .size = range->last - range->first + 1,
         .readonly = range->readonly,
+        .romd = range->romd,
+        .log_mask = range_log_mask(range),
     };
 }
 
-/* Every client that logs the range. */
-static unsigned range_log_mask(const FlatRange *range)
+void memory_set_vcpu_gate(const MemoryVCPUGate *gate)
 {
-    return range->block ? range->log_mask | global_log.clients : 0;
+    global_log.gate = gate;
 }
 
 /* --- a view changes --- */
 
-static void call_del(AddressSpace *as, const FlatRange *range)
+/* Main thread, under the lock. */
+typedef struct Change {
+    AddressSpace *as;
+    FlatView *old, *view;
+    bool logged_goes; /* a section that goes has a log */
+    bool ram_goes_on; /* there is RAM where RAM went */
+} Change;
+
+static void call_del(Change *change, const FlatRange *range)
 {
+    AddressSpace *as = change->as;
     MemoryRegionSection section = section_of(as, range);
     MemoryListener *l;
 
     TAILQ_FOREACH_REVERSE(l, &as->listeners, MemoryListenerList, link)
     {
-        unsigned mask = range_log_mask(range);
-
-        if (mask && l->log_stop) {
-            l->log_stop(l, &section, mask, 0);
-        }
         if (l->region_del) {
             l->region_del(l, &section);
         }
@@ -68,8 +80,9 @@ static void call_log(MemoryListener *l, const MemoryRegionSection *section, unsi
     }
 }
 
-static void call_add(AddressSpace *as, const FlatRange *range)
+static void call_add(Change *change, const FlatRange *range)
 {
+    AddressSpace *as = change->as;
     MemoryRegionSection section = section_of(as, range);
     MemoryListener *l;
 
@@ -77,12 +90,12 @@ static void call_add(AddressSpace *as, const FlatRange *range)
         if (l->region_add) {
             l->region_add(l, &section);
         }
-        call_log(l, &section, 0, range_log_mask(range));
     }
 }
 
-static void call_nop(AddressSpace *as, const FlatRange *old, const FlatRange *range)
+static void call_nop(Change *change, const FlatRange *old, const FlatRange *range)
 {
+    AddressSpace *as = change->as;
     MemoryRegionSection section = section_of(as, range);
     MemoryListener *l;
 
@@ -94,12 +107,17 @@ static void call_nop(AddressSpace *as, const FlatRange *old, const FlatRange *ra
     }
 }
 
-/*
- * Walks both views in step: `del` for ranges only the old one has, `add` and `nop` for the new
- * one's.
- */
-static void compare(AddressSpace *as, const FlatView *old, const FlatView *view, bool adding)
+/* What is done with ranges; a member that is NULL: nothing. */
+typedef struct EachRange {
+    void (*gone)(Change *change, const FlatRange *range);
+    void (*stayed)(Change *change, const FlatRange *old, const FlatRange *range);
+    void (*came)(Change *change, const FlatRange *range);
+} EachRange;
+
+/* Walks both views in step. A range that is the same in both has stayed. */
+static void compare(Change *change, const EachRange *each)
 {
+    const FlatView *old = change->old, *view = change->view;
     unsigned i = 0, k = 0, n_old = old ? old->n : 0, n_new = view ? view->n : 0;
 
     while (i < n_old || k < n_new) {
@@ -107,57 +125,202 @@ static void compare(AddressSpace *as, const FlatView *old, const FlatView *view,
         const FlatRange *b = k < n_new ? &view->ranges[k] : NULL;
 
         if (a && b && flatrange_same(a, b)) {
-            if (adding) {
-                call_nop(as, a, b);
+            if (each->stayed) {
+                each->stayed(change, a, b);
             }
             i++;
             k++;
         } else if (a && (!b || a->first <= b->first)) {
-            if (!adding) {
-                call_del(as, a);
+            if (each->gone) {
+                each->gone(change, a);
             }
             i++;
         } else {
-            if (adding) {
-                call_add(as, b);
+            if (each->came) {
+                each->came(change, b);
             }
             k++;
         }
     }
 }
 
-static bool views_equal(const FlatView *a, const FlatView *b)
-{
-    bool equal = a && b && a->n == b->n;
+/* --- what vCPUs must not see, and what logs know --- */
 
-    for (unsigned i = 0; equal && i < a->n; i++) {
-        equal = flatrange_same(&a->ranges[i], &b->ranges[i]) &&
-                a->ranges[i].log_mask == b->ranges[i].log_mask;
+static void look_at_gone(Change *change, const FlatRange *range)
+{
+    const FlatRange *next;
+
+    if (!range->block) {
+        return;
     }
-    return equal;
+    change->logged_goes |= range_log_mask(range) != 0;
+    next = change->view ? flatview_find_from(change->view, range->first) : NULL;
+    for (; next && next < change->view->ranges + change->view->n && next->first <= range->last;
+         next++) {
+        change->ram_goes_on |= next->block != NULL;
+    }
 }
 
-void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
-                             AddressSpacePublish *publish)
+/* Whether vCPUs could lose a write, or meet a hole, while the change is half done. */
+static bool needs_gate(const Change *change)
+{
+    bool runs = false;
+    MemoryListener *l;
+
+    TAILQ_FOREACH(l, &change->as->listeners, link) {
+        runs |= l->runs_vcpus;
+    }
+    return runs && (change->logged_goes || change->ram_goes_on);
+}
+
+/* A section that is logged goes from one listener. */
+static void sync_gone_from(MemoryListener *l, const MemoryRegionSection *section)
+{
+    if (section->log_mask && l->log_sync && !l->log_sync_global) {
+        l->log_sync(l, section);
+    }
+}
+
+static void sync_gone(Change *change, const FlatRange *range)
+{
+    MemoryRegionSection section = section_of(change->as, range);
+    MemoryListener *l;
+
+    TAILQ_FOREACH(l, &change->as->listeners, link) {
+        sync_gone_from(l, &section);
+    }
+}
+
+/* What the logs know about sections that go gets into the bitmaps. */
+static void sync_before_they_go(Change *change)
+{
+    static const EachRange each = {.gone = sync_gone};
+    MemoryListener *l;
+
+    TAILQ_FOREACH(l, &change->as->listeners, link) {
+        if (l->log_sync_global && change->logged_goes) {
+            l->log_sync_global(l, false);
+        }
+    }
+    compare(change, &each);
+}
+
+/* --- eventfds and collected writes --- */
+
+typedef void EventFdFn(MemoryListener *l, hwaddr addr, const MemoryEventFd *event);
+
+static bool has_eventfd(const FlatView *view, const FlatEventFd *one)
+{
+    for (unsigned i = 0; view && i < view->n_eventfds && view->eventfds[i].addr <= one->addr; i++) {
+        if (view->eventfds[i].addr == one->addr && view->eventfds[i].event == one->event) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_coalesced(const FlatView *view, const MemoryCoalesced *one)
+{
+    for (unsigned i = 0; view && i < view->n_coalesced; i++) {
+        if (view->coalesced[i].first == one->first && view->coalesced[i].last == one->last) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Tells one listener what `view` has and `other` has not: that it comes, or that it has gone. */
+static void tell_events(MemoryListener *l, const FlatView *view, const FlatView *other, bool come)
+{
+    EventFdFn *eventfd = come ? l->eventfd_add : l->eventfd_del;
+    void (*coalesced)(MemoryListener *, hwaddr, uint64_t) =
+        come ? l->coalesced_add : l->coalesced_del;
+
+    for (unsigned i = 0; eventfd && view && i < view->n_eventfds; i++) {
+        if (!has_eventfd(other, &view->eventfds[i])) {
+            eventfd(l, view->eventfds[i].addr, view->eventfds[i].event);
+        }
+    }
+    for (unsigned i = 0; coalesced && view && i < view->n_coalesced; i++) {
+        const MemoryCoalesced *part = &view->coalesced[i];
+
+        if (!has_coalesced(other, part)) {
+            coalesced(l, part->first, part->last - part->first + 1);
+        }
+    }
+}
+
+static void tell_all_events(AddressSpace *as, const FlatView *view, const FlatView *other,
+                            bool come)
 {
     MemoryListener *l;
 
-    if (views_equal(old, view)) {
-        return;
+    TAILQ_FOREACH(l, &as->listeners, link) {
+        tell_events(l, view, other, come);
     }
-    trace_memory_view_change(as->name, view ? view->n : 0);
-    pthread_mutex_lock(&global_log.lock);
+}
+
+/* --- the change --- */
+
+static void call_begin(AddressSpace *as)
+{
+    MemoryListener *l;
+
     TAILQ_FOREACH(l, &as->listeners, link) {
         if (l->begin) {
             l->begin(l);
         }
     }
-    compare(as, old, view, false);
-    publish(as, view);
-    compare(as, old, view, true);
+}
+
+static void call_commit(AddressSpace *as)
+{
+    MemoryListener *l;
+
     TAILQ_FOREACH(l, &as->listeners, link) {
         if (l->commit) {
             l->commit(l);
+        }
+    }
+}
+
+static void change_view(Change *change, AddressSpacePublish *publish)
+{
+    static const EachRange going = {.gone = call_del};
+    static const EachRange coming = {.stayed = call_nop, .came = call_add};
+
+    call_begin(change->as);
+    sync_before_they_go(change);
+    tell_all_events(change->as, change->old, change->view, false);
+    compare(change, &going);
+    publish(change->as, change->view);
+    compare(change, &coming);
+    tell_all_events(change->as, change->view, change->old, true);
+    call_commit(change->as);
+}
+
+void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
+                             AddressSpacePublish *publish)
+{
+    static const EachRange looking = {.gone = look_at_gone};
+    const MemoryVCPUGate *gate = global_log.gate;
+    Change change = {.as = as, .old = old, .view = view};
+
+    pthread_mutex_lock(&global_log.lock);
+    if (flatview_same(old, view) || TAILQ_EMPTY(&as->listeners)) {
+        publish(as, view);
+    } else {
+        bool held;
+
+        trace_memory_view_change(as->name, view ? view->n : 0);
+        compare(&change, &looking);
+        held = gate && needs_gate(&change);
+        if (held) {
+            gate->shut(gate->opaque);
+        }
+        change_view(&change, publish);
+        if (held) {
+            gate->open(gate->opaque);
         }
     }
     pthread_mutex_unlock(&global_log.lock);
@@ -198,12 +361,28 @@ void memory_listener_register(MemoryListener *listener, AddressSpace *as)
         if (listener->region_add) {
             listener->region_add(listener, &section);
         }
-        call_log(listener, &section, 0, range_log_mask(&view->ranges[i]));
     }
+    tell_events(listener, view, NULL, true);
     if (listener->commit) {
         listener->commit(listener);
     }
     pthread_mutex_unlock(&global_log.lock);
+}
+
+/* The listener goes, and its log with it. */
+static void sync_all_from(MemoryListener *listener, const FlatView *view)
+{
+    bool logged = false;
+
+    for (unsigned i = 0; i < view->n; i++) {
+        MemoryRegionSection section = section_of(listener->address_space, &view->ranges[i]);
+
+        logged |= section.log_mask != 0;
+        sync_gone_from(listener, &section);
+    }
+    if (logged && listener->log_sync_global) {
+        listener->log_sync_global(listener, false);
+    }
 }
 
 void memory_listener_unregister(MemoryListener *listener)
@@ -215,10 +394,11 @@ void memory_listener_unregister(MemoryListener *listener)
     if (listener->begin) {
         listener->begin(listener);
     }
+    sync_all_from(listener, view);
+    tell_events(listener, view, NULL, false);
     for (unsigned i = view->n; i-- > 0;) {
         MemoryRegionSection section = section_of(as, &view->ranges[i]);
 
-        call_log(listener, &section, range_log_mask(&view->ranges[i]), 0);
         if (listener->region_del) {
             listener->region_del(listener, &section);
         }
@@ -449,12 +629,18 @@ static void clear_one(MemoryListener *l, void *opaque)
 
 void ram_block_clear_log(RAMBlock *block, uint64_t offset, uint64_t bytes)
 {
-    ClearLog clear = {.block = block, .first = offset, .last = offset + bytes - 1};
-
-    if (!bytes || offset >= block->max_length || bytes > block->max_length - offset) {
+    if (offset >= block->max_length || bytes > block->max_length - offset) {
         return;
     }
-    pthread_mutex_lock(&global_log.lock);
-    for_each_listener(clear_one, &clear);
-    pthread_mutex_unlock(&global_log.lock);
+    while (bytes) {
+        /* Pieces end at multiples of their size: words of a log are not divided. */
+        uint64_t n = MIN(bytes, MEMORY_CLEAR_BYTES - offset % MEMORY_CLEAR_BYTES);
+        ClearLog clear = {.block = block, .first = offset, .last = offset + n - 1};
+
+        pthread_mutex_lock(&global_log.lock);
+        for_each_listener(clear_one, &clear);
+        pthread_mutex_unlock(&global_log.lock);
+        offset += n;
+        bytes -= n;
+    }
 }

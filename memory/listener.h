@@ -1,12 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory listeners: who follows what an address space looks like (KVM's memory slots, vhost), and
- * who knows more about writes than the processes' own marks (KVM's dirty log).
+ * Memory listeners: what follows the look of an address space (KVM's memory slots, vhost), and what
+ * knows more about writes than the processes' own marks (KVM's dirty log).
  *
- * A commit that changes the view of an address space calls, for each of its listeners: begin;
- * region_del for what has gone, by descending priority; then, the new view being in force,
- * region_add for what is new, region_nop for what stayed, with log_start or log_stop where logging
- * changed, by ascending priority; commit.
+ * A commit that changes the view of an address space calls its listeners in this order:
+ *
+ *     begin
+ *     log_sync for each logged section that goes, or one log_sync_global
+ *     eventfd_del, coalesced_del; region_del for what has gone, by descending priority
+ *     (the new view is in force)
+ *     region_add for what is new, region_nop for what stayed, with log_start or log_stop where the
+ *     logging of what stayed has changed, by ascending priority; coalesced_add, eventfd_add
+ *     commit
+ *
+ * A listener that keeps slots applies the changes in region_del and region_add, or collects them
+ * and applies them in commit, the removals first.
+ *
+ * Logs. What a log knows about a section goes into the bitmaps before region_del. A section that is
+ * added carries its log mask, so that its slot logs from the beginning: no log_start follows. No
+ * write of a vCPU gets lost between the two: where a logged section goes, or RAM appears where RAM
+ * went, vCPUs are held out of the guest from before the first log_sync until after commit, if one
+ * of the listeners says that its slots are what vCPUs run on (memory_set_vcpu_gate()).
  *
  * The log_*() functions are called by the thread that asked (migration), the others by the main
  * thread; never two at a time, so none may begin a transaction or wait for a thread that does.
@@ -25,32 +39,50 @@ typedef struct MemoryRegionSection {
     hwaddr offset_within_address_space;
     uint64_t size; /* bytes; 0 stands for 2^64 */
     bool readonly;
+    bool romd;         /* readonly, and writes go to the region's operations */
+    unsigned log_mask; /* 1 << client for each that logs it; of a section that goes: that did */
 } MemoryRegionSection;
 
 /* All members but `name` may be NULL. */
 struct MemoryListener {
     const char *name;
     unsigned priority;
+    bool runs_vcpus; /* vCPUs run on what it makes of the sections */
     void (*begin)(MemoryListener *listener);
     void (*commit)(MemoryListener *listener);
     void (*region_add)(MemoryListener *listener, const MemoryRegionSection *section);
     void (*region_del)(MemoryListener *listener, const MemoryRegionSection *section);
     void (*region_nop)(MemoryListener *listener, const MemoryRegionSection *section);
-    /* The set of clients that log the section changes; masks of 1 << client. */
+    /* The set of clients that log a section which stays changes; masks of 1 << client. */
     void (*log_start)(MemoryListener *listener, const MemoryRegionSection *section, unsigned old,
                       unsigned mask);
     void (*log_stop)(MemoryListener *listener, const MemoryRegionSection *section, unsigned old,
                      unsigned mask);
     /* Puts what is known about writes to the section into ram_block_set_dirty_bitmap(). */
     void (*log_sync)(MemoryListener *listener, const MemoryRegionSection *section);
-    /* The same for everything at once; called instead of log_sync where it is set. */
+    /*
+     * The same for everything at once; called instead of log_sync where it is set (a dirty ring).
+     * The caller may hold the big lock. It waits at most until each vCPU has left guest mode; it
+     * never waits for a vCPU that is in user space, which may itself wait for the big lock or for
+     * the thread that called. A vCPU whose ring is full reaps it alone: the listener keeps what it
+     * needs for that (slots, with references to their blocks) under a lock of its own.
+     */
     void (*log_sync_global)(MemoryListener *listener, bool last_stage);
     /*
      * Forgets those writes to the section that the last log_sync told about, and only those: others
-     * are of pages that nobody is about to read. From here on it reports what comes (KVM:
+     * are of pages that no client is about to read. From here on it reports what comes (KVM:
      * write-protects).
      */
     void (*log_clear)(MemoryListener *listener, const MemoryRegionSection *section);
+    /*
+     * An eventfd that a write to `addr` of the space signals, and a part of an MMIO section whose
+     * writes may be collected. Each is added and taken away as a whole. The descriptor of the event
+     * is valid from the one call to the other.
+     */
+    void (*eventfd_add)(MemoryListener *listener, hwaddr addr, const MemoryEventFd *event);
+    void (*eventfd_del)(MemoryListener *listener, hwaddr addr, const MemoryEventFd *event);
+    void (*coalesced_add)(MemoryListener *listener, hwaddr addr, uint64_t size);
+    void (*coalesced_del)(MemoryListener *listener, hwaddr addr, uint64_t size);
     /* Some client logs everything; none does any more. */
     bool (*log_global_start)(MemoryListener *listener, GError **errp);
     void (*log_global_stop)(MemoryListener *listener);
@@ -61,6 +93,18 @@ struct MemoryListener {
     AddressSpace *address_space;
     TAILQ_ENTRY(MemoryListener) link;
 };
+
+/*
+ * How an accelerator holds its vCPUs out of the guest. shut() returns when no vCPU is in guest mode
+ * and none enters it until open(). It does not wait for vCPUs that are in user space. Called by the
+ * main thread, in pairs that do not nest. NULL: there are none (qtest). Set by the main thread.
+ */
+typedef struct MemoryVCPUGate {
+    void (*shut)(void *opaque);
+    void (*open)(void *opaque);
+    void *opaque;
+} MemoryVCPUGate;
+void memory_set_vcpu_gate(const MemoryVCPUGate *gate);
 
 /* The listener is told what there is as if it had just been added. Main thread. */
 void memory_listener_register(MemoryListener *listener, AddressSpace *as);
@@ -86,8 +130,10 @@ void memory_global_dirty_log_sync(bool last_stage);
 void memory_region_sync_dirty(MemoryRegion *mr);
 /*
  * Before the pages of [offset, offset + bytes) are read by the client that took their dirty bits:
- * listeners forget them. Any thread.
+ * listeners forget them, in pieces of at most MEMORY_CLEAR_BYTES; between two pieces, views may
+ * change. Any thread.
  */
+#define MEMORY_CLEAR_BYTES (UINT64_C(64) << 20)
 void ram_block_clear_log(RAMBlock *block, uint64_t offset, uint64_t bytes);
 
 #endif

@@ -5,8 +5,13 @@
 
 #include "memory/address-space.h"
 
-/* Makes a new view of every address space and tells the listeners. Main thread. */
-void address_spaces_update(void);
+/*
+ * Makes new views where the transaction of that number has changed something, and tells the
+ * listeners. Main thread.
+ */
+void address_spaces_update(uint64_t transaction);
+/* An open transaction has changed regions: views show what was before. Main thread. */
+bool memory_transaction_is_pending(void);
 /* The next address space in order of creation; NULL starts and ends. Main thread. */
 AddressSpace *address_space_next(AddressSpace *as);
 
@@ -18,5 +23,14 @@ typedef void AddressSpacePublish(AddressSpace *as, FlatView *view);
  */
 void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
                              AddressSpacePublish *publish);
+
+/* events.c's part of a region: changes are over (a transaction); the region dies. Main thread. */
+void memory_region_events_changed(MemoryRegion *mr);
+void memory_region_drop_events(MemoryRegion *mr);
+
+/* One access through the operations; `t` has been looked at by nothing yet. */
+MemTxResult memory_region_dispatch(MemoryRegion *mr, MemoryTransaction *t);
+/* The widest access at addr that the guest may make; 1..8, at most len. */
+unsigned memory_region_step(const MemoryRegion *mr, hwaddr addr, uint64_t len);
 
 #endif

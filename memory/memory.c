@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Memory regions: making, placing, changing; transactions; what devices do at an address. */
+/* Memory regions: making, placing, changing; transactions. */
 #include "memory/memory.h"
 
-#include <string.h>
 #include "memory/memory-int.h"
+#include "memory/view-pin.h"
 #include "util/error.h"
 
 static struct {
     unsigned depth;
-    bool changed; /* something a view could show */
-} transaction;
+    bool changed;    /* something a view could show */
+    uint64_t number; /* of the transaction that is open, or comes next */
+} transaction = {.number = 1};
 
 void memory_region_transaction_begin(void)
 {
@@ -21,7 +22,28 @@ void memory_region_transaction_commit(void)
     g_assert(transaction.depth);
     if (--transaction.depth == 0 && transaction.changed) {
         transaction.changed = false;
-        address_spaces_update();
+        address_spaces_update(transaction.number++);
+    }
+}
+
+bool memory_transaction_is_pending(void)
+{
+    return transaction.changed;
+}
+
+/*
+ * Stamps the region and every region through which it can be seen. A stamp of this transaction on a
+ * region says that all above it have it, too: placing a region stamps what it is placed in.
+ */
+static void stamp(MemoryRegion *mr)
+{
+    MemoryRegion *alias;
+
+    for (; mr && mr->changed_in != transaction.number; mr = mr->container) {
+        mr->changed_in = transaction.number;
+        TAILQ_FOREACH(alias, &mr->aliases, alias_link) {
+            stamp(alias);
+        }
     }
 }
 
@@ -30,9 +52,10 @@ static void change_begin(void)
     memory_region_transaction_begin();
 }
 
-/* `visible`: the change can be seen in some view. */
-static void change_end(bool visible)
+/* `mr` is what changed; `visible`: the change can be seen in some view. */
+static void change_end(MemoryRegion *mr, bool visible)
 {
+    stamp(mr);
     transaction.changed |= visible;
     memory_region_transaction_commit();
 }
@@ -44,33 +67,47 @@ static unsigned __int128 whole_size(uint64_t size)
     return size == MEMORY_REGION_WHOLE ? (unsigned __int128)1 << 64 : size;
 }
 
+/* Gives mr what each kind of region has; `kind` says what is particular. */
+static void make(MemoryRegion *mr, const char *owner, const char *name, unsigned __int128 size,
+                 MemoryRegion kind)
+{
+    kind.name = g_strdup(name);
+    kind.owner = g_strdup(owner);
+    kind.size = size;
+    kind.enabled = kind.initialized = true;
+    *mr = kind;
+    TAILQ_INIT(&mr->subregions);
+    TAILQ_INIT(&mr->aliases);
+    if (mr->alias) {
+        mr->changed_in = mr->alias->changed_in;
+        TAILQ_INSERT_TAIL(&mr->alias->aliases, mr, alias_link);
+    }
+}
+
 void memory_region_init(MemoryRegion *mr, const char *owner, const char *name, uint64_t size)
 {
-    *mr = (MemoryRegion){
-        .name = g_strdup(name),
-        .owner = g_strdup(owner),
-        .size = whole_size(size),
-        .enabled = true,
-        .initialized = true,
-    };
-    TAILQ_INIT(&mr->subregions);
+    make(mr, owner, name, whole_size(size), (MemoryRegion){0});
 }
 
 void memory_region_init_io(MemoryRegion *mr, const char *owner, const MemoryRegionOps *ops,
                            void *opaque, const char *name, uint64_t size)
 {
-    memory_region_init(mr, owner, name, size);
-    mr->ops = ops;
-    mr->opaque = opaque;
+    make(mr, owner, name, whole_size(size), (MemoryRegion){.ops = ops, .opaque = opaque});
+}
+
+void memory_region_init_alias(MemoryRegion *mr, const char *owner, const char *name,
+                              MemoryRegion *orig, hwaddr offset, uint64_t size)
+{
+    make(mr, owner, name, whole_size(size), (MemoryRegion){.alias = orig, .alias_offset = offset});
 }
 
 void memory_region_init_ram_from_block(MemoryRegion *mr, const char *owner, const char *name,
                                        RAMBlock *block)
 {
-    memory_region_init(mr, owner, name, ram_block_used_length(block));
-    mr->ram_block = block;
-    mr->ram_borrowed = true;
-    mr->readonly = ram_block_flags(block) & RAM_READONLY;
+    make(mr, owner, name, ram_block_used_length(block),
+         (MemoryRegion){.ram_block = block,
+                        .ram_borrowed = true,
+                        .readonly = ram_block_flags(block) & RAM_READONLY});
 }
 
 static bool init_ram(MemoryRegion *mr, const char *owner, const char *name,
@@ -130,7 +167,7 @@ static void block_resized(void *opaque, RAMBlock *block, uint64_t old_length)
 
     change_begin();
     mr->size = ram_block_used_length(block);
-    change_end(true);
+    change_end(mr, true);
     if (mr->resized) {
         mr->resized(mr->opaque, ram_block_used_length(block), block->host);
     }
@@ -157,17 +194,28 @@ bool memory_region_init_resizeable_ram(MemoryRegion *mr, const char *owner, cons
     return migrate_or_destroy(mr, errp);
 }
 
-void memory_region_init_alias(MemoryRegion *mr, const char *owner, const char *name,
-                              MemoryRegion *orig, hwaddr offset, uint64_t size)
+bool memory_region_init_rom_device(MemoryRegion *mr, const char *owner, const MemoryRegionOps *ops,
+                                   void *opaque, const char *name, uint64_t size, GError **errp)
 {
-    memory_region_init(mr, owner, name, size);
-    mr->alias = orig;
-    mr->alias_offset = offset;
+    if (!memory_region_init_ram(mr, owner, name, size, errp)) {
+        return false;
+    }
+    mr->ops = ops;
+    mr->opaque = opaque;
+    mr->romd = true;
+    return true;
 }
 
 void memory_region_destroy(MemoryRegion *mr)
 {
-    g_assert(!mr->container && TAILQ_EMPTY(&mr->subregions) && !transaction.depth);
+    g_assert(!mr->container && TAILQ_EMPTY(&mr->subregions) && TAILQ_EMPTY(&mr->aliases));
+    g_assert(!transaction.depth);
+    if (mr->lockless) {
+        view_wait_region(mr);
+    }
+    if (mr->alias) {
+        TAILQ_REMOVE(&mr->alias->aliases, mr, alias_link);
+    }
     for (unsigned client = 0; client < DIRTY_MEMORY_NUM; client++) {
         if (mr->log_mask & (1u << client)) {
             ram_block_log_stop(mr->ram_block, client);
@@ -176,6 +224,7 @@ void memory_region_destroy(MemoryRegion *mr)
     if (mr->ram_block && !mr->ram_borrowed) {
         ram_block_free(mr->ram_block);
     }
+    memory_region_drop_events(mr);
     g_free(mr->name);
     g_free(mr->owner);
     *mr = (MemoryRegion){0};
@@ -183,7 +232,7 @@ void memory_region_destroy(MemoryRegion *mr)
 
 /* --- placing --- */
 
-static void list_insert(MemoryRegion *mr, MemoryRegion *subregion)
+static void insert_by_priority(MemoryRegion *mr, MemoryRegion *subregion)
 {
     MemoryRegion *other;
 
@@ -204,8 +253,8 @@ void memory_region_add_subregion_overlap(MemoryRegion *mr, hwaddr offset, Memory
     subregion->container = mr;
     subregion->addr = offset;
     subregion->priority = priority;
-    list_insert(mr, subregion);
-    change_end(mr->enabled && subregion->enabled);
+    insert_by_priority(mr, subregion);
+    change_end(mr, mr->enabled && subregion->enabled);
 }
 
 void memory_region_add_subregion(MemoryRegion *mr, hwaddr offset, MemoryRegion *subregion)
@@ -219,7 +268,7 @@ void memory_region_del_subregion(MemoryRegion *mr, MemoryRegion *subregion)
     change_begin();
     TAILQ_REMOVE(&mr->subregions, subregion, link);
     subregion->container = NULL;
-    change_end(mr->enabled && subregion->enabled);
+    change_end(mr, mr->enabled && subregion->enabled);
 }
 
 /* --- changing --- */
@@ -229,7 +278,7 @@ void memory_region_set_enabled(MemoryRegion *mr, bool enabled)
     if (mr->enabled != enabled) {
         change_begin();
         mr->enabled = enabled;
-        change_end(true);
+        change_end(mr, true);
     }
 }
 
@@ -245,9 +294,9 @@ void memory_region_set_address(MemoryRegion *mr, hwaddr addr)
     if (container) {
         /* The one that moved last is the youngest. */
         TAILQ_REMOVE(&container->subregions, mr, link);
-        list_insert(container, mr);
+        insert_by_priority(container, mr);
     }
-    change_end(mr->enabled);
+    change_end(mr, mr->enabled);
 }
 
 void memory_region_set_alias_offset(MemoryRegion *mr, hwaddr offset)
@@ -256,7 +305,7 @@ void memory_region_set_alias_offset(MemoryRegion *mr, hwaddr offset)
     if (mr->alias_offset != offset) {
         change_begin();
         mr->alias_offset = offset;
-        change_end(mr->enabled);
+        change_end(mr, mr->enabled);
     }
 }
 
@@ -266,7 +315,7 @@ void memory_region_set_size(MemoryRegion *mr, uint64_t size)
     if (mr->size != whole_size(size)) {
         change_begin();
         mr->size = whole_size(size);
-        change_end(mr->enabled);
+        change_end(mr, mr->enabled);
     }
 }
 
@@ -276,8 +325,30 @@ void memory_region_set_readonly(MemoryRegion *mr, bool readonly)
     if (mr->readonly != readonly) {
         change_begin();
         mr->readonly = readonly;
-        change_end(mr->enabled);
+        change_end(mr, mr->enabled);
     }
+}
+
+void memory_region_rom_device_set_romd(MemoryRegion *mr, bool romd)
+{
+    g_assert(mr->ram_block && mr->ops);
+    if (mr->romd != romd) {
+        change_begin();
+        mr->romd = romd;
+        change_end(mr, mr->enabled);
+    }
+}
+
+void memory_region_set_lockless(MemoryRegion *mr)
+{
+    g_assert(mr->ops && !mr->container);
+    mr->lockless = true;
+}
+
+void memory_region_events_changed(MemoryRegion *mr)
+{
+    change_begin();
+    change_end(mr, mr->enabled);
 }
 
 void memory_region_set_log(MemoryRegion *mr, bool log, unsigned client)
@@ -293,7 +364,7 @@ void memory_region_set_log(MemoryRegion *mr, bool log, unsigned client)
     }
     change_begin();
     mr->log_mask = mask;
-    change_end(mr->enabled);
+    change_end(mr, mr->enabled);
     if (!log) {
         ram_block_log_stop(mr->ram_block, client);
     }
@@ -313,12 +384,12 @@ uint64_t memory_region_size(const MemoryRegion *mr)
 
 bool memory_region_is_ram(const MemoryRegion *mr)
 {
-    return mr->ram_block;
+    return mr->ram_block && !mr->ops;
 }
 
 bool memory_region_is_rom(const MemoryRegion *mr)
 {
-    return mr->ram_block && mr->readonly;
+    return memory_region_is_ram(mr) && mr->readonly;
 }
 
 void *memory_region_get_ram_ptr(const MemoryRegion *mr)
@@ -334,10 +405,10 @@ RAMBlock *memory_region_get_ram_block(const MemoryRegion *mr)
 
 const char *memory_region_kind(const MemoryRegion *mr)
 {
-    if (mr->ram_block) {
-        return mr->readonly ? "rom" : "ram";
+    if (mr->ram_block && mr->ops) {
+        return mr->romd ? "romd" : "i/o";
     }
-    return "i/o";
+    return !mr->ram_block ? "i/o" : mr->readonly ? "rom" : "ram";
 }
 
 bool memory_region_present(MemoryRegion *container, hwaddr addr)
@@ -350,121 +421,4 @@ bool memory_region_present(MemoryRegion *container, hwaddr addr)
         }
     }
     return false;
-}
-
-/* --- accesses to MMIO --- */
-
-static bool size_is_power_of_two(unsigned size)
-{
-    return size == 1 || size == 2 || size == 4 || size == 8;
-}
-
-static bool access_permitted(MemoryRegion *mr, hwaddr addr, unsigned size, bool is_write,
-                             MemTxAttrs attrs)
-{
-    const MemoryRegionOps *ops = mr->ops;
-    unsigned min = ops->valid.min_access_size ? ops->valid.min_access_size : 1;
-    unsigned max = ops->valid.max_access_size ? ops->valid.max_access_size : 4;
-
-    if (!size_is_power_of_two(size) || size > mr->size || addr > mr->size - size || size < min ||
-        size > max || (!ops->valid.unaligned && (addr & (size - 1)))) {
-        return false;
-    }
-    return !ops->valid.accepts || ops->valid.accepts(mr->opaque, addr, size, is_write, attrs);
-}
-
-static uint64_t size_mask(unsigned size)
-{
-    return size == 8 ? UINT64_MAX : (UINT64_C(1) << (8 * size)) - 1;
-}
-
-static uint64_t swap_bytes(uint64_t value, unsigned size)
-{
-    return __builtin_bswap64(value) >> (64 - 8 * size);
-}
-
-/* One call of the device. */
-static MemTxResult call_device(MemoryRegion *mr, hwaddr addr, uint64_t *data, unsigned size,
-                               bool is_write, MemTxAttrs attrs)
-{
-    const MemoryRegionOps *ops = mr->ops;
-
-    if (is_write && ops->write_with_attrs) {
-        return ops->write_with_attrs(mr->opaque, addr, *data & size_mask(size), size, attrs);
-    }
-    if (!is_write && ops->read_with_attrs) {
-        MemTxResult result = ops->read_with_attrs(mr->opaque, addr, data, size, attrs);
-
-        *data &= size_mask(size);
-        return result;
-    }
-    if (is_write && ops->write) {
-        ops->write(mr->opaque, addr, *data & size_mask(size), size);
-    } else if (!is_write && ops->read) {
-        *data = ops->read(mr->opaque, addr, size) & size_mask(size);
-    }
-    return MEMTX_OK;
-}
-
-/* Splits an access into ones the device can do, or takes a part out of a wider one. */
-static MemTxResult access_device(MemoryRegion *mr, hwaddr addr, uint64_t *data, unsigned size,
-                                 bool is_write, MemTxAttrs attrs)
-{
-    const MemoryRegionOps *ops = mr->ops;
-    bool big = ops->endianness == DEVICE_BIG_ENDIAN;
-    unsigned min = ops->impl.min_access_size ? ops->impl.min_access_size : 1;
-    unsigned max = ops->impl.max_access_size ? ops->impl.max_access_size : 4;
-    unsigned step = MAX(MIN(size, max), min);
-    MemTxResult result = MEMTX_OK;
-    uint64_t value = 0;
-
-    if (step > size) {
-        hwaddr base = ops->impl.unaligned ? addr : addr & ~(hwaddr)(step - 1);
-        unsigned skip = (unsigned)(addr - base);
-        unsigned shift = 8 * (big ? step - size - MIN(skip, step - size) : skip);
-
-        value = is_write ? (*data & size_mask(size)) << shift : 0;
-        result = call_device(mr, base, &value, step, is_write, attrs);
-        *data = is_write ? *data : (value >> shift) & size_mask(size);
-        return result;
-    }
-    for (unsigned i = 0; i < size; i += step) {
-        unsigned shift = 8 * (big ? size - step - i : i);
-        uint64_t part = is_write ? *data >> shift : 0;
-
-        result |= call_device(mr, addr + i, &part, step, is_write, attrs);
-        value |= (part & size_mask(step)) << shift;
-    }
-    if (!is_write) {
-        *data = value;
-    }
-    return result;
-}
-
-MemTxResult memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr, uint64_t *data,
-                                        unsigned size, MemTxAttrs attrs)
-{
-    MemTxResult result;
-
-    *data = 0;
-    if (!mr->ops || !access_permitted(mr, addr, size, false, attrs)) {
-        return MEMTX_DECODE_ERROR;
-    }
-    result = access_device(mr, addr, data, size, false, attrs);
-    if (mr->ops->endianness == DEVICE_BIG_ENDIAN) {
-        *data = swap_bytes(*data, size);
-    }
-    return result;
-}
-
-MemTxResult memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr, uint64_t data,
-                                         unsigned size, MemTxAttrs attrs)
-{
-    if (!mr->ops || !access_permitted(mr, addr, size, true, attrs)) {
-        return MEMTX_DECODE_ERROR;
-    }
-    if (mr->ops->endianness == DEVICE_BIG_ENDIAN) {
-        data = swap_bytes(data, size);
-    }
-    return access_device(mr, addr, &data, size, true, attrs);
 }

@@ -24,60 +24,67 @@
 
 typedef struct MemoryRegion MemoryRegion;
 
-enum device_endian {
-    DEVICE_NATIVE_ENDIAN, /* of the guest: little */
-    DEVICE_BIG_ENDIAN,
-    DEVICE_LITTLE_ENDIAN,
-};
+/* One access to a device, as the region's function gets it. */
+typedef struct MemoryTransaction {
+    hwaddr addr;   /* in the region */
+    uint64_t data; /* a write's value; a read's answer. Only the low `size` bytes count */
+    unsigned size; /* bytes: 1, 2, 4, 8 */
+    bool is_write;
+    MemTxAttrs attrs;
+} MemoryTransaction;
+
+/* Which accesses are possible. Sizes are bytes: 1, 2, 4 or 8; zero members have their defaults. */
+typedef struct MemoryAccessSizes {
+    unsigned min, max; /* 1 and 4 */
+    bool unaligned;    /* false: addresses are multiples of the size */
+} MemoryAccessSizes;
 
 /*
- * What a device does at an address inside its region. Sizes are 1, 2, 4 or 8 bytes; zero members
- * have the defaults that stand beside them. `size` bytes at `addr` always lie inside the region.
+ * What a device does at an address inside its region; `size` bytes at `addr` always lie inside it.
+ * A region has read and write, either of which may be missing (reads as 0, ignores), or transact.
  */
 typedef struct MemoryRegionOps {
-    /* Either these two, */
+    /* Whether the guest may make the access, which `guest` permits; NULL: it may. */
+    bool (*accepts)(void *opaque, const MemoryTransaction *t);
+    /* The accesses that the guest may make; any other ends with MEMTX_DECODE_ERROR. */
+    MemoryAccessSizes guest;
+    /* The accesses that the functions below can do: others are split, or widened. */
+    MemoryAccessSizes device;
+    bool big_endian; /* the order of bytes in registers; false: little */
     uint64_t (*read)(void *opaque, hwaddr addr, unsigned size);
     void (*write)(void *opaque, hwaddr addr, uint64_t data, unsigned size);
-    /* or these: with attributes, and able to fail. */
-    MemTxResult (*read_with_attrs)(void *opaque, hwaddr addr, uint64_t *data, unsigned size,
-                                   MemTxAttrs attrs);
-    MemTxResult (*write_with_attrs)(void *opaque, hwaddr addr, uint64_t data, unsigned size,
-                                    MemTxAttrs attrs);
-    enum device_endian endianness;
-    /* What the guest may do; anything else ends with MEMTX_DECODE_ERROR. */
-    struct {
-        unsigned min_access_size; /* 1 */
-        unsigned max_access_size; /* 4; longer transfers are split */
-        bool unaligned;           /* false: addresses are multiples of the size */
-        bool (*accepts)(void *opaque, hwaddr addr, unsigned size, bool is_write, MemTxAttrs attrs);
-    } valid;
-    /* What the functions above can do: other permitted accesses are split or widened. */
-    struct {
-        unsigned min_access_size; /* 1 */
-        unsigned max_access_size; /* 4 */
-        bool unaligned;
-    } impl;
+    /* Instead of the two: for a device that can fail, or looks at the attributes. */
+    MemTxResult (*transact)(void *opaque, MemoryTransaction *t);
 } MemoryRegionOps;
 
 TAILQ_HEAD(MemoryRegionList, MemoryRegion);
+TAILQ_HEAD(MemoryAliasList, MemoryRegion);
 
 /* Members are memory.c's; others read them through the functions below. */
 struct MemoryRegion {
     char *name;
     char *owner; /* path of an object; NULL: nobody's */
     unsigned __int128 size;
-    const MemoryRegionOps *ops; /* MMIO; NULL: RAM, container, alias */
+    const MemoryRegionOps *ops; /* MMIO and ROM devices; NULL: RAM, container, alias */
     void *opaque;
     void (*resized)(void *opaque, uint64_t length, void *host);
     RAMBlock *ram_block; /* RAM; owned unless borrowed */
     bool ram_borrowed;
     bool readonly; /* the guest can't write */
+    bool romd;     /* a ROM device whose reads are those of its memory */
+    bool lockless; /* its operations run without the big lock */
     bool enabled;
     bool initialized;
     unsigned log_mask; /* 1 << client: what this region's owner logs */
 
+    uint64_t changed_in; /* the last transaction that changed it or what is seen through it */
+    GPtrArray *eventfds; /* MemoryEventFd, ascending; NULL: none */
+    GArray *coalesced;   /* MemoryCoalesced, ascending; NULL: none */
+
     MemoryRegion *alias;
     hwaddr alias_offset;
+    struct MemoryAliasList aliases; /* those that show this region */
+    TAILQ_ENTRY(MemoryRegion) alias_link;
 
     MemoryRegion *container;
     hwaddr addr; /* in the container */
@@ -120,13 +127,25 @@ bool memory_region_init_resizeable_ram(MemoryRegion *mr, const char *owner, cons
  */
 bool memory_region_init_rom(MemoryRegion *mr, const char *owner, const char *name, uint64_t size,
                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* Shows a block that somebody else owns, all of it. RAM_READONLY makes it read-only. */
+/*
+ * A ROM device (flash): memory that migrates under the name `name`, and operations. While it is in
+ * ROM mode, as it is at first, reads are those of the memory and writes go to `ops`. Otherwise
+ * both go to `ops`. The device changes the memory through memory_region_get_ram_ptr() and
+ * memory_region_set_dirty().
+ */
+bool memory_region_init_rom_device(MemoryRegion *mr, const char *owner, const MemoryRegionOps *ops,
+                                   void *opaque, const char *name, uint64_t size,
+                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Shows a block that another object owns, all of it. RAM_READONLY makes it read-only. */
 void memory_region_init_ram_from_block(MemoryRegion *mr, const char *owner, const char *name,
                                        RAMBlock *block);
 /* A window of `orig` that starts at `offset` in it. `orig` outlives mr. */
 void memory_region_init_alias(MemoryRegion *mr, const char *owner, const char *name,
                               MemoryRegion *orig, hwaddr offset, uint64_t size);
-/* mr is in no container, has no subregions, and no transaction is open. Frees its RAM. */
+/*
+ * mr is in no container, has no subregions and no aliases, and no transaction is open. Frees its
+ * RAM. Returns when no thread runs its operations any more; see memory_region_set_lockless().
+ */
 void memory_region_destroy(MemoryRegion *mr);
 
 /* --- placing and changing: each is a transaction of its own, or part of the open one --- */
@@ -142,8 +161,36 @@ void memory_region_set_alias_offset(MemoryRegion *mr, hwaddr offset);
 void memory_region_set_size(MemoryRegion *mr, uint64_t size);
 /* RAM: whether the guest can write. */
 void memory_region_set_readonly(MemoryRegion *mr, bool readonly);
+/* A ROM device: whether reads are those of its memory. */
+void memory_region_rom_device_set_romd(MemoryRegion *mr, bool romd);
 /* RAM: whether `client` (DIRTY_MEMORY_VGA) logs writes to it. Not counted. */
 void memory_region_set_log(MemoryRegion *mr, bool log, unsigned client);
+
+/*
+ * Before the region is placed: its operations run in the thread that makes the access, without the
+ * big lock, several at a time. They never take the big lock and never wait for a thread that may
+ * hold it. An operation that began before the region was taken away may still run after that, until
+ * memory_region_destroy() returns.
+ */
+void memory_region_set_lockless(MemoryRegion *mr);
+
+/*
+ * A write of `size` bytes (0: of any size) at `addr` of an MMIO region, of the value `data` if
+ * match_data is set, adds 1 to the eventfd instead of a call of the operations, in whatever thread
+ * and without the big lock. The region keeps a duplicate of fd. False: errp, nothing was added.
+ */
+bool memory_region_add_eventfd(MemoryRegion *mr, hwaddr addr, unsigned size, bool match_data,
+                               uint64_t data, int fd, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* The one that was added with the same values; there is one. */
+void memory_region_del_eventfd(MemoryRegion *mr, hwaddr addr, unsigned size, bool match_data,
+                               uint64_t data);
+
+/*
+ * Writes to [addr, addr + size) of an MMIO region may be collected, and reach the operations later
+ * but in order: an accelerator has them before any other access to a device (listener.h).
+ */
+void memory_region_add_coalescing(MemoryRegion *mr, hwaddr addr, uint64_t size);
+void memory_region_clear_coalescing(MemoryRegion *mr);
 
 /*
  * Changes between the outermost begin and its commit take effect together, at the commit, with one
@@ -161,11 +208,11 @@ bool memory_region_is_ram(const MemoryRegion *mr);
 bool memory_region_is_rom(const MemoryRegion *mr);
 /* RAM: its first byte. */
 void *memory_region_get_ram_ptr(const MemoryRegion *mr);
-/* RAM: its block, which the region goes on owning. NULL otherwise. */
+/* RAM and ROM devices: the block, which the region goes on owning. NULL otherwise. */
 RAMBlock *memory_region_get_ram_block(const MemoryRegion *mr);
 /* Whether an enabled subregion is placed over `addr` of the container. */
 bool memory_region_present(MemoryRegion *container, hwaddr addr);
-/* What the region is for people: "i/o", "ram", "rom". */
+/* What the region is for people: "i/o", "ram", "rom", "romd". */
 const char *memory_region_kind(const MemoryRegion *mr);
 
 /* After writing RAM through the pointer: marks [addr, addr + size) of the region. Any thread. */
@@ -178,7 +225,8 @@ static inline void memory_region_set_dirty(const MemoryRegion *mr, hwaddr addr, 
 
 /*
  * One access of `size` (1, 2, 4, 8) bytes to an MMIO region; data in host order. Accesses the
- * region does not permit, or outside of it, read as 0 and give MEMTX_DECODE_ERROR. Main thread.
+ * region does not permit, or outside of it, read as 0 and give MEMTX_DECODE_ERROR. Main thread, or
+ * any for a lockless region.
  */
 MemTxResult memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr, uint64_t *data,
                                         unsigned size, MemTxAttrs attrs);

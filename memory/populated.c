@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include "util/page-bitmap.h"
 
 /* linux/fs.h since Linux 6.7; Documentation/admin-guide/mm/pagemap.rst. */
 struct scan_region {
@@ -37,21 +38,11 @@ void ram_block_populated_disable_scan(bool disable)
     scan_disabled = disable;
 }
 
-static void set_bits(uint64_t *map, uint64_t first, uint64_t end)
-{
-    while (first < end) {
-        unsigned from = first % 64;
-        uint64_t n = MIN(end - first, 64 - from);
-
-        map[first / 64] |= (n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << from;
-        first += n;
-    }
-}
-
 /* Marks bytes [start, end) of the range; both may lie between pages. */
 static void set_bytes(uint64_t *map, uint64_t start, uint64_t end)
 {
-    set_bits(map, start >> TARGET_PAGE_BITS, (end + TARGET_PAGE_SIZE - 1) >> TARGET_PAGE_BITS);
+    page_bitmap_set(map, start >> TARGET_PAGE_BITS,
+                    (end + TARGET_PAGE_SIZE - 1) >> TARGET_PAGE_BITS);
 }
 
 /*
@@ -159,7 +150,7 @@ static bool scan_file(const RAMBlock *block, uint64_t offset, uint64_t bytes, ui
 
 bool ram_block_populated(const RAMBlock *block, uint64_t offset, uint64_t bytes, uint64_t *map)
 {
-    size_t pages = bytes >> TARGET_PAGE_BITS, words = (pages + 63) / 64;
+    size_t pages = bytes >> TARGET_PAGE_BITS, words = page_bitmap_words(pages);
     uint32_t flags = ram_block_flags(block);
     bool known = !(flags & RAM_DEVICE) && !block->foreign;
 
@@ -177,7 +168,7 @@ bool ram_block_populated(const RAMBlock *block, uint64_t offset, uint64_t bytes,
         known = false;
     }
     if (!known) {
-        set_bits(map, 0, pages);
+        page_bitmap_set(map, 0, pages);
     }
     return known;
 }

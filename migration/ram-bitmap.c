@@ -15,7 +15,7 @@
 #include "memory/dirty.h"
 #include "memory/listener.h"
 #include "memory/populated.h"
-#include "migration/page-bitmap.h"
+#include "util/page-bitmap.h"
 #include "qapi/qapi-events-migration.h"
 #include "util/bql.h"
 #include "util/error.h"

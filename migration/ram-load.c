@@ -55,18 +55,6 @@ void ram_load_free(RAMLoadState *rl)
 
 /* --- the list of blocks --- */
 
-static uint64_t guest_address(const RAMBlock *block)
-{
-    g_autoptr(FlatView) view = address_space_get_flatview(get_address_space_memory());
-
-    for (unsigned i = 0; i < view->n; i++) {
-        if (view->ranges[i].block == block && view->ranges[i].offset == 0) {
-            return view->ranges[i].first;
-        }
-    }
-    return 0;
-}
-
 static RAMRecvBlock *find_listed(RAMLoadState *rl, const char *name)
 {
     for (unsigned i = 0; i < rl->recv->n; i++) {
@@ -118,7 +106,8 @@ static int load_listed_block(RAMLoadState *rl, QEMUFile *f, uint64_t left, uint6
         return -EINVAL;
     }
     if (migrate_ignore_shared(rl->mis->settings)) {
-        uint64_t there = qemu_get_be64(f), here = guest_address(rb->block);
+        g_autoptr(FlatView) view = address_space_get_flatview(get_address_space_memory());
+        uint64_t there = qemu_get_be64(f), here = flatview_block_address(view, rb->block);
 
         if (rb->ignored && qemu_file_get_error(f) == 0 && there != here) {
             error_setg(errp, "Mismatched GPAs for block %s 0x%" PRIx64 " != 0x%" PRIx64, name,

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include "migration/page-bitmap.h"
+#include "util/page-bitmap.h"
 #include "util/bufferiszero.h"
 #include "util/error.h"
 #include "util/units.h"

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "memory/populated.h"
-#include "migration/page-bitmap.h"
+#include "util/page-bitmap.h"
 #include "migration/ram.h"
 #include "util/bufferiszero.h"
 #include "util/error.h"

@@ -254,17 +254,6 @@ static int end_section(RAMSaveState *rs, QEMUFile *f)
 
 /* --- sections --- */
 
-/* Where the guest has the block, 0: nowhere. */
-static uint64_t guest_address(const FlatView *view, const RAMBlock *block)
-{
-    for (unsigned i = 0; i < view->n; i++) {
-        if (view->ranges[i].block == block && view->ranges[i].offset == 0) {
-            return view->ranges[i].first;
-        }
-    }
-    return 0;
-}
-
 static int put_block_list(RAMSaveState *rs, QEMUFile *f)
 {
     g_autoptr(FlatView) view = NULL;
@@ -284,7 +273,7 @@ static int put_block_list(RAMSaveState *rs, QEMUFile *f)
         qemu_put_counted_string(f, sb->block->idstr);
         qemu_put_be64(f, sb->pages << TARGET_PAGE_BITS);
         if (view) {
-            qemu_put_be64(f, guest_address(view, sb->block));
+            qemu_put_be64(f, flatview_block_address(view, sb->block));
         }
         if (rs->mapped) {
             ret = ram_mapped_save_header(f, sb);

@@ -32,7 +32,7 @@ static void device_write(void *opaque, hwaddr addr, uint64_t data, unsigned size
 static const MemoryRegionOps device_ops = {
     .read = device_read,
     .write = device_write,
-    .impl.min_access_size = 2,
+    .device.min = 2,
 };
 
 static void make_machine(void)

@@ -62,14 +62,14 @@ static void test_accesses_are_split_as_the_device_says(void)
         {{0}, false, 0, 4, "r4@0 ", MEMTX_OK},
         {{0}, false, 0, 8, "r4@0 r4@4 ", MEMTX_OK},
         {{0}, false, 1, 4, "r1@1 r2@2 r1@4 ", MEMTX_OK},
-        {{.valid.unaligned = true, .impl.unaligned = true}, false, 1, 4, "r4@1 ", MEMTX_OK},
-        {{.valid.max_access_size = 8, .impl.max_access_size = 8}, false, 8, 8, "r8@8 ", MEMTX_OK},
-        {{.valid.max_access_size = 8}, false, 8, 8, "r4@8 r4@c ", MEMTX_OK},
-        {{.impl.max_access_size = 1}, true, 0, 2, "w1@0=34 w1@1=12 ", MEMTX_OK},
-        {{.endianness = DEVICE_BIG_ENDIAN}, true, 0, 2, "w2@0=3412 ", MEMTX_OK},
-        {{.impl.min_access_size = 4}, false, 1, 1, "r4@0 ", MEMTX_OK},
-        {{.valid.min_access_size = 4}, false, 0, 2, "", MEMTX_DECODE_ERROR},
-        {{.valid.min_access_size = 4}, true, 0, 1, "", MEMTX_DECODE_ERROR},
+        {{.guest.unaligned = true, .device.unaligned = true}, false, 1, 4, "r4@1 ", MEMTX_OK},
+        {{.guest.max = 8, .device.max = 8}, false, 8, 8, "r8@8 ", MEMTX_OK},
+        {{.guest.max = 8}, false, 8, 8, "r4@8 r4@c ", MEMTX_OK},
+        {{.device.max = 1}, true, 0, 2, "w1@0=34 w1@1=12 ", MEMTX_OK},
+        {{.big_endian = true}, true, 0, 2, "w2@0=3412 ", MEMTX_OK},
+        {{.device.min = 4}, false, 1, 1, "r4@0 ", MEMTX_OK},
+        {{.guest.min = 4}, false, 0, 2, "", MEMTX_DECODE_ERROR},
+        {{.guest.min = 4}, true, 0, 1, "", MEMTX_DECODE_ERROR},
         {{0}, false, 12, 8, "r4@c ", MEMTX_DECODE_ERROR}, /* past the end */
     };
 
@@ -91,9 +91,8 @@ static void test_accesses_are_split_as_the_device_says(void)
 
 static void test_values_come_in_the_right_order(void)
 {
-    const MemoryRegionOps little = {.valid.max_access_size = 8},
-                          big = {.endianness = DEVICE_BIG_ENDIAN, .valid.max_access_size = 8},
-                          wide = {.impl.min_access_size = 4};
+    const MemoryRegionOps little = {.guest.max = 8}, big = {.big_endian = true, .guest.max = 8},
+                          wide = {.device.min = 4};
     static const MemTxAttrs attrs = {.unspecified = true};
     MemTxResult result = 99;
     Device dev;
@@ -313,9 +312,12 @@ static void note_commit(MemoryListener *l)
     note(l, "commit", NULL);
 }
 
+/* "add", and who logs the section if anything does. */
 static void note_add(MemoryListener *l, const MemoryRegionSection *s)
 {
-    note(l, "add", s);
+    g_autofree char *what = s->log_mask ? g_strdup_printf("add%x", s->log_mask) : g_strdup("add");
+
+    note(l, what, s);
 }
 
 static void note_del(MemoryListener *l, const MemoryRegionSection *s)
@@ -347,6 +349,7 @@ static void note_sync(MemoryListener *l, const MemoryRegionSection *s)
 {
     const uint64_t first = 1;
 
+    note(l, "sync", s);
     ram_block_set_dirty_bitmap(s->block, s->offset_within_region, &first, 1);
 }
 
@@ -441,12 +444,12 @@ static void test_a_listener_comes_and_goes_while_memory_is_logged(void)
     mixed_init_ram_alone(&m);
     g_assert_true(memory_global_dirty_log_start(1u << DIRTY_MEMORY_MIGRATION, NULL));
     recorder_init(&a, &m.as, "a", 1, log);
-    expect(log, "a:begin a:global_start a:add@0+4000 a:start0>4@0+4000 a:commit ");
+    expect(log, "a:begin a:global_start a:add4@0+4000 a:commit ");
     a.listener.log_global_after_sync = note_after_sync;
     memory_global_dirty_log_sync(true);
-    expect(log, "a:after_sync ");
+    expect(log, "a:sync@0+4000 a:after_sync ");
     memory_listener_unregister(&a.listener);
-    expect(log, "a:begin a:stop4>0@0+4000 a:del@0+4000 a:commit ");
+    expect(log, "a:begin a:sync@0+4000 a:del@0+4000 a:commit ");
     memory_global_dirty_log_stop(1u << DIRTY_MEMORY_MIGRATION);
     expect(log, "");
     mixed_destroy(&m);

@@ -5,8 +5,8 @@
  * Two flavours of setting: plain for a bitmap that one thread owns, atomic where several threads set
  * bits of the same word.
  */
-#ifndef FERRY_MIGRATION_PAGE_BITMAP_H
-#define FERRY_MIGRATION_PAGE_BITMAP_H
+#ifndef FERRY_UTIL_PAGE_BITMAP_H
+#define FERRY_UTIL_PAGE_BITMAP_H
 
 #include <glib.h>
 #include <stdbool.h>
@@ -31,6 +31,12 @@ static inline uint64_t page_bitmap_mask(uint64_t from, uint64_t end)
     return (n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << from % 64;
 }
 
+/* The first page of the word behind that of `page`. */
+static inline uint64_t page_bitmap_next_word(uint64_t page)
+{
+    return (page / 64 + 1) * 64;
+}
+
 static inline bool page_bitmap_test(const uint64_t *map, uint64_t page)
 {
     return map[page / 64] >> page % 64 & 1;
@@ -48,35 +54,39 @@ static inline uint64_t page_bitmap_find(const uint64_t *map, uint64_t from, uint
         if (word) {
             return from / 64 * 64 + (unsigned)__builtin_ctzll(word);
         }
-        from = (from / 64 + 1) * 64;
+        from = page_bitmap_next_word(from);
     }
     return end;
 }
 
 static inline void page_bitmap_set(uint64_t *map, uint64_t from, uint64_t end)
 {
-    for (; from < end; from = (from / 64 + 1) * 64) {
+    for (; from < end; from = page_bitmap_next_word(from)) {
         map[from / 64] |= page_bitmap_mask(from, end);
     }
 }
 
 static inline void page_bitmap_clear(uint64_t *map, uint64_t from, uint64_t end)
 {
-    for (; from < end; from = (from / 64 + 1) * 64) {
+    for (; from < end; from = page_bitmap_next_word(from)) {
         map[from / 64] &= ~page_bitmap_mask(from, end);
     }
 }
 
+/*
+ * The same for bits of words that several threads set. The order is relaxed: what has to be seen
+ * together with a bit needs a barrier of its own.
+ */
 static inline void page_bitmap_set_atomic(uint64_t *map, uint64_t from, uint64_t end)
 {
-    for (; from < end; from = (from / 64 + 1) * 64) {
+    for (; from < end; from = page_bitmap_next_word(from)) {
         __atomic_fetch_or(&map[from / 64], page_bitmap_mask(from, end), __ATOMIC_RELAXED);
     }
 }
 
 static inline void page_bitmap_clear_atomic(uint64_t *map, uint64_t from, uint64_t end)
 {
-    for (; from < end; from = (from / 64 + 1) * 64) {
+    for (; from < end; from = page_bitmap_next_word(from)) {
         __atomic_fetch_and(&map[from / 64], ~page_bitmap_mask(from, end), __ATOMIC_RELAXED);
     }
 }

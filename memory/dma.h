@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Guest memory in the hands of a device, for as long as a request takes.
+ *
+ * dma_map() gives the host's address of RAM. What is no RAM that may be accessed that way (a device's
+ * registers, ROM to be written, nothing) is reached through a bounce buffer: filled when it is
+ * mapped, written when it is unmapped, by address_space_rw(). Bounce buffers are bounded for each
+ * address space, since a guest decides how many it needs: when the bound is reached, the device
+ * waits for a call.
+ */
+#ifndef FERRY_MEMORY_DMA_H
+#define FERRY_MEMORY_DMA_H
+
+#include "memory/address-space.h"
+
+/* Bytes of bounce buffers in an address space, and of one of them. */
+#define DMA_BOUNCE_BYTES_MAX 65536u
+#define DMA_BOUNCE_PIECE_MAX 4096u
+
+typedef enum DMADirection {
+    DMA_DIRECTION_TO_DEVICE,   /* the device reads memory */
+    DMA_DIRECTION_FROM_DEVICE, /* the device writes memory */
+} DMADirection;
+
+typedef struct DMAMapping {
+    void *host;
+    uint64_t len;       /* bytes at host: at least 1 and at most what was asked for */
+    MemTxResult result; /* of reading into a bounce buffer; MEMTX_OK for RAM */
+
+    /* dma.c's. */
+    AddressSpace *as;
+    hwaddr addr;
+    MemTxAttrs attrs;
+    DMADirection direction;
+    RAMBlock *block; /* referenced; NULL: host is a bounce buffer */
+    uint64_t offset; /* in the block */
+} DMAMapping;
+
+/*
+ * Maps memory at `addr`, as much of `len` (above 0) bytes as is contiguous. False: no bounce buffer
+ * is left, nothing was mapped; dma_retry_later() tells when to try again. RAM stays mapped until
+ * dma_unmap(), whatever the guest does to its address space. Any thread; takes the big lock if it
+ * meets a device's registers and the caller does not hold it.
+ */
+bool dma_map(DMAMapping *map, AddressSpace *as, hwaddr addr, uint64_t len, DMADirection direction,
+             MemTxAttrs attrs) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Ends it. The device has written the first `accessed` bytes (FROM_DEVICE): they are marked dirty,
+ * or written from the bounce buffer; the result is that of the write. Any thread, as dma_map().
+ */
+MemTxResult dma_unmap(DMAMapping *map, uint64_t accessed);
+
+/* The owner's; dma.c holds it from dma_retry_later() to the call, or to dma_retry_cancel(). */
+typedef struct DMARetry {
+    void (*fn)(void *opaque);
+    void *opaque;
+} DMARetry;
+
+/*
+ * Calls retry->fn once, when a bounce buffer has become free or at once if one is. The call comes
+ * from whatever thread unmaps, under a lock: fn schedules work and calls nothing of this header.
+ */
+void dma_retry_later(AddressSpace *as, DMARetry *retry);
+/* Does nothing if it was called. When this returns, fn does not run and will not. Any thread. */
+void dma_retry_cancel(AddressSpace *as, DMARetry *retry);
+
+#endif

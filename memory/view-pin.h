@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How threads use views and lockless regions without a lock.
+ *
+ * Each thread has a record that other threads can read. A thread writes into its record what it is
+ * about to use, then looks whether that is still current. The main thread first replaces a view,
+ * then looks at the records. util/barrier.h orders the two: the thread in question sees the new
+ * view, or the main thread sees the record. The main thread never waits for a pinned view (a thread
+ * may stand in a page fault that a migration resolves): it puts the view on a list, and the last
+ * thread that unpins it lets go of it.
+ */
+#ifndef FERRY_MEMORY_VIEW_PIN_H
+#define FERRY_MEMORY_VIEW_PIN_H
+
+#include "memory/flatview.h"
+
+/* Operations of lockless regions that may be under way in one thread, one inside the other. */
+#define VIEW_REGIONS_MAX 4
+
+/* A thread's record. Written by its thread, read by all; atomic. */
+typedef struct ViewReader {
+    FlatView *pinned;
+    MemoryRegion *regions[VIEW_REGIONS_MAX];
+    unsigned depth; /* its thread's alone */
+    bool used;      /* by a thread; under the lock in view-pin.c */
+    struct ViewReader *next;
+} ViewReader;
+
+/* The calling thread's. */
+ViewReader *view_reader(void);
+
+/*
+ * Pins the view that *current (atomic) points to; NULL if that is NULL. Until view_unpin() the
+ * thread uses the view and the RAM in it, calls no device, takes no lock, and pins nothing else.
+ */
+static inline FlatView *view_pin(ViewReader *reader, FlatView **current);
+static inline void view_unpin(ViewReader *reader);
+/* Lets go of the replaced views that are not pinned; takes over a reference to each. */
+void view_retire(FlatView **views, unsigned n);
+
+/*
+ * Says that the thread runs operations of `mr`, which was found in the pinned view. False: the view
+ * is not the current one any more, or too many such operations are under way (*full).
+ */
+bool view_enter_region(ViewReader *reader, MemoryRegion *mr, FlatView **current, bool *full);
+void view_leave_region(ViewReader *reader);
+/* Waits until no thread runs operations of a region that no view shows. Main thread. */
+void view_wait_region(const MemoryRegion *mr);
+
+/* --- inline: some nanoseconds are what this is for --- */
+
+#include "util/barrier.h"
+
+extern int view_retired_pending; /* atomic: view_retire() left some to those who unpin */
+void view_retire_rest(void);
+
+static inline FlatView *view_pin(ViewReader *reader, FlatView **current)
+{
+    FlatView *view = __atomic_load_n(current, __ATOMIC_ACQUIRE), *again;
+
+    for (;; view = again) {
+        __atomic_store_n(&reader->pinned, view, __ATOMIC_RELAXED);
+        barrier_light();
+        again = __atomic_load_n(current, __ATOMIC_ACQUIRE);
+        if (G_LIKELY(again == view)) {
+            return view;
+        }
+    }
+}
+
+static inline void view_unpin(ViewReader *reader)
+{
+    __atomic_store_n(&reader->pinned, NULL, __ATOMIC_RELEASE);
+    barrier_light();
+    if (G_UNLIKELY(__atomic_load_n(&view_retired_pending, __ATOMIC_RELAXED))) {
+        view_retire_rest();
+    }
+}
+
+#endif
