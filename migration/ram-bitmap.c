@@ -7,7 +7,9 @@
  * reports the next write), and only then the page is read. A write after that is in the log again.
  *
  * In the first pass, pages that were never touched are zero without a look at them, until a pass over
- * the log says that they were written.
+ * the log says that they were written. They are found unit by unit, when the walk comes there and the
+ * log has forgotten the unit: a log may begin with every bit set (KVM's can), and then tells nothing
+ * of writes before that.
  */
 #include "migration/ram.h"
 
@@ -27,6 +29,8 @@
 #define RATE_MIN_NS (50 * 1000 * 1000)
 /* Largest exponent of a chunk of the log, pages: 4 PiB. */
 #define CLEAR_SHIFT_MAX 40
+/* Largest exponent of a unit of the search for untouched pages: 256 MiB, a millisecond or so. */
+#define LOOK_SHIFT_MAX 16
 
 bool ram_block_is_ignored(const RAMBlock *block, const MigrationSettings *settings)
 {
@@ -40,6 +44,11 @@ static RAMSaveBlock *save_block(RAMSaveState *rs, unsigned i)
     return &g_array_index(rs->blocks, RAMSaveBlock, i);
 }
 
+static uint64_t unit_count(const RAMSaveState *rs, const RAMSaveBlock *sb)
+{
+    return (sb->pages >> rs->look_shift) + 1;
+}
+
 static uint64_t chunk_count(const RAMSaveState *rs, const RAMSaveBlock *sb)
 {
     return (sb->pages >> rs->clear_shift) + 1;
@@ -47,29 +56,28 @@ static uint64_t chunk_count(const RAMSaveState *rs, const RAMSaveBlock *sb)
 
 /* --- begin and end --- */
 
-/* Everything is dirty, and what was never touched is found. The log is on. */
+/* Everything is dirty. */
 static bool save_block_fill(RAMSaveState *rs, RAMSaveBlock *sb, GError **errp)
 {
-    size_t words = page_bitmap_words(sb->pages);
-
     sb->dirty = page_bitmap_try_new(sb->pages);
     sb->untouched = page_bitmap_try_new(sb->pages);
+    sb->looked = page_bitmap_try_new(unit_count(rs, sb));
     sb->uncleared = page_bitmap_try_new(chunk_count(rs, sb));
-    if (!sb->dirty || !sb->untouched || !sb->uncleared) {
+    if (!sb->dirty || !sb->untouched || !sb->looked || !sb->uncleared) {
         error_setg(errp, "Not enough memory for the dirty bitmap of RAM block '%s'",
                    sb->block->idstr);
         return false;
     }
     page_bitmap_set(sb->dirty, 0, sb->pages);
     rs->dirty_pages += sb->pages;
-    if (!ram_block_populated(sb->block, 0, sb->pages << TARGET_PAGE_BITS, sb->untouched)) {
-        g_clear_pointer(&sb->untouched, g_free);
-        return true;
-    }
-    for (size_t i = 0; i < words; i++) {
-        sb->untouched[i] = ~sb->untouched[i];
-    }
     return true;
+}
+
+/* From here on every page is looked at. */
+static void forget_untouched(RAMSaveBlock *sb)
+{
+    g_clear_pointer(&sb->untouched, g_free);
+    g_clear_pointer(&sb->looked, g_free);
 }
 
 static void save_block_clear(gpointer data)
@@ -77,7 +85,7 @@ static void save_block_clear(gpointer data)
     RAMSaveBlock *sb = data;
 
     g_free(sb->dirty);
-    g_free(sb->untouched);
+    forget_untouched(sb);
     g_free(sb->uncleared);
     g_free(sb->file_bitmap);
     ram_block_unref(sb->block);
@@ -112,6 +120,7 @@ RAMSaveState *ram_save_state_new(MigrationState *s, GError **errp)
     rs->s = s;
     rs->first_pass = true;
     rs->clear_shift = MIN(s->settings->compat.clear_bitmap_shift, CLEAR_SHIFT_MAX);
+    rs->look_shift = MIN(rs->clear_shift, LOOK_SHIFT_MAX);
     rs->blocks = g_array_new(false, false, sizeof(RAMSaveBlock));
     g_array_set_clear_func(rs->blocks, save_block_clear);
     if (!locked) {
@@ -183,7 +192,7 @@ static void end_first_pass(RAMSaveState *rs)
 {
     rs->first_pass = false;
     for (unsigned i = 0; i < rs->blocks->len; i++) {
-        g_clear_pointer(&save_block(rs, i)->untouched, g_free);
+        forget_untouched(save_block(rs, i));
     }
 }
 
@@ -195,8 +204,7 @@ static uint64_t sync_touched(RAMSaveBlock *sb)
     uint64_t fresh = 0;
 
     if (!written) {
-        /* then every page is looked at */
-        g_clear_pointer(&sb->untouched, g_free);
+        forget_untouched(sb);
         return ram_block_dirty_sync_and_clear(sb->block, LOG_CLIENT, sb->dirty, 0, sb->pages);
     }
     (void)ram_block_dirty_sync_and_clear(sb->block, LOG_CLIENT, written, 0, sb->pages);
@@ -279,11 +287,45 @@ static void clear_log(RAMSaveState *rs, RAMSaveBlock *sb, uint64_t first, uint64
     }
 }
 
+/*
+ * Finds the untouched pages of the unit of `page`, once. The log forgets the unit first: a page that
+ * is written after the look is in the log.
+ */
+static void look_for_untouched(RAMSaveState *rs, RAMSaveBlock *sb, uint64_t page)
+{
+    uint64_t unit = page >> rs->look_shift, first = unit << rs->look_shift;
+    uint64_t n = MIN(sb->pages - first, UINT64_C(1) << rs->look_shift);
+    g_autofree uint64_t *map = NULL;
+
+    if (!sb->untouched || page_bitmap_test(sb->looked, unit)) {
+        return;
+    }
+    map = page_bitmap_try_new(n);
+    clear_log(rs, sb, first, first + n);
+    if (!map ||
+        !ram_block_populated(sb->block, first << TARGET_PAGE_BITS, n << TARGET_PAGE_BITS, map)) {
+        forget_untouched(sb);
+        return;
+    }
+    page_bitmap_set(sb->looked, unit, unit + 1);
+    for (uint64_t at = 0, end; at < n; at = end) {
+        uint64_t from = page_bitmap_find(map, at, n, false);
+
+        end = page_bitmap_find(map, from, n, true);
+        page_bitmap_set(sb->untouched, first + from, first + end);
+    }
+}
+
 static void take_run(RAMSaveState *rs, RAMSaveBlock *sb, uint64_t first, uint32_t max, RAMRun *run)
 {
     uint64_t end = first + MIN(sb->pages - first, MAX(max, 1));
 
     end = page_bitmap_find(sb->dirty, first, end, false);
+    look_for_untouched(rs, sb, first);
+    if (sb->looked) {
+        /* what lies behind the unit was not looked at yet */
+        end = MIN(end, ((first >> rs->look_shift) + 1) << rs->look_shift);
+    }
     run->untouched = sb->untouched && page_bitmap_test(sb->untouched, first);
     if (sb->untouched) {
         end = page_bitmap_find(sb->untouched, first, end, !run->untouched);

@@ -51,8 +51,11 @@ typedef struct RAMSaveBlock {
     RAMBlock *block; /* referenced */
     uint64_t pages;  /* of its used length when the migration began */
     uint64_t *dirty; /* bit i: page i is to be sent; the source's thread's */
-    uint64_t
-        *untouched; /* bit i: page i reads as zero unless the log says other; NULL: not known */
+    /*
+     * The first pass. Bit i of `looked`: unit i was looked at; of `untouched`: page i of such a unit
+     * reads as zero unless the log says other. NULL: not known, or not the first pass.
+     */
+    uint64_t *untouched, *looked;
     uint64_t *uncleared; /* bit i: the log still has what it told about chunk i */
     bool ignored;
     /* mapped-ram */
@@ -77,6 +80,7 @@ typedef struct RAMSaveState {
     bool logging;         /* the dirty log is on */
     bool last_synced;     /* the last pass over the log is done: the guest is stopped */
     unsigned clear_shift; /* a chunk in which the log is cleared has 2^this pages */
+    unsigned look_shift;  /* a unit in which untouched pages are found has 2^this pages */
     uint64_t fresh_pages; /* written since last_sync_ns */
     AutoConverge converge;
     /* ram-save.c's */
@@ -84,8 +88,8 @@ typedef struct RAMSaveState {
 } RAMSaveState;
 
 /*
- * Takes the list of blocks, starts the dirty log and marks every page as to be sent; pages that were
- * never touched are found. Takes the big lock for the log. NULL with an error.
+ * Takes the list of blocks, starts the dirty log and marks every page as to be sent. Takes the
+ * big lock for the log. NULL with an error.
  */
 RAMSaveState *ram_save_state_new(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Stops the log and frees. */
