@@ -10,7 +10,7 @@
  *     eventfd_del, coalesced_del; region_del for what has gone, by descending priority
  *     (the new view is in force)
  *     region_add for what is new, region_nop for what stayed, with log_start or log_stop where the
- *     logging of what stayed has changed, by ascending priority; coalesced_add, eventfd_add
+ *     logging of what stayed has changed, by ascending priority; eventfd_add, coalesced_add
  *     commit
  *
  * A listener that keeps slots applies the changes in region_del and region_add, or collects them
