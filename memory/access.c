@@ -172,7 +172,7 @@ static Step run_locked(ViewReader *reader, AddressSpace *as, hwaddr addr, const 
     if (lock) {
         bql_lock();
     }
-    found = flatview_find(view_pin(reader, &as->current), addr);
+    found = view_find(reader, view_pin(reader, &as->current), addr);
     if (needs_device(found, access)) {
         range = *found;
     }
@@ -192,7 +192,7 @@ static Step access_step(ViewReader *reader, AddressSpace *as, hwaddr addr, const
                         uint8_t *buf, uint64_t len)
 {
     const FlatView *view = view_pin(reader, &as->current);
-    const FlatRange *range = flatview_find(view, addr);
+    const FlatRange *range = view_find(reader, view, addr);
     Step step = {0};
 
     if (!range) {
@@ -333,11 +333,11 @@ void address_space_unmap(AddressSpace *as, void *host, uint64_t len, bool is_wri
 
 /* --- single values --- */
 
-/* RAM in which an aligned value of `size` bytes lies; NULL: the long way. The view is pinned. */
-static const FlatRange *value_range(const FlatView *view, hwaddr addr, unsigned size,
-                                    const Access *access)
+/* Pins the view. RAM in which an aligned value of `size` bytes lies; NULL: the long way. */
+static const FlatRange *value_range(ViewReader *reader, AddressSpace *as, hwaddr addr,
+                                    unsigned size, const Access *access)
 {
-    const FlatRange *range = flatview_find(view, addr);
+    const FlatRange *range = view_find(reader, view_pin(reader, &as->current), addr);
     bool whole = range && range->block && !(addr % size) && range->last - addr >= size - 1 &&
                  !((range->offset + (addr - range->first)) % size);
 
@@ -353,8 +353,7 @@ static const FlatRange *value_range(const FlatView *view, hwaddr addr, unsigned 
     {                                                                                             \
         const Access access = {.kind = ACCESS_READ, .attrs = attrs};                              \
         ViewReader *reader = view_reader();                                                       \
-        const FlatRange *range =                                                                  \
-            value_range(view_pin(reader, &as->current), addr, bits / 8, &access);                 \
+        const FlatRange *range = value_range(reader, as, addr, bits / 8, &access);                \
         MemTxResult ret = MEMTX_OK;                                                               \
         uint##bits##_t value = 0;                                                                 \
                                                                                                   \
@@ -375,8 +374,7 @@ static const FlatRange *value_range(const FlatView *view, hwaddr addr, unsigned 
     {                                                                                             \
         const Access access = {.kind = ACCESS_WRITE, .attrs = attrs};                             \
         ViewReader *reader = view_reader();                                                       \
-        const FlatRange *range =                                                                  \
-            value_range(view_pin(reader, &as->current), addr, bits / 8, &access);                 \
+        const FlatRange *range = value_range(reader, as, addr, bits / 8, &access);                \
         MemTxResult ret = MEMTX_OK;                                                               \
                                                                                                   \
         value = from_cpu(value);                                                                  \

@@ -17,7 +17,7 @@ static bool has_room(const AddressSpace *as)
 static bool map_ram(DMAMapping *map, uint64_t len)
 {
     ViewReader *reader = view_reader();
-    const FlatRange *range = flatview_find(view_pin(reader, &map->as->current), map->addr);
+    const FlatRange *range = view_find(reader, view_pin(reader, &map->as->current), map->addr);
 
     if (range && range->block && (map->direction == DMA_DIRECTION_TO_DEVICE || !range->readonly)) {
         uint64_t skip = map->addr - range->first;

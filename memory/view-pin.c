@@ -14,6 +14,7 @@ static struct {
 } pins = {.lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT};
 
 int view_retired_pending;
+__thread ViewReader *view_reader_own;
 
 static void give_back(void *opaque)
 {
@@ -32,7 +33,7 @@ static void make_key(void)
     }
 }
 
-static ViewReader *take_record(void)
+ViewReader *view_reader_make(void)
 {
     ViewReader *reader;
 
@@ -48,17 +49,8 @@ static ViewReader *take_record(void)
     reader->used = true;
     pthread_mutex_unlock(&pins.lock);
     pthread_setspecific(pins.key, reader);
+    view_reader_own = reader;
     return reader;
-}
-
-ViewReader *view_reader(void)
-{
-    static __thread ViewReader *own;
-
-    if (G_UNLIKELY(!own)) {
-        own = take_record();
-    }
-    return own;
 }
 
 /* --- views --- */

@@ -21,13 +21,16 @@
 typedef struct ViewReader {
     FlatView *pinned;
     MemoryRegion *regions[VIEW_REGIONS_MAX];
-    unsigned depth; /* its thread's alone */
+    unsigned depth; /* this and the next are its thread's alone */
+    unsigned hint;  /* index of the range that it found last, in whatever view */
     bool used;      /* by a thread; under the lock in view-pin.c */
     struct ViewReader *next;
 } ViewReader;
 
-/* The calling thread's. */
-ViewReader *view_reader(void);
+/*
+ * The calling thread's. A coroutine may go on in another thread after a yield: it asks again.
+ */
+static inline ViewReader *view_reader(void);
 
 /*
  * Pins the view that *current (atomic) points to; NULL if that is NULL. Until view_unpin() the
@@ -35,6 +38,8 @@ ViewReader *view_reader(void);
  */
 static inline FlatView *view_pin(ViewReader *reader, FlatView **current);
 static inline void view_unpin(ViewReader *reader);
+/* flatview_find(), which looks first where the thread found something last. */
+static inline const FlatRange *view_find(ViewReader *reader, const FlatView *view, hwaddr addr);
 /* Lets go of the replaced views that are not pinned; takes over a reference to each. */
 void view_retire(FlatView **views, unsigned n);
 
@@ -51,8 +56,17 @@ void view_wait_region(const MemoryRegion *mr);
 
 #include "util/barrier.h"
 
+extern __thread ViewReader *view_reader_own;
+ViewReader *view_reader_make(void);
 extern int view_retired_pending; /* atomic: view_retire() left some to those who unpin */
 void view_retire_rest(void);
+
+static inline ViewReader *view_reader(void)
+{
+    ViewReader *own = view_reader_own;
+
+    return G_LIKELY(own) ? own : view_reader_make();
+}
 
 static inline FlatView *view_pin(ViewReader *reader, FlatView **current)
 {
@@ -66,6 +80,22 @@ static inline FlatView *view_pin(ViewReader *reader, FlatView **current)
             return view;
         }
     }
+}
+
+static inline const FlatRange *view_find(ViewReader *reader, const FlatView *view, hwaddr addr)
+{
+    unsigned hint = reader->hint;
+    const FlatRange *range;
+
+    if (G_LIKELY(hint < view->n && addr >= view->ranges[hint].first &&
+                 addr <= view->ranges[hint].last)) {
+        return &view->ranges[hint];
+    }
+    range = flatview_find(view, addr);
+    if (range) {
+        reader->hint = (unsigned)(range - view->ranges);
+    }
+    return range;
 }
 
 static inline void view_unpin(ViewReader *reader)

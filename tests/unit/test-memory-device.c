@@ -272,27 +272,32 @@ static void test_registers_run_under_the_big_lock_unless_they_need_none(void)
     world_destroy(&w);
 }
 
+#define LIVES 2000
+
 typedef struct Hammer {
     AddressSpace *as;
-    int stop, alive; /* atomic; `alive`: its object exists */
+    int stop;         /* atomic */
+    int alive[LIVES]; /* atomic: the region of that number was not destroyed yet */
+    int calls;        /* atomic */
 } Hammer;
+
+static Hammer hammer;
 
 static void hammer_write(void *opaque, hwaddr addr, uint64_t data, unsigned size)
 {
-    Hammer *h = opaque;
+    int *alive = opaque;
 
     for (unsigned i = 0; i < 20; i++) {
-        g_assert_true(__atomic_load_n(&h->alive, __ATOMIC_ACQUIRE));
+        g_assert_true(__atomic_load_n(alive, __ATOMIC_ACQUIRE));
         g_thread_yield();
     }
+    __atomic_fetch_add(&hammer.calls, 1, __ATOMIC_RELAXED);
 }
 
-static void *hammer(void *opaque)
+static void *hammer_thread(void *opaque)
 {
-    Hammer *h = opaque;
-
-    while (!__atomic_load_n(&h->stop, __ATOMIC_ACQUIRE)) {
-        address_space_stl_le(h->as, REGS, 1, attrs, NULL);
+    while (!__atomic_load_n(&hammer.stop, __ATOMIC_ACQUIRE)) {
+        address_space_stl_le(hammer.as, REGS, 1, attrs, NULL);
     }
     return NULL;
 }
@@ -300,29 +305,30 @@ static void *hammer(void *opaque)
 static void test_no_operation_runs_after_a_lockless_region_was_destroyed(void)
 {
     static const MemoryRegionOps ops = {.write = hammer_write};
-    Hammer h = {0};
     MemoryRegion root;
     AddressSpace as;
     GThread *thread;
 
     memory_region_init(&root, NULL, "root", MEMORY_REGION_WHOLE);
     address_space_init(&as, &root, "hammer");
-    h.as = &as;
-    thread = g_thread_new("vcpu", hammer, &h);
-    for (unsigned i = 0; i < 2000; i++) {
+    hammer.as = &as;
+    thread = g_thread_new("vcpu", hammer_thread, NULL);
+    for (unsigned i = 0; i < LIVES; i++) {
         MemoryRegion *mr = g_new0(MemoryRegion, 1);
 
-        __atomic_store_n(&h.alive, 1, __ATOMIC_RELEASE);
-        memory_region_init_io(mr, NULL, &ops, &h, "hammer", PAGE);
+        __atomic_store_n(&hammer.alive[i], 1, __ATOMIC_RELEASE);
+        memory_region_init_io(mr, NULL, &ops, &hammer.alive[i], "hammer", PAGE);
         memory_region_set_lockless(mr);
         memory_region_add_subregion(&root, REGS, mr);
-        g_thread_yield();
+        do {
+            g_thread_yield();
+        } while (!__atomic_load_n(&hammer.calls, __ATOMIC_RELAXED));
         memory_region_del_subregion(&root, mr);
         memory_region_destroy(mr);
-        __atomic_store_n(&h.alive, 0, __ATOMIC_RELEASE);
+        __atomic_store_n(&hammer.alive[i], 0, __ATOMIC_RELEASE);
         g_free(mr);
     }
-    __atomic_store_n(&h.stop, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&hammer.stop, 1, __ATOMIC_RELEASE);
     g_thread_join(thread);
     address_space_destroy(&as);
     memory_region_destroy(&root);
