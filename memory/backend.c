@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Memory backends: the objects that users make, and who uses them. */
+/* Memory backends: the objects that users make, and their use. */
 #include "memory/backend.h"
 
 #include <errno.h>
@@ -210,7 +210,7 @@ static void destroy(void *object)
 
     g_assert(!backend->in_use);
     if (block && backend->discard_data) {
-        /* Keeps pages that nobody will look at from being written to the disk. */
+        /* Keeps pages that are not looked at any more from being written to the disk. */
         (void)madvise(block->host, ram_block_mapped_bytes(block), MADV_REMOVE);
     }
     ram_block_free(block);

@@ -38,7 +38,7 @@ static unsigned log_mask(const RAMBlock *block)
 /* Counts of users; never held while a bitmap is looked at. */
 static struct {
     pthread_mutex_t lock;
-    unsigned all_users[DIRTY_MEMORY_NUM]; /* who logs all blocks */
+    unsigned all_users[DIRTY_MEMORY_NUM]; /* of the log of all blocks */
 } dirty = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* True: logging is on from now; a barrier is due. */

@@ -3,7 +3,7 @@
  * Dirty bitmaps: which pages of a RAM block were written since a client last asked.
  *
  * Each client has its own bitmap a block, one bit for 4 KiB, in 64-bit words that are only touched
- * atomically. Who writes guest memory marks it AFTER the write; a client clears a bit BEFORE it
+ * atomically. A thread that writes guest memory marks it AFTER the write; a client clears a bit BEFORE it
  * reads the page: then either it sees the new bytes, or the bit is set again. While no client logs
  * a block, marking costs one load.
  *
@@ -17,12 +17,12 @@
 
 typedef struct RAMBlock RAMBlock;
 
-/* Who keeps track of writes. */
+/* The clients, which keep track of writes. */
 enum {
     DIRTY_MEMORY_VGA,  /* a display looks for what to repaint */
-    DIRTY_MEMORY_CODE, /* reserved: nobody translates code */
+    DIRTY_MEMORY_CODE, /* reserved: no code is translated */
     DIRTY_MEMORY_MIGRATION,
-    DIRTY_MEMORY_RATE, /* who measures how fast pages get dirty */
+    DIRTY_MEMORY_RATE, /* a measurement of how fast pages get dirty */
     DIRTY_MEMORY_NUM,
 };
 
@@ -51,7 +51,7 @@ void ram_block_set_dirty(RAMBlock *block, uint64_t offset, uint64_t bytes);
 /* The same for one client only, whether it logs or not (nothing happens before its first start). */
 void ram_block_set_dirty_client(RAMBlock *block, unsigned client, uint64_t offset, uint64_t bytes);
 /*
- * Marks what a bitmap of somebody else's (KVM's log) holds: bit i of `map`, host-order 64-bit
+ * Marks what a foreign bitmap (KVM's log) holds: bit i of `map`, host-order 64-bit
  * words, stands for the page at offset + i * 4 KiB. offset is a multiple of 4 KiB. Any thread.
  */
 void ram_block_set_dirty_bitmap(RAMBlock *block, uint64_t offset, const uint64_t *map,
@@ -60,7 +60,7 @@ void ram_block_set_dirty_bitmap(RAMBlock *block, uint64_t offset, const uint64_t
 /*
  * Moves a client's dirty bits of [start, start + pages) (page numbers) into dest, whose bit 0 is
  * page 0 of the block: dest |= dirty, dirty = 0. Returns how many bits of dest became set that were
- * clear. dest is the caller's: nobody else changes it meanwhile. The pages' content may be read
+ * clear. dest is the caller's: no other thread changes it meanwhile. The pages' content may be read
  * afterwards.
  */
 uint64_t ram_block_dirty_sync_and_clear(RAMBlock *block, unsigned client, uint64_t *dest,

@@ -19,7 +19,7 @@ typedef uint64_t ram_addr_t;
 #define TARGET_PAGE_SIZE (UINT64_C(1) << TARGET_PAGE_BITS)
 #define TARGET_PAGE_MASK (~(TARGET_PAGE_SIZE - 1))
 
-/* Who accesses; zero is nobody in particular. */
+/* The device that accesses; zero stands for none in particular. */
 typedef struct MemTxAttrs {
     uint16_t requester_id; /* of a PCI device: bus << 8 | devfn */
     bool unspecified;
@@ -31,7 +31,7 @@ typedef struct MemTxAttrs {
 typedef unsigned MemTxResult;
 #define MEMTX_OK           0u
 #define MEMTX_ERROR        1u /* the device said no */
-#define MEMTX_DECODE_ERROR 2u /* nobody is at that address */
+#define MEMTX_DECODE_ERROR 2u /* nothing is at that address */
 #define MEMTX_ACCESS_ERROR 4u /* a device that may not use this address */
 
 #endif

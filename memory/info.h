@@ -8,7 +8,7 @@
 /* The RAM blocks, one a line. */
 char *ram_block_info(void);
 typedef struct MemoryInfoOptions {
-    bool owners;   /* whose each region is */
+    bool owners;   /* the owner of each region */
     bool dispatch; /* views: how an address is looked up */
     bool disabled; /* trees: regions that are switched off as well */
 } MemoryInfoOptions;

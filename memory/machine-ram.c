@@ -11,7 +11,7 @@
 static HostMemoryBackend *machine_backend; /* NULL: no RAM */
 static MemoryRegion *machine_ram;
 
-/* The backend for those who ask for a size and not for a backend. */
+/* The backend of a machine that asks for a size and not for a backend. */
 static bool coroutine_fn co_make_default(const MachineRAMOptions *options, GError **errp)
 {
     g_autoptr(ObjectOptions) object = g_new0(ObjectOptions, 1);

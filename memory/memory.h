@@ -63,7 +63,7 @@ TAILQ_HEAD(MemoryAliasList, MemoryRegion);
 /* Members are memory.c's; others read them through the functions below. */
 struct MemoryRegion {
     char *name;
-    char *owner; /* path of an object; NULL: nobody's */
+    char *owner; /* path of an object; NULL: none */
     unsigned __int128 size;
     const MemoryRegionOps *ops; /* MMIO and ROM devices; NULL: RAM, container, alias */
     void *opaque;

@@ -46,7 +46,7 @@ static void set_bytes(uint64_t *map, uint64_t start, uint64_t end)
 }
 
 /*
- * Present pages but for those that show the page of zeroes, which is mapped where somebody has only
+ * Present pages but for those that show the page of zeroes, which is mapped where a thread has only
  * read. -errno when the kernel does not have it.
  */
 static int scan_by_ioctl(int fd, const uint8_t *host, uint64_t bytes, uint64_t *map)
@@ -129,7 +129,7 @@ static bool scan_file(const RAMBlock *block, uint64_t offset, uint64_t bytes, ui
     off_t start = (off_t)(block->fd_offset + offset), end = start + (off_t)bytes, at = start;
 
     while (at < end) {
-        /* SEEK_* move the descriptor's position, which nobody else uses. */
+        /* SEEK_* move the descriptor's position, which nothing else uses. */
         off_t data = lseek(block->fd, at, SEEK_DATA), hole;
 
         if (data < 0) {
@@ -160,7 +160,7 @@ bool ram_block_populated(const RAMBlock *block, uint64_t offset, uint64_t bytes,
     if (known && block->fd >= 0) {
         known = scan_file(block, offset, bytes, map);
     }
-    /* A private mapping has pages of its own where somebody wrote; others show the file. */
+    /* A private mapping has pages of its own where it was written; others show the file. */
     if (known && !(flags & RAM_SHARED)) {
         known = scan_pagemap(block->host + offset, bytes, map);
     } else if (known && block->fd < 0) {

@@ -2,8 +2,8 @@
 /*
  * RAM blocks and their list.
  *
- * The list is immutable: each change makes a new one and swaps it in, so whoever took the old one
- * goes on undisturbed. The lock covers only the swap and the taking of a reference.
+ * The list is immutable: each change makes a new one and swaps it in, so a thread that took the old
+ * one goes on undisturbed. The lock covers only the swap and the taking of a reference.
  */
 #include "memory/ram-block.h"
 
@@ -30,7 +30,7 @@
 static struct {
     pthread_mutex_t lock;
     RAMBlockList *current; /* NULL: empty, never changed */
-    GPtrArray *freed;      /* RAMBlock: out of the list, and still mapped by somebody */
+    GPtrArray *freed;      /* RAMBlock: out of the list, and still referenced */
 } ram_list = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- the list --- */
@@ -424,7 +424,7 @@ bool ram_block_set_idstr(RAMBlock *block, const char *name, GError **errp)
 
 void ram_block_unset_idstr(RAMBlock *block)
 {
-    /* The text stays: who still holds an old list may be reading it. */
+    /* The text stays: a thread that holds an old list may be reading it. */
     __atomic_fetch_and(&block->flags, ~(uint32_t)RAM_NAMED, __ATOMIC_RELEASE);
     list_change(NULL, NULL);
 }

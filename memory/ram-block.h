@@ -4,7 +4,7 @@
  * migration by name.
  *
  * A block is made with an anonymous mapping, or with one of a file, and is in the list from then on
- * until its maker frees it. "Main thread" stands for whoever holds the big lock (util/bql.h). It is
+ * until its maker frees it. "Main thread" stands for the thread that holds the big lock (util/bql.h). It is
  * migrated when it has a name and RAM_MIGRATABLE. The main thread makes, names, resizes and frees
  * blocks; any thread may take the list, look blocks up, hold references, and read and write a
  * block's memory, which stays mapped until the last reference has gone.
@@ -26,7 +26,7 @@
 
 /* RAMBlock.flags. All but MIGRATABLE and NAMED are constant. */
 enum {
-    RAM_SHARED = 1u << 0,     /* the mapping is shared: who has the file sees writes */
+    RAM_SHARED = 1u << 0,     /* the mapping is shared: other users of the file see writes */
     RAM_RESIZEABLE = 1u << 1, /* used_length may change, up to max_length */
     RAM_MIGRATABLE = 1u << 2, /* part of a migration */
     RAM_NAMED_FILE = 1u << 3, /* of a file with a path: another process can open the same */
@@ -66,7 +66,7 @@ struct RAMBlock {
 
     /* ram-block.c's. */
     int refs;     /* atomic */
-    bool foreign; /* somebody else's mapping */
+    bool foreign; /* the mapping belongs to another object */
     /* Called by the main thread after used_length has changed. */
     void (*resized)(void *opaque, RAMBlock *block, uint64_t old_length);
     void *resized_opaque;
@@ -121,7 +121,7 @@ typedef struct RAMBlockOptions {
  * reference for the caller. NULL, with the size and the cause in errp: nothing was made.
  */
 RAMBlock *ram_block_new(const RAMBlockOptions *options, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* The same around memory that somebody else has mapped and unmaps after the block has gone. */
+/* The same around memory that its owner has mapped, and unmaps after the block has gone. */
 RAMBlock *ram_block_new_from_ptr(const char *what, void *host, uint64_t size, uint32_t flags,
                                  GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* The maker's end of it: out of the list, and one reference less. Main thread. */
@@ -140,7 +140,7 @@ bool ram_block_set_idstr(RAMBlock *block, const char *name,
 void ram_block_unset_idstr(RAMBlock *block);
 void ram_block_set_migratable(RAMBlock *block, bool migratable);
 
-/* Who wants to know that used_length has changed (a region that shows the block). */
+/* What wants to know that used_length has changed: a region that shows the block. */
 void ram_block_set_resized(RAMBlock *block,
                            void (*resized)(void *opaque, RAMBlock *block, uint64_t old_length),
                            void *opaque);

@@ -41,8 +41,8 @@ size_t ram_map_page_size(int fd)
 
 /*
  * Reserves address space with room to align in, maps over the aligned part of it and gives the rest
- * back, but for one page behind: running over the end of guest memory is a fault, not somebody
- * else's data.
+ * back, but for one page behind: running over the end of guest memory is a fault, not an access to
+ * other memory.
  */
 void *ram_map(const RAMMapOptions *options)
 {
@@ -110,7 +110,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
     if (touch_escape) {
         siglongjmp(*touch_escape, 1);
     }
-    /* Somebody else's: let it happen again without us. */
+    /* A fault elsewhere: let it happen again without us. */
     sigaction(SIGBUS, &old_sigbus, NULL);
 }
 

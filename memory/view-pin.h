@@ -58,7 +58,7 @@ void view_wait_region(const MemoryRegion *mr);
 
 extern __thread ViewReader *view_reader_own;
 ViewReader *view_reader_make(void);
-extern int view_retired_pending; /* atomic: view_retire() left some to those who unpin */
+extern int view_retired_pending; /* atomic: view_retire() left some to the threads that unpin */
 void view_retire_rest(void);
 
 static inline ViewReader *view_reader(void)
