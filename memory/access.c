@@ -178,6 +178,9 @@ static Step run_locked(ViewReader *reader, AddressSpace *as, hwaddr addr, const 
     }
     view_unpin(reader);
     if (range.mr) {
+        if (range.mr->coalesced) {
+            memory_flush_coalesced();
+        }
         step.bytes = range_bytes(&range, addr, len);
         step.result = run_device(&range, addr, access, buf, step.bytes);
     }

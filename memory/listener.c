@@ -14,8 +14,10 @@
 static struct {
     pthread_mutex_t lock;
     unsigned users[DIRTY_MEMORY_NUM];
-    unsigned clients;           /* atomic: those with users */
-    const MemoryVCPUGate *gate; /* main thread */
+    unsigned clients; /* atomic: those with users */
+    /* Under the big lock. */
+    const MemoryAccelOps *accel;
+    bool flushing;
 } global_log = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Every client that logs the range. Under the lock. */
@@ -39,9 +41,20 @@ static MemoryRegionSection section_of(AddressSpace *as, const FlatRange *range)
     };
 }
 
-void memory_set_vcpu_gate(const MemoryVCPUGate *gate)
+void memory_set_accel_ops(const MemoryAccelOps *ops)
 {
-    global_log.gate = gate;
+    global_log.accel = ops;
+}
+
+void memory_flush_coalesced(void)
+{
+    const MemoryAccelOps *accel = global_log.accel;
+
+    if (accel && accel->flush_coalesced && !global_log.flushing) {
+        global_log.flushing = true;
+        accel->flush_coalesced(accel->opaque);
+        global_log.flushing = false;
+    }
 }
 
 /* --- a view changes --- */
@@ -303,7 +316,7 @@ void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
                              AddressSpacePublish *publish)
 {
     static const EachRange looking = {.gone = look_at_gone};
-    const MemoryVCPUGate *gate = global_log.gate;
+    const MemoryAccelOps *accel = global_log.accel;
     Change change = {.as = as, .old = old, .view = view};
 
     pthread_mutex_lock(&global_log.lock);
@@ -314,13 +327,13 @@ void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
 
         trace_memory_view_change(as->name, view ? view->n : 0);
         compare(&change, &looking);
-        held = gate && needs_gate(&change);
+        held = accel && needs_gate(&change);
         if (held) {
-            gate->shut(gate->opaque);
+            accel->shut(accel->opaque);
         }
         change_view(&change, publish);
         if (held) {
-            gate->open(gate->opaque);
+            accel->open(accel->opaque);
         }
     }
     pthread_mutex_unlock(&global_log.lock);

@@ -20,7 +20,7 @@
  * added carries its log mask, so that its slot logs from the beginning: no log_start follows. No
  * write of a vCPU gets lost between the two: where a logged section goes, or RAM appears where RAM
  * went, vCPUs are held out of the guest from before the first log_sync until after commit, if one
- * of the listeners says that its slots are what vCPUs run on (memory_set_vcpu_gate()).
+ * of the listeners says that its slots are what vCPUs run on (memory_set_accel_ops()).
  *
  * The log_*() functions are called by the thread that asked (migration), the others by the main
  * thread; never two at a time, so none may begin a transaction or wait for a thread that does.
@@ -95,16 +95,22 @@ struct MemoryListener {
 };
 
 /*
- * How an accelerator holds its vCPUs out of the guest. shut() returns when no vCPU is in guest mode
- * and none enters it until open(). It does not wait for vCPUs that are in user space. Called by the
- * main thread, in pairs that do not nest. NULL: there are none (qtest). Set by the main thread.
+ * What an accelerator does for memory/. Set by the main thread; NULL: there is none (qtest).
+ *
+ * shut() returns when no vCPU is in guest mode and none enters it until open(). It does not wait
+ * for vCPUs that are in user space. Called by the main thread, in pairs that do not nest.
+ *
+ * flush_coalesced() (may be NULL) delivers the writes that were collected, by address_space_write().
+ * Called with the big lock held: before an operation of a region with coalesced ranges runs in user
+ * space, and before regions change. Not called while it runs.
  */
-typedef struct MemoryVCPUGate {
+typedef struct MemoryAccelOps {
     void (*shut)(void *opaque);
     void (*open)(void *opaque);
+    void (*flush_coalesced)(void *opaque);
     void *opaque;
-} MemoryVCPUGate;
-void memory_set_vcpu_gate(const MemoryVCPUGate *gate);
+} MemoryAccelOps;
+void memory_set_accel_ops(const MemoryAccelOps *ops);
 
 /* The listener is told what there is as if it had just been added. Main thread. */
 void memory_listener_register(MemoryListener *listener, AddressSpace *as);

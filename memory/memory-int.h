@@ -24,6 +24,9 @@ typedef void AddressSpacePublish(AddressSpace *as, FlatView *view);
 void memory_listeners_change(AddressSpace *as, FlatView *old, FlatView *view,
                              AddressSpacePublish *publish);
 
+/* Collected writes reach their devices; see MemoryAccelOps. Big lock held. */
+void memory_flush_coalesced(void);
+
 /* events.c's part of a region: changes are over (a transaction); the region dies. Main thread. */
 void memory_region_events_changed(MemoryRegion *mr);
 void memory_region_drop_events(MemoryRegion *mr);

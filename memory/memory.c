@@ -14,6 +14,10 @@ static struct {
 
 void memory_region_transaction_begin(void)
 {
+    if (!transaction.depth) {
+        /* Writes that were collected are meant for regions where they are now. */
+        memory_flush_coalesced();
+    }
     transaction.depth++;
 }
 

@@ -187,7 +187,7 @@ void memory_region_del_eventfd(MemoryRegion *mr, hwaddr addr, unsigned size, boo
 
 /*
  * Writes to [addr, addr + size) of an MMIO region may be collected, and reach the operations later
- * but in order: an accelerator has them before any other access to a device (listener.h).
+ * but in order, and before any other access to the region (MemoryAccelOps in listener.h).
  */
 void memory_region_add_coalescing(MemoryRegion *mr, hwaddr addr, uint64_t size);
 void memory_region_clear_coalescing(MemoryRegion *mr);

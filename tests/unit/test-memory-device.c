@@ -23,6 +23,7 @@ typedef struct World {
     unsigned writes;
     uint64_t last; /* what was written to the registers */
     bool locked;   /* at the last write */
+    bool delivered;
 } World;
 
 static uint64_t regs_read(void *opaque, hwaddr addr, unsigned size)
@@ -202,6 +203,42 @@ static void test_listeners_hear_of_events_as_they_come_and_go_in_the_view(void)
     memory_region_destroy(&window);
     g_string_free(e.log, TRUE);
     close(fd);
+    world_destroy(&w);
+}
+
+/* Two writes that were collected by the accelerator, and are delivered once. */
+static void deliver(void *opaque)
+{
+    World *w = opaque;
+
+    if (!w->delivered) {
+        w->delivered = true;
+        address_space_stl_le(&w->as, REGS, 1, attrs, NULL);
+        address_space_stl_le(&w->as, REGS, 2, attrs, NULL);
+    }
+}
+
+static void nothing(void *opaque)
+{
+}
+
+static void test_collected_writes_come_before_other_accesses_and_before_a_move(void)
+{
+    World w;
+    const MemoryAccelOps accel = {
+        .shut = nothing, .open = nothing, .flush_coalesced = deliver, .opaque = &w};
+
+    world_make(&w, false);
+    memory_region_add_coalescing(&w.regs, 0, 16);
+    memory_set_accel_ops(&accel);
+    address_space_stl_le(&w.as, REGS + 64, 3, attrs, NULL);
+    g_assert_cmpuint(w.writes, ==, 3);
+    g_assert_cmpuint(w.last, ==, 3);
+    w.delivered = false;
+    memory_region_set_address(&w.regs, 2 * REGS);
+    g_assert_cmpuint(w.writes, ==, 5);
+    g_assert_cmpuint(w.last, ==, 2);
+    memory_set_accel_ops(NULL);
     world_destroy(&w);
 }
 
@@ -603,6 +640,8 @@ int main(int argc, char **argv)
                     test_a_write_that_matches_signals_and_others_reach_the_device);
     g_test_add_func("/memory-device/eventfd/listeners",
                     test_listeners_hear_of_events_as_they_come_and_go_in_the_view);
+    g_test_add_func("/memory-device/coalesced",
+                    test_collected_writes_come_before_other_accesses_and_before_a_move);
     g_test_add_func("/memory-device/romd",
                     test_a_rom_device_reads_as_memory_and_writes_to_its_operations);
     g_test_add_func("/memory-device/lock",

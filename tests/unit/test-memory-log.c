@@ -138,7 +138,7 @@ static void hw_open(void *opaque)
     pthread_rwlock_unlock(&hw.guest);
 }
 
-static const MemoryVCPUGate gate = {.shut = hw_shut, .open = hw_open};
+static const MemoryAccelOps accel = {.shut = hw_shut, .open = hw_open};
 
 static Slot *slot_at(hwaddr addr)
 {
@@ -271,7 +271,7 @@ static void hw_init(bool ring)
         hw.listener.log_sync = slot_sync;
         hw.listener.log_clear = slot_clear;
     }
-    memory_set_vcpu_gate(&gate);
+    memory_set_accel_ops(&accel);
     memory_listener_register(&hw.listener, &machine.as);
 }
 
@@ -404,7 +404,7 @@ static void remap_while_the_guest_is_copied(bool ring)
     g_assert_cmpmem(copy->bytes, RAM_PAGES * PAGE, machine.block->host, RAM_PAGES * PAGE);
     memory_global_dirty_log_stop(1u << DIRTY_MEMORY_MIGRATION);
     memory_listener_unregister(&hw.listener);
-    memory_set_vcpu_gate(NULL);
+    memory_set_accel_ops(NULL);
     machine_destroy();
     g_free(copy);
 }
@@ -465,7 +465,7 @@ static void test_a_ring_is_reaped_while_its_vcpu_waits_for_the_big_lock(void)
     bql_main_lock();
     memory_global_dirty_log_stop(1u << DIRTY_MEMORY_MIGRATION);
     memory_listener_unregister(&hw.listener);
-    memory_set_vcpu_gate(NULL);
+    memory_set_accel_ops(NULL);
     machine_destroy();
 }
 
