@@ -258,7 +258,8 @@ void memory_region_add_subregion_overlap(MemoryRegion *mr, hwaddr offset, Memory
     subregion->addr = offset;
     subregion->priority = priority;
     insert_by_priority(mr, subregion);
-    change_end(mr, mr->enabled && subregion->enabled);
+    stamp(subregion); /* a space whose root it is shows it at its address */
+    change_end(mr, subregion->enabled);
 }
 
 void memory_region_add_subregion(MemoryRegion *mr, hwaddr offset, MemoryRegion *subregion)

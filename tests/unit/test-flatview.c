@@ -279,6 +279,60 @@ static void test_view_is_what_the_tree_shows_and_listeners_can_follow_it(void)
     }
 }
 
+/*
+ * Spaces with all kinds of roots: a commit renders only what it has changed, and spaces share views.
+ * Each view is nevertheless what its tree shows now.
+ */
+static void test_views_of_all_spaces_follow_every_change(void)
+{
+    for (unsigned round = 0; round < 60; round++) {
+        Forest f = {.rand = g_rand_new_with_seed(SEED + round)};
+        AddressSpace as[NODES];
+        Follower followers[NODES];
+
+        for (f.n = 0; f.n < 2; f.n++) {
+            memory_region_init(&f.nodes[f.n], NULL, "container", SPACE);
+        }
+        while (f.n < NODES) {
+            grow(&f);
+        }
+        for (unsigned i = 0; i < NODES; i++) {
+            address_space_init(&as[i], &f.nodes[i], "test");
+            follower_init(&followers[i], &as[i]);
+        }
+        for (unsigned step = 0; step < 200; step++) {
+            unsigned together = pick(&f, 4) ? 1 : 4;
+
+            memory_region_transaction_begin();
+            while (together--) {
+                change(&f);
+            }
+            memory_region_transaction_commit();
+            for (unsigned i = 0; i < NODES; i++) {
+                g_autoptr(FlatView) view = address_space_get_flatview(&as[i]);
+                g_autoptr(FlatView) fresh = flatview_render(&f.nodes[i]);
+
+                g_assert_true(flatview_same(view, fresh));
+                g_assert_cmpuint(followers[i].have->len, ==, view->n);
+            }
+        }
+        for (unsigned i = 0; i < NODES; i++) {
+            memory_listener_unregister(&followers[i].listener);
+            g_array_free(followers[i].have, TRUE);
+            address_space_destroy(&as[i]);
+        }
+        for (unsigned i = 0; i < NODES; i++) {
+            if (f.nodes[i].container) {
+                memory_region_del_subregion(f.nodes[i].container, &f.nodes[i]);
+            }
+        }
+        for (unsigned i = NODES; i-- > 0;) {
+            memory_region_destroy(&f.nodes[i]);
+        }
+        g_rand_free(f.rand);
+    }
+}
+
 static void expect_seen(AddressSpace *as, const char *name)
 {
     g_autoptr(FlatView) view = address_space_get_flatview(as);
@@ -379,6 +433,7 @@ int main(int argc, char **argv)
     g_test_message("seed %d", SEED);
     g_test_add_func("/flatview/model",
                     test_view_is_what_the_tree_shows_and_listeners_can_follow_it);
+    g_test_add_func("/flatview/spaces", test_views_of_all_spaces_follow_every_change);
     g_test_add_func("/flatview/priority", test_priority_decides_then_youth);
     g_test_add_func("/flatview/ends", test_ends_of_the_space);
     return g_test_run();
