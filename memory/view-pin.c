@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdlib.h>
 
 static struct {
     pthread_mutex_t lock;
@@ -13,6 +14,9 @@ static struct {
     GPtrArray *retired;  /* FlatView: replaced while pinned; NULL: none yet */
 } pins = {.lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT};
 
+/* A size that is also an alignment. */
+G_STATIC_ASSERT(sizeof(ViewReader) == 64);
+
 int view_retired_pending;
 __thread ViewReader *view_reader_own;
 
@@ -21,6 +25,8 @@ static void give_back(void *opaque)
     ViewReader *reader = opaque;
 
     g_assert(!reader->pinned && !reader->depth);
+    /* Destructors that run after this one may still read memory: with another record. */
+    view_reader_own = NULL;
     pthread_mutex_lock(&pins.lock);
     reader->used = false;
     pthread_mutex_unlock(&pins.lock);
@@ -42,7 +48,9 @@ ViewReader *view_reader_make(void)
     for (reader = pins.readers; reader && reader->used; reader = reader->next) {
     }
     if (!reader) {
-        reader = g_new0(ViewReader, 1);
+        reader = aligned_alloc(sizeof(*reader), sizeof(*reader));
+        g_assert(reader);
+        *reader = (ViewReader){0};
         reader->next = pins.readers;
         __atomic_store_n(&pins.readers, reader, __ATOMIC_RELEASE);
     }

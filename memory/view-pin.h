@@ -13,6 +13,7 @@
 #define FERRY_MEMORY_VIEW_PIN_H
 
 #include "memory/flatview.h"
+#include "util/barrier.h"
 
 /* Operations of lockless regions that may be under way in one thread, one inside the other. */
 #define VIEW_REGIONS_MAX 4
@@ -25,7 +26,7 @@ typedef struct ViewReader {
     unsigned hint;  /* index of the range that it found last, in whatever view */
     bool used;      /* by a thread; under the lock in view-pin.c */
     struct ViewReader *next;
-} ViewReader;
+} __attribute__((aligned(64))) ViewReader; /* threads do not write to a cache line of another */
 
 /*
  * The calling thread's. A coroutine may go on in another thread after a yield: it asks again.
@@ -53,8 +54,6 @@ void view_leave_region(ViewReader *reader);
 void view_wait_region(const MemoryRegion *mr);
 
 /* --- inline: some nanoseconds are what this is for --- */
-
-#include "util/barrier.h"
 
 extern __thread ViewReader *view_reader_own;
 ViewReader *view_reader_make(void);
