@@ -85,8 +85,7 @@ bool flatview_same(const FlatView *a, const FlatView *b)
     return same;
 }
 
-const MemoryEventFd *flatview_find_eventfd(const FlatView *view, hwaddr addr, uint64_t data,
-                                           uint64_t size)
+unsigned flatview_eventfds_from(const FlatView *view, hwaddr addr)
 {
     unsigned low = 0, high = view->n_eventfds;
 
@@ -99,9 +98,16 @@ const MemoryEventFd *flatview_find_eventfd(const FlatView *view, hwaddr addr, ui
             high = middle;
         }
     }
-    for (; low < view->n_eventfds && view->eventfds[low].addr == addr; low++) {
-        if (memory_eventfd_matches(view->eventfds[low].event, data, size)) {
-            return view->eventfds[low].event;
+    return low;
+}
+
+const MemoryEventFd *flatview_find_eventfd(const FlatView *view, hwaddr addr, uint64_t data,
+                                           uint64_t size)
+{
+    for (unsigned i = flatview_eventfds_from(view, addr);
+         i < view->n_eventfds && view->eventfds[i].addr == addr; i++) {
+        if (memory_eventfd_matches(view->eventfds[i].event, data, size)) {
+            return view->eventfds[i].event;
         }
     }
     return NULL;

@@ -54,6 +54,8 @@ const FlatRange *flatview_find_from(const FlatView *view, hwaddr addr);
 bool flatrange_same(const FlatRange *a, const FlatRange *b);
 /* Both show the same in every respect. Either may be NULL, which is like nothing else. */
 bool flatview_same(const FlatView *a, const FlatView *b);
+/* Index of the first eventfd at or behind addr. */
+unsigned flatview_eventfds_from(const FlatView *view, hwaddr addr);
 /* The eventfd that a write signals; NULL: none. */
 const MemoryEventFd *flatview_find_eventfd(const FlatView *view, hwaddr addr, uint64_t data,
                                            uint64_t size);

@@ -224,8 +224,10 @@ typedef void EventFdFn(MemoryListener *l, hwaddr addr, const MemoryEventFd *even
 
 static bool has_eventfd(const FlatView *view, const FlatEventFd *one)
 {
-    for (unsigned i = 0; view && i < view->n_eventfds && view->eventfds[i].addr <= one->addr; i++) {
-        if (view->eventfds[i].addr == one->addr && view->eventfds[i].event == one->event) {
+    unsigned i = view ? flatview_eventfds_from(view, one->addr) : 0;
+
+    for (; view && i < view->n_eventfds && view->eventfds[i].addr == one->addr; i++) {
+        if (view->eventfds[i].event == one->event) {
             return true;
         }
     }
