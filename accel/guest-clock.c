@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
-#include "util/aio.h"
 #include "util/error.h"
 #include "util/timer.h"
 #include "vmstate/register.h"
@@ -62,7 +61,7 @@ static void run_state_changed(void *opaque, bool running, RunState state)
 
     if (running != clock_running()) {
         set_clock(running, running ? now - host_ns() : now);
-        qemu_clock_notify(qemu_get_aio_context());
+        qemu_clock_notify_all();
     }
 }
 
@@ -103,12 +102,17 @@ static const VMStateDescription vmstate_timer = {
 
 void guest_clock_init(bool stepped)
 {
-    static const QEMUVirtualClock clock = {.get_ns = clock_get_ns, .running = clock_running};
+    static const QEMUVirtualClock clock = {
+        .get_ns = clock_get_ns,
+        .running = clock_running,
+        .fires = clock_running,
+    };
 
     guest_clock.stepped = stepped;
     if (!stepped) {
         qemu_clock_set_virtual(&clock);
-        qemu_add_vm_change_state_handler(run_state_changed, NULL);
+        qemu_add_vm_change_state_handler_prio(run_state_changed, NULL,
+                                              VM_CHANGE_STATE_PRIORITY_CLOCK);
     }
     vmstate_register(0, &vmstate_timer, &guest_clock);
 }

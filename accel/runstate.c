@@ -3,8 +3,6 @@
 #include "accel/runstate.h"
 
 #include <glib.h>
-#include "block/block.h"
-#include "qapi/qapi-events-run-state.h"
 #include "util/aio.h"
 #include "util/queue.h"
 
@@ -22,7 +20,7 @@ static const unsigned transitions[RUN_STATE__MAX] = {
     /* not started yet; a guest may arrive here as well */
     [RUN_STATE_PRELAUNCH] = LEAVES | S(INMIGRATE) | S(PAUSED),
     [RUN_STATE_RUNNING] = STOPS | S(FINISH_MIGRATE) | S(SAVE_VM) | S(RESTORE_VM) | S(COLO),
-    [RUN_STATE_PAUSED] = LEAVES | S(POSTMIGRATE) | S(COLO),
+    [RUN_STATE_PAUSED] = LEAVES | S(COLO),
     [RUN_STATE_IO_ERROR] = LEAVES | S(PAUSED),
     [RUN_STATE_DEBUG] = LEAVES | S(PAUSED),
     [RUN_STATE_WATCHDOG] = LEAVES | S(PAUSED) | S(PRELAUNCH),
@@ -30,11 +28,11 @@ static const unsigned transitions[RUN_STATE__MAX] = {
     [RUN_STATE_GUEST_PANICKED] = LEAVES | S(PAUSED) | S(PRELAUNCH),
     [RUN_STATE_SUSPENDED] = LEAVES | S(PAUSED) | S(PRELAUNCH),
     [RUN_STATE_SHUTDOWN] = LEAVES | S(PAUSED) | S(PRELAUNCH),
-    /* the stream says in which state the guest was; it stays as it was if it may not run yet */
+    /* the stream says in which state the guest was; the guest waits if it may not run yet */
     [RUN_STATE_INMIGRATE] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE) | S(COLO),
-    /* its guest leaves, or comes back to the state it had */
+    /* the guest leaves, or goes back to the state that it had or that was wished meanwhile */
     [RUN_STATE_FINISH_MIGRATE] = STOPS | S(RUNNING) | S(PRELAUNCH) | S(POSTMIGRATE) | S(COLO),
-    /* somebody takes back a guest that has left */
+    /* a client takes back a guest that has left */
     [RUN_STATE_POSTMIGRATE] = LEAVES | S(PAUSED) | S(PRELAUNCH),
     [RUN_STATE_SAVE_VM] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE),
     [RUN_STATE_RESTORE_VM] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE),
@@ -76,9 +74,19 @@ bool runstate_is_running(void)
     return vm.state == RUN_STATE_RUNNING;
 }
 
+bool runstate_may_follow(RunState from, RunState to)
+{
+    return from == to || (transitions[from] & 1u << to);
+}
+
 bool runstate_may_become(RunState to)
 {
-    return vm.state == to || (transitions[vm.state] & 1u << to);
+    return runstate_may_follow(vm.state, to);
+}
+
+bool runstate_is_stop(RunState state)
+{
+    return STOPS & 1u << state;
 }
 
 static void call_handlers(void)
@@ -143,34 +151,6 @@ void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry)
 {
     TAILQ_REMOVE(&vm.handlers, entry, next);
     g_free(entry);
-}
-
-void vm_start(void)
-{
-    if (!runstate_is_running()) {
-        runstate_set(RUN_STATE_RUNNING);
-        qapi_event_send_resume();
-    }
-}
-
-bool vm_stop(RunState state)
-{
-    bool ran = runstate_is_running();
-
-    if (runstate_may_become(state)) {
-        runstate_set(state);
-    }
-    if (ran) {
-        qapi_event_send_stop();
-    }
-    return ran;
-}
-
-int coroutine_fn vm_co_stop(RunState state)
-{
-    vm_stop(state);
-    bdrv_co_drain_all();
-    return bdrv_co_flush_all();
 }
 
 void qemu_system_shutdown_request(ShutdownCause cause)

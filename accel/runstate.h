@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Run state: whether the guest runs, and if not why; who wants to know when that changes; requests
- * to end the process. Main thread (or the holder of the big lock, util/bql.h), unless said
- * otherwise.
+ * Run state: whether the guest runs, and if not why; handlers that are called when that changes;
+ * requests to end the process. Starting, stopping and taking the guest is in accel/vm-stop.h. With
+ * the big lock (util/bql.h), unless said otherwise.
  */
 #ifndef FERRY_ACCEL_RUNSTATE_H
 #define FERRY_ACCEL_RUNSTATE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include "qapi/qapi-types-run-state.h"
-#include "util/coroutine.h"
 
 RunState runstate_get(void);
 bool runstate_check(RunState state);
 bool runstate_is_running(void);
 /* Whether the table in runstate.c has the change from the present state to `to`. */
 bool runstate_may_become(RunState to);
+/* The same from a state that may be another one. Any thread. */
+bool runstate_may_follow(RunState from, RunState to);
+/* Whether a running guest may be stopped in that state by something else than a move. Any thread. */
+bool runstate_is_stop(RunState state);
 /* The table in runstate.c says which changes there are; another one is a bug in the caller. */
 void runstate_set(RunState state);
 
@@ -26,20 +30,6 @@ void runstate_set(RunState state);
 bool runstate_get_autostart(void);
 void runstate_set_autostart(bool autostart);
 
-/* Starts the guest; RESUME. Nothing happens when it runs. Its disks are active already. */
-void vm_start(void);
-/*
- * Stops it in `state`; STOP. A guest that does not run changes its state only, and only to where
- * the table lets it go; true when it was this call that stopped it.
- */
-bool vm_stop(RunState state);
-/*
- * vm_stop(), then waits until all requests of the guest to its disks are over and their caches are
- * written back. Returns 0, or the -errno of the first flush that failed; the guest is stopped
- * either way. Main thread.
- */
-int coroutine_fn vm_co_stop(RunState state);
-
 /*
  * Called after each change of the state: by ascending priority when the guest starts to run, by
  * descending priority otherwise; by order of registration (its reverse) within one priority.
@@ -47,6 +37,8 @@ int coroutine_fn vm_co_stop(RunState state);
 typedef void VMChangeStateHandler(void *opaque, bool running, RunState state);
 typedef struct VMChangeStateEntry VMChangeStateEntry;
 #define VM_CHANGE_STATE_PRIORITY_DEFAULT 0
+/* The guest's clock: the first to go and the last to stand. */
+#define VM_CHANGE_STATE_PRIORITY_CLOCK INT_MIN
 VMChangeStateEntry *qemu_add_vm_change_state_handler(VMChangeStateHandler *cb, void *opaque);
 VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *cb, void *opaque,
                                                           int priority);

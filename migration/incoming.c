@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include "accel/runstate.h"
+#include "accel/vm-stop.h"
 #include "block/graph/activate.h"
 #include "io/hangup-watch.h"
 #include "migration/migration.h"

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include "accel/cpus.h"
 #include "migration/savevm.h"
 #include "trace/trace-migration.h"
 #include "util/bql.h"
@@ -435,6 +436,11 @@ int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
     }
     if (ret == 0) {
         ret = check_all_ended(live, errp);
+    }
+    if (ret == 0) {
+        bql_lock();
+        ret = cpus_push(errp) ? 0 : -EINVAL;
+        bql_unlock();
     }
     for (guint i = 0; i < live->len; i++) {
         SaveStateEntry *se = g_ptr_array_index(live, i);

@@ -2,6 +2,7 @@
 /* The source: its life, and the commands that start, continue and cancel a migration. */
 #include "migration/migration.h"
 
+#include "accel/vm-stop.h"
 #include "migration/multifd.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
@@ -135,7 +136,7 @@ static void forget_last_migration(MigrationState *s)
     s->vm_stopped = s->disks_inactive = s->handed_over = false;
     s->bytes_sent = 0;
     s->start_ns = s->setup_ns = s->end_ns = 0;
-    s->downtime_start_ns = s->downtime_ns = s->expected_downtime_ns = 0;
+    s->verdict_ns = s->downtime_start_ns = s->downtime_ns = s->expected_downtime_ns = 0;
     s->mbps_1000 = s->pages_per_second = 0;
     memset(s->phase_ns, 0, sizeof(s->phase_ns));
     memset(&s->counters, 0, sizeof(s->counters));
@@ -183,22 +184,23 @@ static void coroutine_fn connect_co(void *opaque)
     migration_source_start(s);
 }
 
-/* What keeps a guest from leaving now. */
-static bool may_migrate(MigrationState *s, GError **errp)
+/* Run states without a guest that could leave, and why. */
+static const char *const nothing_to_move[RUN_STATE__MAX] = {
+    [RUN_STATE_INMIGRATE] = "Guest is waiting for an incoming migration",
+    [RUN_STATE_POSTMIGRATE] = "Can't migrate the vm that was paused due to previous migration",
+};
+
+/* The source is free, there is a guest that nothing else has taken, and nothing keeps it here. */
+static bool guest_can_leave(GError **errp)
 {
-    if (source_is_busy()) {
-        error_setg(errp, "There's a migration process in progress");
+    const char *why = source_is_busy() ? "There's a migration process in progress"
+                                       : nothing_to_move[runstate_get()];
+
+    if (why) {
+        error_setg(errp, "%s", why);
         return false;
     }
-    if (runstate_check(RUN_STATE_INMIGRATE)) {
-        error_setg(errp, "Guest is waiting for an incoming migration");
-        return false;
-    }
-    if (runstate_check(RUN_STATE_POSTMIGRATE)) {
-        error_setg(errp, "Can't migrate the vm that was paused due to previous migration");
-        return false;
-    }
-    return migrate_check_blockers(errp);
+    return vm_check_not_taken(errp) && migrate_check_blockers(errp);
 }
 
 bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
@@ -213,7 +215,7 @@ bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
         error_setg(errp, "Cannot resume if there is no paused migration");
         return false;
     }
-    if (!may_migrate(s, errp)) {
+    if (!guest_can_leave(errp)) {
         return false;
     }
     addr = migration_args_to_address(arg->uri, arg->has_channels ? arg->channels : NULL, "migrate",

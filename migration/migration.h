@@ -82,6 +82,7 @@ typedef enum MigrationPhase {
 
 typedef struct ReturnPath ReturnPath;
 typedef struct MultiFDSend MultiFDSend;
+typedef struct FlushAhead FlushAhead;
 
 typedef struct MigrationState {
     int status; /* MigrationStatus, atomic; changed only through migrate_set_state() */
@@ -107,14 +108,14 @@ typedef struct MigrationState {
     bool switchover_acked; /* lock */
     bool pong_heard;       /* lock: the destination has read the stream up to the first ping */
 
-    /* The guest before it was stopped for this migration. */
-    RunState vm_old_state;
-    bool vm_stopped;     /* by us; it is to be given back unless it has left */
-    bool disks_inactive; /* by us */
-    bool handed_over;    /* the end of the stream is with the kernel: the peer may run the guest */
+    FlushAhead *flush_ahead; /* the thread's; NULL: not started */
+    bool vm_stopped;         /* taken by us; it is to be given back unless it has left */
+    bool disks_inactive;     /* by us */
+    bool handed_over; /* the end of the stream is with the kernel: the peer may run the guest */
 
     /* ns of QEMU_CLOCK_REALTIME, 0: not yet; durations in ns. Atomic. */
     uint64_t start_ns, setup_ns, end_ns, downtime_start_ns, downtime_ns, expected_downtime_ns;
+    uint64_t verdict_ns; /* when sending, and waiting for the answer, came to an end */
     uint64_t phase_ns[MIGRATION_PHASE__MAX];
     MigrationCounters counters;
     uint64_t mbps_1000;        /* atomic: throughput, megabits a second, times 1000 */

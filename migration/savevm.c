@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include "accel/cpus.h"
+#include "accel/vm-stop.h"
 #include "trace/trace-migration.h"
 #include "util/bql.h"
 #include "util/bswap.h"
@@ -221,7 +223,9 @@ GBytes *savevm_save_devices(const MigrationSettings *settings, size_t *eof, GErr
     int ret;
 
     bql_lock();
-    ret = put_device_state(f, settings, eof, errp);
+    /* The last moment at which a stop that was wished meanwhile can travel with the guest. */
+    global_state_store(vm_wished_state(), settings->compat.store_global_state);
+    ret = cpus_fetch(errp) ? put_device_state(f, settings, eof, errp) : -EIO;
     bql_unlock();
     return ret < 0 ? NULL : qemu_file_memory_steal(f);
 }

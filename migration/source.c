@@ -3,17 +3,17 @@
  * The source's thread: the whole life of a migration from the first byte to the verdict.
  *
  * The stages of send_guest() below are in the order of the stream. Any of them may fail, and anybody
- * may cancel: then the main loop (finish_co) gives back what was taken from the guest. The exception
+ * may cancel: then the main loop (source-guest.c) gives back what was taken from the guest. The exception
  * is a guest that may already run elsewhere: once the end of the stream has left, and until the
  * destination says that it failed, it stays stopped here whatever happens.
  */
 #include <errno.h>
 #include "accel/runstate.h"
-#include "block/graph/activate.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
 #include "migration/return-path.h"
 #include "migration/savevm.h"
+#include "migration/source-guest.h"
 #include "trace/trace-migration.h"
 #include "util/bql.h"
 #include "util/error.h"
@@ -22,120 +22,6 @@
 static uint64_t now_ns(void)
 {
     return (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
-
-/* --- in the main loop --- */
-
-typedef struct MainStep {
-    MigrationState *s;
-    GError *err;
-} MainStep;
-
-static void coroutine_fn stop_guest_co(void *opaque)
-{
-    MainStep *step = opaque;
-    MigrationState *s = step->s;
-    int ret;
-
-    s->vm_old_state = runstate_get();
-    stat64_set(&s->downtime_start_ns, now_ns());
-    global_state_store(s->vm_old_state, s->settings->compat.store_global_state);
-    s->vm_stopped = true;
-    ret = vm_co_stop(RUN_STATE_FINISH_MIGRATE);
-    if (ret < 0) {
-        error_setg_errno(&step->err, -ret, "a disk of the guest could not be written back");
-    }
-}
-
-static void coroutine_fn inactivate_disks_co(void *opaque)
-{
-    MainStep *step = opaque;
-
-    step->s->disks_inactive = bdrv_co_inactivate_all(&step->err) == 0;
-}
-
-/* False: they stay where they are, which has been said. */
-static bool coroutine_fn take_disks_back(MigrationState *s)
-{
-    GError *err = NULL;
-
-    if (!s->disks_inactive || bdrv_co_activate_all(&err)) {
-        s->disks_inactive = false;
-        return true;
-    }
-    error_report("the guest stays stopped, its disks could not be taken back: %s", err->message);
-    g_error_free(err);
-    return false;
-}
-
-/* The guest goes on as it was before, if it is still ours. */
-static void coroutine_fn give_back(MigrationState *s)
-{
-    if (!s->vm_stopped) {
-        return;
-    }
-    if (s->handed_over) {
-        warn_report("the guest stays stopped: the destination may have it; if it has not, 'cont' "
-                    "takes it back");
-        runstate_set(RUN_STATE_POSTMIGRATE);
-    } else if (!take_disks_back(s)) {
-        runstate_set(RUN_STATE_PAUSED);
-    } else if (s->vm_old_state == RUN_STATE_RUNNING) {
-        vm_start();
-    } else {
-        runstate_set(s->vm_old_state);
-    }
-}
-
-static void coroutine_fn settle(MigrationState *s)
-{
-    MigrationStatus status = migrate_get_status(s);
-    bool cancelled = status == MIGRATION_STATUS_CANCELLING;
-
-    if (!s->error && !cancelled) {
-        uint64_t now = now_ns();
-
-        runstate_set(RUN_STATE_POSTMIGRATE);
-        stat64_set(&s->end_ns, now);
-        migration_rate_end(s);
-        stat64_set(&s->downtime_ns, now - s->downtime_start_ns);
-        if (migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_COMPLETED)) {
-            return;
-        }
-        cancelled = true; /* just now: the destination has the guest, which stays stopped here */
-    }
-    if (!cancelled) {
-        migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_FAILING);
-    }
-    give_back(s);
-    stat64_set(&s->end_ns, now_ns());
-    if (cancelled) {
-        migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_CANCELLING,
-                          MIGRATION_STATUS_CANCELLED);
-        return;
-    }
-    error_report("migration failed: %s", s->error->message);
-    migrate_set_state(&s->status, s->settings, MIGRATION_STATUS_FAILING, MIGRATION_STATUS_FAILED);
-}
-
-static void coroutine_fn finish_co(void *opaque)
-{
-    MainStep *step = opaque;
-
-    settle(step->s);
-    migration_source_over(step->s);
-}
-
-static int run_in_main(MigrationState *s, CoroutineEntry *entry, GError **errp)
-{
-    MainStep step = {.s = s};
-
-    main_loop_run_co(entry, &step);
-    if (step.err) {
-        g_propagate_error(errp, step.err);
-        return -EIO;
-    }
-    return 0;
 }
 
 /* --- the stages --- */
@@ -194,7 +80,9 @@ static bool guest_runs(void)
 }
 
 /*
- * What has to be heard from the destination (s->lock) before the guest may leave; NULL: nothing.
+ * What has to happen (a flag under s->lock) before the guest may leave; NULL: nothing.
+ *
+ * Disks are written back once while the guest runs, so that its pause holds only what is new.
  *
  * A destination that refuses the guest before it has come to the return path, of another machine for
  * one, can only hang up: as long as the guest is here that does no harm. With switchover-ack it has
@@ -205,6 +93,12 @@ static const bool *switchover_awaits(MigrationState *s)
 {
     if (s->return_path && !heard(s, &s->pong_heard)) {
         return &s->pong_heard;
+    }
+    if (!s->flush_ahead) {
+        s->flush_ahead = flush_ahead_start(s);
+    }
+    if (!heard(s, &s->flush_ahead->done)) {
+        return &s->flush_ahead->done;
     }
     if (migrate_switchover_ack(s->settings) && s->settings->compat.switchover_ack_legacy &&
         !heard(s, &s->switchover_acked) && guest_runs()) {
@@ -231,8 +125,8 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
                 return 0;
             }
         }
-        /* Nothing to send, and the destination is not ready; or its first answer is on its way. */
-        if (pending == 0 || awaited == &s->pong_heard) {
+        /* What is left is sent, and the log read again, once it is worth a pass, not before. */
+        if (pending == 0 || awaited == &s->pong_heard || (awaited && pending <= limit)) {
             migration_rate_wait(s, awaited);
             migration_rate_update(s);
             continue;
@@ -307,7 +201,7 @@ static int send_devices(MigrationState *s, GError **errp)
 /* The guest stops, and its disks are nobody's until the destination takes them. */
 static int stop_and_let_go(MigrationState *s, GError **errp)
 {
-    int ret = run_in_main(s, stop_guest_co, errp);
+    int ret = source_guest_stop(s, errp);
     uint64_t stopped = now_ns() - s->downtime_start_ns, since;
 
     if (ret == 0) {
@@ -315,7 +209,7 @@ static int stop_and_let_go(MigrationState *s, GError **errp)
     }
     since = now_ns();
     if (ret == 0) {
-        ret = run_in_main(s, inactivate_disks_co, errp);
+        ret = source_guest_give_disks(s, errp);
     }
     stat64_set(&s->phase_ns[MIGRATION_PHASE_STOP], stopped + now_ns() - since);
     return ret;
@@ -392,13 +286,10 @@ static int send_guest(MigrationState *s, SaveVMState **sv, GError **errp)
     return hear_the_verdict(s, ret, errp);
 }
 
-static void close_channels(MigrationState *s, bool failed)
+static void close_channels(MigrationState *s)
 {
     QEMUFile *f = s->to_dst;
 
-    if (failed) {
-        qemu_file_shutdown(f);
-    }
     if (s->multifd) {
         multifd_send_shutdown(s);
         multifd_send_cleanup(s);
@@ -411,16 +302,25 @@ static void close_channels(MigrationState *s, bool failed)
     (void)qemu_fclose(f); /* its error is known by now */
 }
 
+/* Nothing leaves any more, so whether the destination may have the guest is settled. */
+static void cut_channels(MigrationState *s)
+{
+    qemu_file_shutdown(s->to_dst);
+    if (s->multifd) {
+        multifd_send_shutdown(s);
+    }
+}
+
 static void *source_thread(void *opaque)
 {
     MigrationState *s = opaque;
     SaveVMState *sv = NULL;
     GError *err = NULL;
-    MainStep step = {.s = s};
     int ret = send_guest(s, &sv, &err);
 
+    stat64_set(&s->verdict_ns, now_ns());
     if (ret < 0 && !err && !migration_should_stop(s)) {
-        /* the file knows more than whoever wrote to it */
+        /* the file has the reason of what failed above it */
         if (qemu_file_get_error_obj(s->to_dst, &err) == 0) {
             error_setg_errno(&err, -ret, "the migration could not go on");
         }
@@ -428,9 +328,15 @@ static void *source_thread(void *opaque)
     if (err) {
         migrate_fail(s, err);
     }
-    close_channels(s, ret < 0);
+    if (ret < 0) {
+        cut_channels(s);
+        /* The guest does not wait until threads have ended and the log is off. */
+        source_guest_give_back(s);
+    }
+    close_channels(s);
     savevm_cleanup(sv);
-    main_loop_run_co(finish_co, &step);
+    flush_ahead_unref(g_steal_pointer(&s->flush_ahead));
+    source_guest_settle(s);
     return NULL;
 }
 

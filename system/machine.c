@@ -3,6 +3,7 @@
 #include "system/machine.h"
 
 #include "accel/runstate.h"
+#include "accel/vm-stop.h"
 #include "memory/address-space.h"
 #include "memory/machine-ram.h"
 #include "qapi/qapi-commands-machine.h"
@@ -109,9 +110,13 @@ bool coroutine_fn qmp_system_reset(GError **errp)
 {
     if (start_config.reboot_ends) {
         qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
-    } else {
-        qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+        return true;
     }
+    /* What is being saved must not change, and a guest that has left is not here to be reset. */
+    if (!vm_check_not_taken(errp)) {
+        return false;
+    }
+    qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
     return true;
 }
 

@@ -5,7 +5,7 @@
 #include "qapi/qapi-commands-run-state.h"
 #include "system/cmdline.h"
 #include "accel/runstate.h"
-#include "block/graph/activate.h"
+#include "accel/vm-stop.h"
 #include "system/uuid.h"
 #include "util/error.h"
 
@@ -17,31 +17,13 @@ bool coroutine_fn qmp_quit(GError **errp)
 
 bool coroutine_fn qmp_stop(GError **errp)
 {
-    if (runstate_check(RUN_STATE_INMIGRATE)) {
-        runstate_set_autostart(false);
-        return true;
-    }
-    vm_stop(RUN_STATE_PAUSED);
+    vm_co_pause(RUN_STATE_PAUSED);
     return true;
 }
 
 bool coroutine_fn qmp_cont(GError **errp)
 {
-    if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-        error_setg(errp, "Migration is not finalized yet");
-        return false;
-    }
-    if (runstate_check(RUN_STATE_INMIGRATE)) {
-        /* It has not arrived: it will run when it has. */
-        runstate_set_autostart(true);
-        return true;
-    }
-    /* A migration, or blockdev-set-active, may have given them up. */
-    if (!bdrv_co_activate_all(errp)) {
-        return false;
-    }
-    vm_start();
-    return true;
+    return vm_co_cont(errp);
 }
 
 bool coroutine_fn qmp_query_status(StatusInfo **ret, GError **errp)

@@ -19,6 +19,7 @@
 #include "qom/user-creatable.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
+#include "accel/vm-stop.h"
 
 /*
  * A server that keeps the end waiting for so long without an answer is given up. Longer than a disk
@@ -36,9 +37,7 @@ static void coroutine_fn step_co_stop_guest(void)
 
     qapi_event_send_shutdown(by_guest, cause);
     /* No STOP: it would tell clients that the guest may be continued. */
-    if (runstate_may_become(RUN_STATE_SHUTDOWN)) {
-        runstate_set(RUN_STATE_SHUTDOWN);
-    }
+    vm_co_halt();
     announce_stop_all();
     dirty_rate_co_shutdown();
 }

@@ -11,6 +11,7 @@
 #include "accel/guest-clock.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
+#include "accel/vm-stop.h"
 #include "block/graph/activate.h"
 #include "block/block.h"
 #include "block/blockdev.h"

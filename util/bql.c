@@ -17,6 +17,7 @@
 static uint32_t next_ticket;
 static uint32_t now_serving; /* the futex */
 static __thread bool locked;
+static __thread bool is_main;
 
 static void take(void)
 {
@@ -60,8 +61,28 @@ bool bql_locked(void)
     return locked;
 }
 
+void bql_cond_wait(BQLCond *cond)
+{
+    uint32_t turn;
+
+    g_assert(locked && !is_main);
+    turn = __atomic_load_n(&cond->turn, __ATOMIC_RELAXED); /* changes under the lock only */
+    give();
+    /* A broadcast since then has changed the number, and the kernel does not let us sleep. */
+    syscall(SYS_futex, &cond->turn, FUTEX_WAIT_PRIVATE, turn, NULL, NULL, 0);
+    take();
+}
+
+void bql_cond_broadcast(BQLCond *cond)
+{
+    g_assert(locked);
+    __atomic_add_fetch(&cond->turn, 1, __ATOMIC_RELAXED);
+    syscall(SYS_futex, &cond->turn, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
 void bql_main_lock(void)
 {
+    is_main = true;
     take();
 }
 

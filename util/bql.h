@@ -15,6 +15,7 @@
 #define FERRY_UTIL_BQL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include "util/coroutine.h"
 
 /* Any thread but the main thread, which has it. */
@@ -22,6 +23,18 @@ void bql_lock(void);
 void bql_unlock(void);
 /* Whether the calling thread holds it. */
 bool bql_locked(void);
+
+/*
+ * A condition that changes under the big lock. Zero-initialise. A waiter gives the lock up, has it
+ * again afterwards, and looks at what it waits for in a loop. Any thread but the main thread.
+ */
+typedef struct BQLCond {
+    uint32_t turn; /* a futex */
+} BQLCond;
+
+void bql_cond_wait(BQLCond *cond);
+/* Wakes all waiters. The holder of the big lock, the main thread as well. */
+void bql_cond_broadcast(BQLCond *cond);
 
 /* For main() and the wait of the main loop; the main thread takes it at the first call. */
 void bql_main_lock(void);

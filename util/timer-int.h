@@ -23,6 +23,7 @@ typedef struct TimerList {
     TimerHeap heaps[QEMU_CLOCK_MAX];
     TAILQ_HEAD(, QEMUTimer) firing; /* expired in this turn, callback still to be called */
     uint64_t next_sequence;
+    TAILQ_ENTRY(TimerList) link; /* of all lists; under a lock of timer.c */
 } TimerList;
 
 void timer_list_init(TimerList *list);

@@ -3,6 +3,7 @@
 #include "util/timer.h"
 
 #include <glib.h>
+#include <stddef.h>
 #include <time.h>
 #include "util/aio-int.h"
 
@@ -27,14 +28,24 @@ struct QEMUTimer {
 
 static const QEMUVirtualClock *virtual_clock;
 
+/* The list of every context: a clock that starts to go wakes them all. */
+static pthread_mutex_t lists_lock = PTHREAD_MUTEX_INITIALIZER;
+static TAILQ_HEAD(, TimerList) lists = TAILQ_HEAD_INITIALIZER(lists);
+
 void qemu_clock_set_virtual(const QEMUVirtualClock *clock)
 {
     __atomic_store_n(&virtual_clock, clock, __ATOMIC_RELEASE);
 }
 
-void qemu_clock_notify(AioContext *ctx)
+void qemu_clock_notify_all(void)
 {
-    aio_notify(ctx);
+    TimerList *list;
+
+    pthread_mutex_lock(&lists_lock);
+    TAILQ_FOREACH(list, &lists, link) {
+        aio_notify((AioContext *)((char *)list - offsetof(AioContext, timers)));
+    }
+    pthread_mutex_unlock(&lists_lock);
 }
 
 static int64_t clock_read_ns(clockid_t id)
@@ -61,6 +72,14 @@ static bool clock_running(QEMUClockType type)
     const QEMUVirtualClock *v = __atomic_load_n(&virtual_clock, __ATOMIC_ACQUIRE);
 
     return type != QEMU_CLOCK_VIRTUAL || !v || v->running();
+}
+
+/* Whether event loops fire the timers of a clock now. */
+static bool clock_fires(QEMUClockType type)
+{
+    const QEMUVirtualClock *v = __atomic_load_n(&virtual_clock, __ATOMIC_ACQUIRE);
+
+    return type != QEMU_CLOCK_VIRTUAL || !v || v->fires();
 }
 
 static bool timer_before(const QEMUTimer *a, const QEMUTimer *b)
@@ -138,10 +157,16 @@ void timer_list_init(TimerList *list)
 {
     pthread_mutex_init(&list->lock, NULL);
     TAILQ_INIT(&list->firing);
+    pthread_mutex_lock(&lists_lock);
+    TAILQ_INSERT_TAIL(&lists, list, link);
+    pthread_mutex_unlock(&lists_lock);
 }
 
 void timer_list_destroy(TimerList *list)
 {
+    pthread_mutex_lock(&lists_lock);
+    TAILQ_REMOVE(&lists, list, link);
+    pthread_mutex_unlock(&lists_lock);
     for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
         g_assert(!list->heaps[type].size);
         g_free(list->heaps[type].timers);
@@ -169,7 +194,7 @@ int64_t timer_list_timeout_ns(TimerList *list)
         int64_t expire_ns = first_expire_ns(list, type);
         int64_t now_ns, left_ns;
 
-        if (expire_ns < 0) {
+        if (expire_ns < 0 || !clock_fires(type)) {
             continue;
         }
         now_ns = qemu_clock_get_ns(type);
@@ -214,15 +239,29 @@ static void collect_due(TimerList *list, QEMUClockType type)
     pthread_mutex_unlock(&list->lock);
 }
 
-/* Calls the first callback of list->firing; false when there is none. */
-static bool fire_one(TimerList *list)
+/* The clock stopped after the timer was collected: it fires when the clock goes on. Locked. */
+static void put_back(TimerList *list, QEMUTimer *timer)
 {
+    disarm(list, timer);
+    heap_insert(&list->heaps[timer->type], timer);
+}
+
+/*
+ * Calls the first callback of list->firing; false when there is none. `stepped`: a test moves the
+ * virtual clock, whose timers fire in any state of the guest.
+ */
+static bool fire_one(TimerList *list, bool stepped)
+{
+    bool virtual_too = stepped || clock_fires(QEMU_CLOCK_VIRTUAL);
     QEMUTimerCB *cb;
     QEMUTimer *timer;
     void *opaque;
 
     pthread_mutex_lock(&list->lock);
-    timer = TAILQ_FIRST(&list->firing);
+    while ((timer = TAILQ_FIRST(&list->firing)) && timer->type == QEMU_CLOCK_VIRTUAL &&
+           !virtual_too) {
+        put_back(list, timer);
+    }
     if (!timer) {
         pthread_mutex_unlock(&list->lock);
         return false;
@@ -235,11 +274,11 @@ static bool fire_one(TimerList *list)
     return true;
 }
 
-static bool fire(TimerList *list)
+static bool fire(TimerList *list, bool stepped)
 {
     bool progress = false;
 
-    while (fire_one(list)) {
+    while (fire_one(list, stepped)) {
         progress = true;
     }
     return progress;
@@ -248,9 +287,11 @@ static bool fire(TimerList *list)
 bool timer_list_run(TimerList *list)
 {
     for (int type = 0; type < QEMU_CLOCK_MAX; type++) {
-        collect_due(list, type);
+        if (clock_fires(type)) {
+            collect_due(list, type);
+        }
     }
-    return fire(list);
+    return fire(list, false);
 }
 
 int64_t aio_timer_deadline_ns(AioContext *ctx, QEMUClockType type)
@@ -261,7 +302,7 @@ int64_t aio_timer_deadline_ns(AioContext *ctx, QEMUClockType type)
 bool aio_timer_run(AioContext *ctx, QEMUClockType type)
 {
     collect_due(&ctx->timers, type);
-    return fire(&ctx->timers);
+    return fire(&ctx->timers, true);
 }
 
 static void timer_init(QEMUTimer *timer, AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb,

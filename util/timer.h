@@ -19,8 +19,9 @@
 
 typedef enum QEMUClockType {
     QEMU_CLOCK_REALTIME, /* CLOCK_MONOTONIC: runs always */
-    QEMU_CLOCK_VIRTUAL,  /* guest time: stands still while the guest does, stepped by qtest */
-    QEMU_CLOCK_HOST,     /* wall-clock time since the epoch; may jump */
+    /* guest time: it and its timers stand still while the guest does; stepped by qtest */
+    QEMU_CLOCK_VIRTUAL,
+    QEMU_CLOCK_HOST, /* wall-clock time since the epoch; may jump */
     QEMU_CLOCK_MAX,
 } QEMUClockType;
 
@@ -53,12 +54,17 @@ bool timer_pending(const QEMUTimer *timer);
 int64_t timer_expire_ns(const QEMUTimer *timer);
 
 /*
- * Who runs the virtual clock: the accelerator, once there is one. Without it the virtual clock is
- * the real-time clock. Both members are called in any thread.
+ * The virtual clock of an accelerator. Without one the virtual clock is the real-time clock. All
+ * members are called in any thread.
  */
 typedef struct QEMUVirtualClock {
     int64_t (*get_ns)(void);
-    bool (*running)(void); /* false: it stands still, nobody need wait for a time in its future */
+    bool (*running)(void); /* false: it does not advance by itself, no loop waits for its future */
+    /*
+     * false: the guest is stopped, and event loops fire no timer of this clock, not even one that
+     * is due, until qemu_clock_notify_all(). The clock may be set and stepped meanwhile.
+     */
+    bool (*fires)(void);
 } QEMUVirtualClock;
 
 /*
@@ -67,17 +73,19 @@ typedef struct QEMUVirtualClock {
  */
 void qemu_clock_set_virtual(const QEMUVirtualClock *clock);
 /*
- * To be called after the virtual clock was started, stopped or stepped: ctx looks at its timers.
- * Any thread.
+ * After the virtual clock was started or stepped: every context looks at its timers. Any thread.
  */
-void qemu_clock_notify(AioContext *ctx);
+void qemu_clock_notify_all(void);
 
 /*
- * Who steps the virtual clock goes from deadline to deadline. When the first armed timer of that clock in ctx
- * fires, in ns of the clock; -1: none is armed. Any thread.
+ * For stepping the virtual clock from deadline to deadline. When the first armed timer of that clock
+ * in ctx fires, in ns of the clock; -1: none is armed. Any thread.
  */
 int64_t aio_timer_deadline_ns(AioContext *ctx, QEMUClockType type);
-/* Fires those that are due, by their times; true when there were any. In ctx's thread. */
+/*
+ * Fires those that are due, by their times, also while the guest is stopped; true when there were
+ * any. In ctx's thread.
+ */
 bool aio_timer_run(AioContext *ctx, QEMUClockType type);
 
 /* Sleeps for ns of the clock, in the running coroutine's AioContext. */

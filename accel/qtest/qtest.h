@@ -34,8 +34,9 @@
 /* --- clock.c --- */
 
 /*
- * From here on the virtual clock stands at 0 and goes only where it is told. Before any virtual
- * timer is made.
+ * From here on the virtual clock stands at 0 and goes only where it is told. Its timers fire while
+ * it is stepped, in any state of the guest; those armed for a time that is past fire by themselves
+ * while the guest runs. Before any virtual timer is made.
  */
 void qtest_clock_init(void);
 /*

@@ -56,6 +56,47 @@ static void test_busy_loop(void)
     run_threads(true);
 }
 
+static BQLCond cond;
+static int turn; /* under the big lock */
+
+static void *cond_thread(void *opaque)
+{
+    int own = GPOINTER_TO_INT(opaque);
+
+    bql_lock();
+    for (int i = 0; i < ROUNDS; i++) {
+        while (turn % THREADS != own) {
+            bql_cond_wait(&cond);
+            g_assert_true(bql_locked());
+        }
+        turn++;
+        bql_cond_broadcast(&cond);
+    }
+    bql_unlock();
+    __atomic_add_fetch(&finished, 1, __ATOMIC_RELEASE);
+    aio_notify(qemu_get_aio_context());
+    return NULL;
+}
+
+/* Threads that take turns: a wake that got lost would hang. */
+static void test_no_wake_is_lost(void)
+{
+    GThread *threads[THREADS];
+
+    turn = 0;
+    __atomic_store_n(&finished, 0, __ATOMIC_RELAXED);
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = g_thread_new("cond", cond_thread, GINT_TO_POINTER(i));
+    }
+    while (__atomic_load_n(&finished, __ATOMIC_ACQUIRE) < THREADS) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        g_thread_join(threads[i]);
+    }
+    g_assert_cmpint(turn, ==, THREADS * ROUNDS);
+}
+
 static void coroutine_fn add_co(void *opaque)
 {
     int *sum = opaque;
@@ -100,5 +141,6 @@ int main(int argc, char **argv)
     g_test_add_func("/bql/idle-loop", test_idle_loop);
     g_test_add_func("/bql/busy-loop", test_busy_loop);
     g_test_add_func("/bql/run-co", test_run_co);
+    g_test_add_func("/bql/cond", test_no_wake_is_lost);
     return g_test_run();
 }

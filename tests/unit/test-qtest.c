@@ -2,6 +2,7 @@
 /* The virtual clock of qtest: it stands, and on its way fires each timer at its time. */
 #include "accel/qtest/qtest.h"
 
+#include "accel/vm-stop.h"
 #include "util/aio.h"
 #include "util/timer.h"
 
@@ -80,6 +81,24 @@ static void test_a_timer_that_never_rests_does_not_hang_the_step(void)
     timer_free(restless.timer);
 }
 
+/* Past times fire by themselves once the guest runs; a step fires them in any state. */
+static void test_a_due_timer_waits_for_the_guest(void)
+{
+    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
+    Alarm due;
+
+    alarm_set(&due, "due", now, -1);
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+    g_assert_cmpuint(fired->len, ==, 0);
+    vm_start();
+    while (fired->len == 0) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_string_set_size(fired, 0);
+    timer_free(due.timer);
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GError) err = NULL;
@@ -90,5 +109,6 @@ int main(int argc, char **argv)
     fired = g_string_new(NULL);
     g_test_add_func("/qtest/clock/order", test_timers_fire_in_order_at_their_times);
     g_test_add_func("/qtest/clock/restless", test_a_timer_that_never_rests_does_not_hang_the_step);
+    g_test_add_func("/qtest/clock/waits-for-the-guest", test_a_due_timer_waits_for_the_guest);
     return g_test_run();
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Run states: the table, the handlers and their order. */
+/* Run states: the table, the handlers and their order, a guest that is taken, requests to stop. */
 #include "accel/runstate.h"
 
 #include <glib.h>
+#include "accel/vm-stop.h"
 #include "util/aio.h"
 
 static GString *calls;
@@ -30,13 +31,62 @@ static void test_table(void)
         g_assert_true(runstate_may_become(away[i]));
     }
     g_assert_false(runstate_may_become(RUN_STATE_INMIGRATE));
-    /* stop does not take a guest out of its migration */
-    runstate_set(RUN_STATE_FINISH_MIGRATE);
-    runstate_set(RUN_STATE_POSTMIGRATE);
-    g_assert_false(runstate_may_become(RUN_STATE_IO_ERROR));
-    g_assert_false(vm_stop(RUN_STATE_IO_ERROR));
-    g_assert_true(runstate_check(RUN_STATE_POSTMIGRATE));
-    runstate_set(RUN_STATE_PAUSED);
+    g_assert_false(runstate_may_become(RUN_STATE_POSTMIGRATE));
+}
+
+/* --- steps that a test takes in a coroutine of the main loop --- */
+
+#define REFUSAL "it is being moved"
+
+static void coroutine_fn pause_co(void *opaque)
+{
+    RunState *state = opaque;
+
+    vm_co_pause(*state);
+}
+
+static void pause_in(RunState state)
+{
+    aio_run_coroutine(pause_co, &state);
+}
+
+static void coroutine_fn cont_co(void *opaque)
+{
+    bool *ok = opaque;
+    GError *err = NULL;
+
+    *ok = vm_co_cont(&err);
+    g_assert_true(*ok == !err);
+    if (err) {
+        g_assert_cmpstr(err->message, ==, REFUSAL);
+        g_error_free(err);
+    }
+}
+
+static bool cont(void)
+{
+    bool ok;
+
+    aio_run_coroutine(cont_co, &ok);
+    return ok;
+}
+
+static void coroutine_fn take_co(void *opaque)
+{
+    bool *ok = opaque;
+    GError *err = NULL;
+
+    *ok = vm_co_take(RUN_STATE_FINISH_MIGRATE, REFUSAL, &err);
+    g_assert_true(*ok == !err);
+    g_clear_error(&err);
+}
+
+static bool take(void)
+{
+    bool ok;
+
+    aio_run_coroutine(take_co, &ok);
+    return ok;
 }
 
 static void test_handlers(void)
@@ -52,9 +102,9 @@ static void test_handlers(void)
     g_assert_cmpstr(calls->str, ==, "abcd");
     vm_start();
     g_assert_cmpstr(calls->str, ==, "abcd");
-    g_assert_true(vm_stop(RUN_STATE_PAUSED));
+    pause_in(RUN_STATE_PAUSED);
     g_assert_cmpstr(calls->str, ==, "abcddcba");
-    g_assert_false(vm_stop(RUN_STATE_PAUSED));
+    pause_in(RUN_STATE_PAUSED);
     g_assert_cmpstr(calls->str, ==, "abcddcba");
     qemu_del_vm_change_state_handler(entries[0]);
     vm_start();
@@ -62,14 +112,113 @@ static void test_handlers(void)
     for (int i = 1; i < 4; i++) {
         qemu_del_vm_change_state_handler(entries[i]);
     }
-    vm_stop(RUN_STATE_PAUSED);
+    pause_in(RUN_STATE_PAUSED);
     g_string_free(calls, TRUE);
+}
+
+/* --- a guest that is taken --- */
+
+static const RunState stops[] = {
+    RUN_STATE_DEBUG,    RUN_STATE_INTERNAL_ERROR, RUN_STATE_IO_ERROR,       RUN_STATE_PAUSED,
+    RUN_STATE_SHUTDOWN, RUN_STATE_WATCHDOG,       RUN_STATE_GUEST_PANICKED, RUN_STATE_SUSPENDED,
+};
+
+static void test_a_taken_guest_is_stopped_where_it_goes_on(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(stops); i++) {
+        g_assert_true(cont());
+        g_assert_true(take());
+        g_assert_true(vm_wished_state() == RUN_STATE_RUNNING);
+        pause_in(stops[i]);
+        g_assert_true(runstate_check(RUN_STATE_FINISH_MIGRATE));
+        g_assert_true(vm_wished_state() == stops[i]);
+        g_assert_false(cont());
+        g_assert_false(take());
+        vm_give_back();
+        g_assert_true(runstate_check(stops[i]));
+    }
+}
+
+/* Whatever had stopped it before, and whatever is wished meanwhile, it can leave. */
+static void test_a_stopped_guest_can_leave(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(stops); i++) {
+        for (size_t j = 0; j < G_N_ELEMENTS(stops); j++) {
+            g_assert_true(cont());
+            pause_in(stops[i]);
+            g_assert_true(take());
+            pause_in(stops[j]);
+            g_assert_true(vm_wished_state() == stops[i] || vm_wished_state() == stops[j]);
+            vm_settle(RUN_STATE_POSTMIGRATE);
+            g_assert_true(runstate_check(RUN_STATE_POSTMIGRATE));
+        }
+    }
+}
+
+static void test_a_taken_guest_runs_again_when_nothing_stopped_it(void)
+{
+    g_assert_true(cont());
+    g_assert_true(take());
+    g_assert_true(vm_is_taken());
+    vm_give_back();
+    g_assert_false(vm_is_taken());
+    g_assert_true(runstate_is_running());
+}
+
+/* --- requests --- */
+
+static void *request_thread(void *opaque)
+{
+    RunState *state = opaque;
+
+    vm_stop_request(*state);
+    return NULL;
+}
+
+static void request(RunState state)
+{
+    g_thread_join(g_thread_new("request", request_thread, &state));
+}
+
+static void test_a_request_from_any_thread_stops_the_guest(void)
+{
+    g_assert_true(cont());
+    request(RUN_STATE_IO_ERROR);
+    request(RUN_STATE_WATCHDOG); /* the first one has stopped it */
+    while (runstate_is_running()) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_true(runstate_check(RUN_STATE_IO_ERROR));
+}
+
+static void test_a_request_for_a_taken_guest_holds_where_it_goes_on(void)
+{
+    g_assert_true(cont());
+    g_assert_true(take());
+    request(RUN_STATE_IO_ERROR);
+    vm_give_back(); /* before the main loop has seen it */
+    g_assert_true(runstate_check(RUN_STATE_IO_ERROR));
+    g_assert_true(cont());
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+    g_assert_true(runstate_is_running());
 }
 
 int main(int argc, char **argv)
 {
+    GError *err = NULL;
+
     g_test_init(&argc, &argv, NULL);
+    g_assert_true(qemu_init_main_loop(&err));
     g_test_add_func("/runstate/table", test_table);
     g_test_add_func("/runstate/handlers", test_handlers);
+    g_test_add_func("/runstate/taken/stopped-where-it-goes-on",
+                    test_a_taken_guest_is_stopped_where_it_goes_on);
+    g_test_add_func("/runstate/taken/stopped-guest-can-leave", test_a_stopped_guest_can_leave);
+    g_test_add_func("/runstate/taken/runs-again",
+                    test_a_taken_guest_runs_again_when_nothing_stopped_it);
+    g_test_add_func("/runstate/request/any-thread", test_a_request_from_any_thread_stops_the_guest);
+    g_test_add_func("/runstate/request/taken",
+                    test_a_request_for_a_taken_guest_holds_where_it_goes_on);
     return g_test_run();
 }

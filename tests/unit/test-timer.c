@@ -136,7 +136,7 @@ static void test_timer_random(Fixture *f, gconstpointer data)
 }
 
 static int64_t stopped_clock_ns;
-static bool stopped_clock_running;
+static bool stopped_clock_fires;
 
 static int64_t stopped_clock_get(void)
 {
@@ -145,31 +145,104 @@ static int64_t stopped_clock_get(void)
 
 static bool stopped_clock_is_running(void)
 {
-    return stopped_clock_running;
+    return false;
+}
+
+static bool stopped_clock_may_fire(void)
+{
+    return stopped_clock_fires;
+}
+
+static const QEMUVirtualClock stopped_clock = {stopped_clock_get, stopped_clock_is_running,
+                                               stopped_clock_may_fire};
+
+/* Polls until a real timer that was armed just now has fired: all that was due had its turn. */
+static void poll_for_a_while(AioContext *ctx)
+{
+    int guarded = 0;
+    QEMUTimer *guard = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, count_cb, &guarded);
+
+    timer_mod_ns(guard, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + SCALE_MS);
+    while (!guarded) {
+        aio_poll(ctx, true);
+    }
+    timer_free(guard);
 }
 
 static void test_timer_of_stopped_virtual_clock(Fixture *f, gconstpointer data)
 {
-    static const QEMUVirtualClock clock = {stopped_clock_get, stopped_clock_is_running};
-    QEMUTimer *timer, *guard;
-    int n = 0, guarded = 0;
+    QEMUTimer *timer;
+    int n = 0;
 
     stopped_clock_ns = 100;
-    qemu_clock_set_virtual(&clock);
+    stopped_clock_fires = true;
+    qemu_clock_set_virtual(&stopped_clock);
     timer = aio_timer_new(f->ctx, QEMU_CLOCK_VIRTUAL, count_cb, &n);
-    guard = aio_timer_new(f->ctx, QEMU_CLOCK_REALTIME, count_cb, &guarded);
     timer_mod_ns(timer, 200);
-    timer_mod_ns(guard, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + SCALE_MS);
-    while (!guarded) {
-        aio_poll(f->ctx, true);
-    }
+    poll_for_a_while(f->ctx);
     g_assert_cmpint(n, ==, 0);
     stopped_clock_ns = 200;
-    qemu_clock_notify(f->ctx);
+    qemu_clock_notify_all();
     aio_poll(f->ctx, true);
     g_assert_cmpint(n, ==, 1);
     timer_free(timer);
-    timer_free(guard);
+    qemu_clock_set_virtual(NULL);
+}
+
+static void test_timer_that_is_due_waits_for_a_stopped_guest(Fixture *f, gconstpointer data)
+{
+    QEMUTimer *timer;
+    int n = 0;
+
+    stopped_clock_ns = 100;
+    stopped_clock_fires = false;
+    qemu_clock_set_virtual(&stopped_clock);
+    timer = aio_timer_new(f->ctx, QEMU_CLOCK_VIRTUAL, count_cb, &n);
+    timer_mod_ns(timer, 50);
+    poll_for_a_while(f->ctx);
+    g_assert_cmpint(n, ==, 0);
+    g_assert_true(timer_pending(timer));
+    stopped_clock_fires = true;
+    qemu_clock_notify_all();
+    aio_poll(f->ctx, true);
+    g_assert_cmpint(n, ==, 1);
+    timer_free(timer);
+    qemu_clock_set_virtual(NULL);
+}
+
+static void stop_clock_cb(void *opaque)
+{
+    ++*(int *)opaque;
+    stopped_clock_fires = false;
+}
+
+/* The first of three due timers stops the guest; the others keep their order and their time. */
+static void test_timer_due_with_one_that_stops_the_guest_waits(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GString) log = g_string_new(NULL);
+    QEMUTimer *stop, *a, *b;
+    int n = 0;
+
+    stopped_clock_ns = 100;
+    stopped_clock_fires = true;
+    qemu_clock_set_virtual(&stopped_clock);
+    stop = aio_timer_new(f->ctx, QEMU_CLOCK_VIRTUAL, stop_clock_cb, &n);
+    a = aio_timer_new(f->ctx, QEMU_CLOCK_VIRTUAL, append_a, log);
+    b = aio_timer_new(f->ctx, QEMU_CLOCK_VIRTUAL, append_b, log);
+    timer_mod_ns(stop, 50);
+    timer_mod_ns(b, 60);
+    timer_mod_ns(a, 70);
+    poll_for_a_while(f->ctx);
+    g_assert_cmpint(n, ==, 1);
+    g_assert_cmpuint(log->len, ==, 0);
+    g_assert_cmpint(timer_expire_ns(b), ==, 60);
+    stopped_clock_fires = true;
+    qemu_clock_notify_all();
+    poll_for_a_while(f->ctx);
+    g_assert_cmpstr(log->str, ==, "ba");
+    timer_free(stop);
+    timer_free(a);
+    timer_free(b);
     qemu_clock_set_virtual(NULL);
 }
 
@@ -315,6 +388,9 @@ static void add_tests(AioBackend backend, const char *name)
         test_timer_rearmed_in_the_past_fires_once_a_turn);
     ADD("timer/random", test_timer_random);
     ADD("timer/of-stopped-virtual-clock", test_timer_of_stopped_virtual_clock);
+    ADD("timer/due-waits-for-a-stopped-guest", test_timer_that_is_due_waits_for_a_stopped_guest);
+    ADD("timer/due-with-one-that-stops-the-guest",
+        test_timer_due_with_one_that_stops_the_guest_waits);
     ADD("timer/armed-by-another-thread-ends-wait", test_timer_armed_by_another_thread_ends_wait);
     ADD("timer/storm-of-threads", test_timer_storm_of_threads);
 }

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Starting and stopping the guest, and taking it: the one place where vCPUs, the run state and its
+ * handlers change together.
+ *
+ * The guest may be taken, by a migration or by a snapshot. From vm_co_take() to vm_settle() the run
+ * state belongs to the taker. A stop meanwhile is a wish: the state in which the guest goes on,
+ * here or elsewhere, once it is settled. A start is refused. A stop that fails or that the guest
+ * itself causes (I/O error, panic, watchdog) is a stop like any other.
+ *
+ * With the big lock, in the main loop, unless said otherwise.
+ */
+#ifndef FERRY_ACCEL_VM_STOP_H
+#define FERRY_ACCEL_VM_STOP_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include "qapi/qapi-types-run-state.h"
+#include "util/coroutine.h"
+
+/*
+ * Starts the guest; RESUME. Nothing happens when it runs. It is not taken, and its disks are
+ * active. Not while a stop is under way.
+ */
+void vm_start(void);
+/*
+ * What `cont` does: makes disks active, then starts the guest. While a guest arrives this only says
+ * that it may run. False with an error: the guest is taken, was stopped again while disks were made
+ * active, or the disks are not to be had.
+ */
+bool coroutine_fn vm_co_cont(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * What `stop` does: stops the guest in `state` (runstate_is_stop()); STOP. Returns when every vCPU
+ * stands and the handlers have run; requests to disks go on. A guest that does not run changes its
+ * state only, as far as the table lets it. A taken guest gets the state when it is settled. True:
+ * the guest ran, and this call stopped it.
+ */
+bool coroutine_fn vm_co_pause(RunState state);
+/*
+ * Flushes all disks while the guest still runs, then as vm_co_pause(), then waits until its
+ * requests are over, and flushes what is new. 0, or the -errno of the first flush that failed; the
+ * guest is stopped either way.
+ */
+int coroutine_fn vm_co_stop(RunState state);
+/*
+ * Asks for vm_co_pause() and returns at once. The first reason counts until it is carried out. In a
+ * vCPU's thread the guest does not execute another instruction. Any thread, with or without the big
+ * lock.
+ */
+void vm_stop_request(RunState state);
+/* The guest stops for the end of the process: as vm_co_pause(), without STOP. It is not taken. */
+void coroutine_fn vm_co_halt(void);
+
+/*
+ * Takes the guest: stops it in `state`, one of those in which a guest moves or is saved. `refusal`
+ * is constant: the error of vm_check_not_taken() from now on. False with an error, and nothing has
+ * changed: the guest is taken already, or its present state does not allow it.
+ */
+bool coroutine_fn vm_co_take(RunState state, const char *refusal,
+                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Waits until the requests of a guest that stands are over, and flushes its disks. 0, or the -errno
+ * of the first flush that failed.
+ */
+int coroutine_fn vm_co_quiesce(void);
+bool vm_is_taken(void);
+/* True: the guest is not taken. False: the taker's refusal is in errp. */
+bool vm_check_not_taken(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * The state in which the guest goes on: what it had before it was taken, or what was wished since.
+ * The present state when it is not taken.
+ */
+RunState vm_wished_state(void);
+/* The taker's end: the guest is in `state` from now on, which is RUNNING, a stop, or POSTMIGRATE. */
+void vm_settle(RunState state);
+/* The same with the wished state; with SHUTDOWN while the process ends. */
+void vm_give_back(void);
+
+#endif
