@@ -10,6 +10,7 @@
 
 #include "accel/cpus.h"
 #include "accel/runstate.h"
+#include "block/block-backend.h"
 #include "block/block.h"
 #include "block/graph/activate.h"
 #include "qapi/qapi-events-run-state.h"
@@ -52,6 +53,14 @@ void vm_start(void)
     }
 }
 
+/* What stopped the guest is tried again: if it fails again, that is a new error. */
+static void forget_io_errors(void)
+{
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        blk_iostatus_reset(blk);
+    }
+}
+
 /* With `activating` held. */
 static bool coroutine_fn activate_and_start(GError **errp)
 {
@@ -64,6 +73,7 @@ static bool coroutine_fn activate_and_start(GError **errp)
     lock(&guest.changing);
     ok = guest.stops == stops;
     if (ok) {
+        forget_io_errors();
         vm_start();
     } else {
         error_setg(errp, "The guest was stopped while its disks were being activated");

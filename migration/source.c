@@ -125,8 +125,8 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
                 return 0;
             }
         }
-        /* What is left is sent, and the log read again, once it is worth a pass, not before. */
-        if (pending == 0 || awaited == &s->pong_heard || (awaited && pending <= limit)) {
+        /* Nothing to send, and the guest may not leave yet; or the first answer is on its way. */
+        if (pending == 0 || awaited == &s->pong_heard) {
             migration_rate_wait(s, awaited);
             migration_rate_update(s);
             continue;
@@ -136,8 +136,9 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
             return ret;
         }
         migration_rate_update(s);
-        if (migration_rate_exceeded(s)) {
-            migration_rate_wait(s, NULL);
+        /* While the guest may not leave, the log is read once a window. */
+        if (awaited || migration_rate_exceeded(s)) {
+            migration_rate_wait(s, awaited);
             migration_rate_update(s);
         }
     }

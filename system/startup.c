@@ -12,6 +12,7 @@
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
 #include "accel/vm-stop.h"
+#include "block/error-policy.h"
 #include "block/graph/activate.h"
 #include "block/block.h"
 #include "block/blockdev.h"
@@ -461,6 +462,7 @@ bool startup_run(GError **errp)
         qtest_clock_init();
     }
     guest_clock_init(start_config.accel_qtest);
+    blk_set_guest_stopper(vm_stop_request);
     host_memory_backend_set_defaults(!start_config.no_mem_merge, !start_config.no_dump_guest_core);
     objects_register_types();
     monitor_init();

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Requests that wait for the guest to run again. A request is held before the stop is asked for, so
+ * the `cont` that ends that stop always finds it.
+ */
+#include "accel/held-requests.h"
+
+#include <glib.h>
+#include "accel/runstate.h"
+#include "util/aio.h"
+
+TAILQ_HEAD(HeldList, HeldRequest);
+
+struct HeldRequests {
+    /* Constant. */
+    BlockBackend *blk;
+    char *qom_path;
+    HeldRequestRestart *restart;
+    void *opaque;
+    VMChangeStateEntry *handler;
+
+    GMutex lock;
+    struct HeldList list; /* lock; oldest first */
+};
+
+HeldRequest *held_requests_take(HeldRequests *held)
+{
+    HeldRequest *req;
+
+    g_mutex_lock(&held->lock);
+    req = TAILQ_FIRST(&held->list);
+    if (req) {
+        TAILQ_REMOVE(&held->list, req, link);
+    }
+    g_mutex_unlock(&held->lock);
+    return req;
+}
+
+/* In the backend's context. A request that fails again is held again, and waits for another run. */
+static void restart_all(void *opaque)
+{
+    HeldRequests *held = opaque;
+    struct HeldList list = TAILQ_HEAD_INITIALIZER(list);
+    HeldRequest *req;
+
+    g_mutex_lock(&held->lock);
+    TAILQ_CONCAT(&list, &held->list, link);
+    g_mutex_unlock(&held->lock);
+    while ((req = TAILQ_FIRST(&list))) {
+        TAILQ_REMOVE(&list, req, link);
+        held->restart(held->opaque, req);
+    }
+    blk_dec_in_flight(held->blk);
+}
+
+static void run_state_changed(void *opaque, bool running, RunState state)
+{
+    HeldRequests *held = opaque;
+
+    if (running && held_requests_next(held, NULL)) {
+        /* Busy from here on: the backend does not change its context in between. */
+        blk_inc_in_flight(held->blk);
+        aio_bh_schedule_oneshot(blk_get_aio_context(held->blk), restart_all, held);
+    }
+}
+
+HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path,
+                                HeldRequestRestart *restart, void *opaque)
+{
+    HeldRequests *held = g_new0(HeldRequests, 1);
+
+    held->blk = blk;
+    held->qom_path = g_strdup(qom_path);
+    held->restart = restart;
+    held->opaque = opaque;
+    g_mutex_init(&held->lock);
+    TAILQ_INIT(&held->list);
+    held->handler = qemu_add_vm_change_state_handler(run_state_changed, held);
+    return held;
+}
+
+void held_requests_free(HeldRequests *held)
+{
+    if (!held) {
+        return;
+    }
+    g_assert(TAILQ_EMPTY(&held->list));
+    qemu_del_vm_change_state_handler(held->handler);
+    g_mutex_clear(&held->lock);
+    g_free(held->qom_path);
+    g_free(held);
+}
+
+void held_requests_add(HeldRequests *held, HeldRequest *req)
+{
+    g_mutex_lock(&held->lock);
+    TAILQ_INSERT_TAIL(&held->list, req, link);
+    g_mutex_unlock(&held->lock);
+}
+
+BlockErrorAction held_requests_error(HeldRequests *held, HeldRequest *req, bool is_read, int error)
+{
+    BlockErrorAction action = blk_get_error_action(held->blk, is_read, error);
+
+    if (action == BLOCK_ERROR_ACTION_STOP) {
+        held_requests_add(held, req);
+    }
+    blk_error_action(held->blk, action, is_read, error, held->qom_path);
+    return action;
+}
+
+HeldRequest *held_requests_next(HeldRequests *held, HeldRequest *req)
+{
+    HeldRequest *next;
+
+    g_mutex_lock(&held->lock);
+    next = req ? TAILQ_NEXT(req, link) : TAILQ_FIRST(&held->list);
+    g_mutex_unlock(&held->lock);
+    return next;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Requests of a device that failed under rerror=stop or werror=stop: they are held while the guest
+ * is stopped, and start again when it runs. They may travel: a device saves those that are held and
+ * adds them again when it is loaded.
+ *
+ * Made and freed with the big lock; a request is held in the backend's context or with the big
+ * lock.
+ */
+#ifndef FERRY_ACCEL_HELD_REQUESTS_H
+#define FERRY_ACCEL_HELD_REQUESTS_H
+
+#include <stdbool.h>
+#include "block/block-backend.h"
+#include "block/error-policy.h"
+#include "util/queue.h"
+
+/* Embedded in the device's own request. */
+typedef struct HeldRequest {
+    TAILQ_ENTRY(HeldRequest) link;
+} HeldRequest;
+
+typedef struct HeldRequests HeldRequests;
+/* Starts the request again, which is the device's from now on. In the backend's context. */
+typedef void HeldRequestRestart(void *opaque, HeldRequest *req);
+
+/* blk lives longer. qom_path is the device's, for BLOCK_IO_ERROR. */
+HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path,
+                                HeldRequestRestart *restart, void *opaque);
+/* Nothing is held any more, and the backend is drained. NULL is allowed. */
+void held_requests_free(HeldRequests *held);
+
+/*
+ * A request failed with `error`, a positive errno: decides, reports (block/error-policy.h) and, if
+ * the answer is `stop`, holds it. With the other answers the request stays the device's.
+ */
+BlockErrorAction held_requests_error(HeldRequests *held, HeldRequest *req, bool is_read, int error);
+/* Holds a request that came with the stream. */
+void held_requests_add(HeldRequests *held, HeldRequest *req);
+/* The oldest one, which is not held any more; NULL: none. For a reset, and for unplugging. */
+HeldRequest *held_requests_take(HeldRequests *held);
+/* The one after `req`, NULL: the first; for saving. The guest is stopped and its disks are quiet. */
+HeldRequest *held_requests_next(HeldRequests *held, HeldRequest *req);
+
+#endif
