@@ -4,7 +4,6 @@
 
 #include <glib.h>
 #include "util/aio.h"
-#include "util/queue.h"
 
 #define S(state) (1u << RUN_STATE_##state)
 
@@ -40,22 +39,20 @@ static const unsigned transitions[RUN_STATE__MAX] = {
 };
 
 struct VMChangeStateEntry {
-    VMChangeStateHandler *cb;
+    VMChangeStateHandler *call;
     void *opaque;
     int priority;
-    TAILQ_ENTRY(VMChangeStateEntry) next; /* ascending priority */
+    GSequenceIter *place;
 };
-TAILQ_HEAD(HandlerList, VMChangeStateEntry);
 
 static struct {
     RunState state;
     bool no_autostart;
-    struct HandlerList handlers;
+    GSequence *handlers; /* VMChangeStateEntry, ascending priority; NULL: there was none yet */
     int exit_status;
     int cause; /* atomic: the ShutdownCause that was asked for */
 } vm = {
     .state = RUN_STATE_PRELAUNCH,
-    .handlers = TAILQ_HEAD_INITIALIZER(vm.handlers),
     .cause = SHUTDOWN_CAUSE_NONE,
 };
 
@@ -89,21 +86,17 @@ bool runstate_is_stop(RunState state)
     return STOPS & 1u << state;
 }
 
+/* Forwards when the guest starts to run, backwards otherwise. */
 static void call_handlers(void)
 {
     bool running = runstate_is_running();
-    RunState state = vm.state;
-    VMChangeStateEntry *entry;
+    int n = vm.handlers ? g_sequence_get_length(vm.handlers) : 0;
 
-    if (running) {
-        TAILQ_FOREACH(entry, &vm.handlers, next) {
-            entry->cb(entry->opaque, running, state);
-        }
-    } else {
-        TAILQ_FOREACH_REVERSE(entry, &vm.handlers, HandlerList, next)
-        {
-            entry->cb(entry->opaque, running, state);
-        }
+    for (int i = 0; i < n; i++) {
+        GSequenceIter *place = g_sequence_get_iter_at_pos(vm.handlers, running ? i : n - 1 - i);
+        const VMChangeStateEntry *entry = g_sequence_get(place);
+
+        entry->call(entry->opaque, running, vm.state);
     }
 }
 
@@ -126,19 +119,26 @@ void runstate_set_autostart(bool autostart)
     vm.no_autostart = !autostart;
 }
 
+static int by_priority(gconstpointer a, gconstpointer b, gpointer unused)
+{
+    int left = ((const VMChangeStateEntry *)a)->priority;
+    int right = ((const VMChangeStateEntry *)b)->priority;
+
+    return (left > right) - (left < right);
+}
+
 VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *cb, void *opaque,
                                                           int priority)
 {
-    VMChangeStateEntry *entry = g_new0(VMChangeStateEntry, 1), *other;
+    VMChangeStateEntry *entry = g_new0(VMChangeStateEntry, 1);
 
-    *entry = (VMChangeStateEntry){.cb = cb, .opaque = opaque, .priority = priority};
-    TAILQ_FOREACH(other, &vm.handlers, next) {
-        if (other->priority > priority) {
-            TAILQ_INSERT_BEFORE(other, entry, next);
-            return entry;
-        }
+    entry->call = cb;
+    entry->opaque = opaque;
+    entry->priority = priority;
+    if (!vm.handlers) {
+        vm.handlers = g_sequence_new(g_free);
     }
-    TAILQ_INSERT_TAIL(&vm.handlers, entry, next);
+    entry->place = g_sequence_insert_sorted(vm.handlers, entry, by_priority, NULL);
     return entry;
 }
 
@@ -149,8 +149,7 @@ VMChangeStateEntry *qemu_add_vm_change_state_handler(VMChangeStateHandler *cb, v
 
 void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry)
 {
-    TAILQ_REMOVE(&vm.handlers, entry, next);
-    g_free(entry);
+    g_sequence_remove(entry->place);
 }
 
 void qemu_system_shutdown_request(ShutdownCause cause)

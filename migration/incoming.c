@@ -211,6 +211,9 @@ static void coroutine_fn arrival_co(Arrival *arrival)
         multifd_recv_finish(mis);
     }
     close_main_channel(mis);
+    if (state == RUN_STATE_RUNNING && !runstate_get_autostart()) {
+        state = RUN_STATE_PAUSED; /* `stop` came while disks were being activated */
+    }
     if (state == RUN_STATE_RUNNING) {
         vm_start();
         stat64_set(&mis->resume_ns,

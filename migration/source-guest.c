@@ -128,6 +128,76 @@ int source_guest_give_disks(MigrationState *s, GError **errp)
     return in_main_loop(s, give_disks_co, errp);
 }
 
+/* --- a peer that takes nothing --- */
+
+/* Of the one source; the main loop's. */
+static struct {
+    QEMUTimer *timer; /* NULL: nothing is watched */
+    uint64_t bytes;   /* that had been taken at the last look */
+    unsigned silent_s;
+} watch;
+
+static uint64_t bytes_taken(MigrationState *s)
+{
+    uint64_t bytes;
+
+    g_mutex_lock(&s->lock);
+    bytes = s->to_dst ? qemu_file_moved(s->to_dst) : 0;
+    g_mutex_unlock(&s->lock);
+    return bytes + stat64_get(&s->counters.multifd_bytes);
+}
+
+static void peer_is_silent(MigrationState *s)
+{
+    GError *err = NULL;
+
+    if (__atomic_load_n(&s->handed_over, __ATOMIC_SEQ_CST)) {
+        warn_report("the destination has the whole guest and has said nothing for %d s; the guest "
+                    "may run there. Look at the destination: if the guest is lost there, "
+                    "migrate_cancel and then 'cont' take it back here",
+                    MIGRATION_SILENCE_S);
+        return;
+    }
+    error_setg(&err, "the destination took nothing for %d s while the guest was stopped",
+               MIGRATION_SILENCE_S);
+    migrate_fail(s, err);
+}
+
+static void watch_peer(void *opaque)
+{
+    MigrationState *s = opaque;
+    uint64_t bytes = bytes_taken(s);
+
+    watch.silent_s = bytes == watch.bytes ? watch.silent_s + 1 : 0;
+    watch.bytes = bytes;
+    if (watch.silent_s == MIGRATION_SILENCE_S) {
+        peer_is_silent(s);
+    }
+    timer_mod_ns(watch.timer, (int64_t)clock_ns() + NANOSECONDS_PER_SECOND);
+}
+
+static void coroutine_fn watch_peer_co(void *opaque)
+{
+    MainStep *step = opaque;
+
+    watch.timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, watch_peer, step->s);
+    watch.bytes = bytes_taken(step->s);
+    watch.silent_s = 0;
+    timer_mod_ns(watch.timer, (int64_t)clock_ns() + NANOSECONDS_PER_SECOND);
+}
+
+void source_guest_watch_peer(MigrationState *s)
+{
+    MainStep step = {.s = s};
+
+    main_loop_run_co(watch_peer_co, &step);
+}
+
+static void stop_watching(void)
+{
+    timer_free(g_steal_pointer(&watch.timer));
+}
+
 /* --- giving back --- */
 
 /* False: they stay where they are, which has been said. */
@@ -150,6 +220,7 @@ static void coroutine_fn give_back(MigrationState *s)
 {
     MigrationStatus status = migrate_get_status(s);
 
+    stop_watching();
     if (status != MIGRATION_STATUS_CANCELLING && status != MIGRATION_STATUS_FAILING) {
         /* A cancel that comes in between is the other one of the two. */
         migrate_set_state(&s->status, s->settings, status, MIGRATION_STATUS_FAILING);
@@ -201,6 +272,7 @@ static void coroutine_fn settle(MigrationState *s)
 {
     bool ok = !migration_should_stop(s);
 
+    stop_watching();
     if (ok && complete(s)) {
         return;
     }

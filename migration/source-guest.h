@@ -25,6 +25,13 @@ int source_guest_stop(MigrationState *s, GError **errp);
 /* Makes its disks inactive, for the destination to take. 0, or -EIO with an error. */
 int source_guest_give_disks(MigrationState *s, GError **errp);
 /*
+ * From here on until the guest is given back or has left, a peer that takes no byte for
+ * MIGRATION_SILENCE_S while the guest is stopped fails the migration. If the peer may have the guest
+ * by then, the wait goes on, and a warning says what a user can do.
+ */
+#define MIGRATION_SILENCE_S 30
+void source_guest_watch_peer(MigrationState *s);
+/*
  * The migration has failed or was cancelled: the guest goes on here, unless it may run elsewhere.
  * No byte of the stream leaves any more. Nothing happens when the guest was not taken.
  */

@@ -19,6 +19,9 @@
 #include "util/error.h"
 #include "util/timer.h"
 
+/* Longest time from one look at the log to the next while auto-converge is on. */
+#define CONVERGE_SYNC_NS (2 * NANOSECONDS_PER_SECOND)
+
 static uint64_t now_ns(void)
 {
     return (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
@@ -107,18 +110,36 @@ static const bool *switchover_awaits(MigrationState *s)
     return NULL;
 }
 
+/*
+ * Bytes that are left. With auto-converge the log is read now and then within a pass too: what it
+ * says decides by how much the guest is slowed down, and a pass of a large guest takes minutes.
+ */
+static uint64_t pending_bytes(MigrationState *s, SaveVMState *sv, uint64_t *synced_ns)
+{
+    uint64_t now = now_ns();
+    bool due = migrate_auto_converge(s->settings) && now - *synced_ns >= CONVERGE_SYNC_NS;
+
+    if (due) {
+        *synced_ns = now;
+    }
+    return savevm_pending(sv, due);
+}
+
 /* Sends what changes until the rest fits into the downtime. */
 static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
 {
+    uint64_t synced_ns = now_ns();
+
     migration_rate_start(s);
     while (!migration_should_stop(s)) {
         uint64_t limit = migration_downtime_bytes(s);
-        uint64_t pending = savevm_pending(sv, false);
+        uint64_t pending = pending_bytes(s, sv, &synced_ns);
         const bool *awaited = NULL;
         int ret;
 
         if (pending <= limit) {
             pending = savevm_pending(sv, true);
+            synced_ns = now_ns();
             awaited = switchover_awaits(s);
             if (pending <= limit && !awaited) {
                 trace_migration_switchover(pending, limit);
@@ -211,6 +232,9 @@ static int stop_and_let_go(MigrationState *s, GError **errp)
     since = now_ns();
     if (ret == 0) {
         ret = source_guest_give_disks(s, errp);
+    }
+    if (ret == 0 && leaves_for_a_peer(s)) {
+        source_guest_watch_peer(s);
     }
     stat64_set(&s->phase_ns[MIGRATION_PHASE_STOP], stopped + now_ns() - since);
     return ret;
