@@ -3,8 +3,10 @@
 #include "accel/runstate.h"
 
 #include <glib.h>
+#include "accel/guest-clock.h"
 #include "accel/vm-stop.h"
 #include "util/aio.h"
+#include "util/timer.h"
 
 static GString *calls;
 
@@ -204,12 +206,46 @@ static void test_a_request_for_a_taken_guest_holds_where_it_goes_on(void)
     g_assert_true(runstate_is_running());
 }
 
+/* --- the guest's clock --- */
+
+static void fired_cb(void *opaque)
+{
+    g_assert_true(runstate_is_running());
+    ++*(int *)opaque;
+}
+
+/* As a device arms it when it is loaded, or just before the guest was stopped. */
+static void test_a_timer_of_the_guest_fires_when_the_guest_runs(void)
+{
+    AioContext *ctx = qemu_get_aio_context();
+    int fired = 0;
+    QEMUTimer *timer = aio_timer_new(ctx, QEMU_CLOCK_VIRTUAL, fired_cb, &fired);
+
+    for (int i = 1; i <= 20; i++) {
+        int64_t stood;
+
+        pause_in(RUN_STATE_PAUSED);
+        stood = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
+        timer_mod_ns(timer, stood - 1);
+        while (aio_poll(ctx, false)) {
+        }
+        g_assert_cmpint(fired, ==, i - 1);
+        g_assert_cmpint(qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL), ==, stood);
+        vm_start();
+        while (fired < i) {
+            aio_poll(ctx, true);
+        }
+    }
+    timer_free(timer);
+}
+
 int main(int argc, char **argv)
 {
     GError *err = NULL;
 
     g_test_init(&argc, &argv, NULL);
     g_assert_true(qemu_init_main_loop(&err));
+    guest_clock_init(false);
     g_test_add_func("/runstate/table", test_table);
     g_test_add_func("/runstate/handlers", test_handlers);
     g_test_add_func("/runstate/taken/stopped-where-it-goes-on",
@@ -220,5 +256,6 @@ int main(int argc, char **argv)
     g_test_add_func("/runstate/request/any-thread", test_a_request_from_any_thread_stops_the_guest);
     g_test_add_func("/runstate/request/taken",
                     test_a_request_for_a_taken_guest_holds_where_it_goes_on);
+    g_test_add_func("/runstate/clock", test_a_timer_of_the_guest_fires_when_the_guest_runs);
     return g_test_run();
 }
