@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* vCPUs: who may run guest code, and the wait until all of them stand. */
+/* vCPUs: when they may run guest code, and the wait until all of them stand. */
 #include "accel/cpus.h"
 
 #include "util/aio.h"
