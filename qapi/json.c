@@ -2,8 +2,9 @@
 /*
  * JSON text to json-c values.
  *
- * json-c parses strictly; this file finds where a value ends, so that errors can be survived, and
- * rewrites single-quoted strings into what the strict parser takes. The scanner's states:
+ * This file finds where a value ends, so that errors can be survived, and rewrites single-quoted
+ * strings into double-quoted ones. json-check.c holds the text to the grammar, and json-c makes the
+ * values. The scanner's states:
  *
  *   BETWEEN  no value begun; white space is dropped
  *   WORD     in a number, true, false or null at the top level
@@ -18,6 +19,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "qapi/json-check.h"
 #include "util/error.h"
 
 typedef enum ScanState {
@@ -35,7 +37,6 @@ struct JsonStream {
     size_t depth;                 /* of open brackets */
     char closers[JSON_MAX_DEPTH]; /* the brackets that are to come, innermost last */
     size_t number;                /* 1 + where in text a number has begun, or 0 */
-    size_t string;                /* where in text the last string has begun */
     size_t parts;                 /* brackets opened, strings, and commas outside of strings */
     ScanState state;
     char quote;    /* that ends the string */
@@ -43,7 +44,7 @@ struct JsonStream {
 };
 
 /* `text` is followed by a NUL. */
-static bool parse_strict(const char *text, size_t len, json_object **ret, GError **errp)
+static bool make_value(const char *text, size_t len, json_object **ret, GError **errp)
 {
     struct json_tokener *tok = json_tokener_new_ex(JSON_MAX_DEPTH + 1);
     enum json_tokener_error error;
@@ -80,7 +81,6 @@ static void stream_reset(JsonStream *stream)
     }
     stream->depth = 0;
     stream->number = 0;
-    stream->string = 0;
     stream->parts = 0;
     stream->state = SCAN_BETWEEN;
     stream->skipping = false;
@@ -136,7 +136,8 @@ static void stream_finish(JsonStream *stream)
         g_autoptr(GError) err = NULL;
         json_object *value = NULL;
 
-        if (!parse_strict(stream->text->str, stream->text->len, &value, &err)) {
+        if (json_check_text(stream->text->str, stream->text->len, &err) &&
+            !make_value(stream->text->str, stream->text->len, &value, &err)) {
             value = NULL;
         }
         stream->emit(stream->opaque, value, err);
@@ -203,7 +204,6 @@ static void open_string(JsonStream *stream, char quote)
 {
     stream->quote = quote;
     stream->state = SCAN_STRING;
-    stream->string = stream->text->len;
     keep_char(stream, '"');
 }
 
@@ -239,35 +239,6 @@ static void scan_string(JsonStream *stream, char c)
     }
 }
 
-/*
- * True when the last string has an escaped NUL. It ends with the text, which has other things in it when
- * the colon follows no string: that is wrong in any case, but the last byte may then be a backslash.
- */
-static bool string_has_nul(const JsonStream *stream)
-{
-    static const char nul[] = "u0000";
-    const char *text = stream->text->str, *end = text + stream->text->len;
-
-    for (text += MIN(stream->string, stream->text->len); text < end; text++) {
-        if (*text == '\\' && ++text < end && !strncmp(text, nul, strlen(nul))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/*
- * json-c ends the names of members at a NUL, so that one would be taken for another; members are
- * all that a colon follows.
- */
-static void check_member_name(JsonStream *stream)
-{
-    if (!stream->skipping && string_has_nul(stream)) {
-        stream_skip(stream, "JSON parse error, NUL in the name of a member");
-    }
-}
-
-/* json-c takes the words NaN and Infinity even when strict; no word of JSON has their capitals. */
 static void scan_outside(JsonStream *stream, char c)
 {
     bool top = stream->depth == 0;
@@ -298,15 +269,9 @@ static void scan_outside(JsonStream *stream, char c)
     case '\'':
         open_string(stream, c);
         break;
-    case ':':
-        check_member_name(stream);
-        /* fall through */
     default:
         if (top && g_ascii_isspace(c)) {
             break;
-        }
-        if ((c == 'N' || c == 'I') && !stream->skipping) {
-            stream_skip(stream, "JSON parse error, NaN and Infinity are not JSON");
         }
         keep_char(stream, c);
         stream->state = top ? SCAN_WORD : SCAN_NESTED;

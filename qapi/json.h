@@ -2,9 +2,10 @@
 /*
  * JSON text to json-c values.
  *
- * The grammar is RFC 8259 in UTF-8, with one extension that QMP's users know: strings may stand in
- * single quotes, where \' is one and " needs no escape. An integer that fits neither int64 nor
- * uint64 becomes a double. Duplicate keys: the last one counts.
+ * The grammar is RFC 8259 in UTF-8, to the letter, with one extension that QMP's users know: strings
+ * may stand in single quotes, where " needs no escape, and \' is a single quote in any string. An
+ * integer that fits neither int64 nor uint64 becomes a double. A name that occurs twice in one object
+ * is refused.
  */
 #ifndef FERRY_QAPI_JSON_H
 #define FERRY_QAPI_JSON_H

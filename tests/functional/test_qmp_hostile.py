@@ -212,3 +212,30 @@ def test_nul_in_an_id_comes_back(raw):
     sock, line = negotiated(raw)
     sock.sendall(b'{"execute":"query-status","id":"a\\u0000b"}')
     assert line()['id'] == 'a\0b'
+
+
+@pytest.mark.parametrize('line, word', [
+    (b'5.', 'digit'), (b'-.5', 'digit'), (b'00', 'zero'), (b'-01', 'zero'),
+    (b'{"execute":"quit","execute":"query-name"}', 'duplicate key'),
+    (b'{"execute":"query-name","arguments":{},"\\u0061rguments":{}}', 'duplicate key'),
+    (b'{"execute":"query-name","id":5.}', 'digit'),
+    (b'{"execute":"query-name","id":[00]}', 'zero'),
+    (b'{"execute":"query-name","id":"\\ud800"}', 'surrogate'),
+    (b'{"execute":"query-name","id":"\xc3\x28"}', 'UTF-8'),
+    (b'{"execute":"query-name","\xc3\x28":1}', 'UTF-8'),
+])
+def test_text_that_is_no_json_is_refused_whole(raw, line, word):
+    sock, read = negotiated(raw)
+    sock.sendall(line + b'\n' + STATUS)
+    said = until_status(read)
+    assert len(said) == 1 and said[0].startswith('JSON parse error') and word in said[0]
+
+
+@pytest.mark.parametrize('text, same', [
+    (b"'it\\'s'", "it's"), (b"'say \"x\"'", 'say "x"'), (b'"it\\\'s"', "it's"), (b'"it\'s"', "it's"),
+    (b'"\\ud83d\\ude00"', '\U0001f600'), (b'"\\/"', '/'),
+])
+def test_strings_are_read_as_stock_reads_them(raw, text, same):
+    sock, read = negotiated(raw)
+    sock.sendall(b"{'execute':\"query-name\",'id':" + text + b'}')
+    assert read() == {'return': {}, 'id': same}

@@ -47,7 +47,7 @@ static void test_stream_splits_values(void)
 {
     check_stream("{\"a\":1}{\"b\":[2]}\n\n[3] 4 \"five\"null true-6.5",
                  "{\"a\":1}\n{\"b\":[2]}\n[3]\n4\n\"five\"\nnull\n"
-                 "!JSON parse error, unexpected character at byte 4\n");
+                 "!JSON parse error, unexpected text behind the value at byte 4\n");
     check_stream("", "");
     check_stream(" \t\r\n", "");
 }
@@ -102,6 +102,72 @@ static void test_strictness(void)
         g_assert_nonnull(err);
         g_assert_null(value);
     }
+}
+
+/* Each text is wrong in one way, and the error says which. */
+static void test_names_the_mistake(void)
+{
+    static const struct {
+        const char *text, *why;
+    } cases[] = {
+        {"5.", "a number lacks a digit at byte 2"},
+        {"[5.]", "a number lacks a digit at byte 3"},
+        {"-.5", "a number lacks a digit at byte 1"},
+        {"[-]", "a number lacks a digit at byte 2"},
+        {"[1e]", "a number lacks a digit at byte 3"},
+        {"[1e+]", "a number lacks a digit at byte 4"},
+        {"[1.e1]", "a number lacks a digit at byte 3"},
+        {"00", "a number begins with a needless zero at byte 1"},
+        {"-01", "a number begins with a needless zero at byte 2"},
+        {"[0x1]", "unexpected character at byte 2"},
+        {"[NaN]", "unexpected character at byte 1"},
+        {"[-Infinity]", "a number lacks a digit at byte 2"},
+        {"{\"a\":1,\"a\":2}", "duplicate key at byte 7"},
+        {"{\"a\":{},\"b\":[{\"c\":1,\"\\u0063\":2}]}", "duplicate key at byte 20"},
+        {"{'a':1,\"a\":2}", "duplicate key at byte 7"},
+        {"{\"\\u0000\":1}", "NUL in the name of a member at byte 8"},
+        {"[\"\xc3\x28\"]", "invalid UTF-8 in a string at byte 2"},
+        {"[\"\xc0\x80\"]", "invalid UTF-8 in a string at byte 2"},
+        {"[\"\xed\xa0\x80\"]", "invalid UTF-8 in a string at byte 2"},
+        {"[\"ab\xf4\x90\x80\x80\"]", "invalid UTF-8 in a string at byte 4"},
+        {"{\"\xe2\x82\":1}", "invalid UTF-8 in a string at byte 2"},
+        {"[\"\\ud800\"]", "a surrogate without its pair in a string at byte 8"},
+        {"[\"\\udc00\"]", "a surrogate without its pair in a string at byte 8"},
+        {"[\"\\ud800\\u0041\"]", "a surrogate without its pair in a string at byte 14"},
+        {"[\"\\u12g4\"]", "invalid escape sequence in a string at byte 6"},
+        {"[\"\\x41\"]", "invalid escape sequence in a string at byte 3"},
+        {"{\"a\"}", "a name without a colon at byte 4"},
+        {"{\"a\":}", "unexpected character at byte 5"},
+        {"{,}", "a member without a name at byte 1"},
+        {"{\"a\":1,}", "a member without a name at byte 7"},
+        {"[1,]", "unexpected character at byte 3"},
+        {"[,1]", "unexpected character at byte 1"},
+        {"[1:2]", "unexpected character at byte 2"},
+        {"truefalse", "unexpected text behind the value at byte 4"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *whole = g_strconcat("JSON parse error, ", cases[i].why, NULL);
+        g_autoptr(GError) err = NULL;
+        json_object *value;
+
+        g_test_message("%s", cases[i].text);
+        g_assert_false(json_parse_text(cases[i].text, strlen(cases[i].text), &value, &err));
+        g_assert_cmpstr(err->message, ==, whole);
+    }
+}
+
+static void test_takes_what_the_grammar_has(void)
+{
+    check_stream("[0,-0,10,-10,1.0,0.5,1e5,1E+5,1e-5,-0.0e0]",
+                 "[0,0,10,-10,1.0,0.5,1e5,1E+5,1e-5,-0.0e0]\n");
+    check_stream("[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"]", "[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"]\n");
+    check_stream("[\"\\ud83d\\ude00\",\"\xf0\x9f\x98\x80\"]",
+                 "[\"\xf0\x9f\x98\x80\",\"\xf0\x9f\x98\x80\"]\n");
+    check_stream("{\"\":1,\" \":2,\"a\":{\"a\":{}},\"b\":[[],{}]}",
+                 "{\"\":1,\" \":2,\"a\":{\"a\":{}},\"b\":[[],{}]}\n");
+    check_stream("[\"\\u0000\"]", "[\"\\u0000\"]\n");
+    check_stream(" [ true , false , null ] ", "[true,false,null]\n");
 }
 
 static void test_integers(void)
@@ -203,6 +269,8 @@ int main(int argc, char **argv)
     g_test_add_func("/json/stream-survives-mistakes", test_stream_survives_mistakes);
     g_test_add_func("/json/backslash-before-colon", test_backslash_before_colon);
     g_test_add_func("/json/strictness", test_strictness);
+    g_test_add_func("/json/names-the-mistake", test_names_the_mistake);
+    g_test_add_func("/json/takes-what-the-grammar-has", test_takes_what_the_grammar_has);
     g_test_add_func("/json/integers", test_integers);
     g_test_add_func("/json/depth-limit", test_depth_limit);
     g_test_add_func("/json/size-limit", test_size_limit);
