@@ -58,7 +58,7 @@ static struct {
 
 RunState runstate_get(void)
 {
-    return vm.state;
+    return __atomic_load_n(&vm.state, __ATOMIC_ACQUIRE);
 }
 
 bool runstate_check(RunState state)
@@ -68,7 +68,7 @@ bool runstate_check(RunState state)
 
 bool runstate_is_running(void)
 {
-    return vm.state == RUN_STATE_RUNNING;
+    return runstate_get() == RUN_STATE_RUNNING;
 }
 
 bool runstate_may_follow(RunState from, RunState to)
@@ -104,7 +104,7 @@ void runstate_set(RunState state)
 {
     g_assert(runstate_may_become(state));
     if (vm.state != state) {
-        vm.state = state;
+        __atomic_store_n(&vm.state, state, __ATOMIC_RELEASE);
         call_handlers();
     }
 }

@@ -114,6 +114,17 @@ static void file_update_read(Chardev *chr)
     }
 }
 
+static bool coroutine_fn file_co_leave(Chardev *chr, bool at_once)
+{
+    char_stream_leave(((FileChardev *)chr)->stream);
+    return true;
+}
+
+static void file_enter(Chardev *chr)
+{
+    char_stream_enter(((FileChardev *)chr)->stream);
+}
+
 const ChardevClass chardev_file_class = {
     .kind = CHARDEV_BACKEND_KIND_FILE,
     .name = "file",
@@ -123,6 +134,8 @@ const ChardevClass chardev_file_class = {
     .write = file_write,
     .pending = file_pending,
     .update_read = file_update_read,
+    .co_leave = file_co_leave,
+    .enter = file_enter,
 };
 
 const ChardevClass chardev_pipe_class = {
@@ -134,4 +147,6 @@ const ChardevClass chardev_pipe_class = {
     .write = file_write,
     .pending = file_pending,
     .update_read = file_update_read,
+    .co_leave = file_co_leave,
+    .enter = file_enter,
 };

@@ -31,18 +31,27 @@ typedef struct ChardevClass {
     /* Ends the conversation: after sending what is pending, or at once. Optional. */
     void (*disconnect)(Chardev *chr, bool at_once);
     /*
+     * The back end goes from one context to another: co_leave() gives up what belongs to the one, in
+     * its thread; it may yield, but not for long, and less if `at_once`. False: a coroutine that no
+     * longer knows the chardev still ends there. enter() then sets up the same in `ctx` of the
+     * chardev, in that thread. No front end is there. Both or neither.
+     */
+    bool coroutine_fn (*co_leave)(Chardev *chr, bool at_once);
+    void (*enter)(Chardev *chr);
+    /*
      * Shared by several front ends; both or neither. attach: fe joins and `fe` of the chardev is
      * the one that input goes to; false: no more fit. detach: fe leaves.
      */
     bool (*attach)(Chardev *chr, CharFrontend *fe);
     void (*detach)(Chardev *chr, CharFrontend *fe);
-    /* As qemu_chr_filename(). */
+    /* As qemu_chr_filename(): any thread. */
     char *(*filename)(const Chardev *chr);
 } ChardevClass;
 
 struct Chardev {
     const ChardevClass *klass;
     char *label;
+    AioContext *ctx; /* where the back end runs; a reference */
     CharFrontend *fe;
     bool open;       /* somebody is at the other end */
     char *pty;       /* path, for pty */

@@ -50,7 +50,7 @@ CharLayers *char_layers_new(const ChardevSocket *opts, bool is_server, QCryptoTL
     if (!check(opts, is_server, websocket, errp)) {
         return NULL;
     }
-    layers = g_rc_box_new0(CharLayers);
+    layers = g_atomic_rc_box_new0(CharLayers);
     layers->is_server = is_server;
     layers->creds = creds ? qcrypto_tls_creds_ref(creds) : NULL;
     layers->hostname = g_strdup(hostname);
@@ -62,13 +62,13 @@ CharLayers *char_layers_new(const ChardevSocket *opts, bool is_server, QCryptoTL
 
 CharLayers *char_layers_ref(CharLayers *layers)
 {
-    return g_rc_box_acquire(layers);
+    return g_atomic_rc_box_acquire(layers);
 }
 
 void char_layers_unref(CharLayers *layers)
 {
     if (layers) {
-        g_rc_box_release_full(layers, layers_clear);
+        g_atomic_rc_box_release_full(layers, layers_clear);
     }
 }
 
@@ -81,12 +81,24 @@ const char *char_layers_scheme(const CharLayers *layers)
 
 static QIOChannel *coroutine_fn add_tls(const CharLayers *layers, QIOChannel *ioc, GError **errp)
 {
+    AioContext *home = qemu_get_current_aio_context();
     QIOChannelTLS *tioc =
         layers->is_server ? qio_channel_tls_new_server(ioc, layers->creds, layers->authz, errp)
                           : qio_channel_tls_new_client(ioc, layers->creds, layers->hostname, errp);
+    int ret;
 
     qio_channel_unref(ioc);
-    if (tioc && qio_channel_tls_co_handshake(tioc, CHR_HANDSHAKE_NS, errp) < 0) {
+    if (!tioc) {
+        return NULL;
+    }
+    /* The lists that say which names may in are objects, which belong to the main thread. */
+    if (layers->authz) {
+        aio_co_reschedule_self(qemu_get_aio_context());
+    }
+    ret = qio_channel_tls_co_handshake(tioc, CHR_HANDSHAKE_NS, errp);
+    qio_channel_detach_aio_context(QIO_CHANNEL(tioc));
+    aio_co_reschedule_self(home);
+    if (ret < 0) {
         qio_channel_unref(QIO_CHANNEL(tioc));
         return NULL;
     }

@@ -99,7 +99,7 @@ static bool coroutine_fn pty_co_open(Chardev *chr, const ChardevBackend *backend
     }
     s->fd = fd;
     chr->pty = g_strdup(name);
-    s->timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, pty_check, s);
+    s->timer = aio_timer_new(chr->ctx, QEMU_CLOCK_REALTIME, pty_check, s);
     pty_arm(s);
     return true;
 }
@@ -141,6 +141,26 @@ static void pty_update_read(Chardev *chr)
     }
 }
 
+static bool coroutine_fn pty_co_leave(Chardev *chr, bool at_once)
+{
+    PtyChardev *s = (PtyChardev *)chr;
+
+    g_clear_pointer(&s->timer, timer_free);
+    char_stream_leave(s->stream);
+    return true;
+}
+
+static void pty_enter(Chardev *chr)
+{
+    PtyChardev *s = (PtyChardev *)chr;
+
+    s->timer = aio_timer_new(chr->ctx, QEMU_CLOCK_REALTIME, pty_check, s);
+    char_stream_enter(s->stream);
+    if (!s->stream) {
+        pty_arm(s);
+    }
+}
+
 static char *pty_filename(const Chardev *chr)
 {
     return g_strconcat("pty:", chr->pty, NULL);
@@ -155,5 +175,7 @@ const ChardevClass chardev_pty_class = {
     .write = pty_write,
     .pending = pty_pending,
     .update_read = pty_update_read,
+    .co_leave = pty_co_leave,
+    .enter = pty_enter,
     .filename = pty_filename,
 };

@@ -8,6 +8,9 @@
  *            client replaces it.
  *   client   CONNECTING --> GREETING --> CONNECTED --peer left, or no handshake--> (after the
  *            reconnect time) CONNECTING, or the end.
+ *
+ * All of it takes place in the chardev's context. `lock` guards what other threads may ask: the name of
+ * the connection.
  */
 #include <errno.h>
 #include <sys/socket.h>
@@ -35,7 +38,10 @@ typedef struct SocketChardev {
     bool nodelay;
     int64_t reconnect_ns; /* 0: never */
     int listen_fd;        /* 0: none */
-    bool accepting;       /* listen_fd is watched */
+    bool accepting;       /* listen_fd is watched, or will be once the move is over */
+    bool moving;          /* between two contexts, or waiting to leave one */
+    bool retry;           /* an attempt to connect was given up for the move */
+    Coroutine *mover;     /* waits for the end of the handshakes */
     QEMUTimer *reconnect_timer;
     SocketConnector *connector; /* an attempt in progress */
     bool told;                  /* why greeting failed; once until it succeeds */
@@ -45,7 +51,8 @@ typedef struct SocketChardev {
     SocketGreeting *greeting; /* in progress */
     QIOChannel *ioc;          /* what the stream goes over, with it */
     CharStream *stream;       /* connected */
-    char *name;               /* of the connection */
+    GMutex lock;
+    char *name; /* of the connection; NULL: not connected; lock */
     Yankable *yank;
     Coroutine *waiter; /* co_open() with wait=on */
 } SocketChardev;
@@ -113,19 +120,38 @@ static char *connection_name(const SocketChardev *s)
 
 static char *socket_filename(const Chardev *chr)
 {
-    const SocketChardev *s = (const SocketChardev *)chr;
+    SocketChardev *s = (SocketChardev *)chr;
+    char *name;
 
-    return s->stream ? g_strdup(s->name) : address_name(s, "disconnected:");
+    g_mutex_lock(&s->lock);
+    name = g_strdup(s->name);
+    g_mutex_unlock(&s->lock);
+    return name ? name : address_name(s, "disconnected:");
+}
+
+/* Takes over the name. */
+static void socket_set_name(SocketChardev *s, char *name)
+{
+    g_mutex_lock(&s->lock);
+    g_free(s->name);
+    s->name = name;
+    g_mutex_unlock(&s->lock);
 }
 
 /* --- a conversation --- */
+
+static void socket_apply_listener(SocketChardev *s, bool on)
+{
+    aio_set_fd_handler(s->parent.ctx, s->listen_fd, on ? socket_accept : NULL, NULL, s);
+}
 
 static void socket_watch_listener(SocketChardev *s, bool on)
 {
     if (s->listen_fd > 0 && s->accepting != on) {
         s->accepting = on;
-        aio_set_fd_handler(qemu_get_aio_context(), s->listen_fd, on ? socket_accept : NULL, NULL,
-                           s);
+        if (!s->moving) {
+            socket_apply_listener(s, on);
+        }
     }
 }
 
@@ -153,7 +179,7 @@ static void socket_drop(SocketChardev *s)
     }
     qio_channel_unref(QIO_CHANNEL(s->sioc));
     s->sioc = NULL;
-    g_clear_pointer(&s->name, g_free);
+    socket_set_name(s, NULL);
 }
 
 static void socket_hangup(Chardev *chr)
@@ -174,7 +200,7 @@ static void socket_start(SocketChardev *s, QIOChannel *ioc)
     s->told = false;
     s->ioc = ioc;
     s->stream = char_stream_new_channel(&s->parent, ioc, socket_hangup);
-    s->name = connection_name(s);
+    socket_set_name(s, connection_name(s));
     qemu_chr_be_opened(&s->parent);
     if (s->stream) {
         char_stream_update_read(s->stream);
@@ -222,6 +248,10 @@ static bool coroutine_fn socket_co_greet(SocketChardev *s, GError **errp)
         return false;
     }
     s->greeting = NULL;
+    if (s->mover) {
+        aio_co_wake(s->mover);
+        s->mover = NULL;
+    }
     if (ioc) {
         socket_start(s, ioc);
         return true;
@@ -312,6 +342,9 @@ static void socket_reconnect(void *opaque)
 
 static void socket_connect_later(SocketChardev *s)
 {
+    if (!s->reconnect_timer) {
+        return; /* in a move: enter() sees to it */
+    }
     timer_mod_ns(s->reconnect_timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + s->reconnect_ns);
 }
 
@@ -321,8 +354,7 @@ static bool coroutine_fn socket_co_open_client(SocketChardev *s, GError **errp)
 
     if (s->reconnect_ns) {
         /* Whoever asks for reconnecting does not need the server to be there yet. */
-        s->reconnect_timer =
-            aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, socket_reconnect, s);
+        s->reconnect_timer = aio_timer_new(s->parent.ctx, QEMU_CLOCK_REALTIME, socket_reconnect, s);
         socket_reconnect(s);
         return true;
     }
@@ -410,6 +442,7 @@ static bool coroutine_fn socket_co_open(Chardev *chr, const ChardevBackend *back
     const ChardevSocket *opts = backend->u.socket.data;
     int64_t reconnect_ms = reconnect_ms_of(opts);
 
+    g_mutex_init(&s->lock);
     s->is_server = !opts->has_server || opts->server;
     if (!socket_check_options(opts, s->is_server, reconnect_ms, errp)) {
         return false;
@@ -428,14 +461,65 @@ static bool coroutine_fn socket_co_open(Chardev *chr, const ChardevBackend *back
                         : socket_co_open_client(s, errp);
 }
 
+/* The attempt to connect, if there is one, goes on without its chardev, and ends soon. */
+static bool socket_forget_connector(SocketChardev *s)
+{
+    SocketConnector *c = s->connector;
+
+    if (!c) {
+        return false;
+    }
+    c->owner = NULL;
+    s->connector = NULL;
+    socket_connect_cancel(&c->control);
+    return true;
+}
+
+static bool coroutine_fn socket_co_leave(Chardev *chr, bool at_once)
+{
+    SocketChardev *s = (SocketChardev *)chr;
+
+    s->moving = true;
+    if (s->accepting) {
+        socket_apply_listener(s, false);
+    }
+    s->retry = socket_forget_connector(s);
+    if (s->greeting && at_once) {
+        qio_channel_shutdown(QIO_CHANNEL(s->sioc), QIO_CHANNEL_SHUTDOWN_BOTH);
+    }
+    while (s->greeting) {
+        s->mover = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    g_clear_pointer(&s->reconnect_timer, timer_free);
+    char_stream_leave(s->stream);
+    return !s->retry;
+}
+
+static void socket_enter(Chardev *chr)
+{
+    SocketChardev *s = (SocketChardev *)chr;
+
+    s->moving = false;
+    if (s->accepting) {
+        socket_apply_listener(s, true);
+    }
+    char_stream_enter(s->stream);
+    if (s->reconnect_ns) {
+        s->reconnect_timer = aio_timer_new(chr->ctx, QEMU_CLOCK_REALTIME, socket_reconnect, s);
+        if (s->retry) {
+            socket_reconnect(s);
+        } else if (!s->sioc) {
+            socket_connect_later(s);
+        }
+    }
+}
+
 static void socket_close(Chardev *chr)
 {
     SocketChardev *s = (SocketChardev *)chr;
 
-    if (s->connector) {
-        s->connector->owner = NULL;
-        socket_connect_cancel(&s->connector->control);
-    }
+    (void)socket_forget_connector(s);
     timer_free(s->reconnect_timer);
     char_stream_push(s->stream);
     socket_drop(s);
@@ -444,6 +528,8 @@ static void socket_close(Chardev *chr)
         close(s->listen_fd);
         socket_listen_cleanup(s->addr);
     }
+    g_free(s->name);
+    g_mutex_clear(&s->lock);
     char_layers_unref(s->layers);
     qcrypto_tls_creds_release(s->creds);
     ferry_sockaddr_free(s->addr);
@@ -505,6 +591,8 @@ const ChardevClass chardev_socket_class = {
     .write = socket_write,
     .pending = socket_pending,
     .update_read = socket_update_read,
+    .co_leave = socket_co_leave,
+    .enter = socket_enter,
     .eof = socket_eof,
     .disconnect = socket_disconnect,
     .filename = socket_filename,

@@ -129,6 +129,17 @@ static void stdio_update_read(Chardev *chr)
     }
 }
 
+static bool coroutine_fn stdio_co_leave(Chardev *chr, bool at_once)
+{
+    char_stream_leave(((StdioChardev *)chr)->stream);
+    return true;
+}
+
+static void stdio_enter(Chardev *chr)
+{
+    char_stream_enter(((StdioChardev *)chr)->stream);
+}
+
 const ChardevClass chardev_stdio_class = {
     .kind = CHARDEV_BACKEND_KIND_STDIO,
     .name = "stdio",
@@ -138,4 +149,6 @@ const ChardevClass chardev_stdio_class = {
     .write = stdio_write,
     .pending = stdio_pending,
     .update_read = stdio_update_read,
+    .co_leave = stdio_co_leave,
+    .enter = stdio_enter,
 };

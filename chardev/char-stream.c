@@ -36,7 +36,7 @@ static CharStream *stream_alloc(Chardev *chr, CharStreamHangupFunc *hangup)
     stream->in_fd = stream->out_fd = -1;
     stream->hangup = hangup;
     stream->output = g_byte_array_new();
-    stream->hangup_bh = aio_bh_new(qemu_get_aio_context(), stream_hangup, stream);
+    stream->hangup_bh = aio_bh_new(chr->ctx, stream_hangup, stream);
     return stream;
 }
 
@@ -69,7 +69,7 @@ static bool has_output(const CharStream *stream)
 
 static void watch(CharStream *stream, bool reading, bool writing)
 {
-    AioContext *ctx = qemu_get_aio_context();
+    AioContext *ctx = stream->chr->ctx;
     IOHandler *on_read = reading ? stream_readable : NULL,
               *on_write = writing ? stream_writable : NULL;
 
@@ -95,6 +95,31 @@ static void watch(CharStream *stream, bool reading, bool writing)
     }
     stream->reading = reading;
     stream->writing = writing;
+}
+
+void char_stream_leave(CharStream *stream)
+{
+    if (!stream) {
+        return;
+    }
+    watch(stream, false, false);
+    if (stream->ioc) {
+        qio_channel_detach_aio_context(stream->ioc);
+    }
+    g_clear_pointer(&stream->hangup_bh, qemu_bh_delete);
+}
+
+void char_stream_enter(CharStream *stream)
+{
+    if (!stream) {
+        return;
+    }
+    stream->hangup_bh = aio_bh_new(stream->chr->ctx, stream_hangup, stream);
+    if (stream->broken) {
+        qemu_bh_schedule(stream->hangup_bh);
+    } else {
+        watch(stream, false, char_stream_pending(stream) > 0);
+    }
 }
 
 void char_stream_free(CharStream *stream)

@@ -33,6 +33,10 @@ void char_stream_free(CharStream *stream);
 /* Sends now what the kernel takes without waiting, for the end of the process. */
 void char_stream_push(CharStream *stream);
 
+/* As co_leave() and enter() of a back end; NULL is allowed. Reading waits for char_stream_update_read(). */
+void char_stream_leave(CharStream *stream);
+void char_stream_enter(CharStream *stream);
+
 void char_stream_write(CharStream *stream, const uint8_t *buf, size_t len);
 size_t char_stream_pending(const CharStream *stream);
 void char_stream_update_read(CharStream *stream);

@@ -268,6 +268,7 @@ static void chr_free(Chardev *chr)
     if (chr->log_fd >= 0) {
         close(chr->log_fd);
     }
+    aio_context_unref(chr->ctx);
     g_free(chr->pty);
     g_free(chr->label);
     g_free(chr);
@@ -294,6 +295,7 @@ Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *b
     chr = g_malloc0(klass->instance_size);
     chr->klass = klass;
     chr->label = g_strdup(label);
+    chr->ctx = aio_context_ref(qemu_get_aio_context());
     chr->log_fd = -1;
     if (!open_log(chr, backend_common(backend), errp) || !klass->co_open(chr, backend, errp)) {
         chr_free(chr);
@@ -326,6 +328,34 @@ Chardev *coroutine_fn qemu_chr_co_new_shared(const char *label, const ChardevBac
         (void)qemu_chr_remove(base, NULL);
     }
     return chr;
+}
+
+bool coroutine_fn qemu_chr_co_move(Chardev *chr, AioContext *ctx, bool at_once)
+{
+    AioContext *home = qemu_get_current_aio_context();
+    bool whole = true;
+
+    g_assert(!chr->fe && !qemu_chr_is_shared(chr));
+    if (chr->ctx == ctx) {
+        return true;
+    }
+    aio_co_reschedule_self(chr->ctx);
+    if (chr->klass->co_leave) {
+        whole = chr->klass->co_leave(chr, at_once);
+    }
+    aio_co_reschedule_self(ctx);
+    aio_context_unref(chr->ctx);
+    chr->ctx = aio_context_ref(ctx);
+    if (chr->klass->enter) {
+        chr->klass->enter(chr);
+    }
+    aio_co_reschedule_self(home);
+    return whole;
+}
+
+AioContext *qemu_chr_get_aio_context(const Chardev *chr)
+{
+    return chr->ctx;
 }
 
 bool qemu_chr_remove(const char *label, GError **errp)

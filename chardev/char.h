@@ -4,7 +4,13 @@
  * one front end inside (a monitor, a serial port).
  *
  * Back ends never block: what the outside does not take is buffered up to the front end's limit.
- * Everything runs in the main thread and its AioContext.
+ *
+ * Threads. A chardev's back end runs in one AioContext: it reads, writes, accepts, reconnects and
+ * shakes hands (TLS, WebSocket, telnet) there, and calls its front end there. That is the main
+ * thread's, until qemu_chr_co_move() takes it elsewhere, as QMP monitors do. A mux and its base stay
+ * in the main thread, since their front ends may be devices of the guest. The list of chardevs is the
+ * main thread's. A function below runs in the main thread, those on a front end in the chardev's
+ * thread, unless it says otherwise.
  */
 #ifndef FERRY_CHARDEV_CHAR_H
 #define FERRY_CHARDEV_CHAR_H
@@ -14,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "qapi/qapi-types-char.h"
+#include "util/aio.h"
 #include "util/coroutine.h"
 #include "util/queue.h"
 
@@ -98,6 +105,14 @@ Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *b
  */
 Chardev *coroutine_fn qemu_chr_co_new_shared(const char *label, const ChardevBackend *backend,
                                              GError **errp);
+/*
+ * Moves the back end, which has no front end and is not shared, to another context, with the
+ * conversation that is under way. A handshake under way is waited for, or cut off (`at_once`); it has
+ * a deadline. Called in the main thread; false: a coroutine of its past still ends in the old context.
+ */
+bool coroutine_fn qemu_chr_co_move(Chardev *chr, AioContext *ctx, bool at_once);
+/* Where the back end runs. Any thread. */
+AioContext *qemu_chr_get_aio_context(const Chardev *chr);
 /* What Ctrl-a x of a mux does. Once, at start-up; NULL: nothing. */
 void qemu_chr_mux_set_exit(void (*exit_func)(void));
 /* Removes an idle one; fails when it has a front end. */
@@ -106,7 +121,7 @@ Chardev *qemu_chr_find(const char *label);
 /* The next in order of creation; NULL starts and ends. */
 Chardev *qemu_chr_next(Chardev *chr);
 const char *qemu_chr_label(const Chardev *chr);
-/* "pty:/dev/pts/3", "disconnected:unix:/path,server=on". The caller frees. */
+/* "pty:/dev/pts/3", "disconnected:unix:/path,server=on". The caller frees. Any thread. */
 char *qemu_chr_filename(const Chardev *chr);
 /* The pty's path, or NULL. */
 const char *qemu_chr_pty(const Chardev *chr);

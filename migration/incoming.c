@@ -25,7 +25,7 @@ static MigrationIncomingState *incoming;
 
 MigrationIncomingState *migration_incoming_get_current(void)
 {
-    return incoming;
+    return __atomic_load_n(&incoming, __ATOMIC_ACQUIRE);
 }
 
 static MigrationStatus incoming_status(MigrationIncomingState *mis)
@@ -373,7 +373,10 @@ static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationA
 {
     mis->started = true; /* while a name is looked up, another client may ask for the same */
     migration_listener_free(g_steal_pointer(&mis->listener));
+    g_mutex_lock(&mis->lock);
     g_clear_error(&mis->error);
+    g_clear_pointer(&mis->addresses, qapi_free_SocketAddressList);
+    g_mutex_unlock(&mis->lock);
     migration_settings_unref(mis->settings);
     mis->settings = migration_settings_get();
     mis->from_file = migration_address_is_seekable(addr);
@@ -382,23 +385,27 @@ static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationA
         mis->started = false;
         return false;
     }
+    g_mutex_lock(&mis->lock);
+    mis->addresses = migration_listener_addresses(mis->listener);
+    g_mutex_unlock(&mis->lock);
     migrate_set_state(&mis->status, mis->settings, incoming_status(mis), MIGRATION_STATUS_SETUP);
     return true;
 }
 
 bool coroutine_fn migration_incoming_co_start(const char *arg, GError **errp)
 {
+    MigrationIncomingState *mis = g_new0(MigrationIncomingState, 1);
     g_autoptr(MigrationAddress) addr = NULL;
 
-    incoming = g_new0(MigrationIncomingState, 1);
-    g_mutex_init(&incoming->lock);
-    g_mutex_init(&incoming->from_src_lock);
-    incoming->exit_on_error = true;
+    g_mutex_init(&mis->lock);
+    g_mutex_init(&mis->from_src_lock);
+    mis->exit_on_error = true;
+    __atomic_store_n(&incoming, mis, __ATOMIC_RELEASE);
     if (!strcmp(arg, "defer")) {
         return true;
     }
     addr = migration_incoming_arg_parse(arg, errp);
-    return addr && listen_at(incoming, addr, errp);
+    return addr && listen_at(mis, addr, errp);
 }
 
 bool coroutine_fn qmp_migrate_incoming(const MigrateIncomingArg *arg, GError **errp)

@@ -129,9 +129,12 @@ static void forget_last_migration(MigrationState *s)
     if (s->thread) {
         g_thread_join(g_steal_pointer(&s->thread)); /* it has nothing left to do */
     }
-    migration_settings_unref(g_steal_pointer(&s->settings));
     migration_connector_unref(g_steal_pointer(&s->connector));
+    g_mutex_lock(&migration_figures_lock);
+    migration_settings_unref(g_steal_pointer(&s->settings));
+    g_mutex_lock(&s->lock);
     g_clear_error(&s->error);
+    g_mutex_unlock(&s->lock);
     s->cancel_wanted = s->continue_wanted = s->switchover_acked = s->pong_heard = false;
     s->vm_stopped = s->disks_inactive = s->handed_over = false;
     s->bytes_sent = 0;
@@ -140,6 +143,7 @@ static void forget_last_migration(MigrationState *s)
     s->mbps_1000 = s->pages_per_second = 0;
     memset(s->phase_ns, 0, sizeof(s->phase_ns));
     memset(&s->counters, 0, sizeof(s->counters));
+    g_mutex_unlock(&migration_figures_lock);
 }
 
 /* The connection failed, or was cancelled: nothing was taken from the guest yet. */
@@ -234,9 +238,11 @@ bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
     }
     forget_last_migration(s);
     s->yank = yank;
+    g_mutex_lock(&migration_figures_lock);
     s->settings = g_steal_pointer(&settings);
-    s->connector = g_steal_pointer(&connector);
     s->start_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    g_mutex_unlock(&migration_figures_lock);
+    s->connector = g_steal_pointer(&connector);
     yank_register_function(s->yank, source_yank, s);
     migrate_set_state(&s->status, s->settings, migrate_get_status(s), MIGRATION_STATUS_SETUP);
     /* The command is answered now; what becomes of it is in query-migrate and in events. */

@@ -129,6 +129,12 @@ typedef struct MigrationState {
     } rate;
 } MigrationState;
 
+/*
+ * Held while a new migration forgets the figures and settings of the last one, and while query-migrate
+ * reads them. Never over a wait; MigrationState.lock may be taken under it. Any thread.
+ */
+extern GMutex migration_figures_lock;
+
 /* The one source of the process; never NULL after migration_init(). Any thread. */
 MigrationState *migrate_get_current(void);
 
@@ -218,6 +224,7 @@ typedef struct MigrationIncomingState {
     GMutex lock;      /* the writer's side of the return path, and what is marked "lock" */
     QEMUFile *to_src; /* lock; NULL: no return path */
     GError *error;    /* lock */
+    SocketAddressList *addresses; /* lock: where it listens, or listened at first */
     bool from_file;   /* a file that can be read anywhere */
     bool exit_on_error;
     bool started;               /* migrate-incoming or -incoming URI was there */

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* query-migrate: the figures of the source, or the state of the destination. */
+/*
+ * query-migrate: the figures of the source, or the state of the destination. Any thread: what is read
+ * is atomic, or under the lock of the object.
+ */
 #include "migration/migration.h"
 #include "qapi/qapi-commands-migration.h"
 #include "util/migration-blocker.h"
 #include "util/timer.h"
+
+GMutex migration_figures_lock;
 
 static MigrationStats *ram_stats(MigrationState *s, MigrationStatus status)
 {
@@ -87,7 +92,7 @@ static void add_figures(MigrationState *s, MigrationStatus status, MigrationInfo
     }
     info->has_setup_time = info->has_total_time = true;
     info->setup_time = ms(stat64_get(&s->setup_ns));
-    info->total_time = ms(end - s->start_ns);
+    info->total_time = ms(end - stat64_get(&s->start_ns));
     info->has_downtime = completed;
     info->downtime = ms(stat64_get(&s->downtime_ns));
     info->has_expected_downtime = !completed;
@@ -97,7 +102,7 @@ static void add_figures(MigrationState *s, MigrationStatus status, MigrationInfo
     info->ram = ram_stats(s, status);
     info->has_remaining = !completed;
     info->remaining = stat64_get(&s->counters.remaining_bytes);
-    if (migrate_xbzrle(s->settings)) {
+    if (s->settings && migrate_xbzrle(s->settings)) {
         info->xbzrle_cache = xbzrle_stats(s);
     }
     info->has_cpu_throttle_percentage = throttle > 0;
@@ -140,10 +145,6 @@ static void add_destination(MigrationIncomingState *mis, MigrationInfo *info)
 
     info->has_status = status != MIGRATION_STATUS_NONE;
     info->status = status;
-    if (mis->listener) {
-        info->socket_address = migration_listener_addresses(mis->listener);
-        info->has_socket_address = info->socket_address;
-    }
     if (resume_ns) {
         info->x_downtime = g_new0(MigrationDowntime, 1);
         info->x_downtime->has_resume = true;
@@ -151,6 +152,10 @@ static void add_destination(MigrationIncomingState *mis, MigrationInfo *info)
     }
     g_mutex_lock(&mis->lock);
     info->error_desc = mis->error ? g_strdup(mis->error->message) : NULL;
+    if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_ACTIVE) {
+        info->socket_address = QAPI_CLONE(SocketAddressList, mis->addresses);
+        info->has_socket_address = info->socket_address;
+    }
     g_mutex_unlock(&mis->lock);
 }
 
@@ -176,7 +181,9 @@ bool coroutine_fn qmp_query_migrate(MigrationInfo **ret, GError **errp)
     if (migrate_get_status(s) == MIGRATION_STATUS_NONE && mis) {
         add_destination(mis, *ret);
     } else {
+        g_mutex_lock(&migration_figures_lock);
         add_source(s, *ret);
+        g_mutex_unlock(&migration_figures_lock);
     }
     add_blockers(*ret);
     return true;

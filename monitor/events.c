@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Events: from whoever sends them, in any thread, to every QMP client, with the time at which they
- * happened.
+ * Events: from the thread that sends one to every QMP client, with the time at which it happened.
  *
  * Events that a guest or a failing disk can send at will are limited to one a second each: the
  * first goes out at once, of those that follow within the second only the last, when it is over.
@@ -33,14 +32,16 @@ static const struct {
 typedef struct LimitedEvent {
     json_object *waiting; /* the latest since, or NULL */
     QEMUTimer *timer;
+    AioContext *ctx; /* of the timer */
     char *key;
 } LimitedEvent;
 
 static struct {
-    GHashTable *limited; /* key: LimitedEvent; main thread */
-    QEMUBH *bh;
-    GMutex lock;
-    GQueue arrived; /* json_object, from other threads; under lock */
+    GMutex
+        lock; /* of all below; qmp_broadcast() is called under it, so that events keep their order */
+    bool open;
+    AioContext *ctx;
+    GHashTable *limited; /* key: LimitedEvent; entries go in the thread of their timer */
 } events;
 
 static void limited_event_free(void *opaque)
@@ -49,12 +50,14 @@ static void limited_event_free(void *opaque)
 
     json_object_put(limit->waiting);
     timer_free(limit->timer);
+    aio_context_unref(limit->ctx);
     g_free(limit->key);
     g_free(limit);
 }
 
 static void limit_expired(void *opaque)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
     LimitedEvent *limit = opaque;
     json_object *event = limit->waiting;
 
@@ -85,7 +88,7 @@ static char *limit_key(json_object *event)
     return NULL;
 }
 
-/* Takes over the event. */
+/* Takes over the event. Under the lock. */
 static void deliver(json_object *event)
 {
     g_autofree char *key = limit_key(event);
@@ -98,9 +101,9 @@ static void deliver(json_object *event)
     }
     if (key) {
         limit = g_new0(LimitedEvent, 1);
-        limit->key = g_strdup(key);
-        limit->timer =
-            aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, limit_expired, limit);
+        limit->key = g_steal_pointer(&key);
+        limit->ctx = aio_context_ref(events.ctx);
+        limit->timer = aio_timer_new(limit->ctx, QEMU_CLOCK_REALTIME, limit_expired, limit);
         timer_mod_ns(limit->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + EVENT_LIMIT_NS);
         g_hash_table_insert(events.limited, limit->key, limit);
     }
@@ -108,25 +111,11 @@ static void deliver(json_object *event)
     json_object_put(event);
 }
 
-static void deliver_arrived(void *opaque)
-{
-    for (;;) {
-        json_object *event;
-
-        g_mutex_lock(&events.lock);
-        event = g_queue_pop_head(&events.arrived);
-        g_mutex_unlock(&events.lock);
-        if (!event) {
-            return;
-        }
-        deliver(event);
-    }
-}
-
 /* The sink: any thread. */
 static void event_sink(const char *name, json_object *data)
 {
     json_object *event = json_object_new_object(), *timestamp = json_object_new_object();
+    g_autoptr(GMutexLocker) locker = NULL;
     struct timeval now;
 
     gettimeofday(&now, NULL);
@@ -137,29 +126,51 @@ static void event_sink(const char *name, json_object *data)
     if (data) {
         json_object_object_add(event, "data", data);
     }
-    if (aio_context_in_own_thread(qemu_get_aio_context())) {
-        deliver_arrived(NULL); /* what other threads sent before this one stays before it */
+    locker = g_mutex_locker_new(&events.lock);
+    if (events.open) {
         deliver(event);
-        return;
+    } else {
+        json_object_put(event);
     }
-    g_mutex_lock(&events.lock);
-    g_queue_push_tail(&events.arrived, event);
-    g_mutex_unlock(&events.lock);
-    qemu_bh_schedule(events.bh);
 }
 
 void events_init(void)
 {
     events.limited = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, limited_event_free);
-    events.bh = aio_bh_new(qemu_get_aio_context(), deliver_arrived, NULL);
-    g_queue_init(&events.arrived);
+    events.ctx = aio_context_ref(qemu_get_aio_context());
+    events.open = true;
     qapi_event_set_sink(event_sink);
 }
 
-void events_cleanup(void)
+void events_set_context(AioContext *ctx)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
+
+    aio_context_unref(events.ctx);
+    events.ctx = aio_context_ref(ctx);
+}
+
+static gboolean is_of_this_thread(gpointer key, gpointer value, gpointer opaque)
+{
+    return aio_context_in_own_thread(((LimitedEvent *)value)->ctx);
+}
+
+static void drop_limits(void)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
+
+    events.open = false;
+    g_hash_table_foreach_remove(events.limited, is_of_this_thread, NULL);
+}
+
+/* A timer goes in its own thread: elsewhere its callback might be about to run. */
+void coroutine_fn events_co_cleanup(void)
 {
     qapi_event_set_sink(NULL);
-    deliver_arrived(NULL);
-    qemu_bh_delete(events.bh);
-    g_hash_table_unref(events.limited);
+    drop_limits();
+    aio_co_reschedule_self(events.ctx);
+    drop_limits();
+    aio_co_reschedule_self(qemu_get_aio_context());
+    g_hash_table_unref(g_steal_pointer(&events.limited));
+    g_clear_pointer(&events.ctx, aio_context_unref);
 }

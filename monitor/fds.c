@@ -17,7 +17,8 @@
 /* --- by name --- */
 
 struct NamedFds {
-    GHashTable *fds; /* name: fd */
+    GMutex lock;
+    GHashTable *fds; /* name: fd; lock */
 };
 
 static void close_value(void *value)
@@ -27,16 +28,48 @@ static void close_value(void *value)
 
 NamedFds *named_fds_new(void)
 {
-    NamedFds *named = g_new0(NamedFds, 1);
+    NamedFds *named = g_atomic_rc_box_new0(NamedFds);
 
+    g_mutex_init(&named->lock);
     named->fds = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, close_value);
     return named;
 }
 
-void named_fds_free(NamedFds *named)
+NamedFds *named_fds_ref(NamedFds *named)
 {
+    return g_atomic_rc_box_acquire(named);
+}
+
+static void named_fds_clear(void *opaque)
+{
+    NamedFds *named = opaque;
+
     g_hash_table_unref(named->fds);
-    g_free(named);
+    g_mutex_clear(&named->lock);
+}
+
+void named_fds_unref(NamedFds *named)
+{
+    g_atomic_rc_box_release_full(named, named_fds_clear);
+}
+
+/* Takes the descriptor of that name out: the caller's, or -1. NULL has none. */
+static int named_fds_take(NamedFds *named, const char *name)
+{
+    gpointer value;
+    char *key = NULL;
+    int fd = -1;
+
+    if (!named) {
+        return -1;
+    }
+    g_mutex_lock(&named->lock);
+    if (g_hash_table_steal_extended(named->fds, name, (gpointer *)&key, &value)) {
+        fd = GPOINTER_TO_INT(value);
+    }
+    g_mutex_unlock(&named->lock);
+    g_free(key);
+    return fd;
 }
 
 bool coroutine_fn qmp_getfd(const GetfdArg *arg, GError **errp)
@@ -53,36 +86,36 @@ bool coroutine_fn qmp_getfd(const GetfdArg *arg, GError **errp)
         close(fd);
         return false;
     }
+    g_mutex_lock(&named->lock);
     g_hash_table_replace(named->fds, g_strdup(arg->fdname), GINT_TO_POINTER(fd));
+    g_mutex_unlock(&named->lock);
     return true;
 }
 
 bool coroutine_fn qmp_closefd(const ClosefdArg *arg, GError **errp)
 {
-    NamedFds *named = qmp_current_named_fds();
+    int fd = named_fds_take(qmp_current_named_fds(), arg->fdname);
 
-    if (!named || !g_hash_table_remove(named->fds, arg->fdname)) {
+    if (fd < 0) {
         error_setg(errp, "File descriptor named '%s' not found", arg->fdname);
         return false;
     }
+    close(fd);
     return true;
 }
 
 int monitor_get_fd(const char *name, GError **errp)
 {
-    NamedFds *named = qmp_current_named_fds();
-    gpointer value;
-    char *key;
     int64_t number;
+    int fd;
 
     if (g_ascii_isdigit(name[0])) {
         if (g_ascii_string_to_signed(name, 10, 0, INT_MAX, &number, NULL) &&
             fcntl((int)number, F_GETFD) >= 0) {
             return (int)number;
         }
-    } else if (named && g_hash_table_steal_extended(named->fds, name, (gpointer *)&key, &value)) {
-        g_free(key);
-        return GPOINTER_TO_INT(value);
+    } else if ((fd = named_fds_take(qmp_current_named_fds(), name)) >= 0) {
+        return fd;
     }
     error_setg(errp, "File descriptor named '%s' has not been found", name);
     return -1;

@@ -13,9 +13,28 @@ void monitor_init(void)
     socket_set_fd_lookup(monitor_get_fd);
 }
 
-void monitor_cleanup(void)
+bool coroutine_fn monitor_co_new_qmp(Chardev *chr, bool pretty, GError **errp)
 {
-    events_cleanup();
-    qmp_cleanup();
+    AioContext *home = qemu_get_current_aio_context(), *ctx = home;
+    bool ok;
+
+    if (!qemu_chr_is_shared(chr) && !qemu_chr_has_frontend(chr)) {
+        ctx = monitor_thread_start(errp);
+        if (!ctx) {
+            return false;
+        }
+        events_set_context(ctx);
+        (void)qemu_chr_co_move(chr, ctx, false);
+    }
+    aio_co_reschedule_self(ctx);
+    ok = monitor_new_qmp(chr, pretty, errp);
+    aio_co_reschedule_self(home);
+    return ok;
+}
+
+void coroutine_fn monitor_co_cleanup(void)
+{
+    events_co_cleanup();
+    qmp_co_cleanup();
     hmp_cleanup();
 }

@@ -12,8 +12,8 @@
 #include <unistd.h>
 #include "monitor/monitor-int.h"
 
-/* Not parsed yet: whoever runs meanwhile may have it. */
-#define MESSAGE_UNKNOWN 0
+/* Not parsed yet. */
+#define MESSAGE_UNKNOWN UINT64_MAX
 
 typedef struct MsgFd {
     uint64_t message;
@@ -21,13 +21,15 @@ typedef struct MsgFd {
 } MsgFd;
 
 struct MsgFds {
-    GArray *list; /* MsgFd, in order of arrival */
+    GMutex lock;  /* handlers take descriptors in their own thread */
+    GArray *list; /* MsgFd, in order of arrival; lock */
 };
 
 MsgFds *msg_fds_new(void)
 {
     MsgFds *fds = g_new0(MsgFds, 1);
 
+    g_mutex_init(&fds->lock);
     fds->list = g_array_new(FALSE, FALSE, sizeof(MsgFd));
     return fds;
 }
@@ -37,11 +39,14 @@ void msg_fds_free(MsgFds *fds)
     msg_fds_settle(fds, 1);
     msg_fds_expire(fds, UINT64_MAX);
     g_array_unref(fds->list);
+    g_mutex_clear(&fds->lock);
     g_free(fds);
 }
 
 void msg_fds_add(MsgFds *fds, const int *fd, size_t n)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+
     for (size_t i = 0; i < n; i++) {
         MsgFd item = {.message = MESSAGE_UNKNOWN, .fd = fd[i]};
 
@@ -55,10 +60,12 @@ void msg_fds_add(MsgFds *fds, const int *fd, size_t n)
 
 void msg_fds_settle(MsgFds *fds, uint64_t message)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+
     for (guint i = 0; i < fds->list->len; i++) {
         MsgFd *item = &g_array_index(fds->list, MsgFd, i);
 
-        if (item->message == MESSAGE_UNKNOWN) {
+        if (item->message == MESSAGE_UNKNOWN || item->message == MSG_FDS_ANY) {
             item->message = message;
         }
     }
@@ -66,6 +73,7 @@ void msg_fds_settle(MsgFds *fds, uint64_t message)
 
 int msg_fds_take(MsgFds *fds, uint64_t message)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
     const MsgFd *found = NULL;
     guint index = 0;
     int fd;
@@ -77,7 +85,8 @@ int msg_fds_take(MsgFds *fds, uint64_t message)
     for (guint i = 0; i < fds->list->len; i++) {
         const MsgFd *item = &g_array_index(fds->list, MsgFd, i);
 
-        if (item->message <= message && (!found || item->message != found->message)) {
+        if (item->message <= message && item->message != MESSAGE_UNKNOWN &&
+            (!found || item->message != found->message)) {
             found = item;
             index = i;
         }
@@ -92,10 +101,12 @@ int msg_fds_take(MsgFds *fds, uint64_t message)
 
 void msg_fds_expire(MsgFds *fds, uint64_t message)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+
     for (guint i = 0; i < fds->list->len;) {
         const MsgFd *item = &g_array_index(fds->list, MsgFd, i);
 
-        if (item->message != MESSAGE_UNKNOWN && item->message < message) {
+        if (item->message != MSG_FDS_ANY && item->message < message) {
             close(item->fd);
             g_array_remove_index(fds->list, i);
         } else {

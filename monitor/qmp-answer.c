@@ -4,6 +4,7 @@
 #include "monitor/qmp-int.h"
 #include "qapi/dispatch.h"
 #include "qapi/qapi-commands-control.h"
+#include "util/aio.h"
 #include "util/error.h"
 #include "util/version.h"
 
@@ -139,6 +140,24 @@ static const QmpCommand *find_command(const QmpParsed *parsed, const QmpState *s
     return cmd;
 }
 
+/*
+ * Runs a command where it may run: in the session's thread, or in the main thread, from which this
+ * comes back.
+ */
+static bool coroutine_fn co_run_at_home(const QmpCommand *cmd, json_object *arguments,
+                                        json_object **result, GError **errp)
+{
+    AioContext *home = qemu_get_current_aio_context();
+    bool ok;
+
+    if (!(cmd->flags & QMP_COMMAND_OFF_MAIN)) {
+        aio_co_reschedule_self(qemu_get_aio_context());
+    }
+    ok = qmp_command_co_run(cmd, arguments, result, errp);
+    aio_co_reschedule_self(home);
+    return ok;
+}
+
 json_object *coroutine_fn qmp_co_answer(QmpState *state, json_object *request)
 {
     QmpParsed parsed = {0};
@@ -149,7 +168,7 @@ json_object *coroutine_fn qmp_co_answer(QmpState *state, json_object *request)
     if (parse_request(&parsed, state, request, &error)) {
         cmd = find_command(&parsed, state, &error);
     }
-    if (!cmd || !qmp_command_co_run(cmd, parsed.arguments, &result, &error)) {
+    if (!cmd || !co_run_at_home(cmd, parsed.arguments, &result, &error)) {
         reply = qmp_error_reply(NULL, error);
     } else if (cmd->flags & QMP_COMMAND_NO_SUCCESS_RESPONSE) {
         json_object_put(result);

@@ -11,6 +11,10 @@
  * session's runner coroutine, out-of-band ones at once in coroutines of their own. Reading stops
  * while QMP_QUEUE_MAX requests wait or the client does not read its replies, and so does the
  * runner, which bounds what a session holds.
+ *
+ * A session belongs to the context of its chardev: the monitors' thread, or the main thread. A handler
+ * may run in the main thread meanwhile; it finds its session through the list of running commands.
+ * Events come from any thread and go through the monitor's outbox, which is emptied before each reply.
  */
 #include "monitor/qmp-int.h"
 
@@ -39,9 +43,16 @@ typedef struct QmpSession QmpSession;
 
 typedef struct MonitorQMP {
     CharFrontend fe;
+    AioContext *ctx;
     bool pretty;
     NamedFds *named_fds; /* outlive a session, as clients reconnect */
-    QmpSession *session; /* NULL: nobody is connected */
+    QmpSession *session; /* NULL: no client is connected */
+    QEMUBH *outbox_bh;   /* empties the outbox */
+
+    /* qmp.lock */
+    bool listening;      /* the client has negotiated */
+    GQueue outbox;       /* char *: events for the client */
+    size_t outbox_bytes; /* beyond QMP_OUTPUT_MAX the client loses the connection, not an event */
     TAILQ_ENTRY(MonitorQMP) next;
 } MonitorQMP;
 
@@ -49,16 +60,18 @@ struct QmpSession {
     unsigned refs;   /* the monitor while connected, and each coroutine that runs a command */
     MonitorQMP *mon; /* NULL: the client is gone */
     QmpState state;
-    bool eof; /* the client sends no more: disconnect when all is done */
+    bool listening; /* the monitor's: events are sent */
+    bool eof;       /* the client sends no more: disconnect when all is done */
     JsonStream *stream;
     GByteArray *input;             /* read, not yet parsed, because the queue was full */
     size_t parsed;                 /* bytes at the head of input that are */
-    bool parsing;                  /* session_parse() is on the stack */
     struct QmpRequestList arrived; /* out of the parser, not yet sorted */
     uint64_t messages;             /* complete ones so far */
     MsgFds *msg_fds;
+    NamedFds *named_fds; /* the monitor's */
     struct QmpRequestList queue;
     unsigned queued;
+    struct QmpRequestList overtaking; /* out-of-band ones, not yet started */
     bool runner_active;
     unsigned oob_running;
     Coroutine *runner_waiting; /* for the client to read */
@@ -72,9 +85,11 @@ typedef struct QmpRunning {
     LIST_ENTRY(QmpRunning) next;
 } QmpRunning;
 
+/* The lock is held for moments only, and no other is taken under it. */
 static struct {
-    TAILQ_HEAD(, MonitorQMP) monitors;
-    LIST_HEAD(, QmpRunning) running;
+    GMutex lock;
+    TAILQ_HEAD(, MonitorQMP) monitors; /* lock; changed by the main thread */
+    LIST_HEAD(, QmpRunning) running;   /* lock */
 } qmp = {.monitors = TAILQ_HEAD_INITIALIZER(qmp.monitors)};
 
 static void session_parse(QmpSession *session);
@@ -102,6 +117,7 @@ static void session_drop_queue(QmpSession *session)
 {
     drop_requests(&session->queue);
     drop_requests(&session->arrived);
+    drop_requests(&session->overtaking);
     session->queued = 0;
 }
 
@@ -114,15 +130,17 @@ static void session_unref(QmpSession *session)
     json_stream_free(session->stream);
     g_byte_array_unref(session->input);
     msg_fds_free(session->msg_fds);
+    named_fds_unref(session->named_fds);
     g_free(session);
 }
 
 /* --- output --- */
 
-static void monitor_send(MonitorQMP *mon, json_object *json)
+/* A message as it is sent; the caller frees. */
+static char *message_text(json_object *json, bool pretty)
 {
     int flags = JSON_C_TO_STRING_NOSLASHESCAPE |
-                (mon->pretty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN);
+                (pretty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN);
     size_t len;
     const char *text = json_object_to_json_string_length(json, flags, &len);
     g_autofree char *valid = NULL;
@@ -130,15 +148,68 @@ static void monitor_send(MonitorQMP *mon, json_object *json)
     /* File names and the like may hold any bytes; JSON is UTF-8. */
     if (!g_utf8_validate_len(text, len, NULL)) {
         text = valid = g_utf8_make_valid(text, (gssize)len);
-        len = strlen(valid);
     }
-    if (qemu_chr_fe_pending(&mon->fe) + len + strlen("\r\n") > QMP_OUTPUT_MAX) {
+    return g_strconcat(text, "\r\n", NULL);
+}
+
+static void send_text(MonitorQMP *mon, const char *text)
+{
+    size_t len = strlen(text);
+
+    if (qemu_chr_fe_pending(&mon->fe) + len > QMP_OUTPUT_MAX) {
         /* Half a message would be worse than none. */
         qemu_chr_fe_abort(&mon->fe);
         return;
     }
     qemu_chr_fe_write(&mon->fe, text, len);
-    qemu_chr_fe_write(&mon->fe, "\r\n", strlen("\r\n"));
+}
+
+static void send_json(MonitorQMP *mon, json_object *json)
+{
+    g_autofree char *text = message_text(json, mon->pretty);
+
+    send_text(mon, text);
+}
+
+/* Whether events are for this client from now on; those that wait are dropped. */
+static void set_listening(MonitorQMP *mon, bool on)
+{
+    char *text;
+
+    g_mutex_lock(&qmp.lock);
+    mon->listening = on;
+    mon->outbox_bytes = 0;
+    while ((text = g_queue_pop_head(&mon->outbox))) {
+        g_free(text);
+    }
+    g_mutex_unlock(&qmp.lock);
+}
+
+static void empty_outbox(void *opaque)
+{
+    MonitorQMP *mon = opaque;
+
+    for (;;) {
+        g_autofree char *text = NULL;
+        bool full;
+
+        g_mutex_lock(&qmp.lock);
+        text = g_queue_pop_head(&mon->outbox);
+        full = mon->outbox_bytes > QMP_OUTPUT_MAX;
+        if (text && !full) {
+            mon->outbox_bytes -= strlen(text);
+        }
+        g_mutex_unlock(&qmp.lock);
+        if (full) {
+            set_listening(mon, false);
+            qemu_chr_fe_abort(&mon->fe);
+            return;
+        }
+        if (!text) {
+            return;
+        }
+        send_text(mon, text);
+    }
 }
 
 static bool session_output_full(const QmpSession *session)
@@ -149,8 +220,17 @@ static bool session_output_full(const QmpSession *session)
 /* Takes over the reply; NULL sends nothing. */
 static void session_reply(QmpSession *session, json_object *reply)
 {
-    if (reply && session->mon) {
-        monitor_send(session->mon, reply);
+    MonitorQMP *mon = session->mon;
+
+    if (mon) {
+        empty_outbox(mon); /* what the command brought about comes before its reply */
+    }
+    if (reply && mon) {
+        send_json(mon, reply);
+    }
+    if (mon && session->state.negotiated && !session->listening) {
+        session->listening = true;
+        set_listening(mon, true);
     }
     json_object_put(reply);
 }
@@ -170,10 +250,14 @@ static void coroutine_fn session_co_run(QmpSession *session, QmpRequest *req, bo
     QmpRunning running = {.co = qemu_coroutine_self(), .session = session, .number = req->number};
     json_object *reply;
 
+    g_mutex_lock(&qmp.lock);
     LIST_INSERT_HEAD(&qmp.running, &running, next);
+    g_mutex_unlock(&qmp.lock);
     reply =
         req->error ? qmp_error_reply(NULL, req->error) : qmp_co_answer(&session->state, req->json);
+    g_mutex_lock(&qmp.lock);
     LIST_REMOVE(&running, next);
+    g_mutex_unlock(&qmp.lock);
     session_reply(session, reply);
     if (!oob) {
         msg_fds_expire(session->msg_fds, req->number);
@@ -253,7 +337,7 @@ static void session_take_value(void *opaque, json_object *value, const GError *e
     TAILQ_INSERT_TAIL(&session->arrived, req, next);
 }
 
-/* Starts or queues what has arrived. */
+/* Sorts what has arrived; starts nothing. */
 static void session_sort_arrived(QmpSession *session)
 {
     QmpRequest *req;
@@ -261,25 +345,36 @@ static void session_sort_arrived(QmpSession *session)
     while ((req = TAILQ_FIRST(&session->arrived))) {
         TAILQ_REMOVE(&session->arrived, req, next);
         if (!req->error && session->state.oob && qmp_is_oob_request(req->json)) {
-            session_start_oob(session, req);
+            TAILQ_INSERT_TAIL(&session->overtaking, req, next);
         } else {
             TAILQ_INSERT_TAIL(&session->queue, req, next);
             session->queued++;
-            session_start_runner(session);
         }
     }
 }
 
-/* Parses until the input or the room in the queue is used up. */
+static void session_start_requests(QmpSession *session)
+{
+    QmpRequest *req;
+
+    session->refs++;
+    session_start_runner(session);
+    while ((req = TAILQ_FIRST(&session->overtaking))) {
+        TAILQ_REMOVE(&session->overtaking, req, next);
+        session_start_oob(session, req);
+    }
+    session_unref(session);
+}
+
+/*
+ * Parses until the input or the room in the queue is used up. Only then commands start: their
+ * handlers, in another thread, must find each descriptor with the number of its message.
+ */
 static void session_parse(QmpSession *session)
 {
-    if (session->parsing) {
-        return; /* a command that was started below goes on there */
-    }
-    session->parsing = true;
-    session->refs++;
-    while (session->mon && session->parsed < session->input->len &&
-           session->queued < QMP_QUEUE_MAX) {
+    bool all;
+
+    while (session->parsed < session->input->len && session->queued < QMP_QUEUE_MAX) {
         const uint8_t *next = session->input->data + session->parsed;
         size_t len = session->input->len - session->parsed;
         const uint8_t *end = memchr(next, '}', len); /* a request cannot end before that */
@@ -289,18 +384,24 @@ static void session_parse(QmpSession *session)
         json_stream_feed(session->stream, (const char *)next, len);
         session_sort_arrived(session);
     }
-    session->parsing = false;
-    if (session->mon && session->parsed == session->input->len) {
+    all = session->parsed == session->input->len;
+    if (all) {
         g_byte_array_set_size(session->input, 0);
         session->parsed = 0;
         msg_fds_settle(session->msg_fds,
                        session->messages + (json_stream_is_idle(session->stream) ? 0 : 1));
+    } else {
+        msg_fds_settle(session->msg_fds, MSG_FDS_ANY);
+    }
+    session->refs++;
+    session_start_requests(session);
+    if (all && session->mon) {
         qemu_chr_fe_accept_input(&session->mon->fe);
     }
     session_unref(session);
 }
 
-static size_t monitor_qmp_can_read(void *opaque)
+static size_t session_room(void *opaque)
 {
     MonitorQMP *mon = opaque;
     QmpSession *session = mon->session;
@@ -312,7 +413,7 @@ static size_t monitor_qmp_can_read(void *opaque)
     return CHR_READ_BUF_LEN;
 }
 
-static void monitor_qmp_read(void *opaque, const uint8_t *buf, size_t len)
+static void session_read(void *opaque, const uint8_t *buf, size_t len)
 {
     MonitorQMP *mon = opaque;
 
@@ -320,7 +421,7 @@ static void monitor_qmp_read(void *opaque, const uint8_t *buf, size_t len)
     session_parse(mon->session);
 }
 
-static void monitor_qmp_receive_fds(void *opaque, const int *fds, size_t nfds)
+static void session_take_fds(void *opaque, const int *fds, size_t nfds)
 {
     MonitorQMP *mon = opaque;
 
@@ -333,7 +434,7 @@ static void monitor_qmp_receive_fds(void *opaque, const int *fds, size_t nfds)
     }
 }
 
-static void monitor_qmp_drained(void *opaque)
+static void session_drained(void *opaque)
 {
     MonitorQMP *mon = opaque;
     Coroutine *co = mon->session ? mon->session->runner_waiting : NULL;
@@ -347,7 +448,7 @@ static void monitor_qmp_drained(void *opaque)
 
 /* --- sessions come and go --- */
 
-static void monitor_qmp_opened(MonitorQMP *mon)
+static void session_open(MonitorQMP *mon)
 {
     QmpSession *session = g_new0(QmpSession, 1);
     json_object *greeting = qmp_greeting();
@@ -357,14 +458,16 @@ static void monitor_qmp_opened(MonitorQMP *mon)
     session->stream = json_stream_new(session_take_value, session);
     session->input = g_byte_array_new();
     session->msg_fds = msg_fds_new();
+    session->named_fds = named_fds_ref(mon->named_fds);
     TAILQ_INIT(&session->queue);
     TAILQ_INIT(&session->arrived);
+    TAILQ_INIT(&session->overtaking);
     mon->session = session;
-    monitor_send(mon, greeting);
+    send_json(mon, greeting);
     json_object_put(greeting);
 }
 
-static void monitor_qmp_closed(MonitorQMP *mon)
+static void session_close(MonitorQMP *mon)
 {
     QmpSession *session = mon->session;
 
@@ -373,6 +476,7 @@ static void monitor_qmp_closed(MonitorQMP *mon)
     }
     mon->session = NULL;
     session->mon = NULL;
+    set_listening(mon, false);
     session_drop_queue(session);
     if (session->runner_waiting) {
         aio_co_wake(session->runner_waiting);
@@ -381,32 +485,33 @@ static void monitor_qmp_closed(MonitorQMP *mon)
     session_unref(session);
 }
 
-static void monitor_qmp_eof(QmpSession *session)
+static void session_end_of_input(QmpSession *session)
 {
     session->refs++;
     session->eof = true;
     json_stream_end(session->stream);
     session_sort_arrived(session);
+    session_start_requests(session);
     session_end_if_done(session);
     session_unref(session);
 }
 
-static void monitor_qmp_event(void *opaque, QEMUChrEvent event)
+static void session_event(void *opaque, QEMUChrEvent event)
 {
     MonitorQMP *mon = opaque;
 
     switch (event) {
     case CHR_EVENT_OPENED:
-        monitor_qmp_closed(mon);
-        monitor_qmp_opened(mon);
+        session_close(mon);
+        session_open(mon);
         break;
     case CHR_EVENT_EOF:
         if (mon->session) {
-            monitor_qmp_eof(mon->session);
+            session_end_of_input(mon->session);
         }
         break;
     case CHR_EVENT_CLOSED:
-        monitor_qmp_closed(mon);
+        session_close(mon);
         break;
     case CHR_EVENT_MUX_IN:
     case CHR_EVENT_MUX_OUT:
@@ -414,40 +519,85 @@ static void monitor_qmp_event(void *opaque, QEMUChrEvent event)
     }
 }
 
-static const CharFrontendOps monitor_qmp_ops = {
-    .can_read = monitor_qmp_can_read,
-    .read = monitor_qmp_read,
-    .receive_fds = monitor_qmp_receive_fds,
-    .event = monitor_qmp_event,
-    .drained = monitor_qmp_drained,
+static const CharFrontendOps session_frontend_ops = {
+    .can_read = session_room,
+    .read = session_read,
+    .receive_fds = session_take_fds,
+    .event = session_event,
+    .drained = session_drained,
 };
+
+static void monitor_free(MonitorQMP *mon)
+{
+    set_listening(mon, false);
+    qemu_bh_delete(mon->outbox_bh);
+    named_fds_unref(mon->named_fds);
+    g_free(mon);
+}
 
 bool monitor_new_qmp(Chardev *chr, bool pretty, GError **errp)
 {
     MonitorQMP *mon = g_new0(MonitorQMP, 1);
 
+    mon->ctx = qemu_get_current_aio_context();
     mon->pretty = pretty;
     mon->named_fds = named_fds_new();
-    TAILQ_INSERT_TAIL(&qmp.monitors, mon, next);
-    if (!qemu_chr_fe_init(&mon->fe, chr, &monitor_qmp_ops, mon, QMP_OUTPUT_MAX, errp)) {
-        TAILQ_REMOVE(&qmp.monitors, mon, next);
-        named_fds_free(mon->named_fds);
-        g_free(mon);
+    mon->outbox_bh = aio_bh_new(mon->ctx, empty_outbox, mon);
+    g_queue_init(&mon->outbox);
+    if (!qemu_chr_fe_init(&mon->fe, chr, &session_frontend_ops, mon, QMP_OUTPUT_MAX, errp)) {
+        monitor_free(mon);
         return false;
     }
+    g_mutex_lock(&qmp.lock);
+    TAILQ_INSERT_TAIL(&qmp.monitors, mon, next);
+    g_mutex_unlock(&qmp.lock);
     return true;
 }
 
-void qmp_cleanup(void)
+/* In the monitor's thread: the client gets what it is owed, as far as it can be sent at once. */
+static void hang_up(MonitorQMP *mon)
+{
+    empty_outbox(mon);
+    qemu_chr_fe_deinit(&mon->fe);
+    session_close(mon);
+}
+
+static MonitorQMP *take_monitor(void)
 {
     MonitorQMP *mon;
 
-    while ((mon = TAILQ_FIRST(&qmp.monitors))) {
+    g_mutex_lock(&qmp.lock);
+    mon = TAILQ_FIRST(&qmp.monitors);
+    if (mon) {
         TAILQ_REMOVE(&qmp.monitors, mon, next);
-        qemu_chr_fe_deinit(&mon->fe);
-        monitor_qmp_closed(mon);
-        named_fds_free(mon->named_fds);
-        g_free(mon);
+    }
+    g_mutex_unlock(&qmp.lock);
+    return mon;
+}
+
+void coroutine_fn qmp_co_cleanup(void)
+{
+    AioContext *main_ctx = qemu_get_aio_context();
+    MonitorQMP *mon;
+    bool idle = true;
+
+    while ((mon = take_monitor())) {
+        Chardev *chr = mon->fe.chr;
+
+        aio_co_reschedule_self(mon->ctx);
+        hang_up(mon);
+        aio_co_reschedule_self(main_ctx);
+        if (mon->ctx != main_ctx) {
+            idle = qemu_chr_co_move(chr, main_ctx, true) && idle;
+        }
+        monitor_free(mon);
+    }
+    g_mutex_lock(&qmp.lock);
+    idle = idle && LIST_EMPTY(&qmp.running);
+    g_mutex_unlock(&qmp.lock);
+    /* A command that hangs comes back to the thread when it is done. */
+    if (idle) {
+        monitor_thread_stop();
     }
 }
 
@@ -457,24 +607,33 @@ void qmp_broadcast(json_object *event)
 {
     MonitorQMP *mon;
 
+    g_mutex_lock(&qmp.lock);
     TAILQ_FOREACH(mon, &qmp.monitors, next) {
-        if (mon->session && mon->session->state.negotiated) {
-            monitor_send(mon, event);
+        if (mon->listening && mon->outbox_bytes <= QMP_OUTPUT_MAX) {
+            char *text = message_text(event, mon->pretty);
+
+            mon->outbox_bytes += strlen(text);
+            g_queue_push_tail(&mon->outbox, text);
+            qemu_bh_schedule(mon->outbox_bh);
         }
     }
+    g_mutex_unlock(&qmp.lock);
 }
 
+/* The command that runs in this coroutine, which keeps it; NULL: none. */
 static QmpRunning *current(void)
 {
     Coroutine *self = qemu_in_coroutine() ? qemu_coroutine_self() : NULL;
     QmpRunning *running;
 
+    g_mutex_lock(&qmp.lock);
     LIST_FOREACH(running, &qmp.running, next) {
         if (running->co == self) {
-            return running;
+            break;
         }
     }
-    return NULL;
+    g_mutex_unlock(&qmp.lock);
+    return running;
 }
 
 QmpState *qmp_current_state(void)
@@ -488,7 +647,7 @@ NamedFds *qmp_current_named_fds(void)
 {
     QmpRunning *running = current();
 
-    return running && running->session->mon ? running->session->mon->named_fds : NULL;
+    return running ? running->session->named_fds : NULL;
 }
 
 int monitor_take_fd(void)

@@ -15,7 +15,10 @@
  *   zero. A command without 'returns' has no such parameter.
  * - true is success; false comes with *errp set and nothing in *ret.
  *
- * Handlers run in a coroutine of the main thread's loop, so they may yield.
+ * Handlers run in a coroutine of the main thread's loop, so they may yield. Those of commands that
+ * the schema marks 'off-main' or 'allow-oob' run in the loop of the session that asks, which is the
+ * monitors' thread or the main thread, without the big lock: they read atomics, or take locks that
+ * no thread holds while it waits, and do not wait for the main thread.
  * A command with 'gen': false takes and gives JSON: bool qmp_NAME(json_object *args, json_object
  * **ret, errp); args may be NULL.
  */
@@ -35,6 +38,7 @@ typedef enum QmpCommandFlags {
     QMP_COMMAND_NO_SUCCESS_RESPONSE = 1 << 2, /* only failure is answered */
     QMP_COMMAND_DEPRECATED = 1 << 3,
     QMP_COMMAND_UNSTABLE = 1 << 4,
+    QMP_COMMAND_OFF_MAIN = 1 << 5, /* its handler runs in any thread that has an event loop */
 } QmpCommandFlags;
 
 typedef struct QmpCommand {

@@ -28,9 +28,11 @@ bool coroutine_fn qmp_cont(GError **errp)
 
 bool coroutine_fn qmp_query_status(StatusInfo **ret, GError **errp)
 {
+    RunState state = runstate_get();
+
     *ret = g_new0(StatusInfo, 1);
-    (*ret)->running = runstate_is_running();
-    (*ret)->status = runstate_get();
+    (*ret)->running = state == RUN_STATE_RUNNING;
+    (*ret)->status = state;
     return true;
 }
 

@@ -78,7 +78,7 @@ static void coroutine_fn step_co_disks(void)
 static void coroutine_fn step_co_monitors(void)
 {
     qtest_server_stop();
-    monitor_cleanup();
+    monitor_co_cleanup();
 }
 
 static void coroutine_fn step_co_chardevs(void)

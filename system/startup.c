@@ -217,7 +217,7 @@ static bool coroutine_fn step_chardevs(GError **errp)
 }
 
 /* -mon chardev=ID,mode=readline|control */
-static bool start_mon(const char *arg, GError **errp)
+static bool coroutine_fn start_mon(const char *arg, GError **errp)
 {
     g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, "chardev");
     const char *id = qemu_opts_get(opts, "chardev"), *mode = qemu_opts_get(opts, "mode");
@@ -239,7 +239,7 @@ static bool start_mon(const char *arg, GError **errp)
         return false;
     }
     if (mode && !strcmp(mode, "control")) {
-        return monitor_new_qmp(chr, pretty, errp);
+        return monitor_co_new_qmp(chr, pretty, errp);
     }
     if (has_pretty) {
         error_setg(errp, "'pretty' is not compatible with HMP monitors");
@@ -299,7 +299,7 @@ static bool coroutine_fn start_monitor(const DeferredOption *opt, GError **errp)
         return false;
     }
     if (qmp) {
-        return monitor_new_qmp(chr, !strcmp(opt->name, "qmp-pretty"), errp);
+        return monitor_co_new_qmp(chr, !strcmp(opt->name, "qmp-pretty"), errp);
     }
     return g_str_has_prefix(opt->arg, "mon:") || monitor_new_hmp(chr, true, errp);
 }

@@ -10,6 +10,8 @@ struct MigrationBlocker {
     TAILQ_ENTRY(MigrationBlocker) next;
 };
 
+/* The main thread changes the list; other threads read it under the lock. */
+static GMutex lock;
 static TAILQ_HEAD(, MigrationBlocker) blockers = TAILQ_HEAD_INITIALIZER(blockers);
 static bool only_migratable;
 static bool (*is_busy)(void);
@@ -28,7 +30,9 @@ MigrationBlocker *migrate_add_blocker(const char *reason, GError **errp)
     }
     blocker = g_new0(MigrationBlocker, 1);
     blocker->reason = g_strdup(reason);
+    g_mutex_lock(&lock);
     TAILQ_INSERT_TAIL(&blockers, blocker, next);
+    g_mutex_unlock(&lock);
     return blocker;
 }
 
@@ -37,19 +41,23 @@ void migrate_del_blocker(MigrationBlocker *blocker)
     if (!blocker) {
         return;
     }
+    g_mutex_lock(&lock);
     TAILQ_REMOVE(&blockers, blocker, next);
+    g_mutex_unlock(&lock);
     g_free(blocker->reason);
     g_free(blocker);
 }
 
 GPtrArray *migrate_blocker_reasons(void)
 {
-    GPtrArray *reasons = g_ptr_array_new();
+    GPtrArray *reasons = g_ptr_array_new_with_free_func(g_free);
     MigrationBlocker *blocker;
 
+    g_mutex_lock(&lock);
     TAILQ_FOREACH(blocker, &blockers, next) {
-        g_ptr_array_add(reasons, blocker->reason);
+        g_ptr_array_add(reasons, g_strdup(blocker->reason));
     }
+    g_mutex_unlock(&lock);
     return reasons;
 }
 

@@ -21,7 +21,7 @@ MigrationBlocker *migrate_add_blocker(const char *reason, GError **errp) G_GNUC_
 /* NULL is allowed. */
 void migrate_del_blocker(MigrationBlocker *blocker);
 
-/* The reasons, oldest first, owned by the blockers; free the array with g_ptr_array_unref(). */
+/* Copies of the reasons, oldest first; the caller's, with g_ptr_array_unref(). Any thread. */
 GPtrArray *migrate_blocker_reasons(void);
 /* False with the first reason as the error when there is any. */
 bool migrate_check_blockers(GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -17,13 +17,13 @@ _KEYS = {
     'union': {'data', 'base', 'discriminator'},
     'alternate': {'data'},
     'command': {'data', 'boxed', 'returns', 'gen', 'success-response', 'allow-oob', 'allow-preconfig',
-                'coroutine'},
+                'coroutine', 'off-main'},
     'event': {'data', 'boxed'},
 }
 _COMMON = {'if', 'features'}
 _NEEDED = {'enum': {'data'}, 'struct': {'data'}, 'union': {'data', 'base', 'discriminator'},
            'alternate': {'data'}, 'command': set(), 'event': set()}
-_FLAGS = {'boxed', 'gen', 'success-response', 'allow-oob', 'allow-preconfig', 'coroutine'}
+_FLAGS = {'boxed', 'gen', 'success-response', 'allow-oob', 'allow-preconfig', 'coroutine', 'off-main'}
 
 
 class Builder:
@@ -296,6 +296,8 @@ class Builder:
         command.gen = body.get('gen', True)
         command.success_response = body.get('success-response', True)
         command.allow_oob = body.get('allow-oob', False)
+        # What may overtake others must not need the main thread, in which they may stand.
+        command.off_main = body.get('off-main', False) or command.allow_oob
         command.allow_preconfig = body.get('allow-preconfig', False)
         command.pending = command.name in self.reader.pending
 

@@ -169,6 +169,7 @@ class Command(Definition):
     gen: bool = True
     success_response: bool = True
     allow_oob: bool = False
+    off_main: bool = False
     allow_preconfig: bool = False
     pending: bool = False
 

@@ -75,6 +75,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (!qemu_init_main_loop(NULL)) {
         abort();
     }
+    chr.ctx = qemu_get_aio_context();
     objects_register_types();
     monitor_init();
     if (!monitor_new_qmp(&chr, false, NULL)) {
