@@ -117,18 +117,24 @@ static bool check_address(const MigrationAddress *addr, GError **errp)
     }
 }
 
-MigrationAddress *migration_args_to_address(const char *uri, const MigrationChannelList *channels,
+MigrationAddress *migration_args_to_address(const char *uri, bool has_channels,
+                                            const MigrationChannelList *channels,
                                             const char *command, GError **errp)
 {
-    if (!uri == !channels) {
-        error_setg(errp,
-                   "need either 'uri' or 'channels' argument: the two are mutually exclusive; "
-                   "exactly one of them should be present in '%s'",
-                   command);
+    if (!uri && !has_channels) {
+        error_setg(errp, "need either 'uri' or 'channels' argument in '%s'", command);
+        return NULL;
+    }
+    if (uri && has_channels) {
+        error_setg(errp, "'uri' and 'channels' arguments of '%s' are mutually exclusive", command);
         return NULL;
     }
     if (uri) {
         return migration_uri_parse(uri, errp);
+    }
+    if (!channels) {
+        error_setg(errp, "Channel list has no main channel");
+        return NULL;
     }
     if (channels->next) {
         error_setg(errp, "Channel list has more than one main channel");

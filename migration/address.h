@@ -20,10 +20,11 @@ char *migration_address_to_uri(const MigrationAddress *addr);
 MigrationAddress *migration_address_copy(const MigrationAddress *addr);
 
 /*
- * What migrate and migrate-incoming take: exactly one of both, either may be NULL; a list has one main
- * channel. `command` is for messages.
+ * What migrate and migrate-incoming take: exactly one of both; uri may be NULL. A list, which may be
+ * NULL, has one main channel. `command` is for messages.
  */
-MigrationAddress *migration_args_to_address(const char *uri, const MigrationChannelList *channels,
+MigrationAddress *migration_args_to_address(const char *uri, bool has_channels,
+                                            const MigrationChannelList *channels,
                                             const char *command,
                                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* The argument of -incoming: a URI, or the JSON of one channel ({"channel-type":"main","addr":...}). */

@@ -421,7 +421,7 @@ bool coroutine_fn qmp_migrate_incoming(const MigrateIncomingArg *arg, GError **e
         error_setg(errp, "The incoming migration has already been started");
         return false;
     }
-    addr = migration_args_to_address(arg->uri, arg->has_channels ? arg->channels : NULL,
+    addr = migration_args_to_address(arg->uri, arg->has_channels, arg->channels,
                                      "migrate-incoming", errp);
     if (!addr) {
         return false;

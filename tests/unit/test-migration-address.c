@@ -167,17 +167,24 @@ static void test_arguments(void)
     MigrationChannelList second = {.value = &channel}, list = {.value = &channel};
     g_autoptr(GError) err = NULL;
 
-    got = migration_args_to_address(NULL, &list, "migrate", &err);
+    got = migration_args_to_address(NULL, true, &list, "migrate", &err);
     g_assert_no_error(err);
     g_assert_cmpstr(got->u.file.filename, ==, "/x");
-    g_assert_null(migration_args_to_address("file:/x", &list, "migrate", &err));
+    g_assert_null(migration_args_to_address("file:/x", true, &list, "migrate", &err));
     g_assert_nonnull(strstr(err->message, "mutually exclusive"));
     g_clear_error(&err);
-    g_assert_null(migration_args_to_address(NULL, NULL, "migrate", &err));
+    g_assert_null(migration_args_to_address("file:/x", true, NULL, "migrate", &err));
+    g_assert_nonnull(strstr(err->message, "mutually exclusive"));
+    g_clear_error(&err);
+    g_assert_null(migration_args_to_address(NULL, false, NULL, "migrate", &err));
     g_assert_nonnull(strstr(err->message, "need either 'uri' or 'channels'"));
+    g_assert_null(strstr(err->message, "exclusive"));
+    g_clear_error(&err);
+    g_assert_null(migration_args_to_address(NULL, true, NULL, "migrate", &err));
+    g_assert_nonnull(strstr(err->message, "no main channel"));
     g_clear_error(&err);
     list.next = &second;
-    g_assert_null(migration_args_to_address(NULL, &list, "migrate", &err));
+    g_assert_null(migration_args_to_address(NULL, true, &list, "migrate", &err));
     g_assert_nonnull(strstr(err->message, "more than one main"));
 }
 
