@@ -28,6 +28,11 @@ typedef struct ChardevClass {
      * place. Optional.
      */
     void (*eof)(Chardev *chr);
+    /*
+     * The other end is a terminal, if it is one, which is to echo and to edit lines itself: the front end does
+     * neither. Optional.
+     */
+    void (*line_mode)(Chardev *chr);
     /* Ends the conversation: after sending what is pending, or at once. Optional. */
     void (*disconnect)(Chardev *chr, bool at_once);
     /*

@@ -10,7 +10,8 @@
 typedef struct StdioChardev {
     Chardev parent;
     CharStream *stream;
-    bool owner; /* this one holds the terminal */
+    bool owner;   /* this one holds the terminal */
+    bool signals; /* keys of the terminal raise them */
 } StdioChardev;
 
 /* How the terminal was; restored when the chardev or the process ends. */
@@ -36,11 +37,33 @@ static void restore_terminal(void)
     }
 }
 
-/* No echo and no line buffering; Ctrl-C still ends the process when `signals`. */
+/*
+ * How the terminal is used: as it was (`lines`), or key by key without echo. Ctrl-C ends the process
+ * if `signals`.
+ */
+static void set_terminal(bool lines, bool signals)
+{
+    struct termios tty = saved.tty;
+
+    if (!saved.have_tty) {
+        return;
+    }
+    if (!lines) {
+        tty.c_iflag &=
+            ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+        tty.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN);
+        tty.c_oflag |= OPOST;
+        tty.c_cc[VMIN] = 1;
+        tty.c_cc[VTIME] = 0;
+    }
+    if (!signals) {
+        tty.c_lflag &= ~(tcflag_t)ISIG;
+    }
+    tcsetattr(STDIN_FILENO, TCSANOW, &tty);
+}
+
 static void take_terminal(bool signals)
 {
-    struct termios tty;
-
     saved.in_use = true;
     for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++) {
         saved.flags[fd] = fcntl(fd, F_GETFL);
@@ -49,24 +72,24 @@ static void take_terminal(bool signals)
         }
     }
     saved.have_tty = isatty(STDIN_FILENO) && tcgetattr(STDIN_FILENO, &saved.tty) == 0;
-    if (saved.have_tty) {
-        tty = saved.tty;
-        tty.c_iflag &=
-            ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
-        tty.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN);
-        tty.c_oflag |= OPOST;
-        tty.c_cc[VMIN] = 1;
-        tty.c_cc[VTIME] = 0;
-        if (!signals) {
-            tty.c_lflag &= ~(tcflag_t)ISIG;
-        }
-        tcsetattr(STDIN_FILENO, TCSANOW, &tty);
-    }
+    set_terminal(false, signals);
     if (!saved.registered) {
         saved.registered = true;
         atexit(restore_terminal);
         at_quick_exit(restore_terminal);
     }
+}
+
+static void stdio_line_mode(Chardev *chr)
+{
+    set_terminal(true, ((StdioChardev *)chr)->signals);
+}
+
+static const char *forbidden_by; /* an option; NULL: allowed */
+
+void qemu_chr_forbid_stdio(const char *option)
+{
+    forbidden_by = option;
 }
 
 static void stdio_hangup(Chardev *chr)
@@ -82,6 +105,10 @@ static bool coroutine_fn stdio_co_open(Chardev *chr, const ChardevBackend *backe
     StdioChardev *s = (StdioChardev *)chr;
     const ChardevStdio *opts = backend->u.stdio.data;
 
+    if (forbidden_by) {
+        error_setg(errp, "cannot use stdio with %s", forbidden_by);
+        return false;
+    }
     if (saved.in_use) {
         error_setg(errp, "cannot use stdio by multiple character devices");
         return false;
@@ -90,7 +117,8 @@ static bool coroutine_fn stdio_co_open(Chardev *chr, const ChardevBackend *backe
         error_setg(errp, "standard input or output is not open");
         return false;
     }
-    take_terminal(!opts->has_signal || opts->signal);
+    s->signals = !opts->has_signal || opts->signal;
+    take_terminal(s->signals);
     s->owner = true;
     s->stream = char_stream_new(chr, STDIN_FILENO, STDOUT_FILENO, stdio_hangup);
     qemu_chr_be_opened(chr);
@@ -149,6 +177,7 @@ const ChardevClass chardev_stdio_class = {
     .write = stdio_write,
     .pending = stdio_pending,
     .update_read = stdio_update_read,
+    .line_mode = stdio_line_mode,
     .co_leave = stdio_co_leave,
     .enter = stdio_enter,
 };

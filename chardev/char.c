@@ -205,6 +205,13 @@ size_t qemu_chr_fe_pending(const CharFrontend *fe)
     return fe->chr && fe->chr->klass->pending ? fe->chr->klass->pending(fe->chr) : 0;
 }
 
+void qemu_chr_fe_line_mode(CharFrontend *fe)
+{
+    if (fe->chr && fe->chr->klass->line_mode) {
+        fe->chr->klass->line_mode(fe->chr);
+    }
+}
+
 static void disconnect(CharFrontend *fe, bool at_once)
 {
     if (fe->chr && fe->chr->open && fe->chr->klass->disconnect) {

@@ -86,6 +86,11 @@ void qemu_chr_fe_accept_input(CharFrontend *fe);
  * limit is reached. Without anybody at the other end everything is taken and lost.
  */
 size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len);
+/*
+ * The front end neither echoes nor edits what is typed: a terminal at the other end does. Without this
+ * call a terminal hands over each key, without echo. No effect on a shared chardev.
+ */
+void qemu_chr_fe_line_mode(CharFrontend *fe);
 /* Bytes taken and not yet sent. */
 size_t qemu_chr_fe_pending(const CharFrontend *fe);
 /* Ends the conversation with the other end once everything is sent; stdio and files stay. */
@@ -115,6 +120,8 @@ bool coroutine_fn qemu_chr_co_move(Chardev *chr, AioContext *ctx, bool at_once);
 AioContext *qemu_chr_get_aio_context(const Chardev *chr);
 /* What Ctrl-a x of a mux does. Once, at start-up; NULL: nothing. */
 void qemu_chr_mux_set_exit(void (*exit_func)(void));
+/* No chardev may use standard input and output; `option` is the reason. Once, at start-up. */
+void qemu_chr_forbid_stdio(const char *option);
 /* Removes an idle one; fails when it has a front end. */
 bool qemu_chr_remove(const char *label, GError **errp);
 Chardev *qemu_chr_find(const char *label);

@@ -225,12 +225,12 @@ static void session_reply(QmpSession *session, json_object *reply)
     if (mon) {
         empty_outbox(mon); /* what the command brought about comes before its reply */
     }
-    if (reply && mon) {
-        send_json(mon, reply);
-    }
     if (mon && session->state.negotiated && !session->listening) {
         session->listening = true;
-        set_listening(mon, true);
+        set_listening(mon, true); /* before the client knows: it misses nothing after the reply */
+    }
+    if (reply && mon) {
+        send_json(mon, reply);
     }
     json_object_put(reply);
 }
@@ -548,6 +548,7 @@ bool monitor_new_qmp(Chardev *chr, bool pretty, GError **errp)
         monitor_free(mon);
         return false;
     }
+    qemu_chr_fe_line_mode(&mon->fe);
     g_mutex_lock(&qmp.lock);
     TAILQ_INSERT_TAIL(&qmp.monitors, mon, next);
     g_mutex_unlock(&qmp.lock);

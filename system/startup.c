@@ -466,6 +466,9 @@ bool startup_run(GError **errp)
     host_memory_backend_set_defaults(!start_config.no_mem_merge, !start_config.no_dump_guest_core);
     objects_register_types();
     monitor_init();
+    if (start_config.daemonize) {
+        qemu_chr_forbid_stdio("-daemonize");
+    }
     aio_run_coroutine(startup_co_run, &run);
     return run.ok;
 }
