@@ -6,7 +6,16 @@
 #include <stdio.h>
 #include <string.h>
 
-G_DEFINE_QUARK(ferry - error - quark, ferry_error)
+/* Any thread. */
+GQuark ferry_error_quark(void)
+{
+    static gsize quark;
+
+    if (g_once_init_enter(&quark)) {
+        g_once_init_leave(&quark, g_quark_from_static_string("ferry-error-quark"));
+    }
+    return (GQuark)quark;
+}
 
 static const char *const class_names[] = {
     [FERRY_ERROR_GENERIC] = "GenericError",
