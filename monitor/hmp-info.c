@@ -243,10 +243,6 @@ static void coroutine_fn info_block(HMPOutput *out, const HMPCommand *cmd, int a
     for (; argc && argv[0][0] == '-'; argc--, argv++) {
         named |= !strcmp(argv[0], "-n");
         verbose |= !strcmp(argv[0], "-v");
-        if (strcmp(argv[0], "-n") != 0 && strcmp(argv[0], "-v") != 0) {
-            hmp_printf(out, "Error: unknown option '%s'\n", argv[0]);
-            return;
-        }
     }
     name = argc ? argv[0] : NULL;
     if (!named && print_named(out, &devices, name, verbose)) {

@@ -5,6 +5,7 @@
 #include "chardev/char.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
+#include "qapi/dispatch.h"
 #include "qapi/keyval.h"
 #include "qom/user-creatable.h"
 #include "util/cutils.h"
@@ -70,6 +71,16 @@ static const QmpRow rows[] = {
     {{"block_resize", "device size", "change the size of a disk", run_row},
      "block_resize",
      {{ARG_STR, "device"}, {ARG_SIZE, "size"}}},
+    {{"block_set_io_throttle", "device bps bps_rd bps_wr iops iops_rd iops_wr",
+      "limit a disk, in bytes and requests a second; 0: no limit", run_row},
+     "block_set_io_throttle",
+     {{ARG_STR, "device"},
+      {ARG_INT, "bps"},
+      {ARG_INT, "bps_rd"},
+      {ARG_INT, "bps_wr"},
+      {ARG_INT, "iops"},
+      {ARG_INT, "iops_rd"},
+      {ARG_INT, "iops_wr"}}},
     {{"block_stream", "device [speed [base]]", "copy from the backing files into a disk", run_row},
      "block-stream",
      {{ARG_STR, "device"}, {ARG_OPTIONAL}, {ARG_SIZE, "speed"}, {ARG_STR, "base"}}},
@@ -180,10 +191,6 @@ static bool fill_args(const QmpRow *row, json_object *args, int argc, char **arg
         argc--;
         argv++;
     }
-    if (argc) {
-        error_setg(errp, "%s: extraneous characters at the end of line", row->cmd.name);
-        return false;
-    }
     return true;
 }
 
@@ -214,8 +221,8 @@ static void coroutine_fn hmp_co_drive_mirror(HMPOutput *out, const HMPCommand *c
     bool reuse = false, full = false;
 
     for (; argc && argv[0][0] == '-'; argc--, argv++) {
-        reuse |= strchr(argv[0], 'n') != NULL;
-        full |= strchr(argv[0], 'f') != NULL;
+        reuse |= !strcmp(argv[0], "-n");
+        full |= !strcmp(argv[0], "-f");
     }
     if (argc < 2 || argc > 3) {
         hmp_printf(out, "Error: usage: %s %s\n", cmd->name, cmd->args);
@@ -308,8 +315,8 @@ static void coroutine_fn hmp_co_nbd_server_start(HMPOutput *out, const HMPComman
     GError *err = NULL;
 
     for (; argc && argv[0][0] == '-'; argc--, argv++) {
-        all |= strchr(argv[0], 'a') != NULL;
-        writable |= strchr(argv[0], 'w') != NULL;
+        all |= !strcmp(argv[0], "-a");
+        writable |= !strcmp(argv[0], "-w");
     }
     if (argc != 1 || (writable && !all)) {
         hmp_printf(out, "Error: usage: %s %s (-w only with -a)\n", cmd->name, cmd->args);
@@ -362,7 +369,9 @@ void hmp_register_qmp_commands(void)
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
-        hmp_register_command(&rows[i].cmd);
+        if (qmp_find_command(rows[i].qmp)) {
+            hmp_register_command(&rows[i].cmd);
+        }
     }
     for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
         hmp_register_command(&others[i]);

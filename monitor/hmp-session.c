@@ -7,6 +7,7 @@
  * connection.
  */
 #include <string.h>
+#include "accel/runstate.h"
 #include "monitor/monitor-int.h"
 #include "monitor/readline.h"
 #include "util/aio.h"
@@ -76,7 +77,9 @@ static void coroutine_fn run_co(void *opaque)
     } else {
         if (mon->session == run->session) {
             put(mon, text);
-            put(mon, PROMPT);
+            if (qemu_shutdown_cause() == SHUTDOWN_CAUSE_NONE) {
+                put(mon, PROMPT);
+            }
         }
         take_input(mon);
         qemu_chr_fe_accept_input(&mon->fe);

@@ -111,11 +111,61 @@ json_object *coroutine_fn hmp_co_qmp(HMPOutput *out, const char *command, json_o
     return result;
 }
 
+/* --- words --- */
+
+/* Whether the usage text has the option "-c". */
+static bool has_option(const char *args, const char *option)
+{
+    g_autofree char *token = g_strdup_printf("[%s]", option);
+
+    return strstr(args, token);
+}
+
+/* How many words the usage text has besides options. */
+static int count_words(const char *args)
+{
+    g_auto(GStrv) tokens = g_strsplit(args, " ", -1);
+    int n = 0;
+
+    for (size_t i = 0; tokens[i]; i++) {
+        n += *tokens[i] && !g_str_has_prefix(tokens[i], "[-");
+    }
+    return n;
+}
+
+/* Runs a command whose words fit its usage text; `prefix` is "" or "info ". */
+static void coroutine_fn run_command(HMPOutput *out, const HMPCommand *cmd, const char *prefix,
+                                     int argc, char **argv)
+{
+    int options = 0;
+    const char *why = NULL;
+
+    while (options < argc && argv[options][0] == '-' && g_ascii_isalpha(argv[options][1]) && !why) {
+        if (has_option(cmd->args, argv[options])) {
+            options++;
+        } else {
+            why = argv[options];
+        }
+    }
+    if (why) {
+        hmp_printf(out, "%s%s: unsupported option %s\n", prefix, cmd->name, why);
+    } else if (argc - options > count_words(cmd->args)) {
+        hmp_printf(out, "%s%s: extraneous characters at the end of line\n", prefix, cmd->name);
+    } else {
+        cmd->handler(out, cmd, argc, argv);
+        return;
+    }
+    hmp_printf(out, "Try \"help %s%.*s\" for more information\n", prefix,
+               (int)strcspn(cmd->name, "|"), cmd->name);
+}
+
 /* --- help --- */
 
+/* `only` (NULL: all) must be the name of one. */
 static void print_help(HMPOutput *out, GPtrArray *table, const char *prefix, const char *only)
 {
-    if (!table) {
+    if (only && !find(table, only)) {
+        hmp_printf(out, "unknown command: '%s%s'\n", prefix, only);
         return;
     }
     g_ptr_array_sort(table, by_name);
@@ -147,7 +197,7 @@ static void coroutine_fn hmp_co_info(HMPOutput *out, const HMPCommand *self, int
     } else if (!cmd) {
         hmp_printf(out, "unknown command: 'info %s'\n", argv[0]);
     } else {
-        cmd->handler(out, cmd, argc - 1, argv + 1);
+        run_command(out, cmd, "info ", argc - 1, argv + 1);
     }
 }
 
@@ -192,8 +242,10 @@ static void coroutine_fn run_words(HMPOutput *out, int argc, char **argv)
 
     if (!cmd) {
         hmp_printf(out, "unknown command: '%s'\n", argv[0]);
+    } else if (cmd->handler == hmp_co_info) {
+        hmp_co_info(out, cmd, argc - 1, argv + 1); /* its words are those of what it leads to */
     } else {
-        cmd->handler(out, cmd, argc - 1, argv + 1);
+        run_command(out, cmd, "", argc - 1, argv + 1);
     }
 }
 
@@ -235,7 +287,7 @@ bool coroutine_fn qmp_human_monitor_command(const HumanMonitorCommandArg *arg, c
 void hmp_init(void)
 {
     static const HMPCommand builtin[] = {
-        {"help|?", "[command]", "show the commands, or one of them", hmp_co_help},
+        {"help|?", "[command [subcommand]]", "show the commands, or one of them", hmp_co_help},
         {"info", "[subcommand]", "show what is known about something", hmp_co_info},
     };
 

@@ -20,7 +20,11 @@ typedef void coroutine_fn HMPHandler(HMPOutput *out, const HMPCommand *cmd, int 
 
 struct HMPCommand {
     const char *name; /* "stop|s": other names follow a bar */
-    const char *args; /* "device [speed]" */
+    /*
+     * "[-f] device [speed]": the options, then the words. The handler gets no other option and no more
+     * words than these.
+     */
+    const char *args;
     const char *help; /* one line */
     HMPHandler *handler;
 };

@@ -37,6 +37,19 @@ import ferry
     ('block_job_cancel -x nothing', 'unsupported option -x'),
     ('stop now', 'extraneous'),
     ('drive_mirror a', 'usage'),
+    ('drive_mirror -x d0 y', 'unsupported option -x'),
+    ('drive_mirror -nf d0 y', 'unsupported option -nf'),
+    ('nbd_server_start -b x', 'unsupported option -b'),
+    ('info status xx', 'info status: extraneous characters'),
+    ('info status -x', 'info status: unsupported option -x'),
+    ('info block -x', 'unsupported option -x'),
+    ('migrate -b exec:true', 'unsupported option -b'),
+    ('system_reset 1', 'extraneous characters'),
+    ('help nosuch', "unknown command: 'nosuch'"),
+    ('help info nosuch', "unknown command: 'info nosuch'"),
+    ('help info status', 'info status'),
+    ('block_set_io_throttle d 1', 'too few arguments'),
+    ('block_set_io_throttle d 1 x 0 0 0 0', "'x' is not a number"),
     ('nbd_server_start nonsense', 'Error: '),
     ('object_add bogus,id=x', 'Error: '),
     ('chardev-add null', 'Error: '),
@@ -73,6 +86,27 @@ def test_disks_are_described(vmm, work):
     assert 'd: rd_bytes=0 wr_bytes=0' in vm.hmp('info blockstats')
     assert vm.hmp('block_resize d 2M') == ''
     assert image.stat().st_size == 2 << 20
+
+
+def test_limits_set_by_words_are_those_of_the_disk(vmm, work):
+    image = work / 'disk.raw'
+    image.write_bytes(bytes(1 << 20))
+    vm = vmm('-drive', f'file={image},format=raw,if=none,id=d')
+    assert vm.hmp('block_set_io_throttle d 0 1000000 2000000 300 0 0') == ''
+    limits = vm.cmd('query-block')[0]['inserted']
+    assert [limits[name] for name in ('bps', 'bps_rd', 'bps_wr', 'iops', 'iops_rd', 'iops_wr')] == \
+        [0, 1000000, 2000000, 300, 0, 0]
+    assert vm.hmp('block_set_io_throttle d 0 0 0 0 0 0') == ''
+    assert vm.cmd('query-block')[0]['inserted']['iops'] == 0
+
+
+def test_help_lists_only_what_exists(vm):
+    names = [line.split()[0].split('|')[0] for line in vm.hmp('help').splitlines()]
+    assert 'drive_mirror' in names and len(names) == len(set(names))
+    for name in names:
+        if name not in ('quit', 'q', 'info', 'help'):
+            said = vm.hmp(name)
+            assert 'unknown command' not in said and 'has not been found' not in said, name
 
 
 class Session:
@@ -201,7 +235,7 @@ def test_blocks_are_described_one_by_one_and_at_length(vmm, work):
     assert vm.hmp('info block n').startswith('n: ')
     assert 'image:' in vm.hmp('info block -n -v n')
     assert "no disk or node 'c'" in vm.hmp('info block c')
-    assert "unknown option '-x'" in vm.hmp('info block -x')
+    assert 'unsupported option -x' in vm.hmp('info block -x')
 
 
 def test_objects_are_a_tree(vmm):
@@ -210,3 +244,11 @@ def test_objects_are_a_tree(vmm):
     assert '  /io0 (iothread)' in vm.hmp('info qom-tree /objects')
     assert 'not found' in vm.hmp('info qom-tree /nowhere')
     assert 'kvm support:' in vm.hmp('info kvm')
+
+
+def test_no_prompt_follows_quit(session):
+    session.sock.sendall(b'quit\n')
+    rest = b''
+    while data := session.sock.recv(4096):
+        rest += data
+    assert rest == b'quit\r\n'
