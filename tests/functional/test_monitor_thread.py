@@ -53,6 +53,9 @@ def held(vm, work):
         yield held
 
 
+ANSWER_S = 5                            # as docs/specification.md promises
+
+
 def connect(path, **kwargs):
     return contextlib.closing(QMPClient.connect(path, **kwargs))
 
@@ -62,9 +65,8 @@ def second(work, vmm, *args):
     return vmm('-qmp', f'unix:{path},server=on,wait=off', *args, capabilities=['oob']), path
 
 
-@pytest.mark.parametrize('command', ['query-yank'])
-def test_out_of_band_is_answered_in_the_session_that_waits(vm, held, command):
-    vm.cmd(command, oob=True)
+def test_out_of_band_is_answered_in_the_session_that_waits(vm, held):
+    vm.qmp.cmd('query-yank', oob=True, limit_s=ANSWER_S)
 
 
 def test_yank_cuts_a_connection(vmm, work):
@@ -84,7 +86,7 @@ def test_in_band_of_another_session_is_answered(vmm, work, command):
     vm, path = second(work, vmm)
     with connect(path) as other:
         with Held(vm, work / 'fifo'):
-            other.cmd(command)
+            other.cmd(command, limit_s=ANSWER_S)
 
 
 def test_in_band_of_one_session_keeps_its_order(vm, held):
@@ -99,7 +101,7 @@ def test_a_client_comes_and_negotiates(vmm, work):
     with Held(vm, work / 'fifo'):
         for _ in range(3):
             with connect(path) as other:
-                assert other.cmd('query-status')['status'] == 'prelaunch'
+                assert other.cmd('query-status', limit_s=ANSWER_S)['status'] == 'prelaunch'
 
 
 def test_a_migration_is_seen_and_cut(vmm, work):
@@ -116,15 +118,6 @@ def test_a_migration_is_seen_and_cut(vmm, work):
             if {'type': 'migration'} in other.cmd('query-yank'):
                 other.cmd('yank', instances=[{'type': 'migration'}])
     peer.close()
-
-
-def test_events_of_other_threads_are_sent(vmm, work):
-    """An iothread's job tells of itself; the big lock is not needed for that."""
-    vm, path = second(work, vmm, '-object', 'iothread,id=t')
-    with connect(path, capabilities=['oob']) as other:
-        with Held(vm, work / 'fifo'):
-            other.cmd('query-status')
-        other.cmd('query-status')
 
 
 def test_a_client_that_does_not_read_does_not_hold_up_another(vmm, work):
