@@ -129,8 +129,13 @@ static void lost_early(MigrationIncomingState *mis, const char *why)
 
 static void main_channel_hung_up(void *opaque)
 {
-    lost_early(opaque,
-               "the source closed the main channel before all channels of multifd were there");
+    MigrationIncomingState *mis = opaque;
+
+    /* The watch may see what yank did before yanked_early() runs. */
+    if (__atomic_load_n(&mis->yanked, __ATOMIC_ACQUIRE)) {
+        return;
+    }
+    lost_early(mis, "the source closed the main channel before all channels of multifd were there");
 }
 
 /* --- yank --- */
@@ -146,6 +151,7 @@ static void incoming_yank(void *opaque)
 
     g_mutex_lock(&mis->from_src_lock);
     if (mis->from_src) {
+        __atomic_store_n(&mis->yanked, true, __ATOMIC_RELEASE);
         qemu_file_shutdown(mis->from_src);
     }
     g_mutex_unlock(&mis->from_src_lock);
@@ -371,6 +377,7 @@ static bool register_yank(MigrationIncomingState *mis, GError **errp)
 static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationAddress *addr,
                                    GError **errp)
 {
+    __atomic_store_n(&mis->yanked, false, __ATOMIC_RELEASE);
     mis->started = true; /* while a name is looked up, another client may ask for the same */
     migration_listener_free(g_steal_pointer(&mis->listener));
     g_mutex_lock(&mis->lock);
@@ -421,8 +428,8 @@ bool coroutine_fn qmp_migrate_incoming(const MigrateIncomingArg *arg, GError **e
         error_setg(errp, "The incoming migration has already been started");
         return false;
     }
-    addr = migration_args_to_address(arg->uri, arg->has_channels, arg->channels,
-                                     "migrate-incoming", errp);
+    addr = migration_args_to_address(arg->uri, arg->has_channels, arg->channels, "migrate-incoming",
+                                     errp);
     if (!addr) {
         return false;
     }

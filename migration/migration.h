@@ -227,6 +227,7 @@ typedef struct MigrationIncomingState {
     SocketAddressList *addresses; /* lock: where it listens, or listened at first */
     bool from_file;   /* a file that can be read anywhere */
     bool exit_on_error;
+    bool yanked;                /* since it listens; atomic */
     bool started;               /* migrate-incoming or -incoming URI was there */
     MultiFDRecv *multifd;       /* NULL: none */
     RunState arrived_state;     /* what globalstate says; RUN_STATE__MAX: it said nothing */
