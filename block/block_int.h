@@ -210,18 +210,23 @@ typedef enum BdrvTrackedRequestType {
     BDRV_TRACKED_FLUSH,
 } BdrvTrackedRequestType;
 
-/* A request in flight on a node; lives on its coroutine's stack. */
+/* A request in flight on a node; lives on its coroutine's stack. block/io/request.c. */
 typedef struct BdrvTrackedRequest {
     BlockDriverState *bs;
-    int64_t offset, bytes;
     BdrvTrackedRequestType type;
+    int64_t offset, bytes;
     int64_t start_ns; /* QEMU_CLOCK_REALTIME, for diagnosis */
-    bool serialising;
-    int64_t overlap_offset, overlap_bytes; /* what others must not touch, widened to alignment */
     Coroutine *co;
-    CoQueue wait_queue;                     /* requests blocked by this one */
-    struct BdrvTrackedRequest *waiting_for; /* never a cycle: see tracked_request_wait() */
     LIST_ENTRY(BdrvTrackedRequest) list;
+
+    /* --- exclusion --- */
+    uint64_t ticket;    /* rises in the order in which requests of the node began */
+    bool admitted;      /* it has waited for those before it and may touch the node */
+    bool blocked;       /* it waits: it touches nothing now */
+    bool exclusive;     /* nothing else may touch its range */
+    int64_t lock_start; /* the range, which may be wider than the request, bytes */
+    int64_t lock_end;
+    CoQueue behind; /* requests that wait for this one to end */
 } BdrvTrackedRequest;
 
 typedef struct BdrvOpBlocker {
@@ -278,7 +283,8 @@ struct BlockDriverState {
     int quiesce_counter; /* > 0: in a drained section */
     unsigned drain_look; /* last look of a drain that found it idle; under the edges lock */
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;
-    unsigned serialising_in_flight;
+    uint64_t next_ticket;
+    unsigned exclusive_requests;
     CoQueue flush_queue;
     bool active_flush;
     uint64_t write_gen, flushed_gen; /* skip flushes that have nothing to make durable */

@@ -37,12 +37,12 @@ int coroutine_fn bdrv_co_copy_range_from(BdrvChild *src, int64_t src_offset, Bdr
         ((src_offset | bytes) & (bs->bl.request_alignment - 1))) {
         return -ENOTSUP;
     }
-    tracked_request_begin(&req, bs, src_offset, bytes, BDRV_TRACKED_READ);
-    ret = bdrv_wait_serialising(&req, false);
+    bdrv_request_begin(&req, bs, src_offset, bytes, BDRV_TRACKED_READ);
+    ret = bdrv_request_admit(&req, false);
     if (ret == 0) {
         ret = bs->drv->bdrv_co_copy_range_from(bs, src_offset, dst, dst_offset, bytes, write_flags);
     }
-    tracked_request_end(&req);
+    bdrv_request_end(&req);
     return ret;
 }
 
@@ -63,20 +63,20 @@ int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvC
         return -ENOTSUP;
     }
     flush = (write_flags & BDRV_REQ_FUA) && !(bs->supported_write_flags & BDRV_REQ_FUA);
-    tracked_request_begin(&req, bs, dst_offset, bytes, BDRV_TRACKED_WRITE);
-    ret = bdrv_write_req_prepare(dst, &req, dst_offset, bytes, write_flags);
+    bdrv_request_begin(&req, bs, dst_offset, bytes, BDRV_TRACKED_WRITE);
+    ret = bdrv_request_prepare_write(dst, &req, dst_offset, bytes, write_flags);
     if (ret == 0) {
         ret = bs->drv->bdrv_co_copy_range_to(bs, src, src_offset, dst_offset, bytes,
                                              write_flags &
                                                  (bs->supported_write_flags | BDRV_REQ_MAY_MAP));
         if (ret == -ENOTSUP) {
             /* The driver promises that nothing was written. */
-            tracked_request_end(&req);
+            bdrv_request_end(&req);
             return ret;
         }
-        bdrv_write_req_finish(&req, dst_offset, bytes, ret);
+        bdrv_request_finish_write(&req, dst_offset, bytes, ret);
     }
-    tracked_request_end(&req);
+    bdrv_request_end(&req);
     if (ret == 0 && flush) {
         ret = bdrv_co_flush(bs);
     }

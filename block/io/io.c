@@ -279,11 +279,11 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     if (bytes == 0 || (!qiov && !(bs->supported_read_flags & BDRV_REQ_PREFETCH))) {
         return 0; /* a prefetch that would fetch nothing */
     }
-    tracked_request_begin(&req, bs, offset, bytes, BDRV_TRACKED_READ);
+    bdrv_request_begin(&req, bs, offset, bytes, BDRV_TRACKED_READ);
     if (flags & BDRV_REQ_SERIALISING) {
-        bdrv_make_request_serialising(&req, bs->bl.request_alignment);
+        bdrv_request_make_exclusive(&req, bs->bl.request_alignment);
     } else {
-        (void)bdrv_wait_serialising(&req, false); /* it waits, so it cannot fail */
+        (void)bdrv_request_admit(&req, false); /* it waits, so it cannot fail */
     }
     if (!qiov || !needs_padding(bs, offset, bytes)) {
         ret = qiov ? aligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags)
@@ -295,7 +295,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
         }
         padding_destroy(&pad);
     }
-    tracked_request_end(&req);
+    bdrv_request_end(&req);
     return ret;
 }
 
@@ -349,7 +349,7 @@ static int coroutine_fn aligned_pwritev(BdrvChild *child, BdrvTrackedRequest *re
     }
     BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV_DONE);
     /* A range that ends inside the last block must not make the image larger than was asked. */
-    bdrv_write_req_finish(req, req->offset, req->bytes, ret);
+    bdrv_request_finish_write(req, req->offset, req->bytes, ret);
     return ret;
 }
 
@@ -364,7 +364,7 @@ static int coroutine_fn unaligned_zero_write(BdrvChild *child, BdrvTrackedReques
     QEMUIOVector block;
     int ret;
 
-    bdrv_make_request_serialising(req, align);
+    bdrv_request_make_exclusive(req, align);
     ret = padding_init(&pad, bs, offset, bytes, NULL, 0);
     if (ret == 0) {
         ret = padding_read(&pad, bs);
@@ -397,7 +397,7 @@ static int coroutine_fn unaligned_zero_write(BdrvChild *child, BdrvTrackedReques
         ret = bdrv_do_pwrite_zeroes(bs, offset, end - offset, flags);
     }
 out:
-    bdrv_write_req_finish(req, req->offset, req->bytes, ret);
+    bdrv_request_finish_write(req, req->offset, req->bytes, ret);
     padding_destroy(&pad);
     return ret;
 }
@@ -410,7 +410,7 @@ static int coroutine_fn unaligned_write(BdrvChild *child, BdrvTrackedRequest *re
     Padding pad;
     int ret;
 
-    bdrv_make_request_serialising(req, bs->bl.request_alignment);
+    bdrv_request_make_exclusive(req, bs->bl.request_alignment);
     ret = padding_init(&pad, bs, offset, bytes, qiov, qiov_offset);
     if (ret == 0) {
         ret = padding_read(&pad, bs);
@@ -439,8 +439,8 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     if (bytes == 0) {
         return 0;
     }
-    tracked_request_begin(&req, bs, offset, bytes, BDRV_TRACKED_WRITE);
-    ret = bdrv_write_req_prepare(child, &req, offset, bytes, flags);
+    bdrv_request_begin(&req, bs, offset, bytes, BDRV_TRACKED_WRITE);
+    ret = bdrv_request_prepare_write(child, &req, offset, bytes, flags);
     if (ret < 0) {
         /* Nothing was started. */
     } else if (!needs_padding(bs, offset, bytes)) {
@@ -452,7 +452,7 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     } else {
         ret = unaligned_write(child, &req, offset, bytes, qiov, qiov_offset, flags);
     }
-    tracked_request_end(&req);
+    bdrv_request_end(&req);
     return ret;
 }
 

@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests in flight on a node: tracking, and waiting where two may not overlap.
+ * Requests in flight on a node: tracking, and exclusion where two may not overlap.
  *
- * A serialising request (read-modify-write of an unaligned write, copy on read) excludes every
- * overlapping request of its node. Waits cannot form a cycle: a request waits only for requests
- * that do not, directly or through others, wait for it.
+ * An exclusive request (the read-modify-write of an unaligned write, copy-on-read, the growth of a
+ * node) lets nothing else touch its range, which may be wider than the request. Two requests
+ * conflict when their ranges overlap and one of them is exclusive. Who waits:
+ *
+ *   a new request        for each conflicting one that began before it, and for each that is at work
+ *   one that was admitted and becomes exclusive    for each conflicting one that is at work
+ *
+ * "At work" is admitted and not waiting itself. So new requests do not starve one that waits, and
+ * waits form no cycle: those of new requests lead to lower tickets or to requests at work, those of
+ * admitted ones to requests at work, and a request at work ends or comes to wait for another at
+ * work, never for one that waits.
  */
 #include "block/io/request.h"
 
 #include <errno.h>
+#include <string.h>
 #include "block/dirty-bitmap.h"
 #include "block/graph/graph.h"
 #include "qapi/qapi-events.h"
@@ -22,122 +31,99 @@ int bdrv_check_request(int64_t offset, int64_t bytes)
     return 0;
 }
 
-void tracked_request_begin(BdrvTrackedRequest *req, BlockDriverState *bs, int64_t offset,
-                           int64_t bytes, BdrvTrackedRequestType type)
+/* --- tracking --- */
+
+void bdrv_request_begin(BdrvTrackedRequest *req, BlockDriverState *bs, int64_t offset,
+                        int64_t bytes, BdrvTrackedRequestType type)
 {
-    *req = (BdrvTrackedRequest){
-        .bs = bs,
-        .offset = offset,
-        .bytes = bytes,
-        .type = type,
-        .start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
-        .overlap_offset = offset,
-        .overlap_bytes = bytes,
-        .co = qemu_coroutine_self(),
-    };
-    qemu_co_queue_init(&req->wait_queue);
-    LIST_INSERT_HEAD(&bs->tracked_requests, req, list);
+    memset(req, 0, sizeof(*req));
+    req->bs = bs;
+    req->type = type;
+    req->offset = req->lock_start = offset;
+    req->bytes = bytes;
+    req->lock_end = offset + bytes;
+    req->ticket = bs->next_ticket++;
+    req->co = qemu_coroutine_self();
+    req->start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    qemu_co_queue_init(&req->behind);
     bdrv_inc_in_flight(bs);
+    LIST_INSERT_HEAD(&bs->tracked_requests, req, list);
 }
 
-void coroutine_fn tracked_request_end(BdrvTrackedRequest *req)
+void coroutine_fn bdrv_request_end(BdrvTrackedRequest *req)
 {
     BlockDriverState *bs = req->bs;
 
-    if (req->serialising) {
-        bs->serialising_in_flight--;
-    }
     LIST_REMOVE(req, list);
-    if (!qemu_co_queue_empty(&req->wait_queue)) {
-        BdrvTrackedRequest *other;
-
-        /* They run only later, and until then others ask whom they wait for. */
-        LIST_FOREACH(other, &bs->tracked_requests, list) {
-            if (other->waiting_for == req) {
-                other->waiting_for = NULL;
-            }
-        }
-        qemu_co_queue_restart_all(&req->wait_queue);
-    }
+    bs->exclusive_requests -= req->exclusive;
+    qemu_co_queue_restart_all(&req->behind);
     bdrv_dec_in_flight(bs);
 }
 
-static bool requests_overlap(const BdrvTrackedRequest *a, const BdrvTrackedRequest *b)
+/* --- exclusion --- */
+
+static bool in_conflict(const BdrvTrackedRequest *a, const BdrvTrackedRequest *b)
 {
-    return a->overlap_offset < b->overlap_offset + b->overlap_bytes &&
-           b->overlap_offset < a->overlap_offset + a->overlap_bytes;
+    return (a->exclusive || b->exclusive) &&
+           MAX(a->lock_start, b->lock_start) < MIN(a->lock_end, b->lock_end);
 }
 
-static bool waits_for(const BdrvTrackedRequest *waiter, const BdrvTrackedRequest *req)
+static bool waits_behind(const BdrvTrackedRequest *req, const BdrvTrackedRequest *other)
 {
-    for (; waiter; waiter = waiter->waiting_for) {
-        if (waiter == req) {
-            return true;
+    bool at_work = other->admitted && !other->blocked;
+
+    return at_work || (!req->admitted && other->ticket < req->ticket);
+}
+
+/* A request that req must let end first; NULL when it may go on. */
+static BdrvTrackedRequest *first_obstacle(const BdrvTrackedRequest *req)
+{
+    BdrvTrackedRequest *other;
+
+    LIST_FOREACH(other, &req->bs->tracked_requests, list) {
+        if (other != req && in_conflict(req, other) && waits_behind(req, other)) {
+            break;
         }
     }
-    return false;
+    return other;
 }
 
-static BdrvTrackedRequest *find_conflict(BdrvTrackedRequest *self)
+int coroutine_fn bdrv_request_admit(BdrvTrackedRequest *req, bool no_wait)
 {
-    BdrvTrackedRequest *req;
+    BdrvTrackedRequest *obstacle;
 
-    LIST_FOREACH(req, &self->bs->tracked_requests, list) {
-        if (req == self || (!req->serialising && !self->serialising) ||
-            !requests_overlap(req, self)) {
-            continue;
-        }
-        if (!waits_for(req->waiting_for, self)) {
-            return req;
-        }
-    }
-    return NULL;
-}
-
-static int coroutine_fn wait_conflicts(BdrvTrackedRequest *self, bool no_wait)
-{
-    BdrvTrackedRequest *req;
-
-    while ((req = find_conflict(self))) {
+    while (req->bs->exclusive_requests && (obstacle = first_obstacle(req))) {
         if (no_wait) {
             return -EBUSY;
         }
-        self->waiting_for = req;
-        qemu_co_queue_wait(&req->wait_queue, NULL);
-        self->waiting_for = NULL;
+        req->blocked = true;
+        qemu_co_queue_wait(&obstacle->behind, NULL);
+        req->blocked = false;
     }
+    req->admitted = true;
     return 0;
 }
 
-int coroutine_fn bdrv_wait_serialising(BdrvTrackedRequest *req, bool no_wait)
+static void claim_range(BdrvTrackedRequest *req, uint64_t align)
 {
-    if (!req->bs->serialising_in_flight) {
-        return 0;
-    }
-    return wait_conflicts(req, no_wait);
+    int64_t unit = align;
+
+    req->lock_start = MIN(req->lock_start, ROUND_DOWN(req->offset, unit));
+    req->lock_end = MAX(req->lock_end, ROUND_UP(req->offset + req->bytes, unit));
+    req->bs->exclusive_requests += !req->exclusive;
+    req->exclusive = true;
 }
 
-static void set_serialising(BdrvTrackedRequest *req, uint64_t align)
+void coroutine_fn bdrv_request_make_exclusive(BdrvTrackedRequest *req, uint64_t align)
 {
-    int64_t start = req->offset & ~(int64_t)(align - 1);
-    int64_t end = ROUND_UP(req->offset + req->bytes, (int64_t)align);
-
-    if (!req->serialising) {
-        req->serialising = true;
-        req->bs->serialising_in_flight++;
-    }
-    req->overlap_offset = MIN(req->overlap_offset, start);
-    req->overlap_bytes = MAX(req->overlap_bytes, end - req->overlap_offset);
+    claim_range(req, align);
+    (void)bdrv_request_admit(req, false); /* it waits, so it cannot fail */
 }
 
-void coroutine_fn bdrv_make_request_serialising(BdrvTrackedRequest *req, uint64_t align)
-{
-    set_serialising(req, align);
-    (void)wait_conflicts(req, false);
-}
+/* --- changes of contents --- */
 
-int coroutine_fn bdrv_write_req_prepare(BdrvChild *child, BdrvTrackedRequest *req, int64_t offset,
-                                        int64_t bytes, BdrvRequestFlags flags)
+int coroutine_fn bdrv_request_prepare_write(BdrvChild *child, BdrvTrackedRequest *req,
+                                            int64_t offset, int64_t bytes, BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
     int ret;
@@ -145,15 +131,15 @@ int coroutine_fn bdrv_write_req_prepare(BdrvChild *child, BdrvTrackedRequest *re
     if (bdrv_is_read_only(bs)) {
         return -EPERM;
     }
-    g_assert(child->perm &
-             ((flags & BDRV_REQ_WRITE_UNCHANGED) ? (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)
-                                                 : BLK_PERM_WRITE));
-    if (flags & BDRV_REQ_SERIALISING) {
-        set_serialising(req, bs->bl.request_alignment);
-        ret = wait_conflicts(req, flags & BDRV_REQ_NO_WAIT);
+    if (flags & BDRV_REQ_WRITE_UNCHANGED) {
+        g_assert(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
     } else {
-        ret = bdrv_wait_serialising(req, false);
+        g_assert(child->perm & BLK_PERM_WRITE);
     }
+    if (flags & BDRV_REQ_SERIALISING) {
+        claim_range(req, bs->bl.request_alignment);
+    }
+    ret = bdrv_request_admit(req, (flags & BDRV_REQ_SERIALISING) && (flags & BDRV_REQ_NO_WAIT));
     if (ret < 0) {
         return ret;
     }
@@ -161,15 +147,15 @@ int coroutine_fn bdrv_write_req_prepare(BdrvChild *child, BdrvTrackedRequest *re
         req->type == BDRV_TRACKED_WRITE) {
         uint64_t threshold = bs->write_threshold_offset;
 
-        /* One-shot: whoever asked sets a new threshold. */
+        /* It fires once; a client that wants more events sets it anew. */
         bs->write_threshold_offset = 0;
         qapi_event_send_block_write_threshold(bs->node_name, offset + bytes - threshold, threshold);
     }
     return 0;
 }
 
-void coroutine_fn bdrv_write_req_finish(BdrvTrackedRequest *req, int64_t offset, int64_t bytes,
-                                        int ret)
+void coroutine_fn bdrv_request_finish_write(BdrvTrackedRequest *req, int64_t offset, int64_t bytes,
+                                            int ret)
 {
     BlockDriverState *bs = req->bs;
 
@@ -183,7 +169,7 @@ void coroutine_fn bdrv_write_req_finish(BdrvTrackedRequest *req, int64_t offset,
         }
     }
     if (bytes) {
-        /* Also after a failure: nobody knows what the range holds now. */
+        /* Also after a failure, when the contents of the range are unknown. */
         bdrv_set_dirty(bs, offset, bytes);
     }
 }

@@ -136,13 +136,13 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     if (start >= end || !(bs->open_flags & BDRV_O_UNMAP) || !bs->drv->bdrv_co_pdiscard) {
         return bdrv_is_read_only(bs) ? -EPERM : 0;
     }
-    tracked_request_begin(&req, bs, start, end - start, BDRV_TRACKED_DISCARD);
-    ret = bdrv_write_req_prepare(child, &req, start, end - start, 0);
+    bdrv_request_begin(&req, bs, start, end - start, BDRV_TRACKED_DISCARD);
+    ret = bdrv_request_prepare_write(child, &req, start, end - start, 0);
     if (ret == 0) {
         ret = discard_pieces(bs, start, end - start);
-        bdrv_write_req_finish(&req, start, end - start, ret);
+        bdrv_request_finish_write(&req, start, end - start, ret);
     }
-    tracked_request_end(&req);
+    bdrv_request_end(&req);
     return ret;
 }
 
@@ -306,9 +306,9 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t size, bool exact,
         return false;
     }
     grown = MAX(size - old, 0);
-    tracked_request_begin(&req, bs, size - grown, grown, BDRV_TRACKED_TRUNCATE);
+    bdrv_request_begin(&req, bs, size - grown, grown, BDRV_TRACKED_TRUNCATE);
     /* Writes into the area that appears wait until it reads as zeroes. */
-    bdrv_make_request_serialising(&req, 1);
+    bdrv_request_make_exclusive(&req, 1);
     if (bs->drv->bdrv_co_truncate) {
         ok = bs->drv->bdrv_co_truncate(bs, size, exact, prealloc,
                                        flags & bs->supported_truncate_flags, errp);
@@ -326,6 +326,6 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t size, bool exact,
             bdrv_set_dirty(bs, old, grown);
         }
     }
-    tracked_request_end(&req);
+    bdrv_request_end(&req);
     return ok;
 }

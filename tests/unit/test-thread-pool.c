@@ -159,6 +159,11 @@ static void test_a_file_that_hangs_leaves_workers(void)
         aio_poll(ctx, true);
     }
     g_assert_cmpint(done, ==, 0);
+    pthread_mutex_lock(&hung.lock);
+    while (hung.inside < AIO_THREAD_POOL_FILE_MAX) {
+        pthread_cond_wait(&hung.changed, &hung.lock);
+    }
+    pthread_mutex_unlock(&hung.lock);
     door_open(&hung);
     while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) < N) {
         aio_poll(ctx, true);
