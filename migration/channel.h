@@ -68,28 +68,39 @@ const MigrationAddress *migration_connector_address(const MigrationConnector *c)
 
 typedef struct MigrationListener MigrationListener;
 
+/* Most bytes by which a peer proves to be the source: a handshake of multifd. */
+#define MIGRATION_HELLO_MAX 64
+
+/* What a source said first. */
+typedef struct MigrationHello {
+    size_t n; /* 0: nothing was read, the channel is the only one */
+    uint8_t bytes[MIGRATION_HELLO_MAX];
+} MigrationHello;
+
 /*
- * A channel is there, after its TLS handshake; takes over the reference. Or ioc is NULL, and err, which
- * is taken over too, says why the only channel that a file, a program or a descriptor can give will not
- * come. Called in the main loop, outside of coroutines, never from inside migration_listener_co_new();
- * it may stop and free the listener.
+ * A source's channel is there, after its TLS handshake, with the bytes that were read from it; takes over
+ * the reference, hello lives until the return. Or ioc and hello are NULL, and err, which is taken over
+ * too, says why the only channel that a file, a program or a descriptor can give will not come. Called in
+ * the main loop, outside of coroutines, never from inside migration_listener_co_new(); it may stop and
+ * free the listener.
  */
-typedef void MigrationChannelFunc(QIOChannel *ioc, GError *err, void *opaque);
+typedef void MigrationChannelFunc(QIOChannel *ioc, const MigrationHello *hello, GError *err,
+                                  void *opaque);
 
 /*
  * Waits for channels at an address; one comes at once from a file, a program or a descriptor. The
- * settings for TLS are those at the time when a peer connects. A peer that fails is reported and
- * forgotten, waiting goes on.
+ * settings for TLS are those at the time when a peer connects. A peer of a socket that is not the source
+ * is forgotten (newcomers.h), waiting goes on.
  */
 MigrationListener *coroutine_fn migration_listener_co_new(const MigrationAddress *addr,
                                                           MigrationChannelFunc *func, void *opaque,
                                                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * The source is there: from now on peers that do not finish the handshake are told by warnings, and if
- * one of them was the source's, its main channel tells. The main loop.
+ * The source is there: from now on other peers are told by warnings, and if one of them was the
+ * source's, its main channel tells. The main loop.
  */
 void migration_listener_set_lenient(MigrationListener *listener);
-/* Stops listening and drops peers whose handshake is under way. func is not called any more. */
+/* Stops listening and drops newcomers. func is not called any more. NULL is allowed. */
 void migration_listener_stop(MigrationListener *listener);
 /* Stops and frees; NULL is allowed. */
 void migration_listener_free(MigrationListener *listener);

@@ -2,8 +2,19 @@
 /*
  * The destination: waits for the channels, loads the guest in a thread of its own, and starts it.
  *
+ *   none -> setup     listen_at(): connections are waited for
+ *   setup -> active   start_loading(): all channels are there, the thread begins
+ *   active            the thread: loads; main loop: prepare_co() takes the disks;
+ *                     the thread: tells the source; main loop: settle_co()
+ *   -> completed      settle(): the guest is here
+ *   -> failed         fail(): from setup or active; setup may follow when exit-on-error is off
+ *
  * The source lets go of the guest when it hears SHUT 0. So that is said only when nothing but the start
- * is left to do here, and if it cannot be said the guest does not start.
+ * is left to do here, and if it cannot be said the guest does not start. The thread says it, without the
+ * big lock: a source that does not read holds up no monitor.
+ *
+ * What a thread waits for is a channel or another thread that waits for one. cut_channels() ends all of
+ * these waits; yank and the end of the process use it. Objects of the load go after the thread has ended.
  */
 #include <errno.h>
 #include <string.h>
@@ -66,45 +77,68 @@ static RunState state_after_arrival(void)
     return runstate_may_become(state) ? state : RUN_STATE_PAUSED;
 }
 
+/* Threads that read, send or wait at a barrier return with an error. Any thread. */
+static void cut_channels(MigrationIncomingState *mis)
+{
+    g_mutex_lock(&mis->channels_lock);
+    if (mis->from_src) {
+        qemu_file_shutdown(mis->from_src);
+    }
+    if (mis->multifd) {
+        multifd_recv_shutdown(mis);
+    }
+    g_mutex_unlock(&mis->channels_lock);
+}
+
+/* No thread sends or reads any more. */
 static void close_main_channel(MigrationIncomingState *mis)
 {
+    QEMUFile *from_src;
+
     qio_hangup_watch_free(g_steal_pointer(&mis->hangup));
-    g_mutex_lock(&mis->lock);
-    if (mis->to_src) {
-        (void)qemu_fclose(g_steal_pointer(&mis->to_src));
-    }
-    g_mutex_unlock(&mis->lock);
-    g_mutex_lock(&mis->from_src_lock);
-    if (mis->from_src) {
-        (void)qemu_fclose(g_steal_pointer(&mis->from_src));
-    }
-    g_mutex_unlock(&mis->from_src_lock);
+    (void)qemu_fclose(g_steal_pointer(&mis->to_src));
+    mis->return_path_open = false;
+    g_mutex_lock(&mis->channels_lock);
+    from_src = g_steal_pointer(&mis->from_src);
+    g_mutex_unlock(&mis->channels_lock);
+    (void)qemu_fclose(from_src);
 }
 
 static void close_channels(MigrationIncomingState *mis)
 {
-    if (mis->multifd) {
-        multifd_recv_free(mis);
-    }
+    multifd_recv_free(mis);
     close_main_channel(mis);
 }
 
+void migrate_incoming_set_error(MigrationIncomingState *mis, GError *err)
+{
+    g_mutex_lock(&mis->lock);
+    if (mis->error) {
+        g_error_free(err); /* a consequence of the first */
+    } else {
+        mis->error = err;
+    }
+    g_mutex_unlock(&mis->lock);
+}
+
+/* Takes over err. Every failure says one line, unless a user has ended the process. */
 static void fail(MigrationIncomingState *mis, GError *err)
 {
     MigrationStatus status = incoming_status(mis);
 
     migration_listener_stop(mis->listener);
+    migrate_incoming_set_error(mis, err);
     g_mutex_lock(&mis->lock);
-    if (mis->error) { /* a channel's, of which the main one's is a consequence */
-        g_error_free(err);
-        err = g_steal_pointer(&mis->error);
+    g_prefix_error(&mis->error, "load of migration failed: ");
+    if (!mis->ending) {
+        error_report("%s", mis->error->message);
     }
-    g_prefix_error(&err, "load of migration failed: ");
-    error_report("%s", err->message);
-    mis->error = err;
     g_mutex_unlock(&mis->lock);
     if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_ACTIVE) {
         migrate_set_state(&mis->status, mis->settings, status, MIGRATION_STATUS_FAILED);
+    }
+    if (mis->ending) {
+        return;
     }
     if (mis->exit_on_error) {
         qemu_system_set_exit_status(1);
@@ -114,7 +148,7 @@ static void fail(MigrationIncomingState *mis, GError *err)
     }
 }
 
-/* --- a source that goes before all channels are there: nobody reads from it yet --- */
+/* --- a source that goes before all channels are there, when none is read yet --- */
 
 static void lost_early(MigrationIncomingState *mis, const char *why)
 {
@@ -131,10 +165,6 @@ static void main_channel_hung_up(void *opaque)
 {
     MigrationIncomingState *mis = opaque;
 
-    /* The watch may see what yank did before yanked_early() runs. */
-    if (__atomic_load_n(&mis->yanked, __ATOMIC_ACQUIRE)) {
-        return;
-    }
     lost_early(mis, "the source closed the main channel before all channels of multifd were there");
 }
 
@@ -148,13 +178,18 @@ static void yanked_early(void *opaque)
 static void incoming_yank(void *opaque)
 {
     MigrationIncomingState *mis = opaque;
+    bool connected;
 
-    g_mutex_lock(&mis->from_src_lock);
-    if (mis->from_src) {
-        __atomic_store_n(&mis->yanked, true, __ATOMIC_RELEASE);
-        qemu_file_shutdown(mis->from_src);
+    g_mutex_lock(&mis->channels_lock);
+    connected = mis->from_src || mis->multifd;
+    g_mutex_unlock(&mis->channels_lock);
+    if (connected) {
+        GError *err = NULL;
+
+        error_setg(&err, "the connection was cut by yank");
+        migrate_incoming_set_error(mis, err);
     }
-    g_mutex_unlock(&mis->from_src_lock);
+    cut_channels(mis);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), yanked_early, mis);
 }
 
@@ -170,17 +205,27 @@ static void forget_yank(MigrationIncomingState *mis)
 
 typedef struct Arrival {
     MigrationIncomingState *mis;
-    GError *err;        /* NULL: everything was loaded */
+    GError *err;        /* NULL: nothing has failed so far */
+    RunState state;     /* in which the guest goes on */
+    bool disks_taken;   /* to be given back if it does not */
     uint64_t loaded_ns; /* when; QEMU_CLOCK_REALTIME */
 } Arrival;
 
-/* The guest's disks are ours before the source lets go of it. False with an error. */
-static bool coroutine_fn take_disks(MigrationIncomingState *mis, RunState state, GError **errp)
+/* In the main loop, the stream being at its end: the disks are ours before the source lets go. */
+static void coroutine_fn prepare_co(void *opaque)
 {
-    /* A guest that waits here may leave them where they are until it is told to run. */
-    bool later = state != RUN_STATE_RUNNING && migrate_late_block_activate(mis->settings);
+    Arrival *arrival = opaque;
+    MigrationIncomingState *mis = arrival->mis;
 
-    return later || bdrv_co_activate_all(errp);
+    if (mis->ending) {
+        error_setg(&arrival->err, "the process ends");
+        return;
+    }
+    arrival->state = state_after_arrival();
+    /* A guest that waits here may leave them where they are until it is told to run. */
+    if (arrival->state == RUN_STATE_RUNNING || !migrate_late_block_activate(mis->settings)) {
+        arrival->disks_taken = bdrv_co_activate_all(&arrival->err);
+    }
 }
 
 /* The source has them again. */
@@ -194,21 +239,47 @@ static void coroutine_fn leave_disks(void)
     }
 }
 
-/* Back in the main loop, the stream being at its end. */
-static void coroutine_fn arrival_co(Arrival *arrival)
+/* The verdict, in the incoming thread. */
+static void tell_source(Arrival *arrival)
 {
     MigrationIncomingState *mis = arrival->mis;
-    RunState state = state_after_arrival();
 
-    if (!arrival->err && take_disks(mis, state, &arrival->err) && mis->to_src &&
-        migrate_send_rp_shut(mis, 0) < 0) {
-        error_setg(&arrival->err, "the source went away before it could be told that its guest has "
-                                  "arrived; the guest stays there");
-        leave_disks();
-    } else if (arrival->err) {
-        (void)migrate_send_rp_shut(mis, 1); /* one that is gone need not be told */
+    if (!mis->to_src) {
+        return;
     }
     if (arrival->err) {
+        (void)migrate_send_rp_shut(mis, 1); /* one that is gone need not be told */
+    } else if (migrate_send_rp_shut(mis, 0) < 0) {
+        error_setg(&arrival->err, "the source went away before it could be told that its guest has "
+                                  "arrived; the guest stays there");
+    }
+}
+
+static void coroutine_fn start_guest(Arrival *arrival)
+{
+    MigrationIncomingState *mis = arrival->mis;
+
+    if (arrival->state == RUN_STATE_RUNNING && !runstate_get_autostart()) {
+        arrival->state = RUN_STATE_PAUSED; /* `stop` came while disks were being activated */
+    }
+    if (arrival->state == RUN_STATE_RUNNING) {
+        vm_start();
+        stat64_set(&mis->resume_ns,
+                   (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - arrival->loaded_ns);
+    } else {
+        runstate_set(arrival->state);
+    }
+    announce_arrival(mis);
+}
+
+static void coroutine_fn settle(Arrival *arrival)
+{
+    MigrationIncomingState *mis = arrival->mis;
+
+    if (arrival->err) {
+        if (arrival->disks_taken) {
+            leave_disks();
+        }
         close_channels(mis);
         fail(mis, arrival->err);
         return;
@@ -217,31 +288,23 @@ static void coroutine_fn arrival_co(Arrival *arrival)
         multifd_recv_finish(mis);
     }
     close_main_channel(mis);
-    if (state == RUN_STATE_RUNNING && !runstate_get_autostart()) {
-        state = RUN_STATE_PAUSED; /* `stop` came while disks were being activated */
-    }
-    if (state == RUN_STATE_RUNNING) {
-        vm_start();
-        stat64_set(&mis->resume_ns,
-                   (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - arrival->loaded_ns);
-    } else {
-        runstate_set(state);
-    }
-    announce_arrival(mis);
+    start_guest(arrival);
     migration_listener_free(g_steal_pointer(&mis->listener));
     forget_yank(mis);
+    g_mutex_lock(&mis->lock);
+    g_clear_error(&mis->error); /* of a yank that came too late */
+    g_mutex_unlock(&mis->lock);
     migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_ACTIVE,
                       MIGRATION_STATUS_COMPLETED);
 }
 
-static void coroutine_fn end_loading_co(void *opaque)
+static void coroutine_fn settle_co(void *opaque)
 {
     Arrival *arrival = opaque;
-    MigrationIncomingState *mis = arrival->mis;
 
-    arrival_co(arrival);
-    if (mis->end_waiter) {
-        aio_co_wake(g_steal_pointer(&mis->end_waiter));
+    settle(arrival);
+    if (arrival->mis->end_waiter) {
+        aio_co_wake(g_steal_pointer(&arrival->mis->end_waiter));
     }
 }
 
@@ -252,7 +315,11 @@ static void *incoming_thread(void *opaque)
 
     (void)loadvm_state(mis, mis->from_src, &arrival.err);
     arrival.loaded_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    main_loop_run_co(end_loading_co, &arrival);
+    if (!arrival.err) {
+        main_loop_run_co(prepare_co, &arrival);
+    }
+    tell_source(&arrival);
+    main_loop_run_co(settle_co, &arrival);
     return NULL;
 }
 
@@ -270,9 +337,9 @@ static void start_loading(MigrationIncomingState *mis)
     mis->thread = g_thread_new("mig/dst/main", incoming_thread, mis);
 }
 
-/* The main channel, of which these bytes have been read. False with an error; ioc stays the caller's. */
-static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, const uint8_t *first,
-                              size_t n, GError **errp)
+/* The main channel. False with an error; ioc stays the caller's. */
+static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc,
+                              const MigrationHello *hello, GError **errp)
 {
     if (!qio_channel_set_blocking(ioc, true, errp)) {
         return false;
@@ -285,79 +352,60 @@ static bool take_main_channel(MigrationIncomingState *mis, QIOChannel *ioc, cons
             return false;
         }
     }
-    g_mutex_lock(&mis->from_src_lock);
-    mis->from_src = qemu_file_new_input_behind(ioc, first, n);
-    g_mutex_unlock(&mis->from_src_lock);
+    g_mutex_lock(&mis->channels_lock);
+    mis->from_src = qemu_file_new_input_behind(ioc, hello->bytes, hello->n);
+    g_mutex_unlock(&mis->channels_lock);
     return true;
 }
 
-static void start_when_complete(MigrationIncomingState *mis)
-{
-    if (mis->from_src && (!mis->multifd || multifd_recv_all_channels_created(mis))) {
-        start_loading(mis);
-    }
-}
-
-typedef struct NewChannel {
-    MigrationIncomingState *mis;
-    QIOChannel *ioc;
-} NewChannel;
-
-/* One of several that a source with multifd makes. */
-static void coroutine_fn new_channel_co(void *opaque)
-{
-    g_autofree NewChannel *nc = opaque;
-    MigrationIncomingState *mis = nc->mis;
-    uint8_t first[MULTIFD_FIRST_BYTES];
-    GError *err = NULL;
-    MultiFDNewChannel what = multifd_recv_co_new_channel(mis, nc->ioc, first, &err);
-
-    if (what == MULTIFD_NEW_CHANNEL_MAIN &&
-        !take_main_channel(mis, nc->ioc, first, sizeof(first), &err)) {
-        what = MULTIFD_NEW_CHANNEL_FAILED;
-    }
-    qio_channel_unref(nc->ioc);
-    if (what == MULTIFD_NEW_CHANNEL_LATE || incoming_status(mis) != MIGRATION_STATUS_SETUP) {
-        g_clear_error(&err); /* why it has ended has been said */
-    } else if (what == MULTIFD_NEW_CHANNEL_FAILED) {
-        close_channels(mis);
-        fail(mis, err);
-    } else {
-        start_when_complete(mis);
-    }
-}
-
-/* Someone has come: what is set now is what holds for the migration. */
+/* The source is there: what is set now is what holds for the migration. */
 static void begin_with_first_channel(MigrationIncomingState *mis)
 {
     migration_settings_unref(mis->settings);
     mis->settings = migration_settings_get();
     if (migrate_multifd(mis->settings) && !mis->from_file && !migrate_mapped_ram(mis->settings)) {
-        mis->multifd = multifd_recv_new(mis);
+        MultiFDRecv *multifd = multifd_recv_new(mis);
+
+        g_mutex_lock(&mis->channels_lock);
+        mis->multifd = multifd;
+        g_mutex_unlock(&mis->channels_lock);
         migration_listener_set_lenient(mis->listener);
     }
 }
 
-static void new_channel(QIOChannel *ioc, GError *err, void *opaque)
+/* A channel of the source, in whichever order they come. False with an error. */
+static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const MigrationHello *hello,
+                         GError **errp)
+{
+    if (!mis->from_src && !mis->multifd) {
+        begin_with_first_channel(mis);
+    }
+    if (hello->n == MIGRATION_HELLO_MAX) {
+        if (!mis->multifd) {
+            error_setg(errp, "Not a migration stream: the source uses multifd, which is off here");
+            return false;
+        }
+        return multifd_recv_take_channel(mis, ioc, hello->bytes, errp);
+    }
+    if (mis->from_src) {
+        warn_report("incoming migration: a second main channel was turned away");
+        return true;
+    }
+    return take_main_channel(mis, ioc, hello, errp);
+}
+
+static void new_channel(QIOChannel *ioc, const MigrationHello *hello, GError *err, void *opaque)
 {
     MigrationIncomingState *mis = opaque;
     bool wanted = ioc && incoming_status(mis) == MIGRATION_STATUS_SETUP;
 
-    if (wanted && !mis->from_src && !mis->multifd) {
-        begin_with_first_channel(mis);
-    }
-    if (wanted && mis->multifd) {
-        NewChannel *nc = g_new(NewChannel, 1);
-
-        *nc = (NewChannel){.mis = mis, .ioc = ioc};
-        qemu_coroutine_enter(qemu_coroutine_create(new_channel_co, nc));
-        return;
-    }
-    if (wanted && !mis->from_src && take_main_channel(mis, ioc, NULL, 0, &err)) {
-        start_when_complete(mis);
+    if (wanted && take_channel(mis, ioc, hello, &err) && mis->from_src &&
+        (!mis->multifd || multifd_recv_all_channels_created(mis))) {
+        start_loading(mis);
     }
     qio_channel_unref(ioc); /* NULL, used by others as well, or one too many */
     if (err) {
+        close_channels(mis);
         fail(mis, err);
     }
 }
@@ -377,7 +425,10 @@ static bool register_yank(MigrationIncomingState *mis, GError **errp)
 static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationAddress *addr,
                                    GError **errp)
 {
-    __atomic_store_n(&mis->yanked, false, __ATOMIC_RELEASE);
+    if (mis->ending) {
+        error_setg(errp, "the process ends");
+        return false;
+    }
     mis->started = true; /* while a name is looked up, another client may ask for the same */
     migration_listener_free(g_steal_pointer(&mis->listener));
     g_mutex_lock(&mis->lock);
@@ -388,6 +439,10 @@ static bool coroutine_fn listen_at(MigrationIncomingState *mis, const MigrationA
     mis->settings = migration_settings_get();
     mis->from_file = migration_address_is_seekable(addr);
     mis->listener = migration_listener_co_new(addr, new_channel, mis, errp);
+    if (mis->listener && mis->ending) {
+        migration_listener_free(g_steal_pointer(&mis->listener));
+        error_setg(errp, "the process ends");
+    }
     if (!mis->listener || !register_yank(mis, errp)) {
         mis->started = false;
         return false;
@@ -405,7 +460,8 @@ bool coroutine_fn migration_incoming_co_start(const char *arg, GError **errp)
     g_autoptr(MigrationAddress) addr = NULL;
 
     g_mutex_init(&mis->lock);
-    g_mutex_init(&mis->from_src_lock);
+    g_mutex_init(&mis->channels_lock);
+    g_mutex_init(&mis->send_lock);
     mis->exit_on_error = true;
     __atomic_store_n(&incoming, mis, __ATOMIC_RELEASE);
     if (!strcmp(arg, "defer")) {
@@ -444,13 +500,10 @@ void coroutine_fn migration_incoming_co_shutdown(void)
     if (!mis) {
         return;
     }
-    migration_listener_free(g_steal_pointer(&mis->listener));
+    mis->ending = true;
+    migration_listener_stop(mis->listener);
     if (incoming_status(mis) == MIGRATION_STATUS_ACTIVE) {
-        if (mis->multifd) {
-            multifd_recv_shutdown(mis);
-        }
-        qemu_file_shutdown(mis->from_src);
-        mis->exit_on_error = false; /* the end is under way */
+        cut_channels(mis);
         mis->end_waiter = qemu_coroutine_self();
         qemu_coroutine_yield();
     }
@@ -459,4 +512,5 @@ void coroutine_fn migration_incoming_co_shutdown(void)
     }
     close_channels(mis);
     forget_yank(mis);
+    migration_listener_free(g_steal_pointer(&mis->listener)); /* the thread reads from its file */
 }

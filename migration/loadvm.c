@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Reading the stream. It comes from a stranger: whatever it says is checked before it is used, and
- * the first thing that is wrong ends the load with a message that names it.
+ * Reading the stream. The peer is not trusted: everything is checked before it is used, and the first
+ * thing that is wrong ends the load with a message that names it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -11,11 +11,18 @@
 #include "trace/trace-migration.h"
 #include "util/bql.h"
 #include "util/error.h"
-#include "vmstate/register.h"
+#include "vmstate/load-table.h"
 #include "vmstate/vmstate.h"
 
 /* Longest description at the end of a stream, bytes; it is read and dropped. */
 #define VMDESC_MAX (256u * 1024 * 1024)
+
+/* A load under way; the incoming thread's. */
+typedef struct Load {
+    MigrationIncomingState *mis;
+    QEMUFile *f;
+    LoadTable *table;
+} Load;
 
 static int load_header(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
 {
@@ -59,22 +66,29 @@ static void retake_big_lock(void *opaque)
 }
 
 /* A device is loaded under the big lock, which is dropped while the source is slow. */
-static int load_device(QEMUFile *f, SaveStateEntry *se, GError **errp)
+static int load_device(QEMUFile *f, const LoadItem *item, GError **errp)
 {
+    const SaveStateEntry *se = item->se;
     int ret;
 
     bql_lock();
+    if (savevm_entry_is_gone(se)) {
+        bql_unlock();
+        error_setg(errp, "the device '%s' was removed while the guest was loaded", se->idstr);
+        return -ENODEV;
+    }
     qemu_file_set_wait_hooks(f, drop_big_lock, retake_big_lock, NULL);
-    ret = vmstate_load_device(f, se->idstr, se->instance_id, se->vmsd, se->opaque,
-                              se->load_version_id, errp);
+    ret = vmstate_load_device(f, se->idstr, se->instance_id, se->vmsd, se->opaque, item->version_id,
+                              errp);
     qemu_file_set_wait_hooks(f, NULL, NULL, NULL);
     bql_unlock();
     return ret;
 }
 
-static int load_live(QEMUFile *f, SaveStateEntry *se, GError **errp)
+static int load_live(QEMUFile *f, const LoadItem *item, GError **errp)
 {
-    int ret = se->ops->load_state(f, se->opaque, se->load_version_id, errp);
+    const SaveStateEntry *se = item->se;
+    int ret = se->ops->load_state(f, se->opaque, item->version_id, errp);
 
     if (ret < 0) {
         g_prefix_error(errp,
@@ -84,123 +98,136 @@ static int load_live(QEMUFile *f, SaveStateEntry *se, GError **errp)
     return ret;
 }
 
-static int check_footer(MigrationIncomingState *mis, QEMUFile *f, const SaveStateEntry *se,
-                        GError **errp)
+static int check_footer(Load *load, const LoadItem *item, GError **errp)
 {
     uint8_t mark;
     uint32_t id;
 
-    if (!mis->settings->compat.send_section_footer) {
+    if (!load->mis->settings->compat.send_section_footer) {
         return 0;
     }
-    mark = qemu_get_byte(f);
-    if (qemu_file_get_error(f) < 0) {
-        return qemu_file_get_error_obj(f, errp);
+    mark = qemu_get_byte(load->f);
+    if (qemu_file_get_error(load->f) < 0) {
+        return qemu_file_get_error_obj(load->f, errp);
     }
     if (mark != QEMU_VM_SECTION_FOOTER) {
-        error_setg(errp, "Missing section footer for %s", se->idstr);
+        error_setg(errp, "Missing section footer for %s", item->se->idstr);
         return -EINVAL;
     }
-    id = qemu_get_be32(f);
-    if (id != se->load_section_id && qemu_file_get_error(f) == 0) {
+    id = qemu_get_be32(load->f);
+    if (id != item->section_id && qemu_file_get_error(load->f) == 0) {
         error_setg(
             errp, "Mismatched section id in footer for %s - read 0x%" PRIx32 " expected 0x%" PRIx32,
-            se->idstr, id, se->load_section_id);
+            item->se->idstr, id, item->section_id);
         return -EINVAL;
     }
     return 0;
 }
 
-static int load_contents(MigrationIncomingState *mis, QEMUFile *f, SaveStateEntry *se,
-                         GError **errp)
+static int load_contents(Load *load, LoadItem *item, GError **errp)
 {
-    int ret = se->vmsd ? load_device(f, se, errp) : load_live(f, se, errp);
+    int ret =
+        item->se->vmsd ? load_device(load->f, item, errp) : load_live(load->f, item, errp);
 
-    return ret < 0 ? ret : check_footer(mis, f, se, errp);
+    return ret < 0 ? ret : check_footer(load, item, errp);
 }
 
-/* START or FULL: says who it is. */
-static int load_first_section(MigrationIncomingState *mis, QEMUFile *f, uint8_t type, GError **errp)
-{
-    uint32_t section_id = qemu_get_be32(f), instance_id, version_id;
+/* The first section of a part: the START of a live one, or a whole device. */
+typedef struct SectionName {
+    uint32_t section_id, instance_id, version_id;
     char idstr[256];
-    SaveStateEntry *se;
+} SectionName;
 
-    if (qemu_get_counted_string(f, idstr) < 0) {
-        return qemu_file_get_error_obj(f, errp);
-    }
-    instance_id = qemu_get_be32(f);
-    version_id = qemu_get_be32(f);
-    if (qemu_file_get_error(f) < 0) {
-        return qemu_file_get_error_obj(f, errp);
-    }
-    trace_loadvm_section(idstr, section_id, type);
-    bql_lock();
-    se = savevm_find(idstr, instance_id);
-    bql_unlock();
-    if (!se) {
-        error_setg(errp,
-                   "Unknown section or instance '%s' %" PRIu32 ". Make sure that your current VM "
-                   "setup matches your saved VM setup, including any hotplugged devices",
-                   idstr, instance_id);
-        return -EINVAL;
-    }
-    if (version_id > (uint32_t)se->version_id) {
-        error_setg(errp, "unsupported version %" PRIu32 " for '%s' v%d", version_id, idstr,
-                   se->version_id);
-        return -EINVAL;
-    }
-    se->loaded = true;
-    se->load_section_id = section_id;
-    se->load_version_id = (int)version_id;
-    return load_contents(mis, f, se, errp);
+static int read_section_name(QEMUFile *f, SectionName *name, GError **errp)
+{
+    name->section_id = qemu_get_be32(f);
+    (void)!qemu_get_counted_string(f, name->idstr);
+    name->instance_id = qemu_get_be32(f);
+    name->version_id = qemu_get_be32(f);
+    return qemu_file_get_error_obj(f, errp);
 }
 
-/* PART or END: of a section that has started. */
-static int load_next_section(MigrationIncomingState *mis, QEMUFile *f, uint8_t type, GError **errp)
+static int load_first_section(Load *load, uint8_t type, GError **errp)
 {
-    uint32_t section_id = qemu_get_be32(f);
-    SaveStateEntry *se;
+    SectionName name;
+    LoadItem *item;
+    int ret = read_section_name(load->f, &name, errp);
 
-    if (qemu_file_get_error(f) < 0) {
-        return qemu_file_get_error_obj(f, errp);
+    if (ret < 0) {
+        return ret;
     }
-    bql_lock();
-    se = savevm_find_loaded(section_id);
-    bql_unlock();
-    if (!se) {
+    trace_loadvm_section(name.idstr, name.section_id, type);
+    item = load_table_find(load->table, name.idstr, name.instance_id);
+    if (!item) {
+        error_setg(errp,
+                   "Unknown section or instance '%s' %" PRIu32
+                   ": this guest has no such device; is it configured as the one that was saved, with "
+                   "the devices that were plugged in later?",
+                   name.idstr, name.instance_id);
+        return -EINVAL;
+    }
+    if (name.version_id > (uint32_t)item->se->version_id) {
+        error_setg(errp, "unsupported version %" PRIu32 " for '%s' v%d", name.version_id,
+                   name.idstr, item->se->version_id);
+        return -EINVAL;
+    }
+    item->started = true;
+    item->section_id = name.section_id;
+    item->version_id = (int)name.version_id;
+    return load_contents(load, item, errp);
+}
+
+/* What is to be done once all of a live part has come. */
+static int end_live(LoadItem *item, GError **errp)
+{
+    const SaveStateEntry *se = item->se;
+
+    item->ended = true;
+    return se->ops && se->ops->load_complete ? se->ops->load_complete(se->opaque, errp) : 0;
+}
+
+/* A further section, PART or END, of what has started. */
+static int load_next_section(Load *load, uint8_t type, GError **errp)
+{
+    uint32_t section_id = qemu_get_be32(load->f);
+    LoadItem *item;
+    int ret = qemu_file_get_error_obj(load->f, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    item = load_table_find_started(load->table, section_id);
+    if (!item) {
         error_setg(errp, "Unknown section %" PRIu32, section_id);
         return -EINVAL;
     }
-    trace_loadvm_section(se->idstr, section_id, type);
-    if (type == QEMU_VM_SECTION_END) {
-        se->load_ended = true;
-    }
-    return load_contents(mis, f, se, errp);
+    trace_loadvm_section(item->se->idstr, section_id, type);
+    ret = load_contents(load, item, errp);
+    return ret == 0 && type == QEMU_VM_SECTION_END ? end_live(item, errp) : ret;
 }
 
 /* --- commands --- */
 
 static int open_return_path(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
 {
-    bool twice, ack;
+    bool ack;
 
-    g_mutex_lock(&mis->lock);
-    twice = mis->to_src;
-    if (!twice) {
-        mis->to_src = qemu_file_get_return(f);
-    }
-    ack = migrate_switchover_ack(mis->settings) && mis->switchover_ack_pending == 0 &&
-          mis->settings->compat.switchover_ack_legacy;
-    g_mutex_unlock(&mis->lock);
-    if (twice) {
+    if (mis->to_src) {
         error_setg(errp, "CMD_OPEN_RETURN_PATH called when RP already open");
         return -EINVAL;
     }
+    g_mutex_lock(&mis->send_lock);
+    mis->to_src = qemu_file_get_return(f);
+    g_mutex_unlock(&mis->send_lock);
     if (!mis->to_src) {
         error_setg(errp, "the source wants a return path, but the channel has no way back");
         return -EINVAL;
     }
+    g_mutex_lock(&mis->lock);
+    mis->return_path_open = true;
+    ack = migrate_switchover_ack(mis->settings) && mis->switchover_ack_pending == 0 &&
+          mis->settings->compat.switchover_ack_legacy;
+    g_mutex_unlock(&mis->lock);
     return ack ? migrate_send_rp_switchover_ack(mis) : 0;
 }
 
@@ -217,105 +244,113 @@ static int load_ping(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
     return 0;
 }
 
-/* Bytes of data that a command has; -1: any number. */
+/* Prepares for nothing: devices that have to get ready do so when their state comes. */
+static int note_switchover(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
+{
+    return 0;
+}
+
+enum { ANY_LENGTH = -1 };
+
+/* Commands by number, those that this destination does not carry out without a function. */
 static const struct {
-    int len;
     const char *name;
+    int data_bytes;
+    int (*run)(MigrationIncomingState *mis, QEMUFile *f, GError **errp);
 } commands[MIG_CMD_MAX] = {
-    [MIG_CMD_OPEN_RETURN_PATH] = {0, "OPEN_RETURN_PATH"},
-    [MIG_CMD_PING] = {4, "PING"},
-    [MIG_CMD_POSTCOPY_ADVISE] = {-1, "POSTCOPY_ADVISE"},
-    [MIG_CMD_POSTCOPY_LISTEN] = {0, "POSTCOPY_LISTEN"},
-    [MIG_CMD_POSTCOPY_RUN] = {0, "POSTCOPY_RUN"},
-    [MIG_CMD_POSTCOPY_RAM_DISCARD] = {-1, "POSTCOPY_RAM_DISCARD"},
-    [MIG_CMD_PACKAGED] = {4, "PACKAGED"},
-    [MIG_CMD_ENABLE_COLO] = {-1, "ENABLE_COLO"},
-    [MIG_CMD_POSTCOPY_RESUME] = {0, "POSTCOPY_RESUME"},
-    [MIG_CMD_RECV_BITMAP] = {-1, "RECV_BITMAP"},
-    [MIG_CMD_SWITCHOVER_START] = {0, "SWITCHOVER_START"},
+    [MIG_CMD_OPEN_RETURN_PATH] = {"OPEN_RETURN_PATH", 0, open_return_path},
+    [MIG_CMD_PING] = {"PING", 4, load_ping},
+    [MIG_CMD_SWITCHOVER_START] = {"SWITCHOVER_START", 0, note_switchover},
+
+    [MIG_CMD_POSTCOPY_ADVISE] = {"POSTCOPY_ADVISE", ANY_LENGTH},
+    [MIG_CMD_POSTCOPY_LISTEN] = {"POSTCOPY_LISTEN", 0},
+    [MIG_CMD_POSTCOPY_RUN] = {"POSTCOPY_RUN", 0},
+    [MIG_CMD_POSTCOPY_RAM_DISCARD] = {"POSTCOPY_RAM_DISCARD", ANY_LENGTH},
+    [MIG_CMD_POSTCOPY_RESUME] = {"POSTCOPY_RESUME", 0},
+    [MIG_CMD_PACKAGED] = {"PACKAGED", 4},
+    [MIG_CMD_ENABLE_COLO] = {"ENABLE_COLO", ANY_LENGTH},
+    [MIG_CMD_RECV_BITMAP] = {"RECV_BITMAP", ANY_LENGTH},
 };
 
-static int load_command(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
+static int load_command(Load *load, GError **errp)
 {
-    uint16_t cmd = qemu_get_be16(f), len = qemu_get_be16(f);
+    uint16_t number = qemu_get_be16(load->f), bytes = qemu_get_be16(load->f);
+    int ret = qemu_file_get_error_obj(load->f, errp);
 
-    if (qemu_file_get_error(f) < 0) {
-        return qemu_file_get_error_obj(f, errp);
+    if (ret < 0) {
+        return ret;
     }
-    trace_loadvm_command(cmd, len);
-    if (cmd == MIG_CMD_INVALID || cmd >= MIG_CMD_MAX) {
-        error_setg(errp, "MIG_CMD 0x%x unknown (len 0x%x)", cmd, len);
+    trace_loadvm_command(number, bytes);
+    if (number >= MIG_CMD_MAX || !commands[number].name) {
+        error_setg(errp, "MIG_CMD 0x%x unknown (len 0x%x)", number, bytes);
         return -EINVAL;
     }
-    if (commands[cmd].len >= 0 && commands[cmd].len != len) {
-        error_setg(errp, "%s received with bad length - expecting %d, got %u", commands[cmd].name,
-                   commands[cmd].len, len);
+    if (commands[number].data_bytes != ANY_LENGTH && commands[number].data_bytes != bytes) {
+        error_setg(errp, "%s received with bad length - expecting %d, got %u",
+                   commands[number].name, commands[number].data_bytes, bytes);
         return -ERANGE;
     }
-    switch (cmd) {
-    case MIG_CMD_OPEN_RETURN_PATH:
-        return open_return_path(mis, f, errp);
-    case MIG_CMD_PING:
-        return load_ping(mis, f, errp);
-    case MIG_CMD_SWITCHOVER_START:
-        return 0; /* nobody here has to prepare for it */
-    default:
+    if (!commands[number].run) {
         error_setg(errp, "the source sent %s, which this destination does not support",
-                   commands[cmd].name);
+                   commands[number].name);
         return -ENOTSUP;
     }
+    return commands[number].run(load->mis, load->f, errp);
 }
 
 /* --- the whole --- */
 
-static int load_items(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
+/* One item of the stream. 1: it was the end. */
+static int load_item(Load *load, GError **errp)
 {
-    for (;;) {
-        uint8_t type = qemu_get_byte(f);
-        int ret = qemu_file_get_error_obj(f, errp);
+    uint8_t type = qemu_get_byte(load->f);
+    int ret = qemu_file_get_error_obj(load->f, errp);
 
-        if (ret < 0) {
-            return ret;
-        }
-        switch (type) {
-        case QEMU_VM_SECTION_START:
-        case QEMU_VM_SECTION_FULL:
-            ret = load_first_section(mis, f, type, errp);
-            break;
-        case QEMU_VM_SECTION_PART:
-        case QEMU_VM_SECTION_END:
-            ret = load_next_section(mis, f, type, errp);
-            break;
-        case QEMU_VM_COMMAND:
-            ret = load_command(mis, f, errp);
-            break;
-        case QEMU_VM_EOF:
-            return 0;
-        default:
-            error_setg(errp, "Unknown section type %u at offset %" PRIu64, type,
-                       qemu_file_transferred(f) - 1);
-            return -EINVAL;
-        }
-        if (ret == 0) {
-            ret = qemu_file_get_error_obj(f, errp);
-        }
-        if (ret < 0) {
-            return ret;
-        }
+    if (ret < 0) {
+        return ret;
     }
+    switch (type) {
+    case QEMU_VM_EOF:
+        return 1;
+    case QEMU_VM_COMMAND:
+        return load_command(load, errp);
+    case QEMU_VM_SECTION_FULL:
+    case QEMU_VM_SECTION_START:
+        return load_first_section(load, type, errp);
+    case QEMU_VM_SECTION_PART:
+    case QEMU_VM_SECTION_END:
+        return load_next_section(load, type, errp);
+    default:
+        error_setg(errp, "Unknown section type %u at offset %" PRIu64, type,
+                   qemu_file_transferred(load->f) - 1);
+        return -EINVAL;
+    }
+}
+
+static int load_items(Load *load, GError **errp)
+{
+    int ret;
+
+    do {
+        ret = load_item(load, errp);
+        if (ret == 0) {
+            ret = qemu_file_get_error_obj(load->f, errp);
+        }
+    } while (ret == 0);
+    return MIN(ret, 0);
 }
 
 /*
  * The byte that ends a stream is a zero, and so is what is left of a file whose data got lost: what
  * travels in several sections has to be whole.
  */
-static int check_all_ended(const GPtrArray *live, GError **errp)
+static int check_all_ended(const LoadTable *table, GError **errp)
 {
-    for (guint i = 0; i < live->len; i++) {
-        const SaveStateEntry *se = g_ptr_array_index(live, i);
+    for (unsigned i = 0; i < table->n; i++) {
+        const LoadItem *item = &table->items[i];
 
-        if ((se->loaded || se->ops->always_sent) && !se->load_ended) {
-            error_setg(errp, "the stream ends before the last section of '%s'", se->idstr);
+        if (item->se->ops && (item->started || item->se->ops->always_sent) && !item->ended) {
+            error_setg(errp, "the stream ends before the last section of '%s'", item->se->idstr);
             return -EINVAL;
         }
     }
@@ -358,94 +393,87 @@ int loadvm_approve_switchover(MigrationIncomingState *mis)
 
     g_mutex_lock(&mis->lock);
     last = mis->switchover_ack_pending > 0 && --mis->switchover_ack_pending == 0;
-    last = last && migrate_switchover_ack(mis->settings) && mis->to_src;
+    last = last && migrate_switchover_ack(mis->settings) && mis->return_path_open;
     g_mutex_unlock(&mis->lock);
-    /* before the return path is open: whoever opens it says so */
+    /* before the return path is open: the incoming thread says so when it opens it */
     return last ? migrate_send_rp_switchover_ack(mis) : 0;
 }
 
-static void count_switchover_acks(MigrationIncomingState *mis, const GPtrArray *live)
+static void count_switchover_acks(MigrationIncomingState *mis, const LoadTable *table)
 {
     int pending = 0;
 
-    for (guint i = 0; i < live->len; i++) {
-        const SaveStateEntry *se = g_ptr_array_index(live, i);
+    for (unsigned i = 0; i < table->n; i++) {
+        const SaveStateEntry *se = table->items[i].se;
 
-        pending += se->ops->switchover_ack_needed && se->ops->switchover_ack_needed(se->opaque);
+        pending += se->ops && se->ops->switchover_ack_needed &&
+                   se->ops->switchover_ack_needed(se->opaque);
     }
     g_mutex_lock(&mis->lock);
     mis->switchover_ack_pending = pending;
     g_mutex_unlock(&mis->lock);
 }
 
-static int live_load_setup(MigrationIncomingState *mis, GPtrArray *live, GError **errp)
+/* *n: how many entries want their load_cleanup() afterwards. */
+static int live_load_setup(const LoadTable *table, unsigned *n, GError **errp)
 {
-    SaveStateEntry *se;
     int ret = 0;
 
-    bql_lock();
-    savevm_reset_loaded();
-    TAILQ_FOREACH(se, savevm_entries(), next) {
-        if (se->ops) {
-            g_ptr_array_add(live, se);
-        }
-    }
-    bql_unlock();
-    count_switchover_acks(mis, live);
-    for (guint i = 0; i < live->len && ret == 0; i++) {
-        se = g_ptr_array_index(live, i);
-        ret = se->ops->load_setup ? se->ops->load_setup(se->opaque, errp) : 0;
-        if (ret < 0) {
-            g_ptr_array_set_size(live, (gint)i + 1); /* those that want their cleanup */
+    for (*n = 0; *n < table->n && ret == 0; ++*n) {
+        const SaveStateEntry *se = table->items[*n].se;
+
+        if (se->ops && se->ops->load_setup) {
+            ret = se->ops->load_setup(se->opaque, errp);
         }
     }
     return ret;
 }
 
-/* What cannot be migrated cannot be given a new state either. */
-static bool all_migratable(GError **errp)
+/* What cannot be migrated cannot be given a new state either. Big lock. */
+static bool all_migratable(const LoadTable *table, GError **errp)
 {
-    SaveStateEntry *se;
-    const SaveStateEntry *bad = NULL;
-
-    bql_lock();
-    TAILQ_FOREACH(se, savevm_entries(), next) {
-        if (se->blocker) {
-            bad = se;
-            break;
+    for (unsigned i = 0; i < table->n; i++) {
+        if (table->items[i].se->blocker) {
+            error_setg(errp, "the state of the device '%s' cannot be migrated",
+                       table->items[i].se->idstr);
+            return false;
         }
     }
-    bql_unlock();
-    if (bad) {
-        error_setg(errp, "the state of the device '%s' cannot be migrated", bad->idstr);
-    }
-    return !bad;
+    return true;
 }
 
 int loadvm_state(MigrationIncomingState *mis, QEMUFile *f, GError **errp)
 {
-    g_autoptr(GPtrArray) live = g_ptr_array_new();
+    g_autoptr(LoadTable) table = NULL;
+    Load load = {.mis = mis, .f = f};
+    unsigned set_up = 0;
+    bool ok;
     int ret;
 
-    ret = all_migratable(errp) ? load_header(mis, f, errp) : -EINVAL;
+    bql_lock();
+    load.table = table = load_table_new();
+    ok = all_migratable(table, errp);
+    bql_unlock();
+    ret = ok ? load_header(mis, f, errp) : -EINVAL;
     if (ret == 0) {
-        ret = live_load_setup(mis, live, errp);
+        count_switchover_acks(mis, table);
+        ret = live_load_setup(table, &set_up, errp);
     }
     if (ret == 0) {
-        ret = load_items(mis, f, errp);
+        ret = load_items(&load, errp);
     }
     if (ret == 0) {
-        ret = check_all_ended(live, errp);
+        ret = check_all_ended(table, errp);
     }
     if (ret == 0) {
         bql_lock();
         ret = cpus_push(errp) ? 0 : -EINVAL;
         bql_unlock();
     }
-    for (guint i = 0; i < live->len; i++) {
-        SaveStateEntry *se = g_ptr_array_index(live, i);
+    for (unsigned i = 0; i < set_up; i++) {
+        const SaveStateEntry *se = table->items[i].se;
 
-        if (se->ops->load_cleanup) {
+        if (se->ops && se->ops->load_cleanup) {
             se->ops->load_cleanup(se->opaque);
         }
     }

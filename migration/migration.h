@@ -217,21 +217,29 @@ typedef struct MigrationIncomingState {
     GThread *thread;
     Coroutine *end_waiter;  /* waits until loading has ended; NULL: nobody */
     Yankable *yank;         /* while there may be a connection to cut */
-    GMutex from_src_lock;   /* from_src comes and goes under it */
-    QEMUFile *from_src;     /* the incoming thread's while it runs */
-    QIOHangupWatch *hangup; /* of from_src while nobody reads it; NULL: none */
+    bool ending;            /* the main loop's: the process ends */
 
-    GMutex lock;      /* the writer's side of the return path, and what is marked "lock" */
-    QEMUFile *to_src; /* lock; NULL: no return path */
-    GError *error;    /* lock */
+    /* What other threads may shut down at any time: it is set and cleared under this lock. */
+    GMutex channels_lock;
+    QEMUFile *from_src;   /* the incoming thread's while it runs */
+    MultiFDRecv *multifd; /* NULL: none */
+
+    QIOHangupWatch *hangup; /* the main loop's: of from_src before it is read; NULL: none */
+
+    /* The writer's side of the return path. Held while bytes are sent: only by threads that send. */
+    GMutex send_lock;
+    QEMUFile *to_src; /* opened by the incoming thread, closed by the main loop; NULL: none */
+
+    GMutex lock;                /* guards members, never held over a wait */
+    GError *error;              /* lock */
     SocketAddressList *addresses; /* lock: where it listens, or listened at first */
-    bool from_file;   /* a file that can be read anywhere */
-    bool exit_on_error;
-    bool yanked;                /* since it listens; atomic */
-    bool started;               /* migrate-incoming or -incoming URI was there */
-    MultiFDRecv *multifd;       /* NULL: none */
-    RunState arrived_state;     /* what globalstate says; RUN_STATE__MAX: it said nothing */
     int switchover_ack_pending; /* lock: parts that have not agreed yet */
+    bool return_path_open;      /* lock: there is a way to say so */
+
+    bool from_file; /* a file that can be read anywhere */
+    bool exit_on_error;
+    bool started;           /* migrate-incoming or -incoming URI was there */
+    RunState arrived_state; /* what globalstate says; RUN_STATE__MAX: it said nothing */
     uint64_t resume_ns; /* from the last byte to the guest's start; 0: it did not start. Atomic. */
 } MigrationIncomingState;
 
@@ -244,12 +252,22 @@ MigrationIncomingState *migration_incoming_get_current(void);
  */
 bool coroutine_fn migration_incoming_co_start(const char *uri_or_json, GError **errp);
 
-/* Ends a load that is under way; the guest has not arrived then. Shutdown, main thread. */
+/* Keeps err, which it takes over, as what ends the load, unless there is one. Any thread. */
+void migrate_incoming_set_error(MigrationIncomingState *mis, GError *err);
+
+/*
+ * Ends a load that is under way, whatever it waits for, and starts no other; the guest has not arrived
+ * then, unless the source has been told that it has. Shutdown, main thread.
+ */
 void coroutine_fn migration_incoming_co_shutdown(void);
 
-/* Messages of the return path, from any thread of the destination; 0 or -errno. */
+/*
+ * Messages of the return path, from any thread of the load that may wait for the source to read; not
+ * from the main loop, without the big lock. 0 or -errno.
+ */
 int migrate_send_rp_pong(MigrationIncomingState *mis, uint32_t value);
-int migrate_send_rp_shut(MigrationIncomingState *mis, uint32_t value);
 int migrate_send_rp_switchover_ack(MigrationIncomingState *mis);
+/* The verdict, the last message. A source that does not take it in time (-ETIMEDOUT) is not told. */
+int migrate_send_rp_shut(MigrationIncomingState *mis, uint32_t value);
 
 #endif

@@ -12,10 +12,13 @@
  * met. A source that has sent everything closes the channels when all of the main one is on its way; so
  * if a channel has hung up, and then nothing more comes anywhere, the source has gone (`silence`).
  *
- * Everything that comes here is from a stranger: multifd-packet.c checks a header, this file that a
- * packet fits this guest's memory.
+ * A peer is not trusted: multifd-packet.c checks a header, this file that a packet fits this guest's
+ * memory.
  *
- * Lock order: MultiFDRecv.lock, MigrationIncomingState.lock.
+ * Life. A thread that ends tells the main loop (channel_over_bh). Once the guest has arrived the main
+ * loop gives back what the channel had, and everything when no channel is left.
+ *
+ * Lock order: MigrationIncomingState.channels_lock, MultiFDRecv.lock.
  */
 #include "migration/multifd.h"
 
@@ -29,22 +32,24 @@
 #include "migration/savevm.h"
 #include "util/aio.h"
 #include "util/error.h"
-#include "util/queue.h"
 #include "util/timer.h"
 
 /* How long the main channel may say nothing once another one has ended. */
 #define SILENCE_NS (5 * NANOSECONDS_PER_SECOND)
-/* How long all channels may take to come before somebody should look at the settings of the source. */
+/* How long a source may keep channels open when the guest has arrived. */
+#define LINGER_NS (5 * NANOSECONDS_PER_SECOND)
+/* How long all channels may take to come before a user should look at the settings of the source. */
 #define OVERDUE_NS (5 * NANOSECONDS_PER_SECOND)
 
 typedef struct RecvChannel {
     MultiFDRecv *recv;
     unsigned id;
-    GThread *thread;        /* main loop; NULL: not there yet */
+    GThread *thread;        /* main loop; NULL: not there yet, or joined */
     QIOChannel *ioc;        /* constant while the thread runs */
     QIOHangupWatch *hangup; /* main loop; NULL: it has hung up */
     bool at_sync;           /* lock: waits to be let go on */
     bool ended;             /* lock */
+    bool taken;             /* main loop: it has come */
 
     /* The thread's. */
     void *codec_state;
@@ -54,20 +59,16 @@ typedef struct RecvChannel {
     uint8_t *scratch; /* a packet's pages; NULL: not needed so far */
 } RecvChannel;
 
-/* A channel that has not said yet which one it is. */
-typedef struct Newcomer {
-    QIOChannel *ioc;
-    TAILQ_ENTRY(Newcomer) next;
-} Newcomer;
-
 struct MultiFDRecv {
-    int refcount;                     /* main loop */
-    TAILQ_HEAD(, Newcomer) newcomers; /* main loop */
-    unsigned created;                 /* main loop: channels that have a thread */
-    QEMUTimer *silence;               /* main loop: armed while a channel has hung up */
-    QEMUTimer *overdue;               /* main loop: armed from the first channel to the last */
-    uint64_t heard;                   /* main loop: what had come when the timer was armed */
-    uint64_t packets;                 /* atomic: that came */
+    /* The main loop's. */
+    unsigned refcount;  /* of the owner, and of each thread until its channel_over_bh() */
+    unsigned created;   /* channels that have had a thread */
+    unsigned released;  /* of these, channels that have given back all they had */
+    QEMUTimer *silence; /* armed while a channel has hung up */
+    QEMUTimer *overdue; /* armed from the first channel to the last */
+    uint64_t heard;     /* what had come when the timer was armed */
+
+    uint64_t packets; /* atomic: that came */
 
     /* Constant. */
     MigrationIncomingState *mis;
@@ -283,19 +284,15 @@ static void migration_fails(MultiFDRecv *r, GError *err)
     first = !r->quit && !r->error && !r->over;
     if (first) {
         r->error = g_error_copy(err);
-        g_mutex_lock(&mis->lock);
-        if (!mis->error) {
-            mis->error = g_error_copy(err);
-        }
-        g_mutex_unlock(&mis->lock);
     }
     pthread_mutex_unlock(&r->lock);
     if (first) {
-        g_mutex_lock(&mis->from_src_lock);
+        migrate_incoming_set_error(mis, g_error_copy(err));
+        g_mutex_lock(&mis->channels_lock);
         if (mis->from_src) {
             qemu_file_stop_reading(mis->from_src); /* the source will still be told */
         }
-        g_mutex_unlock(&mis->from_src_lock);
+        g_mutex_unlock(&mis->channels_lock);
         recv_shutdown(r);
     }
     g_error_free(err);
@@ -307,6 +304,70 @@ static GError *ended_too_early(unsigned id, const char *more)
 
     error_setg(&err, "multifd channel %u: the source has closed it too early%s", id, more);
     return err;
+}
+
+static void recv_unref(MultiFDRecv *r)
+{
+    if (--r->refcount) {
+        return;
+    }
+    pthread_cond_destroy(&r->arrived);
+    pthread_cond_destroy(&r->go);
+    pthread_mutex_destroy(&r->lock);
+    g_clear_error(&r->error);
+    g_clear_error(&r->codec_error);
+    g_free(r);
+}
+
+/* Waits for the thread, and gives back what the channel has. Main loop. */
+static void channel_release(RecvChannel *ch)
+{
+    QIOChannel *ioc;
+
+    if (ch->thread) {
+        g_thread_join(g_steal_pointer(&ch->thread));
+        ch->recv->released++;
+    }
+    qio_hangup_watch_free(g_steal_pointer(&ch->hangup));
+    pthread_mutex_lock(&ch->recv->lock);
+    ioc = g_steal_pointer(&ch->ioc);
+    pthread_mutex_unlock(&ch->recv->lock);
+    qio_channel_unref(ioc);
+    if (ch->codec_state) {
+        ch->recv->codec->recv_free(g_steal_pointer(&ch->codec_state));
+    }
+    g_free(g_steal_pointer(&ch->scratch));
+}
+
+/* Channels that have ended are needed as long as they may say why a load fails. */
+static void release_ended(MultiFDRecv *r)
+{
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        RecvChannel *ch = &r->channels[i];
+        bool ended;
+
+        pthread_mutex_lock(&r->lock);
+        ended = ch->ended;
+        pthread_mutex_unlock(&r->lock);
+        if (ended && ch->thread) {
+            channel_release(ch);
+        }
+    }
+    if (r->released == r->created) {
+        multifd_recv_free(r->mis);
+    }
+}
+
+static void channel_over_bh(void *opaque)
+{
+    RecvChannel *ch = opaque;
+    MultiFDRecv *r = ch->recv;
+
+    /* `over` is written by the main loop, so it may be read here without the lock */
+    if (r->mis->multifd == r && r->over) {
+        release_ended(r);
+    }
+    recv_unref(r);
 }
 
 static void *channel_thread(void *opaque)
@@ -333,6 +394,7 @@ static void *channel_thread(void *opaque)
     ch->ended = true;
     pthread_cond_signal(&r->arrived);
     pthread_mutex_unlock(&r->lock);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), channel_over_bh, ch);
     return NULL;
 }
 
@@ -365,6 +427,10 @@ static void silence_cb(void *opaque)
     MultiFDRecv *r = opaque;
     unsigned id = 0;
 
+    if (r->over) {
+        recv_shutdown(r); /* it had time enough */
+        return;
+    }
     if (!expects_more(r)) {
         return;
     }
@@ -412,7 +478,6 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
     MultiFDRecv *r = g_malloc0(sizeof(*r) + n * sizeof(r->channels[0]));
 
     r->refcount = 1;
-    TAILQ_INIT(&r->newcomers);
     r->mis = mis;
     r->codec = multifd_codec_find(migrate_multifd_compression(mis->settings), &r->codec_error);
     r->n_channels = n;
@@ -427,43 +492,6 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis)
         r->channels[i].id = i;
     }
     return r;
-}
-
-static void recv_unref(MultiFDRecv *r)
-{
-    if (--r->refcount) {
-        return;
-    }
-    for (unsigned i = 0; i < r->n_channels; i++) {
-        qio_channel_unref(r->channels[i].ioc);
-        if (r->codec) {
-            r->codec->recv_free(r->channels[i].codec_state);
-        }
-        g_free(r->channels[i].scratch);
-    }
-    pthread_cond_destroy(&r->arrived);
-    pthread_cond_destroy(&r->go);
-    pthread_mutex_destroy(&r->lock);
-    g_clear_error(&r->error);
-    g_clear_error(&r->codec_error);
-    g_free(r);
-}
-
-/* Reads from a channel that nobody else shuts down yet. */
-static int coroutine_fn co_read_newcomer(MultiFDRecv *r, QIOChannel *ioc, uint8_t *buf, size_t size,
-                                         GError **errp)
-{
-    Newcomer newcomer = {.ioc = ioc};
-    int ret;
-
-    TAILQ_INSERT_TAIL(&r->newcomers, &newcomer, next);
-    ret = qio_channel_co_read_all(ioc, buf, size, errp);
-    if (ret < 0) {
-        g_prefix_error(errp, "multifd: a channel has not said which one it is: ");
-    }
-    TAILQ_REMOVE(&r->newcomers, &newcomer, next);
-    qio_channel_detach_aio_context(ioc);
-    return ret;
 }
 
 /* Which of the channels it is; NULL with an error. */
@@ -481,7 +509,7 @@ static RecvChannel *identify(MultiFDRecv *r, const MultiFDHandshake *hs, GError 
                    hs->channel, r->n_channels);
         return NULL;
     }
-    if (r->channels[hs->channel].thread) {
+    if (r->channels[hs->channel].taken) {
         error_setg(errp, "multifd: received channel id %u twice", hs->channel);
         return NULL;
     }
@@ -511,17 +539,21 @@ static bool channel_start(RecvChannel *ch, QIOChannel *ioc, GError **errp)
     ch->ioc = qio_channel_ref(ioc);
     pthread_mutex_unlock(&r->lock);
     ch->thread = g_thread_try_new(name, channel_thread, ch, errp);
-    r->created += ch->thread != NULL;
-    if (r->created == r->n_channels) {
+    if (!ch->thread) {
+        return false;
+    }
+    ch->taken = true;
+    r->refcount++;
+    if (++r->created == r->n_channels) {
         timer_del(r->overdue);
     }
-    return ch->thread != NULL;
+    return true;
 }
 
-/* One that is not the main one, of which the first bytes are in buf. */
-static bool coroutine_fn co_take_channel(MultiFDRecv *r, QIOChannel *ioc,
-                                         uint8_t buf[MULTIFD_HANDSHAKE_BYTES], GError **errp)
+bool multifd_recv_take_channel(MigrationIncomingState *mis, QIOChannel *ioc,
+                               const uint8_t *handshake, GError **errp)
 {
+    MultiFDRecv *r = mis->multifd;
     RecvChannel *ch = NULL;
     MultiFDHandshake hs;
 
@@ -529,37 +561,10 @@ static bool coroutine_fn co_take_channel(MultiFDRecv *r, QIOChannel *ioc,
         g_propagate_error(errp, g_error_copy(r->codec_error));
         return false;
     }
-    if (co_read_newcomer(r, ioc, buf + MULTIFD_FIRST_BYTES,
-                         MULTIFD_HANDSHAKE_BYTES - MULTIFD_FIRST_BYTES, errp) == 0 &&
-        multifd_handshake_decode(buf, &hs, errp) && r->mis->multifd == r) {
+    if (multifd_handshake_decode(handshake, &hs, errp)) {
         ch = identify(r, &hs, errp);
     }
     return ch && channel_start(ch, ioc, errp);
-}
-
-MultiFDNewChannel coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis,
-                                                           QIOChannel *ioc, uint8_t *first,
-                                                           GError **errp)
-{
-    MultiFDNewChannel what = MULTIFD_NEW_CHANNEL_FAILED;
-    MultiFDRecv *r = mis->multifd;
-    uint8_t buf[MULTIFD_HANDSHAKE_BYTES];
-
-    r->refcount++;
-    if (co_read_newcomer(r, ioc, buf, MULTIFD_FIRST_BYTES, errp) == 0) {
-        if (mis->multifd == r && !mis->from_src && !multifd_is_handshake(buf)) {
-            memcpy(first, buf, MULTIFD_FIRST_BYTES);
-            what = MULTIFD_NEW_CHANNEL_MAIN;
-        } else if (co_take_channel(r, ioc, buf, errp)) {
-            what = MULTIFD_NEW_CHANNEL_TAKEN;
-        }
-    }
-    if (mis->multifd != r) {
-        g_clear_error(errp);
-        what = MULTIFD_NEW_CHANNEL_LATE;
-    }
-    recv_unref(r);
-    return what;
 }
 
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis)
@@ -645,6 +650,8 @@ void multifd_recv_finish(MigrationIncomingState *mis)
     pthread_mutex_lock(&r->lock);
     r->over = true;
     pthread_mutex_unlock(&r->lock);
+    timer_mod_ns(r->silence, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + LINGER_NS);
+    release_ended(r);
 }
 
 void multifd_recv_shutdown(MigrationIncomingState *mis)
@@ -654,23 +661,17 @@ void multifd_recv_shutdown(MigrationIncomingState *mis)
 
 void multifd_recv_free(MigrationIncomingState *mis)
 {
-    MultiFDRecv *r = g_steal_pointer(&mis->multifd);
-    Newcomer *newcomer;
+    MultiFDRecv *r;
 
+    g_mutex_lock(&mis->channels_lock);
+    r = g_steal_pointer(&mis->multifd);
+    g_mutex_unlock(&mis->channels_lock);
     if (!r) {
         return;
     }
     recv_shutdown(r);
-    TAILQ_FOREACH(newcomer, &r->newcomers, next) {
-        qio_channel_shutdown(newcomer->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
-    }
     for (unsigned i = 0; i < r->n_channels; i++) {
-        if (r->channels[i].thread) {
-            g_thread_join(r->channels[i].thread);
-        }
-    }
-    for (unsigned i = 0; i < r->n_channels; i++) {
-        qio_hangup_watch_free(g_steal_pointer(&r->channels[i].hangup));
+        channel_release(&r->channels[i]);
     }
     timer_free(g_steal_pointer(&r->silence));
     timer_free(g_steal_pointer(&r->overdue));

@@ -51,31 +51,19 @@ void multifd_send_shutdown(MigrationState *s);
 
 /* --- destination --- */
 
-/* Bytes by which a channel is told from the main one: the magic number of its handshake. */
-#define MULTIFD_FIRST_BYTES 4
-
 /*
  * Before the first channel of any kind is looked at; main loop. A channel that fails keeps its error in
- * mis->error, unless there is one, and ends the reading of mis->from_src, which is not freed before this.
+ * mis->error, unless there is one, and ends the reading of mis->from_src.
  */
 MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
 
-typedef enum MultiFDNewChannel {
-    MULTIFD_NEW_CHANNEL_MAIN,   /* the main one, idle: who asks goes on with it */
-    MULTIFD_NEW_CHANNEL_TAKEN,  /* has a thread now */
-    MULTIFD_NEW_CHANNEL_FAILED, /* with an error: the migration fails */
-    MULTIFD_NEW_CHANNEL_LATE,   /* the attempt that it came for has ended; no error */
-} MultiFDNewChannel;
-
 /*
- * Takes whichever channel has come, main loop. In which order they come says nothing: connections and
- * TLS handshakes overtake each other. So a coroutine waits for its first bytes. While there is no main
- * channel, what does not begin as one of multifd's is that; `first` gets its MULTIFD_FIRST_BYTES. For
- * the others the rest of the handshake is read, and a thread started. errp is not NULL.
+ * Takes a channel that began with these MULTIFD_HANDSHAKE_BYTES, and starts its thread; main loop. In
+ * which order channels come says nothing: connections and TLS handshakes overtake each other. False with
+ * an error: the migration fails; ioc stays the caller's in any case.
  */
-MultiFDNewChannel coroutine_fn multifd_recv_co_new_channel(MigrationIncomingState *mis,
-                                                           QIOChannel *ioc, uint8_t *first,
-                                                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+bool multifd_recv_take_channel(MigrationIncomingState *mis, QIOChannel *ioc,
+                               const uint8_t *handshake, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
 /*
  * Where pages go from now on: before the first barrier. NULL: no more pages are taken; channels in
@@ -87,11 +75,13 @@ int multifd_recv_sync(MigrationIncomingState *mis, GError **errp);
 /*
  * The load has gone well: channels are read until the source closes them, so that whatever it still
  * says there (7.2: an empty packet behind the last barrier) is not refused, which it would take for a
- * failure. multifd_recv_free() comes later. Main loop.
+ * failure. A source that leaves them open is hung up on soon. When the last one has ended everything
+ * is freed, and mis->multifd is NULL. Main loop.
  */
 void multifd_recv_finish(MigrationIncomingState *mis);
-void multifd_recv_shutdown(MigrationIncomingState *mis); /* any thread */
-/* Ends the threads and closes the channels. Main loop. */
+/* Ends every wait of the channels and of multifd_recv_sync(). In any thread that keeps mis->multifd. */
+void multifd_recv_shutdown(MigrationIncomingState *mis);
+/* Ends the threads and closes the channels; mis->multifd is NULL. Main loop. */
 void multifd_recv_free(MigrationIncomingState *mis);
 
 #endif

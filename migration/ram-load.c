@@ -345,3 +345,8 @@ int ram_load_section(RAMLoadState *rl, QEMUFile *f, int version_id, GError **err
     } while (ret == 0 && (word & (TARGET_PAGE_SIZE - 1)) != RAM_SAVE_FLAG_EOS);
     return ret;
 }
+
+int ram_load_complete(RAMLoadState *rl, GError **errp)
+{
+    return ram_recv_settle(rl->recv, errp) ? 0 : -EINVAL;
+}

@@ -27,6 +27,8 @@ typedef struct RAMLoadState {
 RAMLoadState *ram_load_new(MigrationIncomingState *mis, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Reads the records of one section. 0, or -errno with an error that says what and where. */
 int ram_load_section(RAMLoadState *rl, QEMUFile *f, int version_id, GError **errp);
+/* The last section has been read. 0 or -errno. */
+int ram_load_complete(RAMLoadState *rl, GError **errp);
 void ram_load_free(RAMLoadState *rl); /* NULL is allowed */
 
 #endif

@@ -14,6 +14,8 @@
 #include "util/error.h"
 
 #define RAM_HUGE_BYTES (2 * 1024 * 1024)
+/* Pages whose state is asked for at a time at the end. */
+#define SETTLE_PAGES (32 * 1024)
 #define SHMEM_SETTINGS "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 /*
@@ -50,7 +52,8 @@ static bool recv_block_init(RAMRecvBlock *rb, RAMBlock *block, const MigrationSe
     }
     rb->received = page_bitmap_try_new(rb->pages);
     rb->touched = page_bitmap_try_new(rb->pages);
-    if (!rb->received || !rb->touched) {
+    rb->noted = page_bitmap_try_new(rb->pages);
+    if (!rb->received || !rb->touched || !rb->noted) {
         error_setg(errp, "Not enough memory for the bitmap of received pages of RAM block '%s'",
                    block->idstr);
         return false;
@@ -85,6 +88,7 @@ void ram_recv_free(RAMRecv *recv)
     for (unsigned i = 0; i < recv->n; i++) {
         g_free(recv->blocks[i].received);
         g_free(recv->blocks[i].touched);
+        g_free(recv->blocks[i].noted);
         ram_block_unref(recv->blocks[i].block);
     }
     g_free(recv->blocks);
@@ -141,6 +145,7 @@ uint64_t ram_recv_fresh(const RAMRecvBlock *rb, uint64_t page, uint64_t max)
 void ram_recv_mark(RAMRecvBlock *rb, uint64_t page, uint64_t n)
 {
     page_bitmap_set_atomic(rb->received, page, page + n);
+    page_bitmap_clear_atomic(rb->noted, page, page + n);
 }
 
 bool ram_recv_is_readonly(const RAMRecvBlock *rb)
@@ -164,25 +169,75 @@ bool ram_recv_compare(RAMRecvBlock *rb, uint64_t page, const void *data, GError 
     return true;
 }
 
+static bool clear_page(RAMRecvBlock *rb, uint64_t page, GError **errp)
+{
+    uint8_t *host = rb->block->host + (page << TARGET_PAGE_BITS);
+
+    if (!buffer_is_zero(host, TARGET_PAGE_SIZE)) {
+        if (ram_recv_is_readonly(rb)) {
+            return fail_readonly(rb, page, errp);
+        }
+        memset(host, 0, TARGET_PAGE_SIZE);
+    }
+    return true;
+}
+
 bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n, GError **errp)
 {
     uint64_t end = page + n;
 
     while (page < end) {
         uint64_t fresh = ram_recv_fresh(rb, page, end - page);
-        uint8_t *host = rb->block->host + (page << TARGET_PAGE_BITS);
 
-        if (!fresh) {
-            fresh = 1;
-            if (!buffer_is_zero(host, TARGET_PAGE_SIZE)) {
-                if (ram_recv_is_readonly(rb)) {
-                    return fail_readonly(rb, page, errp);
-                }
-                memset(host, 0, TARGET_PAGE_SIZE);
+        if (fresh) {
+            page_bitmap_set_atomic(rb->received, page, page + fresh);
+            page_bitmap_set_atomic(rb->noted, page, page + fresh);
+            page += fresh;
+            continue;
+        }
+        if (!page_bitmap_test_atomic(rb->noted, page)) {
+            if (!clear_page(rb, page, errp)) {
+                return false;
+            }
+            ram_recv_mark(rb, page, 1);
+        }
+        page++;
+    }
+    return true;
+}
+
+/* The same for at most SETTLE_PAGES. */
+static bool settle_pages(RAMRecvBlock *rb, uint64_t first, uint64_t end, uint64_t *written,
+                         GError **errp)
+{
+    uint64_t page = page_bitmap_find(rb->noted, first, end, true);
+
+    if (page == end) {
+        return true;
+    }
+    (void)ram_block_populated(rb->block, first << TARGET_PAGE_BITS,
+                              (end - first) << TARGET_PAGE_BITS, written);
+    for (; page < end; page = page_bitmap_find(rb->noted, page + 1, end, true)) {
+        if (page_bitmap_test(written, page - first) && !clear_page(rb, page, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool ram_recv_settle(RAMRecv *recv, GError **errp)
+{
+    uint64_t written[SETTLE_PAGES / 64];
+
+    for (unsigned i = 0; i < recv->n; i++) {
+        RAMRecvBlock *rb = &recv->blocks[i];
+        uint64_t end = rb->ignored ? 0 : ram_block_used_length(rb->block) >> TARGET_PAGE_BITS;
+
+        for (uint64_t page = 0; page < end; page += SETTLE_PAGES) {
+            if (!settle_pages(rb, page, MIN(end, page + SETTLE_PAGES), written, errp)) {
+                return false;
             }
         }
-        ram_recv_mark(rb, page, fresh);
-        page += fresh;
     }
     return true;
 }

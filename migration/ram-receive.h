@@ -3,7 +3,9 @@
  * Guest memory at the destination: which pages have arrived, and putting bytes into them.
  *
  * A page that never arrived and was never touched here reads as zero, so a zero page that comes for it
- * only has to be noted: untouched memory stays unallocated.
+ * only has to be noted: untouched memory stays unallocated. What was touched is looked up once, when the
+ * load begins. A write of this process after that (the reset of a machine loads its ROMs again) is found
+ * at the end, among the pages that were only noted, by ram_recv_settle().
  *
  * Threads: made and freed by the incoming thread; channels' threads use it in between. Two threads
  * never put the same page at a time: the source separates them by barriers (and if a hostile one does
@@ -25,6 +27,7 @@ typedef struct RAMRecvBlock {
     uint64_t pages;     /* of max_length */
     uint64_t *received; /* bit i: page i has arrived; atomic */
     uint64_t *touched;  /* bit i: page i may hold something else than zero from before; constant */
+    uint64_t *noted;    /* bit i: page i came as zero and was not looked at; atomic */
     bool by_write;      /* pages are put by ram_recv_put(), which writes to the file; atomic */
 } RAMRecvBlock;
 
@@ -61,6 +64,11 @@ bool ram_recv_put(RAMRecvBlock *rb, uint64_t page, uint64_t n, const void *data,
 /* These pages are zero. Also notes that they have arrived. False: the memory can't be written. */
 bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n,
                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * All pages have come: clears those that came as zero and were written here since the load began. Takes
+ * milliseconds a GiB of which pages came as zero. False: the memory can't be written.
+ */
+bool ram_recv_settle(RAMRecv *recv, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * Memory that is mapped without the right to write: bytes that come for it must be the ones that are
  * there. Everything else takes bytes at block->host; ram_recv_put() does what is right for each.

@@ -67,6 +67,13 @@ static int entry_load_state(QEMUFile *f, void *opaque, int version_id, GError **
     return ram_load_section(entry->load, f, version_id, errp);
 }
 
+static int entry_load_complete(void *opaque, GError **errp)
+{
+    RAMEntry *entry = opaque;
+
+    return ram_load_complete(entry->load, errp);
+}
+
 static void entry_load_cleanup(void *opaque)
 {
     RAMEntry *entry = opaque;
@@ -83,6 +90,7 @@ static const SaveVMHandlers ram_handlers = {
     .load_setup = entry_load_setup,
     .always_sent = true,
     .load_state = entry_load_state,
+    .load_complete = entry_load_complete,
     .load_cleanup = entry_load_cleanup,
 };
 

@@ -6,11 +6,15 @@
 #include <inttypes.h>
 #include "migration/savevm.h"
 #include "trace/trace-migration.h"
+#include "util/bql.h"
 #include "util/bswap.h"
 #include "util/error.h"
+#include "util/timer.h"
 
 /* Longest message, bytes after its header. */
 #define RP_MESSAGE_MAX 512
+/* How long a source may take to make room for the verdict. */
+#define VERDICT_NS (10 * NANOSECONDS_PER_SECOND)
 
 typedef enum Verdict {
     VERDICT_NONE, /* not yet */
@@ -156,20 +160,23 @@ void return_path_free(ReturnPath *rp)
 
 /* --- the destination --- */
 
+/* deadline_ns: QEMU_CLOCK_REALTIME; 0: none, the load ends when the channel is shut down. */
 static int send_message(MigrationIncomingState *mis, MigReturnMessage type, const void *data,
-                        uint16_t len)
+                        uint16_t len, int64_t deadline_ns)
 {
     int ret = -ENOTCONN;
 
-    g_mutex_lock(&mis->lock);
+    g_assert(!bql_locked());
+    g_mutex_lock(&mis->send_lock);
     if (mis->to_src) {
         trace_migration_return_path(type, len);
+        qemu_file_set_deadline(mis->to_src, deadline_ns);
         qemu_put_be16(mis->to_src, type);
         qemu_put_be16(mis->to_src, len);
         qemu_put_buffer(mis->to_src, data, len);
         ret = qemu_fflush(mis->to_src);
     }
-    g_mutex_unlock(&mis->lock);
+    g_mutex_unlock(&mis->send_lock);
     return ret;
 }
 
@@ -178,7 +185,7 @@ int migrate_send_rp_pong(MigrationIncomingState *mis, uint32_t value)
     uint8_t buf[4];
 
     stl_be_p(buf, value);
-    return send_message(mis, MIG_RP_MSG_PONG, buf, sizeof(buf));
+    return send_message(mis, MIG_RP_MSG_PONG, buf, sizeof(buf), 0);
 }
 
 int migrate_send_rp_shut(MigrationIncomingState *mis, uint32_t value)
@@ -186,10 +193,11 @@ int migrate_send_rp_shut(MigrationIncomingState *mis, uint32_t value)
     uint8_t buf[4];
 
     stl_be_p(buf, value);
-    return send_message(mis, MIG_RP_MSG_SHUT, buf, sizeof(buf));
+    return send_message(mis, MIG_RP_MSG_SHUT, buf, sizeof(buf),
+                        qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + VERDICT_NS);
 }
 
 int migrate_send_rp_switchover_ack(MigrationIncomingState *mis)
 {
-    return send_message(mis, MIG_RP_MSG_SWITCHOVER_ACK, NULL, 0);
+    return send_message(mis, MIG_RP_MSG_SWITCHOVER_ACK, NULL, 0, 0);
 }

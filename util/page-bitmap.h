@@ -87,7 +87,11 @@ static inline void page_bitmap_set_atomic(uint64_t *map, uint64_t from, uint64_t
 static inline void page_bitmap_clear_atomic(uint64_t *map, uint64_t from, uint64_t end)
 {
     for (; from < end; from = page_bitmap_next_word(from)) {
-        __atomic_fetch_and(&map[from / 64], ~page_bitmap_mask(from, end), __ATOMIC_RELAXED);
+        uint64_t mask = page_bitmap_mask(from, end);
+
+        if (__atomic_load_n(&map[from / 64], __ATOMIC_RELAXED) & mask) { /* a store costs more */
+            __atomic_fetch_and(&map[from / 64], ~mask, __ATOMIC_RELAXED);
+        }
     }
 }
 

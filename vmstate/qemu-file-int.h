@@ -13,6 +13,7 @@ struct QEMUFile {
     bool writable;
     QEMUFileWaitFunc *before_wait, *after_wait;
     void *wait_opaque;
+    int64_t deadline_ns; /* QEMU_CLOCK_REALTIME, of waits; 0: none */
 
     /* Any thread. */
     int error;         /* atomic: 0 or -errno */
@@ -59,8 +60,8 @@ static inline void qemu_file_count(uint64_t *counter, int64_t bytes)
 /* Blocks until the channel may take or give bytes. 0 or the file's error. */
 int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir);
 /*
- * For calls that may wait: a blocking channel waits in the kernel, unless somebody wants to know
- * about waits.
+ * For calls that may wait: a blocking channel waits in the kernel, unless waits are hooked or have a
+ * deadline.
  */
 int qemu_file_channel_flags(const QEMUFile *f);
 

@@ -249,6 +249,11 @@ void qemu_file_set_wait_hooks(QEMUFile *f, QEMUFileWaitFunc *before, QEMUFileWai
     f->wait_opaque = opaque;
 }
 
+void qemu_file_set_deadline(QEMUFile *f, int64_t deadline_ns)
+{
+    f->deadline_ns = deadline_ns;
+}
+
 int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir)
 {
     int ret;
@@ -259,7 +264,7 @@ int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir)
     if (f->before_wait) {
         f->before_wait(f->wait_opaque);
     }
-    ret = qio_channel_wait(f->ioc, dir, 0);
+    ret = qio_channel_wait(f->ioc, dir, f->deadline_ns);
     if (f->after_wait) {
         f->after_wait(f->wait_opaque);
     }
@@ -274,7 +279,9 @@ int qemu_file_wait(QEMUFile *f, QIOChannelDirection dir)
 
 int qemu_file_channel_flags(const QEMUFile *f)
 {
-    return f->ioc->blocking && !f->before_wait ? QIO_CHANNEL_FLAG_MAY_BLOCK : 0;
+    bool in_kernel = f->ioc->blocking && !f->before_wait && !f->deadline_ns;
+
+    return in_kernel ? QIO_CHANNEL_FLAG_MAY_BLOCK : 0;
 }
 
 /* --- the writer --- */

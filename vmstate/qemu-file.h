@@ -88,6 +88,12 @@ void qemu_file_set_wait_hooks(QEMUFile *f, QEMUFileWaitFunc *before, QEMUFileWai
                               void *opaque);
 
 /*
+ * Waits from now on end at deadline_ns (QEMU_CLOCK_REALTIME), with the error -ETIMEDOUT; 0: they do not.
+ * The file's thread.
+ */
+void qemu_file_set_deadline(QEMUFile *f, int64_t deadline_ns);
+
+/*
  * The place of the next byte in a file (feature SEEKABLE), in bytes from its start; a writer is
  * flushed. The counters below go on counting only what is put and got. -errno is the file's error.
  */

@@ -10,6 +10,19 @@ static struct {
     uint32_t next_section_id;
 } registry = {.entries = TAILQ_HEAD_INITIALIZER(registry.entries)};
 
+SaveStateEntry *savevm_entry_ref(SaveStateEntry *se)
+{
+    __atomic_fetch_add(&se->refcount, 1, __ATOMIC_RELAXED);
+    return se;
+}
+
+void savevm_entry_unref(SaveStateEntry *se)
+{
+    if (__atomic_sub_fetch(&se->refcount, 1, __ATOMIC_ACQ_REL) == 0) {
+        g_free(se);
+    }
+}
+
 struct SaveStateList *savevm_entries(void)
 {
     return &registry.entries;
@@ -73,6 +86,7 @@ static SaveStateEntry *entry_new(const char *idstr, uint32_t instance_id, GError
         return NULL;
     }
     se = g_new0(SaveStateEntry, 1);
+    se->refcount = 1;
     g_strlcpy(se->idstr, idstr, sizeof(se->idstr));
     se->instance_id = instance_id;
     se->alias_id = -1;
@@ -130,8 +144,9 @@ void vmstate_register(uint32_t instance_id, const VMStateDescription *vmsd, void
 static void remove_entry(SaveStateEntry *se)
 {
     TAILQ_REMOVE(&registry.entries, se, next);
-    migrate_del_blocker(se->blocker);
-    g_free(se);
+    migrate_del_blocker(g_steal_pointer(&se->blocker));
+    __atomic_store_n(&se->gone, true, __ATOMIC_RELEASE);
+    savevm_entry_unref(se);
 }
 
 void vmstate_unregister(const VMStateDescription *vmsd, void *opaque)
@@ -174,42 +189,33 @@ void unregister_savevm(const char *idstr, void *opaque)
     }
 }
 
+bool savevm_entry_is_named(const SaveStateEntry *se, const char *idstr, uint32_t instance_id)
+{
+    const struct {
+        const char *idstr; /* "": none */
+        uint32_t instance_id;
+    } names[] = {
+        {se->idstr, se->instance_id},
+        {se->compat_idstr, se->compat_instance_id},
+    };
+    bool by_alias = se->alias_id >= 0 && (uint32_t)se->alias_id == instance_id;
+
+    for (size_t i = 0; *idstr && i < G_N_ELEMENTS(names); i++) {
+        if (!strcmp(names[i].idstr, idstr)) {
+            return by_alias || names[i].instance_id == instance_id;
+        }
+    }
+    return false;
+}
+
 SaveStateEntry *savevm_find(const char *idstr, uint32_t instance_id)
 {
     SaveStateEntry *se;
 
     TAILQ_FOREACH(se, &registry.entries, next) {
-        if (!strcmp(se->idstr, idstr) &&
-            (se->instance_id == instance_id ||
-             (se->alias_id >= 0 && (uint32_t)se->alias_id == instance_id))) {
-            return se;
-        }
-        if (*se->compat_idstr && !strcmp(se->compat_idstr, idstr) &&
-            (se->compat_instance_id == instance_id ||
-             (se->alias_id >= 0 && (uint32_t)se->alias_id == instance_id))) {
-            return se;
+        if (savevm_entry_is_named(se, idstr, instance_id)) {
+            break;
         }
     }
-    return NULL;
-}
-
-SaveStateEntry *savevm_find_loaded(uint32_t section_id)
-{
-    SaveStateEntry *se;
-
-    TAILQ_FOREACH(se, &registry.entries, next) {
-        if (se->loaded && se->load_section_id == section_id) {
-            return se;
-        }
-    }
-    return NULL;
-}
-
-void savevm_reset_loaded(void)
-{
-    SaveStateEntry *se;
-
-    TAILQ_FOREACH(se, &registry.entries, next) {
-        se->loaded = se->load_ended = false;
-    }
+    return se;
 }

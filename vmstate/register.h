@@ -7,7 +7,9 @@
  * registration. A name (idstr) and an instance id identify an entry on both sides; section ids are
  * numbers of the sender, handed out at registration.
  *
- * Threads: entries come and go, and are walked, under the big lock (util/bql.h).
+ * Threads: entries come and go, and are walked, under the big lock (util/bql.h). A load takes a table of
+ * them with references once (load-table.h) and needs the lock only to touch a device. A live part stays
+ * registered while a migration or a load uses it.
  */
 #ifndef FERRY_VMSTATE_REGISTER_H
 #define FERRY_VMSTATE_REGISTER_H
@@ -53,6 +55,11 @@ typedef struct SaveVMHandlers {
     bool always_sent;
     /* The contents of any section of this part. */
     int (*load_state)(QEMUFile *f, void *opaque, int version_id, GError **errp);
+    /*
+     * The END section has been read, and other channels' part has come: what is left to be done before
+     * devices are loaded, which may look at guest memory.
+     */
+    int (*load_complete)(void *opaque, GError **errp);
     /* After success or failure, if load_setup was called. */
     void (*load_cleanup)(void *opaque);
     /*
@@ -78,11 +85,8 @@ typedef struct SaveStateEntry {
     MigrationPriority priority;
     MigrationBlocker *blocker; /* it cannot be migrated; NULL: it can */
 
-    /* Of the load under way. */
-    bool loaded;              /* a START or FULL section of it came */
-    bool load_ended;          /* an END section of it came */
-    uint32_t load_section_id; /* the sender's number */
-    int load_version_id;
+    unsigned refcount; /* atomic: the registry's, and those of loads that may meet it */
+    bool gone;         /* atomic: it was taken out of the registry; opaque is not valid then */
 
     TAILQ_ENTRY(SaveStateEntry) next;
 } SaveStateEntry;
@@ -114,11 +118,17 @@ void register_savevm_live(const char *idstr, uint32_t instance_id, int version_i
                           const SaveVMHandlers *ops, void *opaque);
 void unregister_savevm(const char *idstr, void *opaque);
 
-/* The entry that a stream means by this name and instance; NULL: none. */
+/* Any thread, with the big lock or a reference. */
+SaveStateEntry *savevm_entry_ref(SaveStateEntry *se);
+void savevm_entry_unref(SaveStateEntry *se);
+/* It was taken out of the registry. The answer holds as long as the big lock is held. */
+static inline bool savevm_entry_is_gone(const SaveStateEntry *se)
+{
+    return __atomic_load_n(&se->gone, __ATOMIC_ACQUIRE);
+}
+/* A stream means it by this name and instance: its own, its older name's, or its alias. */
+bool savevm_entry_is_named(const SaveStateEntry *se, const char *idstr, uint32_t instance_id);
+/* The entry that a stream means; NULL: none. */
 SaveStateEntry *savevm_find(const char *idstr, uint32_t instance_id);
-/* The entry whose START or FULL section came with that id in the load under way; NULL: none. */
-SaveStateEntry *savevm_find_loaded(uint32_t section_id);
-/* Forgets what earlier loads noted. */
-void savevm_reset_loaded(void);
 
 #endif

@@ -193,8 +193,7 @@ def fails_and_can_wait_again(vm, work, cause):
     again.close()
 
 
-@pytest.mark.parametrize('said', [b'', m.header(), m.joined(m.base()) + bytes(100000)],
-                         ids=['nothing', 'header', 'everything'])
+@pytest.mark.parametrize('said', [m.header(), m.joined(m.base()) + bytes(100000)], ids=['header', 'everything'])
 @pytest.mark.parametrize('half', [True, False])
 @pytest.mark.parametrize('others', [0, 1])
 def test_a_source_that_goes_before_all_channels_are_there(vmm, work, said, half, others):
@@ -208,16 +207,14 @@ def test_a_source_that_goes_before_all_channels_are_there(vmm, work, said, half,
         main.shutdown(socket.SHUT_WR)
     else:
         main.close()
-    fails_and_can_wait_again(vm, work, 'closed the main channel before all channels of multifd were there' if said else
-                             'a channel has not said which one it is')
+    fails_and_can_wait_again(vm, work, 'closed the main channel before all channels of multifd were there')
     for conn in [main, *more]:
         conn.close()
 
 
 @pytest.mark.parametrize('said, cause', [
-    (b'', 'Unexpected end'), (handshake(0)[:30], 'Unexpected end'), (handshake(0), 'channel 0: the source has closed it too early'),
-    (b'x' * 64, 'magic'), (handshake(9), 'received channel id 9'), (handshake(0) + bytes(HEADER), 'multifd channel 0: ')],
-    ids=['nothing', 'half', 'handshake', 'magic', 'id', 'packet'])
+    (handshake(0), 'channel 0: the source has closed it too early'), (handshake(9), 'received channel id 9'),
+    (handshake(0) + bytes(HEADER), 'multifd channel 0: ')], ids=['handshake', 'id', 'packet'])
 def test_an_extra_channel_that_goes_before_all_are_there(vmm, work, said, cause):
     """The main one stays open and says nothing."""
     vm = waiting_destination(vmm, work)

@@ -181,7 +181,6 @@ BAD = {
     'no-configuration': (with_pieces(configuration=b''), 'Configuration section missing, 1 != 7'),
     'stream-version-2': (with_pieces(header=m.header(version=2)), 'version 2'),
     'stream-version-4': (with_pieces(header=m.header(version=4)), 'version 4'),
-    'magic': (with_pieces(header=m.header(magic=b'XXXX')), 'Not a migration stream'),
     'command': (with_pieces(start=m.command(99)), 'MIG_CMD 0x63 unknown (len 0x0)'),
     'command-0': (with_pieces(start=m.command(0)), 'MIG_CMD 0x0 unknown'),
     'command-length': (with_pieces(start=m.command(m.PING, b'ab')), 'bad length'),

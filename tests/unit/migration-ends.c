@@ -50,11 +50,13 @@ void set_cap(MigrationCapability cap)
 
 /* --- the destination --- */
 
-static void on_channel(QIOChannel *ioc, GError *err, void *opaque)
+static void on_channel(QIOChannel *ioc, const MigrationHello *hello, GError *err, void *opaque)
 {
     Destination *dst = opaque;
 
     g_assert_cmpint(ioc == NULL, ==, err != NULL);
+    g_assert_cmpint(ioc == NULL, ==, hello == NULL);
+    dst->hello = hello ? *hello : (MigrationHello){0};
     g_assert_false(qemu_in_coroutine());
     if (ioc) {
         g_assert_cmpuint(dst->n, <, ARRIVALS_MAX);
@@ -167,6 +169,11 @@ QIOChannel *connect_to(MigrationConnector *c)
     run_until(&call.done);
     g_assert_no_error(call.err);
     return call.ioc;
+}
+
+void say_hello(QIOChannel *ioc)
+{
+    send_bytes(ioc, "QEVM");
 }
 
 /* --- bytes --- */

@@ -30,6 +30,7 @@ typedef struct Destination {
     MigrationListener *listener;
     QIOChannel *channels[ARRIVALS_MAX];
     unsigned n;
+    MigrationHello hello; /* of the last channel */
     GError *error;
     bool arrived; /* a channel or an error */
     bool stop;    /* at the first channel */
@@ -55,6 +56,9 @@ MigrationConnector *new_connector(const char *uri);
 void start_connect(ConnectCall *call);
 /* Waits. */
 QIOChannel *connect_to(MigrationConnector *c);
+
+/* Proves to be a source. */
+void say_hello(QIOChannel *ioc);
 
 /* --- bytes --- */
 

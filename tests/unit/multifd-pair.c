@@ -104,34 +104,22 @@ static void free_memory(MultiFDPair *pair)
 
 /* --- channels --- */
 
-typedef struct OfferCall {
-    MultiFDPair *pair;
-    unsigned channel;
-    GError **errp;
-    uint8_t first[MULTIFD_FIRST_BYTES];
-    MultiFDNewChannel what;
-} OfferCall;
-
-static void coroutine_fn offer_co(void *opaque)
-{
-    OfferCall *call = opaque;
-
-    call->what = multifd_recv_co_new_channel(&call->pair->mis, call->pair->dst_ioc[call->channel],
-                                             call->first, call->errp);
-}
-
+/* What incoming.c does with a channel that has said what it is. */
 static bool offer(MultiFDPair *pair, unsigned channel, GError **errp)
 {
-    OfferCall call = {pair, channel, errp};
+    uint8_t hello[MULTIFD_HANDSHAKE_BYTES];
+    QIOChannel *ioc = pair->dst_ioc[channel];
+    int ret;
 
-    aio_run_coroutine(offer_co, &call);
-    g_assert_cmpint(call.what, !=, MULTIFD_NEW_CHANNEL_LATE);
-    if (call.what == MULTIFD_NEW_CHANNEL_MAIN) {
+    g_assert_true(qio_channel_set_blocking(ioc, true, NULL));
+    ret = qio_channel_read_all(ioc, hello, sizeof(hello), NULL);
+    g_assert_cmpint(ret, ==, 0);
+    if (!memcmp(hello, "QEVM", 4)) {
         g_assert_null(pair->mis.from_src);
-        pair->mis.from_src =
-            qemu_file_new_input_behind(pair->dst_ioc[channel], call.first, sizeof(call.first));
+        pair->mis.from_src = qemu_file_new_input_behind(ioc, hello, sizeof(hello));
+        return true;
     }
-    return call.what != MULTIFD_NEW_CHANNEL_FAILED;
+    return multifd_recv_take_channel(&pair->mis, ioc, hello, errp);
 }
 
 bool multifd_pair_offer(MultiFDPair *pair, const uint8_t handshake[MULTIFD_HANDSHAKE_BYTES],
@@ -210,8 +198,12 @@ void multifd_pair_free(MultiFDPair *pair)
     if (pair->s.multifd) {
         multifd_send_cleanup(&pair->s);
     }
-    multifd_recv_set_ram(&pair->mis, NULL);
-    multifd_recv_free(&pair->mis);
+    if (pair->mis.multifd) {
+        multifd_recv_set_ram(&pair->mis, NULL);
+        multifd_recv_free(&pair->mis);
+    }
+    while (aio_poll(qemu_get_aio_context(), false)) { /* threads that have ended tell */
+    }
     g_assert_null(pair->mis.multifd);
     for (unsigned i = 0; i < pair->channels; i++) {
         if (pair->raw_fd[i] >= 0) {

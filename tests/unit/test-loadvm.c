@@ -195,7 +195,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_assert_true(qemu_init_main_loop(NULL));
     g_mutex_init(&mis.lock);
-    g_mutex_init(&mis.from_src_lock);
+    g_mutex_init(&mis.channels_lock);
     g_test_add_func("/loadvm/switchover-ack/last", test_the_last_part_lets_the_guest_come);
     g_test_add_func("/loadvm/switchover-ack/some", test_parts_that_do_not_care_hold_nothing);
     g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_nobody_is_told);

@@ -3,12 +3,15 @@
  * Connections of migrations over sockets: they carry bytes from a connector to a listener, with and
  * without TLS; attempts end when they are cancelled; peers that say nothing harm nobody.
  */
+#include <errno.h>
 #include <glib/gstdio.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "migration/multifd-packet.h"
+#include "migration/newcomers.h"
 #include "tests/unit/crypto-objects.h"
 #include "tests/unit/migration-ends.h"
 #include "tests/unit/tls-pki.h"
@@ -23,7 +26,7 @@ static void *blocking_thread(void *opaque)
 
     call->ioc = migration_connector_connect_blocking(call->c, &call->err);
     if (call->ioc) {
-        g_assert_cmpint(qio_channel_write_all(call->ioc, "thread", 6, &err), ==, 0);
+        g_assert_cmpint(qio_channel_write_all(call->ioc, "QEVMthread", 10, &err), ==, 0);
         g_assert_no_error(err);
     }
     __atomic_store_n(&call->done, true, __ATOMIC_RELEASE);
@@ -45,7 +48,9 @@ static void check_sockets(const char *uri)
     to = listener_uri(&dst);
     c = new_connector(to);
     main = connect_to(c);
+    say_hello(main);
     run_until(&dst.arrived);
+    g_assert_cmpmem(dst.hello.bytes, dst.hello.n, "QEVM", 4);
     send_bytes(main, "there");
     expect_bytes(dst.channels[0], "there");
     send_bytes(dst.channels[0], "back");
@@ -128,6 +133,7 @@ static void test_tls_psk(void)
     c = new_connector(uri);
     set_param("tls-creds", "psk");
     ioc = connect_to(c);
+    say_hello(ioc);
     run_until(&dst.arrived);
     g_assert_true(qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_TLS));
     g_assert_true(qio_channel_has_feature(dst.channels[0], QIO_CHANNEL_FEATURE_TLS));
@@ -224,6 +230,7 @@ static void test_tls_x509(void)
             g_assert_no_error(call.err);
         }
         if (x->arrives) {
+            say_hello(call.ioc);
             run_until(&dst.arrived);
         } else if (call.ioc) {
             char byte;
@@ -368,40 +375,127 @@ static void test_cancel_connect(void)
 
 /* --- hostile peers --- */
 
-/* Peers that connect and never say a word keep nobody out for long, and go with the listener. */
-static void test_silent_peers(void)
+/* Makes connections to a unix listener without a word. */
+static void connect_silently(const char *path, int *fds, int n)
 {
-    enum { PEERS = 64 };
-    g_autofree char *path = path_in_dir("sock");
-    g_autofree char *uri = g_strdup_printf("unix:%s", path);
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    Destination dst = {0};
-    int fds[PEERS];
 
-    migration_settings_reset();
-    add_psk();
-    set_param("tls-creds", "psk");
-    listen_at(&dst, uri);
     g_strlcpy(sa.sun_path, path, sizeof(sa.sun_path));
-    for (int i = 0; i < PEERS; i++) {
+    for (int i = 0; i < n; i++) {
         fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         g_assert_cmpint(connect(fds[i], (struct sockaddr *)&sa, sizeof(sa)), ==, 0);
     }
     while (aio_poll(qemu_get_aio_context(), false)) {
     }
-    g_assert_cmpuint(dst.n, ==, 0);
-    destination_clear(&dst);
-    for (int i = 0; i < PEERS; i++) {
-        char byte;
+}
 
-        /* closed by us, or never accepted */
-        while (recv(fds[i], &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN) {
+static bool hung_up(int fd)
+{
+    char byte;
+
+    return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static void expect_hung_up(int *fds, int n)
+{
+    for (int i = 0; i < n; i++) {
+        while (!hung_up(fds[i])) {
             aio_poll(qemu_get_aio_context(), true);
         }
         close(fds[i]);
     }
+}
+
+enum { SILENT_PEERS = MIGRATION_SPARE_SLOTS + 86 };
+
+/* With and without TLS; `tls` is the name of the listener's credentials. */
+static void check_silent_peers(const char *tls)
+{
+    g_autofree char *path = path_in_dir("sock");
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    g_autoptr(MigrationConnector) c = NULL;
+    int fds[SILENT_PEERS], speaker;
+    Destination dst = {0};
+    QIOChannel *ioc;
+
+    if (tls) {
+        set_param("tls-creds", "client");
+    }
+    c = new_connector(uri);
+    if (tls) {
+        set_param("tls-creds", tls);
+    }
+    listen_at(&dst, uri);
+    connect_silently(path, &speaker, 1);
+    g_assert_cmpint(write(speaker, "Q", 1), ==, 1);
+    connect_silently(path, fds, SILENT_PEERS);
+    for (int i = 0; i < SILENT_PEERS; i++) {
+        /* the oldest are gone, as many as there is no slot for */
+        g_assert_cmpint(hung_up(fds[i]), ==, i < SILENT_PEERS - MIGRATION_SPARE_SLOTS);
+    }
+    g_assert_false(tls == NULL && hung_up(speaker)); /* it is not silent */
+    ioc = connect_to(c);
+    say_hello(ioc);
+    run_until(&dst.arrived);
+    g_assert_cmpuint(dst.n, ==, 1);
+    send_bytes(ioc, "guest");
+    expect_bytes(dst.channels[0], "guest");
+    qio_channel_unref(ioc);
+    destination_clear(&dst);
+    expect_hung_up(fds, SILENT_PEERS);
+    close(speaker);
+}
+
+static void test_silent_peers_cost_a_bounded_number_of_slots(void)
+{
     migration_settings_reset();
+    check_silent_peers(NULL);
+}
+
+static void test_silent_peers_do_not_keep_tls_peers_out(void)
+{
+    g_autofree char *client =
+        g_strdup_printf("{'qom-type': 'tls-creds-psk', 'id': 'client', 'dir': '%s'}", test_dir);
+
+    migration_settings_reset();
+    add_psk();
+    add_object(client);
+    check_silent_peers("psk");
+    migration_settings_reset();
+    del_object("client");
     del_object("psk");
+}
+
+/* Without TLS the first bytes decide; a peer that leaves or says something else changes nothing. */
+static void test_a_peer_is_the_source_when_its_first_bytes_say_so(void)
+{
+    static const char *const words[] = {"", "Q", "QEV", "GET / HTTP/1.0\r\n\r\n", "\x11\x22\x33\x44\1"};
+    g_autofree char *path = path_in_dir("sock");
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    uint8_t handshake[MULTIFD_HANDSHAKE_BYTES];
+    Destination dst = {0};
+    int fd;
+
+    migration_settings_reset();
+    listen_at(&dst, uri);
+    for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
+        connect_silently(path, &fd, 1);
+        g_assert_cmpint(write(fd, words[i], strlen(words[i])), ==, strlen(words[i]));
+        shutdown(fd, SHUT_WR);
+        expect_hung_up(&fd, 1);
+    }
+    g_assert_false(dst.arrived);
+    multifd_handshake_encode(&(MultiFDHandshake){.channel = 3}, handshake);
+    connect_silently(path, &fd, 1);
+    g_assert_cmpint(write(fd, handshake, 10), ==, 10);
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+    g_assert_false(dst.arrived); /* it has come in two pieces */
+    g_assert_cmpint(write(fd, handshake + 10, sizeof(handshake) - 10), ==, sizeof(handshake) - 10);
+    run_until(&dst.arrived);
+    g_assert_cmpmem(dst.hello.bytes, dst.hello.n, handshake, sizeof(handshake));
+    destination_clear(&dst);
+    close(fd);
 }
 
 /* Those who hang up make room for others; garbage is no handshake. */
@@ -434,6 +528,7 @@ static void test_garbage_then_guest(void)
         close(fd);
     }
     ioc = connect_to(c);
+    say_hello(ioc);
     run_until(&dst.arrived);
     g_assert_cmpuint(dst.n, ==, 1);
     send_bytes(ioc, "guest");
@@ -459,6 +554,7 @@ static void test_free_in_callback(void)
     uri = listener_uri(&dst);
     c = new_connector(uri);
     ioc = connect_to(c);
+    say_hello(ioc);
     run_until(&dst.arrived);
     g_assert_null(dst.listener);
     send_bytes(ioc, "x");
@@ -479,7 +575,12 @@ int main(int argc, char **argv)
     g_test_add_func("/migration-channel/refused", test_refused);
     g_test_add_func("/migration-channel/cancel-handshake", test_cancel_handshake);
     g_test_add_func("/migration-channel/cancel-connect", test_cancel_connect);
-    g_test_add_func("/migration-channel/silent-peers", test_silent_peers);
+    g_test_add_func("/migration-channel/silent-peers",
+                    test_silent_peers_cost_a_bounded_number_of_slots);
+    g_test_add_func("/migration-channel/silent-tls-peers",
+                    test_silent_peers_do_not_keep_tls_peers_out);
+    g_test_add_func("/migration-channel/first-bytes",
+                    test_a_peer_is_the_source_when_its_first_bytes_say_so);
     g_test_add_func("/migration-channel/garbage-then-guest", test_garbage_then_guest);
     g_test_add_func("/migration-channel/free-in-callback", test_free_in_callback);
     return migration_ends_run();

@@ -13,6 +13,7 @@
 #include "memory/populated.h"
 #include "migration/ram-receive.h"
 #include "tests/unit/migration-ram-world.h"
+#include "util/bufferiszero.h"
 #include "util/units.h"
 
 /* --- round trips --- */
@@ -248,6 +249,41 @@ static void test_pages_are_put_into_files(void)
     ram_block_free(block);
 }
 
+/* --- zero pages --- */
+
+/* Memory is what the stream says, whatever wrote to it after the load began. */
+static void zero_pages_land(uint32_t flags)
+{
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+    RAMBlock *block = make_block("ram", 256 * PAGE, flags);
+    g_autofree uint8_t *ones = g_malloc(4096);
+    RAMRecv *recv = ram_recv_new(settings, NULL);
+    RAMRecvBlock *rb = ram_recv_find(recv, "ram", NULL);
+
+    memset(ones, 1, 4096);
+    block->host[3 * 4096 + 7] = 0xff; /* before its zero page comes */
+    g_assert_true(ram_recv_zero(rb, 0, 200, NULL));
+    block->host[9 * 4096] = 0xff;     /* after it */
+    g_assert_true(ram_recv_put(rb, 10, 1, ones, NULL)); /* it is another page's bytes by now */
+    g_assert_true(ram_recv_zero(rb, 0, 8, NULL));
+    g_assert_true(ram_recv_settle(recv, NULL));
+    for (unsigned page = 0; page < 200; page++) {
+        if (page == 10) {
+            g_assert_cmpmem(block->host + 10 * 4096, 4096, ones, 4096);
+        } else {
+            g_assert_true(buffer_is_zero(block->host + page * 4096, 4096));
+        }
+    }
+    ram_recv_free(recv);
+    ram_block_free(block);
+}
+
+static void test_a_zero_page_lands_where_memory_was_written_meanwhile(void)
+{
+    zero_pages_land(0);
+    zero_pages_land(RAM_SHARED);
+}
+
 /* --- untouched memory --- */
 
 static void untouched(uint32_t flags)
@@ -447,6 +483,8 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/ram/under-writes", test_nothing_is_lost_under_writes);
     g_test_add_func("/migration/ram/xbzrle-zero", test_zero_pages_are_in_the_cache);
     g_test_add_func("/migration/ram/into-files", test_pages_are_put_into_files);
+    g_test_add_func("/migration/ram/zero-pages-land",
+                    test_a_zero_page_lands_where_memory_was_written_meanwhile);
     g_test_add_func("/migration/ram/untouched", test_untouched_memory_stays_untouched);
     g_test_add_func("/migration/ram/hardware-log", test_log_is_cleared_before_pages_are_read);
     g_test_add_func("/migration/ram/log-begins-full",

@@ -4,6 +4,7 @@
  * it would say at a barrier is that the other side waits for it as well.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -466,6 +467,74 @@ static void test_main_channel_comes_later(void)
     multifd_pair_free(pair);
 }
 
+/* --- the end --- */
+
+static size_t bytes_in_use(void)
+{
+    struct mallinfo2 info = mallinfo2();
+
+    return info.uordblks + info.hblkhd;
+}
+
+static unsigned descriptors_in_use(void)
+{
+    GDir *dir = g_dir_open("/proc/self/fd", 0, NULL);
+    unsigned n = 0;
+
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    g_dir_close(dir);
+    return n;
+}
+
+static void hang_up(MultiFDPair *pair, unsigned first, unsigned end)
+{
+    for (unsigned i = first; i < end; i++) {
+        close(pair->raw_fd[i]);
+        pair->raw_fd[i] = -1;
+        g_clear_pointer(&pair->dst_ioc[i], qio_channel_unref);
+    }
+}
+
+/* The guest has arrived: memory and descriptors go with the channels, everything with the last one. */
+static void test_nothing_is_left_when_the_last_channel_has_hung_up(void)
+{
+    MultiFDPair *pair = multifd_pair_new(
+        &(MultiFDPairOptions){"zstd", 8, MIB, .raw_source = true, .no_list = true});
+    size_t bytes = bytes_in_use();
+    unsigned fds = descriptors_in_use();
+
+    multifd_recv_finish(&pair->mis);
+    hang_up(pair, 0, 7);
+    while (descriptors_in_use() > fds - 7 * 3) { /* both ends, and a set that watches */
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_nonnull(pair->mis.multifd);
+    hang_up(pair, 7, 8);
+    while (pair->mis.multifd) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_cmpuint(descriptors_in_use(), ==, fds - 8 * 3);
+    if (bytes) { /* a sanitizer's heap is not counted */
+        g_assert_cmpuint(bytes_in_use() + 8 * 100 * 1024, <, bytes); /* zstd's part alone */
+    }
+    multifd_pair_free(pair);
+}
+
+/* A source that keeps its channels open keeps nothing else. */
+static void test_channels_that_linger_are_hung_up_on(void)
+{
+    MultiFDPair *pair =
+        multifd_pair_new(&(MultiFDPairOptions){"none", 2, MIB, .raw_source = true, .no_list = true});
+
+    multifd_recv_finish(&pair->mis);
+    while (pair->mis.multifd) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    multifd_pair_free(pair);
+}
+
 int main(int argc, char **argv)
 {
     static const RoundsCase rounds[] = {
@@ -504,6 +573,9 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(name, &bad_handshakes[i], test_bad_handshake);
     }
+    g_test_add_func("/multifd/nothing-is-left",
+                    test_nothing_is_left_when_the_last_channel_has_hung_up);
+    g_test_add_func("/multifd/lingering", test_channels_that_linger_are_hung_up_on);
     g_test_add_func("/multifd/main-channel-comes-later", test_main_channel_comes_later);
     return g_test_run();
 }
