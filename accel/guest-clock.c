@@ -95,7 +95,7 @@ static const VMStateDescription vmstate_timer = {
         (const VMStateField[]){
             VMSTATE_INT64(cpu_ticks_offset, GuestClock),
             VMSTATE_UNUSED(8),
-            VMSTATE_INT64_V(cpu_clock_offset, GuestClock, 2),
+            VMSTATE_INT64(cpu_clock_offset, GuestClock, VMS_SINCE(2)),
             VMSTATE_END_OF_LIST(),
         },
 };

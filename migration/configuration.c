@@ -26,6 +26,7 @@ const MigrationIdentity *migration_get_identity(void)
     return &identity;
 }
 
+/* A capability as the stream has it: a counted string. */
 typedef struct CapabilityName {
     char text[256];
 } CapabilityName;
@@ -41,42 +42,40 @@ typedef struct Configuration {
     bool uuid_came;
 } Configuration;
 
-/* Those that change what is in the stream so that both sides must have them alike. */
-static const MigrationCapability validated[] = {
-    MIGRATION_CAPABILITY_X_IGNORE_SHARED,
-    MIGRATION_CAPABILITY_MAPPED_RAM,
-};
+/* They change what is in the stream, so that both sides must have them alike. */
+static const MigrationCapability validated[] = {MIGRATION_CAPABILITY_X_IGNORE_SHARED,
+                                                MIGRATION_CAPABILITY_MAPPED_RAM};
 
-static bool is_validated(MigrationCapability cap)
+static bool shapes_the_stream(MigrationCapability cap)
 {
+    bool found = false;
+
     for (size_t i = 0; i < G_N_ELEMENTS(validated); i++) {
-        if (validated[i] == cap) {
-            return true;
-        }
+        found |= validated[i] == cap;
     }
-    return false;
+    return found;
 }
 
-static int get_capability(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
-                          GError **errp)
+static int read_name(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
 {
     CapabilityName *name = pv;
-    int ret = qemu_get_counted_string(f, name->text);
 
-    return ret < 0 ? ret : 0;
+    return MIN(qemu_get_counted_string(f, name->text), 0);
 }
 
-static int put_capability(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
-                          JSONWriter *vmdesc, GError **errp)
+static int write_name(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
+                      JSONWriter *vmdesc, GError **errp)
 {
-    qemu_put_counted_string(f, ((CapabilityName *)pv)->text);
+    const CapabilityName *name = pv;
+
+    qemu_put_counted_string(f, name->text);
     return 0;
 }
 
 static const VMStateInfo vmstate_info_capability = {
     .name = "capability",
-    .get = get_capability,
-    .put = put_capability,
+    .get = read_name,
+    .put = write_name,
 };
 
 static bool capabilities_needed(void *opaque)
@@ -183,7 +182,8 @@ static int check_capabilities(const Configuration *config, GError **errp)
     for (uint32_t i = 0; i < config->n_caps; i++) {
         MigrationCapability cap;
 
-        if (!MigrationCapability_parse(config->caps[i].text, &cap, NULL) || !is_validated(cap)) {
+        if (!MigrationCapability_parse(config->caps[i].text, &cap, NULL) ||
+            !shapes_the_stream(cap)) {
             error_setg(errp, "Received unknown capability %s", config->caps[i].text);
             return -EINVAL;
         }

@@ -168,6 +168,12 @@ static void main_channel_hung_up(void *opaque)
     lost_early(mis, "the source closed the main channel before all channels of multifd were there");
 }
 
+/* While a thread loads it is that which sees it. */
+static void channel_lost(MigrationIncomingState *mis)
+{
+    lost_early(mis, "the source closed a channel before all channels of multifd were there");
+}
+
 /* --- yank --- */
 
 static void yanked_early(void *opaque)
@@ -462,6 +468,7 @@ bool coroutine_fn migration_incoming_co_start(const char *arg, GError **errp)
     g_mutex_init(&mis->lock);
     g_mutex_init(&mis->channels_lock);
     g_mutex_init(&mis->send_lock);
+    mis->channel_lost = channel_lost;
     mis->exit_on_error = true;
     __atomic_store_n(&incoming, mis, __ATOMIC_RELEASE);
     if (!strcmp(arg, "defer")) {

@@ -15,10 +15,10 @@
 
 struct MigrationListener {
     MigrationAddress *addr;
-    int mapped_fd; /* of an fd: address with mapped-ram: a duplicate; -1: none */
-    QIONetListener *net; /* NULL: no sockets */
-    QEMUBH *deliver_bh;  /* hands over `ready`; NULL: not needed any more */
-    QIOChannel *ready;   /* the only channel of a file, a program or a descriptor */
+    int mapped_fd;                 /* of an fd: address with mapped-ram: a duplicate; -1: none */
+    QIONetListener *net;           /* NULL: no sockets */
+    QEMUBH *deliver_bh;            /* hands over `ready`; NULL: not needed any more */
+    QIOChannel *ready;             /* the only channel of a file, a program or a descriptor */
     MigrationNewcomers *newcomers; /* NULL: stopped */
 };
 

@@ -126,8 +126,7 @@ static int check_footer(Load *load, const LoadItem *item, GError **errp)
 
 static int load_contents(Load *load, LoadItem *item, GError **errp)
 {
-    int ret =
-        item->se->vmsd ? load_device(load->f, item, errp) : load_live(load->f, item, errp);
+    int ret = item->se->vmsd ? load_device(load->f, item, errp) : load_live(load->f, item, errp);
 
     return ret < 0 ? ret : check_footer(load, item, errp);
 }
@@ -159,11 +158,12 @@ static int load_first_section(Load *load, uint8_t type, GError **errp)
     trace_loadvm_section(name.idstr, name.section_id, type);
     item = load_table_find(load->table, name.idstr, name.instance_id);
     if (!item) {
-        error_setg(errp,
-                   "Unknown section or instance '%s' %" PRIu32
-                   ": this guest has no such device; is it configured as the one that was saved, with "
-                   "the devices that were plugged in later?",
-                   name.idstr, name.instance_id);
+        error_setg(
+            errp,
+            "Unknown section or instance '%s' %" PRIu32
+            ": this guest has no such device; is it configured as the one that was saved, with "
+            "the devices that were plugged in later?",
+            name.idstr, name.instance_id);
         return -EINVAL;
     }
     if (name.version_id > (uint32_t)item->se->version_id) {
@@ -406,8 +406,8 @@ static void count_switchover_acks(MigrationIncomingState *mis, const LoadTable *
     for (unsigned i = 0; i < table->n; i++) {
         const SaveStateEntry *se = table->items[i].se;
 
-        pending += se->ops && se->ops->switchover_ack_needed &&
-                   se->ops->switchover_ack_needed(se->opaque);
+        pending +=
+            se->ops && se->ops->switchover_ack_needed && se->ops->switchover_ack_needed(se->opaque);
     }
     g_mutex_lock(&mis->lock);
     mis->switchover_ack_pending = pending;

@@ -15,7 +15,7 @@
  *
  * Threads: the main loop owns both objects, and makes and frees them; a thread belongs to its
  * object and is joined before that is freed. Devices are touched under the big lock (util/bql.h),
- * which nobody holds while he waits for a peer.
+ * which no thread holds while it waits for a peer.
  */
 #ifndef FERRY_MIGRATION_MIGRATION_H
 #define FERRY_MIGRATION_MIGRATION_H
@@ -92,7 +92,7 @@ typedef struct MigrationState {
     MigrationConnector *connector; /* makes further channels, and descriptors of a file */
 
     GThread *thread;       /* the main loop's: NULL until the first migration */
-    Coroutine *end_waiter; /* the main loop's: waits until the migration is over; NULL: nobody */
+    Coroutine *end_waiter; /* the main loop's: waits until the migration is over; NULL: none */
     Yankable *yank;        /* the main loop's: while a migration is under way */
     /* The thread's; set and cleared under `lock`, so that others can look at and shut down. */
     QEMUFile *to_dst;
@@ -166,7 +166,7 @@ void migrate_set_error(MigrationState *s, GError *err);
  * others stop as well. Any thread.
  */
 void migrate_fail(MigrationState *s, GError *err);
-/* Somebody cancels, or it has failed: whoever works or waits stops soon. Any thread. */
+/* A user cancels it, or it has failed: threads that work or wait stop soon. Any thread. */
 bool migration_should_stop(MigrationState *s);
 
 /* --- rate.c; the source's thread --- */
@@ -215,14 +215,16 @@ typedef struct MigrationIncomingState {
     MigrationSettings *settings; /* as they were when loading began */
     MigrationListener *listener; /* NULL: none */
     GThread *thread;
-    Coroutine *end_waiter;  /* waits until loading has ended; NULL: nobody */
-    Yankable *yank;         /* while there may be a connection to cut */
-    bool ending;            /* the main loop's: the process ends */
+    Coroutine *end_waiter; /* waits until loading has ended; NULL: none */
+    Yankable *yank;        /* while there may be a connection to cut */
+    bool ending;           /* the main loop's: the process ends */
 
     /* What other threads may shut down at any time: it is set and cleared under this lock. */
     GMutex channels_lock;
     QEMUFile *from_src;   /* the incoming thread's while it runs */
     MultiFDRecv *multifd; /* NULL: none */
+    /* The main loop's: a channel of multifd has ended before the guest is here. NULL: no interest. */
+    void (*channel_lost)(struct MigrationIncomingState *mis);
 
     QIOHangupWatch *hangup; /* the main loop's: of from_src before it is read; NULL: none */
 

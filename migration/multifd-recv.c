@@ -366,6 +366,8 @@ static void channel_over_bh(void *opaque)
     /* `over` is written by the main loop, so it may be read here without the lock */
     if (r->mis->multifd == r && r->over) {
         release_ended(r);
+    } else if (r->mis->multifd == r && r->mis->channel_lost) {
+        r->mis->channel_lost(r->mis);
     }
     recv_unref(r);
 }

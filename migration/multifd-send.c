@@ -3,7 +3,7 @@
  * multifd, the source's side.
  *
  * The source's thread gathers pages in a batch and puts full batches in a queue; channels' threads take
- * them from there, whoever is idle first. No bytes are copied: the thread that sends a page reads it,
+ * them from there, an idle channel first. No bytes are copied: the thread that sends a page reads it,
  * straight from guest memory. A batch goes around:
  *
  *   free -> filling (one, the source's thread's) -> ready (a queue) -> a channel's thread -> free
@@ -237,7 +237,7 @@ static int channel_work(SendChannel *ch, GError **errp)
     return ret;
 }
 
-/* The first failure is told before anybody wakes: whoever returns because of it finds its error. */
+/* The first failure is told before threads wake: one that returns because of it finds its error. */
 static void channel_failed(SendChannel *ch, GError *err)
 {
     MultiFDSend *send = ch->send;

@@ -67,7 +67,7 @@ bool multifd_recv_take_channel(MigrationIncomingState *mis, QIOChannel *ioc,
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
 /*
  * Where pages go from now on: before the first barrier. NULL: no more pages are taken; channels in
- * the middle of some are shut down and waited for, then nobody uses the old one. Incoming thread.
+ * the middle of some are shut down and waited for, then no thread uses the old one. Incoming thread.
  */
 void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram);
 /* Waits until every channel has met its SYNC packet, then lets them go on. Incoming thread. */

@@ -102,7 +102,8 @@ static bool coroutine_fn hear_something(Newcomer *nc)
     while (n == -EAGAIN && ret == 0) {
         ret = qio_channel_deadline_co_wait(&deadline, QIO_CHANNEL_READ);
         if (ret == 0) {
-            n = qio_channel_readv_full(nc->conn, &iov, 1, NULL, QIO_CHANNEL_READ_FLAG_MSG_PEEK, NULL);
+            n = qio_channel_readv_full(nc->conn, &iov, 1, NULL, QIO_CHANNEL_READ_FLAG_MSG_PEEK,
+                                       NULL);
         }
     }
     qio_channel_deadline_stop(&deadline);
@@ -133,8 +134,8 @@ static bool coroutine_fn say_hello(Newcomer *nc)
                                        &nc->err) == 0;
     }
     if (ldul_be_p(hello->bytes) != QEMU_VM_FILE_MAGIC) {
-        error_setg(&nc->err, "Not a migration stream, magic: %08x != %08x",
-                   ldul_be_p(hello->bytes), QEMU_VM_FILE_MAGIC);
+        error_setg(&nc->err, "Not a migration stream, magic: %08x != %08x", ldul_be_p(hello->bytes),
+                   QEMU_VM_FILE_MAGIC);
         return false;
     }
     return true;
@@ -196,6 +197,9 @@ static void settle_bh(void *opaque)
         } else if (nc->err) {
             report(set, g_steal_pointer(&nc->err));
         }
+    }
+    if (nc->ioc) { /* it was not handed over; the event loop may keep the descriptor for a while */
+        qio_channel_shutdown(nc->conn, QIO_CHANNEL_SHUTDOWN_BOTH);
     }
     g_clear_error(&nc->err);
     qio_channel_unref(nc->ioc);

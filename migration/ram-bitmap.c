@@ -252,7 +252,7 @@ void ram_sync_dirty_log(RAMSaveState *rs, bool last)
                                : ram_block_dirty_sync_and_clear(sb->block, LOG_CLIENT, sb->dirty, 0,
                                                                 sb->pages);
         if (last) {
-            /* nobody writes any more: nothing to forget */
+            /* the guest writes no more: nothing to forget */
             page_bitmap_clear(sb->uncleared, 0, chunk_count(rs, sb));
         } else {
             page_bitmap_set(sb->uncleared, 0, chunk_count(rs, sb));

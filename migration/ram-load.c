@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Reading records into guest memory. Everything in them is a stranger's: a block, an offset or a length
+ * Reading records into guest memory. The peer is not trusted: a block, an offset or a length
  * is checked before anything is done with it.
  */
 #include "migration/ram-load.h"

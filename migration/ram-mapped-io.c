@@ -77,7 +77,7 @@ static int move_batch(const MappedWorker *worker, const MappedBatch *batch, GErr
     return ret;
 }
 
-/* The first failure is told before the owner wakes: whoever returns because of it finds its error. */
+/* The first failure is told before the owner wakes: a caller that returns because of it finds its error. */
 static void move_failed(MappedIO *io, int ret, GError *err)
 {
     bool first;

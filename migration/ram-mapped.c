@@ -154,7 +154,7 @@ int ram_mapped_save_run(RAMSaveState *rs, QEMUFile *f, const RAMRun *run)
     int ret;
 
     if (run->untouched) {
-        /* of the first pass: nobody has written anything for them */
+        /* of the first pass: no thread has written anything for them */
         note_zero(rs, run->sb, run->first, run->first + run->n);
         return 0;
     }

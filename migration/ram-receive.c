@@ -15,7 +15,7 @@
 
 #define RAM_HUGE_BYTES (2 * 1024 * 1024)
 /* Pages whose state is asked for at a time at the end. */
-#define SETTLE_PAGES (32 * 1024)
+#define SETTLE_PAGES   (32 * 1024)
 #define SHMEM_SETTINGS "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 /*

@@ -21,14 +21,14 @@ static int entry_save_setup(QEMUFile *f, void *opaque, GError **errp)
     return entry->save ? ram_save_setup(entry->save, f, errp) : -EINVAL;
 }
 
-static uint64_t entry_state_pending(void *opaque, bool exact)
+static void entry_state_pending(void *opaque, bool exact, SaveVMPending *pending)
 {
     RAMEntry *entry = opaque;
 
     if (exact) {
         ram_sync_dirty_log(entry->save, entry->save->s->vm_stopped);
     }
-    return entry->save->dirty_pages << TARGET_PAGE_BITS;
+    pending->can_postcopy += entry->save->dirty_pages << TARGET_PAGE_BITS;
 }
 
 static int entry_save_iterate(QEMUFile *f, void *opaque, GError **errp)

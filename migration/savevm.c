@@ -118,18 +118,25 @@ int savevm_iterate(SaveVMState *sv, QEMUFile *f, GError **errp)
     return 1;
 }
 
-uint64_t savevm_pending(SaveVMState *sv, bool exact)
+SaveVMPending savevm_pending_by_kind(SaveVMState *sv, bool exact)
 {
-    uint64_t bytes = 0;
+    SaveVMPending pending = {0};
 
     for (guint i = 0; i < sv->live->len; i++) {
         SaveStateEntry *se = g_ptr_array_index(sv->live, i);
 
         if (se->ops->state_pending) {
-            bytes += se->ops->state_pending(se->opaque, exact);
+            se->ops->state_pending(se->opaque, exact, &pending);
         }
     }
-    return bytes;
+    return pending;
+}
+
+uint64_t savevm_pending(SaveVMState *sv, bool exact)
+{
+    SaveVMPending pending = savevm_pending_by_kind(sv, exact);
+
+    return pending.must_precopy + pending.can_postcopy;
 }
 
 int savevm_complete_live(SaveVMState *sv, QEMUFile *f, GError **errp)

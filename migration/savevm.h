@@ -17,6 +17,7 @@
 #include "migration/migration.h"
 #include "vmstate/json-writer.h"
 #include "vmstate/qemu-file.h"
+#include "vmstate/register.h"
 
 #define QEMU_VM_FILE_MAGIC   0x5145564du
 #define QEMU_VM_FILE_VERSION 3u
@@ -111,6 +112,8 @@ SaveVMState *savevm_setup(QEMUFile *f, const MigrationSettings *settings, GError
 /* A PART section of each live part in turn, until one is not done or all are: 1: all are. */
 int savevm_iterate(SaveVMState *sv, QEMUFile *f, GError **errp);
 /* Bytes that are left; exact: after a look at the log, which takes time. */
+SaveVMPending savevm_pending_by_kind(SaveVMState *sv, bool exact);
+/* The same, all of them. */
 uint64_t savevm_pending(SaveVMState *sv, bool exact);
 /* The END sections. The guest is stopped. */
 int savevm_complete_live(SaveVMState *sv, QEMUFile *f, GError **errp);

@@ -115,7 +115,7 @@ static int reopen(int fd, const char *what, int flags, GError **errp)
     return again;
 }
 
-/* What may be different in a descriptor that somebody passed, and matters. */
+/* What may be different in a descriptor that was passed, and matters. */
 #define FD_FLAGS (O_DIRECT | O_APPEND)
 
 /*

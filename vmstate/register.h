@@ -27,6 +27,12 @@
 /* "The next free instance of that name." */
 #define VMSTATE_INSTANCE_ID_ANY UINT32_MAX
 
+/* Bytes that a live part has left, by when they have to go. */
+typedef struct SaveVMPending {
+    uint64_t must_precopy; /* before the guest runs at the destination */
+    uint64_t can_postcopy; /* afterwards, too */
+} SaveVMPending;
+
 /*
  * How a live part is saved and loaded. The functions run in the migration's own threads, without the
  * big lock unless it is said; 0 or -errno with an error. NULL members are skipped.
@@ -37,8 +43,8 @@ typedef struct SaveVMHandlers {
 
     /* Start of a migration: the contents of the START section. Takes the big lock as it needs. */
     int (*save_setup)(QEMUFile *f, void *opaque, GError **errp);
-    /* Bytes that would have to be sent if the guest stopped now; exact: after a look at the log. */
-    uint64_t (*state_pending)(void *opaque, bool exact);
+    /* Adds what would have to be sent if the guest stopped now; exact: after a look at the log. */
+    void (*state_pending)(void *opaque, bool exact, SaveVMPending *pending);
     /*
      * The contents of a PART section: sends until the rate or its time slice is used up. 1: this
      * pass has nothing more; 0: it has.

@@ -65,98 +65,61 @@
         .flags = VMS_END      \
     }
 
+/* --- what a field may add to its macro, where it ends in "..." --- */
+
+/* In streams of this version of the description and newer ones. */
+#define VMS_SINCE(_version) .version_id = (_version)
+/* Only if _test(opaque, version) says so. */
+#define VMS_WHEN(_test) .field_exists = (_test)
+/* A value that is compared: what to do when it differs. */
+#define VMS_HINT(_hint) .err_hint = (_hint)
+
 /* --- one value --- */
 
-#define VMSTATE_SINGLE_FULL(_f, _s, _test, _v, _info, _t, _hint)                             \
+#define VMSTATE_SINGLE(_f, _s, _info, _t, ...)                                               \
     {                                                                                        \
         .name = #_f, .offset = VMS_OFFSET(_s, _f, _t), .size = sizeof(_t), .info = &(_info), \
-        .version_id = (_v), .field_exists = (_test), .err_hint = (_hint)                     \
+        __VA_ARGS__                                                                          \
     }
-#define VMSTATE_SINGLE_TEST(_f, _s, _test, _v, _info, _t) \
-    VMSTATE_SINGLE_FULL(_f, _s, _test, _v, _info, _t, NULL)
-#define VMSTATE_SINGLE(_f, _s, _v, _info, _t) VMSTATE_SINGLE_FULL(_f, _s, NULL, _v, _info, _t, NULL)
+/* _w: the type without "_t", "uint32". */
+#define VMS_NUMBER(_f, _s, _w, ...) VMSTATE_SINGLE(_f, _s, vmstate_info_##_w, _w##_t, __VA_ARGS__)
+/* The value is not loaded but compared. */
+#define VMS_NUMBER_EQUAL(_f, _s, _w, ...) \
+    VMSTATE_SINGLE(_f, _s, vmstate_info_##_w##_equal, _w##_t, __VA_ARGS__)
 
-#define VMSTATE_BOOL_V(_f, _s, _v)   VMSTATE_SINGLE(_f, _s, _v, vmstate_info_bool, bool)
-#define VMSTATE_INT8_V(_f, _s, _v)   VMSTATE_SINGLE(_f, _s, _v, vmstate_info_int8, int8_t)
-#define VMSTATE_INT16_V(_f, _s, _v)  VMSTATE_SINGLE(_f, _s, _v, vmstate_info_int16, int16_t)
-#define VMSTATE_INT32_V(_f, _s, _v)  VMSTATE_SINGLE(_f, _s, _v, vmstate_info_int32, int32_t)
-#define VMSTATE_INT64_V(_f, _s, _v)  VMSTATE_SINGLE(_f, _s, _v, vmstate_info_int64, int64_t)
-#define VMSTATE_UINT8_V(_f, _s, _v)  VMSTATE_SINGLE(_f, _s, _v, vmstate_info_uint8, uint8_t)
-#define VMSTATE_UINT16_V(_f, _s, _v) VMSTATE_SINGLE(_f, _s, _v, vmstate_info_uint16, uint16_t)
-#define VMSTATE_UINT32_V(_f, _s, _v) VMSTATE_SINGLE(_f, _s, _v, vmstate_info_uint32, uint32_t)
-#define VMSTATE_UINT64_V(_f, _s, _v) VMSTATE_SINGLE(_f, _s, _v, vmstate_info_uint64, uint64_t)
+#define VMSTATE_BOOL(_f, _s, ...)   VMSTATE_SINGLE(_f, _s, vmstate_info_bool, bool, __VA_ARGS__)
+#define VMSTATE_INT8(_f, _s, ...)   VMS_NUMBER(_f, _s, int8, __VA_ARGS__)
+#define VMSTATE_INT16(_f, _s, ...)  VMS_NUMBER(_f, _s, int16, __VA_ARGS__)
+#define VMSTATE_INT32(_f, _s, ...)  VMS_NUMBER(_f, _s, int32, __VA_ARGS__)
+#define VMSTATE_INT64(_f, _s, ...)  VMS_NUMBER(_f, _s, int64, __VA_ARGS__)
+#define VMSTATE_UINT8(_f, _s, ...)  VMS_NUMBER(_f, _s, uint8, __VA_ARGS__)
+#define VMSTATE_UINT16(_f, _s, ...) VMS_NUMBER(_f, _s, uint16, __VA_ARGS__)
+#define VMSTATE_UINT32(_f, _s, ...) VMS_NUMBER(_f, _s, uint32, __VA_ARGS__)
+#define VMSTATE_UINT64(_f, _s, ...) VMS_NUMBER(_f, _s, uint64, __VA_ARGS__)
 
-#define VMSTATE_BOOL(_f, _s)   VMSTATE_BOOL_V(_f, _s, 0)
-#define VMSTATE_INT8(_f, _s)   VMSTATE_INT8_V(_f, _s, 0)
-#define VMSTATE_INT16(_f, _s)  VMSTATE_INT16_V(_f, _s, 0)
-#define VMSTATE_INT32(_f, _s)  VMSTATE_INT32_V(_f, _s, 0)
-#define VMSTATE_INT64(_f, _s)  VMSTATE_INT64_V(_f, _s, 0)
-#define VMSTATE_UINT8(_f, _s)  VMSTATE_UINT8_V(_f, _s, 0)
-#define VMSTATE_UINT16(_f, _s) VMSTATE_UINT16_V(_f, _s, 0)
-#define VMSTATE_UINT32(_f, _s) VMSTATE_UINT32_V(_f, _s, 0)
-#define VMSTATE_UINT64(_f, _s) VMSTATE_UINT64_V(_f, _s, 0)
-
-#define VMSTATE_BOOL_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_bool, bool)
-#define VMSTATE_INT8_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_int8, int8_t)
-#define VMSTATE_INT16_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_int16, int16_t)
-#define VMSTATE_INT32_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_int32, int32_t)
-#define VMSTATE_INT64_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_int64, int64_t)
-#define VMSTATE_UINT8_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_uint8, uint8_t)
-#define VMSTATE_UINT16_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_uint16, uint16_t)
-#define VMSTATE_UINT32_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_uint32, uint32_t)
-#define VMSTATE_UINT64_TEST(_f, _s, _test) \
-    VMSTATE_SINGLE_TEST(_f, _s, _test, 0, vmstate_info_uint64, uint64_t)
-
-/* The value is not loaded but compared; _hint says what to do when it differs (may be NULL). */
-#define VMSTATE_UINT8_EQUAL(_f, _s, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, 0, vmstate_info_uint8_equal, uint8_t, _hint)
-#define VMSTATE_UINT16_EQUAL(_f, _s, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, 0, vmstate_info_uint16_equal, uint16_t, _hint)
-#define VMSTATE_UINT16_EQUAL_V(_f, _s, _v, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, _v, vmstate_info_uint16_equal, uint16_t, _hint)
-#define VMSTATE_UINT32_EQUAL(_f, _s, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, 0, vmstate_info_uint32_equal, uint32_t, _hint)
-#define VMSTATE_UINT32_EQUAL_V(_f, _s, _v, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, _v, vmstate_info_uint32_equal, uint32_t, _hint)
-#define VMSTATE_INT32_EQUAL(_f, _s, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, 0, vmstate_info_int32_equal, int32_t, _hint)
-#define VMSTATE_UINT64_EQUAL(_f, _s, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, 0, vmstate_info_uint64_equal, uint64_t, _hint)
-#define VMSTATE_UINT64_EQUAL_V(_f, _s, _v, _hint) \
-    VMSTATE_SINGLE_FULL(_f, _s, NULL, _v, vmstate_info_uint64_equal, uint64_t, _hint)
+#define VMSTATE_INT32_EQUAL(_f, _s, ...)  VMS_NUMBER_EQUAL(_f, _s, int32, __VA_ARGS__)
+#define VMSTATE_UINT8_EQUAL(_f, _s, ...)  VMS_NUMBER_EQUAL(_f, _s, uint8, __VA_ARGS__)
+#define VMSTATE_UINT16_EQUAL(_f, _s, ...) VMS_NUMBER_EQUAL(_f, _s, uint16, __VA_ARGS__)
+#define VMSTATE_UINT32_EQUAL(_f, _s, ...) VMS_NUMBER_EQUAL(_f, _s, uint32, __VA_ARGS__)
+#define VMSTATE_UINT64_EQUAL(_f, _s, ...) VMS_NUMBER_EQUAL(_f, _s, uint64, __VA_ARGS__)
 /* The member holds the maximum that is accepted. */
-#define VMSTATE_INT32_POSITIVE_LE(_f, _s) VMSTATE_SINGLE(_f, _s, 0, vmstate_info_int32_le, int32_t)
+#define VMSTATE_INT32_POSITIVE_LE(_f, _s, ...) \
+    VMSTATE_SINGLE(_f, _s, vmstate_info_int32_le, int32_t, __VA_ARGS__)
 
 /* An enum of four bytes, as uint32. post_load must check its range. */
-#define VMSTATE_ENUM_V(_f, _s, _v)                                                          \
+#define VMSTATE_ENUM(_f, _s, ...)                                                           \
     {                                                                                       \
         .name = #_f,                                                                        \
         .offset = offsetof(_s, _f) + VMS_ASSERT(sizeof(VMS_MEMBER(_s, _f)) == 4, "no int"), \
-        .size = 4, .info = &vmstate_info_uint32, .version_id = (_v)                         \
+        .size = 4, .info = &vmstate_info_uint32, __VA_ARGS__                                \
     }
-#define VMSTATE_ENUM(_f, _s) VMSTATE_ENUM_V(_f, _s, 0)
 
-#define VMSTATE_CPU_DOUBLE(_f, _s) VMSTATE_SINGLE(_f, _s, 0, vmstate_info_cpudouble, double)
+#define VMSTATE_CPU_DOUBLE(_f, _s, ...) \
+    VMSTATE_SINGLE(_f, _s, vmstate_info_cpudouble, double, __VA_ARGS__)
 
 /* The member is a QEMUTimer *, made and freed by the device. */
-#define VMSTATE_TIMER_PTR_FULL(_f, _s, _test, _v)                                            \
-    {                                                                                        \
-        .name = #_f, .offset = VMS_OFFSET(_s, _f, QEMUTimer *), .size = sizeof(QEMUTimer *), \
-        .info = &vmstate_info_timer, .version_id = (_v), .field_exists = (_test)             \
-    }
-#define VMSTATE_TIMER_PTR(_f, _s)             VMSTATE_TIMER_PTR_FULL(_f, _s, NULL, 0)
-#define VMSTATE_TIMER_PTR_V(_f, _s, _v)       VMSTATE_TIMER_PTR_FULL(_f, _s, NULL, _v)
-#define VMSTATE_TIMER_PTR_TEST(_f, _s, _test) VMSTATE_TIMER_PTR_FULL(_f, _s, _test, 0)
-#define VMSTATE_TIMER_PTR_ARRAY(_f, _s, _n) \
-    VMSTATE_ARRAY(_f, _s, _n, 0, vmstate_info_timer, QEMUTimer *)
+#define VMSTATE_TIMER_PTR(_f, _s, ...) \
+    VMSTATE_SINGLE(_f, _s, vmstate_info_timer, QEMUTimer *, __VA_ARGS__)
 
 /* A pointer to one value. */
 #define VMSTATE_POINTER(_f, _s, _v, _info, _t)                                                 \
@@ -164,7 +127,7 @@
         .name = #_f, .offset = VMS_OFFSET(_s, _f, _t *), .size = sizeof(_t), .info = &(_info), \
         .flags = VMS_POINTER, .version_id = (_v)                                               \
     }
-#define VMSTATE_FD(_f, _s) VMSTATE_SINGLE(_f, _s, 0, vmstate_info_fd, int32_t)
+#define VMSTATE_FD(_f, _s, ...) VMSTATE_SINGLE(_f, _s, vmstate_info_fd, int32_t, __VA_ARGS__)
 
 /* No bytes: _test says whether the state is valid; a load or a save fails if not. */
 #define VMSTATE_VALIDATE(_name, _test)                                  \
@@ -268,71 +231,46 @@
 
 /* --- arrays of values --- */
 
-#define VMSTATE_ARRAY_FULL(_f, _s, _n, _test, _v, _info, _t)                                       \
+/* _n elements, of which all are saved. */
+#define VMSTATE_ARRAY(_f, _s, _n, _info, _t, ...)                                                  \
     {                                                                                              \
         .name = #_f, .offset = VMS_OFFSET(_s, _f, _t[_n]), .size = sizeof(_t), .flags = VMS_ARRAY, \
-        .num = (_n), .info = &(_info), .version_id = (_v), .field_exists = (_test)                 \
+        .num = (_n), .info = &(_info), __VA_ARGS__                                                 \
     }
-#define VMSTATE_ARRAY(_f, _s, _n, _v, _info, _t) VMSTATE_ARRAY_FULL(_f, _s, _n, NULL, _v, _info, _t)
-#define VMSTATE_ARRAY_TEST(_f, _s, _n, _test, _info, _t) \
-    VMSTATE_ARRAY_FULL(_f, _s, _n, _test, 0, _info, _t)
-#define VMSTATE_ARRAY_2DIM(_f, _s, _n1, _n2, _v, _info, _t)                            \
-    {                                                                                  \
-        .name = #_f, .offset = VMS_OFFSET(_s, _f, _t[_n1][_n2]), .size = sizeof(_t),   \
-        .flags = VMS_ARRAY, .num = (_n1) * (_n2), .info = &(_info), .version_id = (_v) \
+/* _rows times _columns elements. */
+#define VMSTATE_GRID(_f, _s, _rows, _columns, _info, _t, ...)                               \
+    {                                                                                       \
+        .name = #_f, .offset = VMS_OFFSET(_s, _f, _t[_rows][_columns]), .size = sizeof(_t), \
+        .flags = VMS_ARRAY, .num = (_rows) * (_columns), .info = &(_info), __VA_ARGS__      \
     }
 /* Elements _start .. _start + _n - 1 of an array. */
-#define VMSTATE_SUB_ARRAY(_f, _s, _start, _n, _v, _info, _t)                                      \
-    {                                                                                             \
-        .name = #_f,                                                                              \
-        .offset = VMS_OFFSET_ARRAY(_s, _f, _t) + (_start) * sizeof(_t) +                          \
-                  VMS_ASSERT((_start) + (_n) <= VMS_LENGTH(_s, _f), "no such elements"),          \
-        .size = sizeof(_t), .flags = VMS_ARRAY, .num = (_n), .info = &(_info), .version_id = (_v) \
+#define VMSTATE_SUB_ARRAY(_f, _s, _start, _n, _info, _t, ...)                              \
+    {                                                                                      \
+        .name = #_f,                                                                       \
+        .offset = VMS_OFFSET_ARRAY(_s, _f, _t) + (_start) * sizeof(_t) +                   \
+                  VMS_ASSERT((_start) + (_n) <= VMS_LENGTH(_s, _f), "no such elements"),   \
+        .size = sizeof(_t), .flags = VMS_ARRAY, .num = (_n), .info = &(_info), __VA_ARGS__ \
     }
 
-#define VMSTATE_BOOL_ARRAY_V(_f, _s, _n, _v) VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_bool, bool)
-#define VMSTATE_INT8_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_int8, int8_t)
-#define VMSTATE_INT16_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_int16, int16_t)
-#define VMSTATE_INT32_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_int32, int32_t)
-#define VMSTATE_INT64_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_int64, int64_t)
-#define VMSTATE_UINT8_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_uint8, uint8_t)
-#define VMSTATE_UINT16_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_uint16, uint16_t)
-#define VMSTATE_UINT32_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_uint32, uint32_t)
-#define VMSTATE_UINT64_ARRAY_V(_f, _s, _n, _v) \
-    VMSTATE_ARRAY(_f, _s, _n, _v, vmstate_info_uint64, uint64_t)
+#define VMS_NUMBERS(_f, _s, _n, _w, ...) \
+    VMSTATE_ARRAY(_f, _s, _n, vmstate_info_##_w, _w##_t, __VA_ARGS__)
+#define VMS_NUMBER_GRID(_f, _s, _rows, _columns, _w, ...) \
+    VMSTATE_GRID(_f, _s, _rows, _columns, vmstate_info_##_w, _w##_t, __VA_ARGS__)
 
-#define VMSTATE_BOOL_ARRAY(_f, _s, _n)   VMSTATE_BOOL_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_INT8_ARRAY(_f, _s, _n)   VMSTATE_INT8_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_INT16_ARRAY(_f, _s, _n)  VMSTATE_INT16_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_INT32_ARRAY(_f, _s, _n)  VMSTATE_INT32_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_INT64_ARRAY(_f, _s, _n)  VMSTATE_INT64_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_UINT8_ARRAY(_f, _s, _n)  VMSTATE_UINT8_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_UINT16_ARRAY(_f, _s, _n) VMSTATE_UINT16_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_UINT32_ARRAY(_f, _s, _n) VMSTATE_UINT32_ARRAY_V(_f, _s, _n, 0)
-#define VMSTATE_UINT64_ARRAY(_f, _s, _n) VMSTATE_UINT64_ARRAY_V(_f, _s, _n, 0)
-
-#define VMSTATE_UINT8_2DARRAY(_f, _s, _n1, _n2) \
-    VMSTATE_ARRAY_2DIM(_f, _s, _n1, _n2, 0, vmstate_info_uint8, uint8_t)
-#define VMSTATE_UINT16_2DARRAY(_f, _s, _n1, _n2) \
-    VMSTATE_ARRAY_2DIM(_f, _s, _n1, _n2, 0, vmstate_info_uint16, uint16_t)
-#define VMSTATE_UINT32_2DARRAY(_f, _s, _n1, _n2) \
-    VMSTATE_ARRAY_2DIM(_f, _s, _n1, _n2, 0, vmstate_info_uint32, uint32_t)
-#define VMSTATE_UINT64_2DARRAY(_f, _s, _n1, _n2) \
-    VMSTATE_ARRAY_2DIM(_f, _s, _n1, _n2, 0, vmstate_info_uint64, uint64_t)
-
-#define VMSTATE_UINT8_SUB_ARRAY(_f, _s, _start, _n) \
-    VMSTATE_SUB_ARRAY(_f, _s, _start, _n, 0, vmstate_info_uint8, uint8_t)
-#define VMSTATE_UINT32_SUB_ARRAY(_f, _s, _start, _n) \
-    VMSTATE_SUB_ARRAY(_f, _s, _start, _n, 0, vmstate_info_uint32, uint32_t)
-#define VMSTATE_UINT64_SUB_ARRAY(_f, _s, _start, _n) \
-    VMSTATE_SUB_ARRAY(_f, _s, _start, _n, 0, vmstate_info_uint64, uint64_t)
+#define VMSTATE_BOOL_ARRAY(_f, _s, _n, ...) \
+    VMSTATE_ARRAY(_f, _s, _n, vmstate_info_bool, bool, __VA_ARGS__)
+#define VMSTATE_INT32_ARRAY(_f, _s, _n, ...)  VMS_NUMBERS(_f, _s, _n, int32, __VA_ARGS__)
+#define VMSTATE_INT64_ARRAY(_f, _s, _n, ...)  VMS_NUMBERS(_f, _s, _n, int64, __VA_ARGS__)
+#define VMSTATE_UINT8_ARRAY(_f, _s, _n, ...)  VMS_NUMBERS(_f, _s, _n, uint8, __VA_ARGS__)
+#define VMSTATE_UINT16_ARRAY(_f, _s, _n, ...) VMS_NUMBERS(_f, _s, _n, uint16, __VA_ARGS__)
+#define VMSTATE_UINT32_ARRAY(_f, _s, _n, ...) VMS_NUMBERS(_f, _s, _n, uint32, __VA_ARGS__)
+#define VMSTATE_UINT64_ARRAY(_f, _s, _n, ...) VMS_NUMBERS(_f, _s, _n, uint64, __VA_ARGS__)
+#define VMSTATE_UINT8_2DARRAY(_f, _s, _rows, _columns, ...) \
+    VMS_NUMBER_GRID(_f, _s, _rows, _columns, uint8, __VA_ARGS__)
+#define VMSTATE_UINT16_2DARRAY(_f, _s, _rows, _columns, ...) \
+    VMS_NUMBER_GRID(_f, _s, _rows, _columns, uint16, __VA_ARGS__)
+#define VMSTATE_TIMER_PTR_ARRAY(_f, _s, _n, ...) \
+    VMSTATE_ARRAY(_f, _s, _n, vmstate_info_timer, QEMUTimer *, __VA_ARGS__)
 
 /* The first _num elements of an array that is a member; VARRAY_MULTIPLY: _num * _mul. */
 #define VMSTATE_VARRAY_MULTIPLY(_f, _s, _num, _mul, _info, _t)                   \

@@ -81,7 +81,7 @@ static int vmstate_put_list(QEMUFile *f, void *first, const VMStateField *field,
     return 0;
 }
 
-static int get_qtailq(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
+static int read_qtailq(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
 {
     RawHead *head = pv;
     int ret;
@@ -91,15 +91,15 @@ static int get_qtailq(QEMUFile *f, void *pv, size_t size, const VMStateField *fi
     return ret;
 }
 
-static int put_qtailq(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
-                      JSONWriter *vmdesc, GError **errp)
+static int write_qtailq(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
+                        JSONWriter *vmdesc, GError **errp)
 {
     return vmstate_put_list(f, ((RawHead *)pv)->first, field, vmdesc, errp);
 }
 
-const VMStateInfo vmstate_info_qtailq = {"qtailq", get_qtailq, put_qtailq};
+const VMStateInfo vmstate_info_qtailq = {"qtailq", read_qtailq, write_qtailq};
 
-static int get_qlist(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
+static int read_qlist(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
 {
     void **where = pv;
 
@@ -109,13 +109,13 @@ static int get_qlist(QEMUFile *f, void *pv, size_t size, const VMStateField *fie
     return vmstate_get_list(f, field, &where, errp);
 }
 
-static int put_qlist(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
-                     JSONWriter *vmdesc, GError **errp)
+static int write_qlist(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
+                       JSONWriter *vmdesc, GError **errp)
 {
     return vmstate_put_list(f, *(void **)pv, field, vmdesc, errp);
 }
 
-const VMStateInfo vmstate_info_qlist = {"qlist", get_qlist, put_qlist};
+const VMStateInfo vmstate_info_qlist = {"qlist", read_qlist, write_qlist};
 
 /* --- trees --- */
 
@@ -160,7 +160,7 @@ static int vmstate_get_gtree_node(QEMUFile *f, GTree *tree, const VMStateField *
     return vmstate_load_state(f, field->vmsd, value, field->version_id, errp);
 }
 
-static int get_gtree(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
+static int read_gtree(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
 {
     GTree *tree = *(GTree **)pv;
     uint32_t expected = qemu_get_be32(f), n = 0;
@@ -220,8 +220,8 @@ static gboolean vmstate_put_gtree_node(void *key, void *value, void *opaque)
     return p->ret < 0; /* TRUE: stop */
 }
 
-static int put_gtree(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
-                     JSONWriter *vmdesc, GError **errp)
+static int write_gtree(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
+                       JSONWriter *vmdesc, GError **errp)
 {
     GTree *tree = *(GTree **)pv;
     GTreePut p = {f, field, vmdesc, errp, 0};
@@ -238,4 +238,4 @@ static int put_gtree(QEMUFile *f, void *pv, size_t size, const VMStateField *fie
     return p.ret;
 }
 
-const VMStateInfo vmstate_info_gtree = {"gtree", get_gtree, put_gtree};
+const VMStateInfo vmstate_info_gtree = {"gtree", read_gtree, write_gtree};

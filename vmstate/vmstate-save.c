@@ -248,20 +248,27 @@ static int vmstate_save_subsections(QEMUFile *f, const VMStateDescription *vmsd,
     return ret;
 }
 
+/* What a device has to put in order first. Its hook may leave the words to us. */
+static int prepare_to_save(const VMStateDescription *vmsd, void *opaque, GError **errp)
+{
+    g_autoptr(GError) err = NULL;
+    int ret = vmsd->pre_save ? vmsd->pre_save(opaque, &err) : 0;
+
+    if (ret < 0) {
+        error_setg(errp, "the state of %s could not be prepared to be saved: %s", vmsd->name,
+                   err ? err->message : g_strerror(-ret));
+        return ret;
+    }
+    return 0;
+}
+
 static int vmstate_save_contents(QEMUFile *f, const VMStateDescription *vmsd, void *opaque,
                                  JSONWriter *vmdesc, int version_id, GError **errp)
 {
-    int ret = 0;
+    int ret = prepare_to_save(vmsd, opaque, errp);
 
-    if (vmsd->pre_save) {
-        ret = vmsd->pre_save(opaque, errp);
-        if (ret < 0) {
-            if (errp && !*errp) {
-                error_setg(errp, "%s", g_strerror(-ret));
-            }
-            g_prefix_error(errp, "pre-save failed: %s: ", vmsd->name);
-            return ret;
-        }
+    if (ret < 0) {
+        return ret;
     }
     if (vmdesc) {
         json_writer_str(vmdesc, "vmsd_name", vmsd->name);

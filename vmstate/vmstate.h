@@ -14,7 +14,7 @@
  *         .minimum_version_id = 1,
  *         .fields = (const VMStateField[]){
  *             VMSTATE_UINT16(cur_entry, FWCfgState),
- *             VMSTATE_UINT32_V(cur_offset, FWCfgState, 2),
+ *             VMSTATE_UINT32(cur_offset, FWCfgState, VMS_SINCE(2)),
  *             VMSTATE_END_OF_LIST()},
  *         .subsections = (const VMStateDescription *const[]){&vmstate_fw_cfg_dma, NULL},
  *     };
@@ -22,7 +22,7 @@
  * Wire: scalars are big endian, back to back; a subsection is 0x05, a counted name that starts with
  * its parent's, be32 version, contents. Nested structs are inline, followed by their subsections.
  *
- * Trust: a stream comes from a stranger. Loading never writes outside what a field declares: every
+ * Trust: the sender of a stream is not trusted. Loading never writes outside what a field declares: every
  * count and size is checked against the field's capacity, lists and allocations against the limits
  * below. What a number means is for the device: post_load (or a VMSTATE_VALIDATE field, before
  * a later field uses it) checks ranges.

@@ -225,6 +225,8 @@ def test_a_failure_may_leave_the_process_for_another_try(destination, reason, wo
 @pytest.mark.parametrize('inside', [False, True])
 def test_a_stream_that_ends_early_is_refused(destination, piece, inside):
     pieces = m.base()
+    if piece == 'header' and not inside:
+        pytest.skip('without a byte it is no stream: test_migration_newcomers.py')
     at = sum(len(v) for k, v in pieces.items() if list(pieces).index(k) < list(pieces).index(piece))
     if inside:
         at += len(pieces[piece]) // 2

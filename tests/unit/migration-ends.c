@@ -105,6 +105,8 @@ void listen_at(Destination *dst, const char *uri)
 void destination_clear(Destination *dst)
 {
     migration_listener_free(dst->listener);
+    while (aio_poll(qemu_get_aio_context(), false)) { /* its socket file is removed from there */
+    }
     for (unsigned i = 0; i < dst->n; i++) {
         qio_channel_unref(dst->channels[i]);
     }

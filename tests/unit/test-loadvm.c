@@ -11,6 +11,7 @@
 #include "util/bql.h"
 #include "util/bswap.h"
 #include "vmstate/register.h"
+#include "vmstate/vmstate-fields.h"
 
 static MigrationIncomingState mis;
 
@@ -190,6 +191,101 @@ static void test_a_device_that_cannot_be_migrated(void)
     vmstate_unregister(&stuck, &mis);
 }
 
+/* --- what comes and goes while a guest is loaded --- */
+
+typedef struct Device {
+    uint8_t value;
+} Device;
+
+static const VMStateDescription device_vmsd = {
+    .name = "device",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields =
+        (const VMStateField[]){
+            VMSTATE_UINT8(value, Device),
+            VMSTATE_END_OF_LIST(),
+        },
+};
+
+/* A live part in whose section the device is unplugged. */
+static int part_unplugs(QEMUFile *f, void *opaque, int version_id, GError **errp)
+{
+    bql_lock();
+    vmstate_unregister(&device_vmsd, opaque);
+    memset(opaque, 0xaa, sizeof(Device)); /* not the device's any more */
+    bql_unlock();
+    return 0;
+}
+
+static void test_a_device_that_is_unplugged_during_the_load_is_not_touched(void)
+{
+    static const SaveVMHandlers ops = {.load_state = part_unplugs};
+    static const uint8_t stream[] = "QEVM\0\0\0\3"
+                                    "\1\0\0\0\1\4part\0\0\0\0\0\0\0\1\x7e\0\0\0\1"
+                                    "\4\0\0\0\2\6device\0\0\0\0\0\0\0\1\5\x7e\0\0\0\2";
+    g_autoptr(GBytes) bytes = g_bytes_new_static(stream, sizeof(stream));
+    g_autoptr(QEMUFile) f = qemu_file_new_memory_input(bytes);
+    g_autoptr(GError) err = NULL;
+    Device device = {1};
+
+    vmstate_register(0, &device_vmsd, &device);
+    register_savevm_live("part", 0, 1, &ops, &device);
+    mis.settings = settings_with(false);
+    bql_unlock();
+    g_assert_cmpint(loadvm_state(&mis, f, &err), <, 0);
+    bql_lock();
+    g_assert_nonnull(strstr(err->message, "'device' was removed while the guest was loaded"));
+    g_assert_cmpuint(device.value, ==, 0xaa);
+    unregister_savevm("part", &device);
+    g_free(mis.settings);
+}
+
+/* --- what is left to be sent --- */
+
+static int set_nothing_up(QEMUFile *f, void *opaque, GError **errp)
+{
+    return 0;
+}
+
+static void memory_like_pending(void *opaque, bool exact, SaveVMPending *pending)
+{
+    pending->can_postcopy += exact ? 1000 : 900;
+}
+
+static void device_like_pending(void *opaque, bool exact, SaveVMPending *pending)
+{
+    pending->must_precopy += 70;
+    pending->can_postcopy += 5;
+}
+
+static void test_what_is_left_is_told_by_when_it_has_to_go(void)
+{
+    static const SaveVMHandlers memory = {.save_setup = set_nothing_up,
+                                          .state_pending = memory_like_pending};
+    static const SaveVMHandlers device = {.save_setup = set_nothing_up,
+                                          .state_pending = device_like_pending};
+    g_autoptr(QEMUFile) f = qemu_file_new_memory_output(4096);
+    MigrationSettings *settings = settings_with(false);
+    SaveVMPending pending;
+    SaveVMState *sv;
+    int memory_part, device_part;
+
+    register_savevm_live("memory", 0, 1, &memory, &memory_part);
+    register_savevm_live("device", 0, 1, &device, &device_part);
+    bql_unlock();
+    sv = savevm_setup(f, settings, NULL);
+    pending = savevm_pending_by_kind(sv, false);
+    g_assert_cmpuint(pending.must_precopy, ==, 70);
+    g_assert_cmpuint(pending.can_postcopy, ==, 905);
+    g_assert_cmpuint(savevm_pending(sv, true), ==, 1075);
+    savevm_cleanup(sv);
+    bql_lock();
+    unregister_savevm("memory", &memory_part);
+    unregister_savevm("device", &device_part);
+    g_free(settings);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -199,6 +295,9 @@ int main(int argc, char **argv)
     g_test_add_func("/loadvm/switchover-ack/last", test_the_last_part_lets_the_guest_come);
     g_test_add_func("/loadvm/switchover-ack/some", test_parts_that_do_not_care_hold_nothing);
     g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_nobody_is_told);
+    g_test_add_func("/loadvm/unplugged",
+                    test_a_device_that_is_unplugged_during_the_load_is_not_touched);
+    g_test_add_func("/loadvm/pending", test_what_is_left_is_told_by_when_it_has_to_go);
     g_test_add_func("/loadvm/unmigratable", test_a_device_that_cannot_be_migrated);
     return g_test_run();
 }

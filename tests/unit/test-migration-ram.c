@@ -263,7 +263,7 @@ static void zero_pages_land(uint32_t flags)
     memset(ones, 1, 4096);
     block->host[3 * 4096 + 7] = 0xff; /* before its zero page comes */
     g_assert_true(ram_recv_zero(rb, 0, 200, NULL));
-    block->host[9 * 4096] = 0xff;     /* after it */
+    block->host[9 * 4096] = 0xff;                       /* after it */
     g_assert_true(ram_recv_put(rb, 10, 1, ones, NULL)); /* it is another page's bytes by now */
     g_assert_true(ram_recv_zero(rb, 0, 8, NULL));
     g_assert_true(ram_recv_settle(recv, NULL));

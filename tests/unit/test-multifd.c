@@ -525,8 +525,8 @@ static void test_nothing_is_left_when_the_last_channel_has_hung_up(void)
 /* A source that keeps its channels open keeps nothing else. */
 static void test_channels_that_linger_are_hung_up_on(void)
 {
-    MultiFDPair *pair =
-        multifd_pair_new(&(MultiFDPairOptions){"none", 2, MIB, .raw_source = true, .no_list = true});
+    MultiFDPair *pair = multifd_pair_new(
+        &(MultiFDPairOptions){"none", 2, MIB, .raw_source = true, .no_list = true});
 
     multifd_recv_finish(&pair->mis);
     while (pair->mis.multifd) {

@@ -92,7 +92,7 @@ static const VMStateDescription vmstate_fw_cfg = {
                       .size = 4,
                       .info = &vmstate_info_uint16,
                       .field_exists = fw_cfg_is_v1},
-                     VMSTATE_UINT32_V(cur_offset, FWCfg, 2)),
+                     VMSTATE_UINT32(cur_offset, FWCfg, VMS_SINCE(2))),
     .subsections = SUBSECTIONS(&vmstate_fw_cfg_dma, &vmstate_fw_cfg_acpi_mr),
 };
 
@@ -250,7 +250,7 @@ static const VMStateDescription vmstate_inner = {
     .name = "inner",
     .version_id = 2,
     .minimum_version_id = 1,
-    .fields = FIELDS(VMSTATE_UINT8(a, Inner), VMSTATE_UINT8_V(b, Inner, 2)),
+    .fields = FIELDS(VMSTATE_UINT8(a, Inner), VMSTATE_UINT8(b, Inner, VMS_SINCE(2))),
     .subsections = SUBSECTIONS(&vmstate_inner_c),
 };
 
@@ -362,7 +362,8 @@ static void test_hooks_and_validation(void)
     assert_not_saved(&vmsd, &o, "Failed to save hooks:far: it does not exist here");
     g_assert_cmpint(o.saves, ==, 0);
     o.kind = 9;
-    assert_not_saved(&vmsd, &o, "pre-save failed: hooks: kind 9 cannot be saved");
+    assert_not_saved(
+        &vmsd, &o, "the state of hooks could not be prepared to be saved: kind 9 cannot be saved");
 }
 
 typedef struct Scalars {
@@ -382,7 +383,7 @@ static const VMStateInfo vmstate_info_deep = {"deep", deep_get, deep_put};
 
 static const VMStateDescription vmstate_deep = {
     .name = "deep",
-    .fields = FIELDS(VMSTATE_SINGLE(u8, Scalars, 0, vmstate_info_deep, uint8_t)),
+    .fields = FIELDS(VMSTATE_SINGLE(u8, Scalars, vmstate_info_deep, uint8_t)),
 };
 
 static int deep_get(QEMUFile *f, void *pv, size_t size, const VMStateField *field, GError **errp)
@@ -575,7 +576,7 @@ static void test_devices_in_json(void)
         .name = "timer",
         .version_id = 2,
         .fields = FIELDS(VMSTATE_INT64(i64, Scalars), VMSTATE_UNUSED(8),
-                         VMSTATE_INT64_V(i64, Scalars, 2)),
+                         VMSTATE_INT64(i64, Scalars, VMS_SINCE(2))),
     };
     g_autoptr(JSONWriter) w = json_writer_new(false);
     g_autoptr(QEMUFile) f = qemu_file_new_memory_output(1000);

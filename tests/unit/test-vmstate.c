@@ -69,11 +69,10 @@ typedef struct Checked {
 
 static const VMStateDescription vmstate_checked = {
     .name = "checked",
-    .fields =
-        FIELDS(VMSTATE_UINT8_EQUAL(u8, Checked, NULL), VMSTATE_UINT16_EQUAL(u16, Checked, NULL),
-               VMSTATE_UINT32_EQUAL(u32, Checked, "try another one"),
-               VMSTATE_INT32_EQUAL(i32, Checked, NULL), VMSTATE_UINT64_EQUAL(u64, Checked, NULL),
-               VMSTATE_INT32_POSITIVE_LE(index, Checked)),
+    .fields = FIELDS(VMSTATE_UINT8_EQUAL(u8, Checked), VMSTATE_UINT16_EQUAL(u16, Checked),
+                     VMSTATE_UINT32_EQUAL(u32, Checked, VMS_HINT("try another one")),
+                     VMSTATE_INT32_EQUAL(i32, Checked), VMSTATE_UINT64_EQUAL(u64, Checked),
+                     VMSTATE_INT32_POSITIVE_LE(index, Checked)),
 };
 
 static void test_values_that_must_suit(void)
@@ -176,7 +175,7 @@ static void test_fixed_arrays(void)
         .name = "arrays",
         .fields = FIELDS(VMSTATE_UINT16_ARRAY(fixed, Arrays, 3),
                          VMSTATE_UINT8_2DARRAY(grid, Arrays, 2, 2),
-                         VMSTATE_UINT32_SUB_ARRAY(part, Arrays, 1, 2)),
+                         VMSTATE_SUB_ARRAY(part, Arrays, 1, 2, vmstate_info_uint32, uint32_t)),
     };
     Arrays a = {.fixed = {1, 2, 3}, .grid = {{4, 5}, {6, 7}}, .part = {8, 9, 10, 11, 12}};
     Arrays b = {0};

@@ -238,7 +238,7 @@ const VMStateDescription vmstate_rich = {
             VMSTATE_INT64(i64, RichState),
             VMSTATE_UINT64(u64, RichState),
             VMSTATE_CPU_DOUBLE(real, RichState),
-            VMSTATE_UINT32_EQUAL(must_match, RichState, "use the same machine"),
+            VMSTATE_UINT32_EQUAL(must_match, RichState, VMS_HINT("use the same machine")),
             VMSTATE_INT32_POSITIVE_LE(index, RichState),
             VMSTATE_BUFFER(bytes, RichState),
             VMSTATE_UINT32_ARRAY(regs, RichState, RICH_REGS),
@@ -273,7 +273,7 @@ const VMStateDescription vmstate_rich = {
             VMSTATE_GTREE_V(by_key, RichState, 1, vmstate_rich_key, RichKey, vmstate_rich_node,
                             RichNode),
             VMSTATE_GTREE_DIRECT_KEY_V(by_number, RichState, 1, vmstate_rich_node, RichNode),
-            VMSTATE_UINT32_V(newer, RichState, 5),
+            VMSTATE_UINT32(newer, RichState, VMS_SINCE(5)),
             VMSTATE_END_OF_LIST()},
     .subsections = (const VMStateDescription *const[]){&vmstate_rich_mode, NULL},
 };
