@@ -132,7 +132,8 @@ def test_the_main_channel_breaks(mover, how):
     for what, at in main_places(one.channels).items():
         if what == 'end':
             continue        # everything has gone then
-        seen.add((what, break_one(one, faults.MAIN, at + 1, how)))
+        at += 5 if what == 'header' else 1      # with fewer bytes it is not known for a source
+        seen.add((what, break_one(one, faults.MAIN, at, how)))
     assert {('header', 'here'), ('start ram', 'here'), ('description', 'unknown')} <= seen
     one.finish()
 
