@@ -2,9 +2,11 @@
 /*
  * BlockBackend: the root edge of a device, export or job.
  *
- * While its node is in a drained section (quiesce > 0) new requests wait in `queued`; in_flight
- * counts those that passed the gate. A request is counted before it looks at the gate and uncounted
- * while it waits, so that a drain never misses one.
+ * The gate. While its node is in a drained section (quiesce > 0) new requests wait in `queued`;
+ * in_flight counts those that passed the gate. A request is counted before it looks at the gate and
+ * uncounted while it waits, so that a drain never misses one. The end of the section counts each
+ * waiter before it wakes it, in the context that the backend has by then: another section, or a move
+ * to a further context, waits until it has run. A waiter holds a reference to the backend.
  */
 #include "block/block-backend.h"
 
@@ -15,12 +17,24 @@
 #include "block/throttle/throttle-group.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
+#include "util/iothread.h"
+
+/* A request that waits at the gate; on its coroutine's stack. */
+typedef struct GateWaiter {
+    Coroutine *co;
+    TAILQ_ENTRY(GateWaiter) next;
+} GateWaiter;
 
 struct BlockBackend {
+    int refcnt;      /* atomic */
+    AioContext *ctx; /* atomic; the main thread changes it, while drained if there is a node */
+
     /* Main thread. */
     char *name; /* NULL: internal */
-    int refcnt;
     BdrvChild *root;
+    AioContext *wish; /* NULL: anywhere; its iothread is held in the name of wish_holder */
+    char *wish_holder;
+    bool wish_fixed;
     uint64_t perm, shared_perm;
     const BlockDevOps *dev_ops;
     void *dev_opaque;
@@ -32,13 +46,13 @@ struct BlockBackend {
     TAILQ_ENTRY(BlockBackend) all;
     TAILQ_ENTRY(BlockBackend) named;
 
-    /* Graph thread. */
+    /* The backend's thread. */
     int in_flight; /* atomic */
     int quiesce;
     bool disable_request_queuing;
     bool allow_write_beyond_eof;
     bool enable_write_cache;
-    CoQueue queued;
+    TAILQ_HEAD(, GateWaiter) queued;
     BlockAcctStats stats;
     ThrottleGroupMember *throttle; /* NULL: no limits; changes while drained */
 };
@@ -50,30 +64,43 @@ static TAILQ_HEAD(, BlockBackend) named_backends = TAILQ_HEAD_INITIALIZER(named_
 
 BlockBackend *blk_new(uint64_t perm, uint64_t shared)
 {
-    BlockBackend *blk = g_new0(BlockBackend, 1);
+    BlockBackend *blk = g_new(BlockBackend, 1);
 
-    blk->refcnt = 1;
-    blk->perm = perm;
-    blk->shared_perm = shared;
-    blk->on_read_error = BLOCKDEV_ON_ERROR_REPORT;
-    blk->on_write_error = BLOCKDEV_ON_ERROR_ENOSPC;
-    blk->enable_write_cache = true;
-    qemu_co_queue_init(&blk->queued);
-    block_acct_init(&blk->stats);
+    *blk = (BlockBackend){
+        .refcnt = 1,
+        .ctx = qemu_get_aio_context(),
+        .perm = perm,
+        .shared_perm = shared,
+        .enable_write_cache = true,
+        .on_read_error = BLOCKDEV_ON_ERROR_REPORT,
+        .on_write_error = BLOCKDEV_ON_ERROR_ENOSPC,
+    };
+    TAILQ_INIT(&blk->queued);
     TAILQ_INSERT_TAIL(&all_backends, blk, all);
+    block_acct_init(&blk->stats);
     return blk;
 }
 
 void blk_ref(BlockBackend *blk)
 {
-    blk->refcnt++;
+    __atomic_fetch_add(&blk->refcnt, 1, __ATOMIC_RELAXED);
 }
 
-void blk_unref(BlockBackend *blk)
+static void drop_wish(BlockBackend *blk)
 {
-    if (!blk || --blk->refcnt > 0) {
-        return;
+    if (blk->wish) {
+        iothread_release(blk->wish, blk->wish_holder);
+        g_clear_pointer(&blk->wish_holder, g_free);
+        blk->wish = NULL;
     }
+}
+
+static void blk_free(void *opaque)
+{
+    BlockBackend *blk = opaque;
+
+    g_assert(TAILQ_EMPTY(&blk->queued));
+    drop_wish(blk);
     blk_remove_bs(blk);
     g_assert(blk->in_flight == 0);
     blk_set_throttle_group(blk, NULL);
@@ -84,6 +111,18 @@ void blk_unref(BlockBackend *blk)
     TAILQ_REMOVE(&all_backends, blk, all);
     block_acct_cleanup(&blk->stats);
     g_free(blk);
+}
+
+void blk_unref(BlockBackend *blk)
+{
+    if (!blk || __atomic_sub_fetch(&blk->refcnt, 1, __ATOMIC_ACQ_REL) > 0) {
+        return;
+    }
+    if (bdrv_in_main_thread()) {
+        blk_free(blk);
+    } else {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), blk_free, blk);
+    }
 }
 
 bool blk_set_name(BlockBackend *blk, const char *name, GError **errp)
@@ -186,6 +225,18 @@ static bool root_drained_poll(BdrvChild *child)
     return __atomic_load_n(&blk->in_flight, __ATOMIC_SEQ_CST) > 0;
 }
 
+static void open_gate(BlockBackend *blk)
+{
+    AioContext *ctx = blk_get_aio_context(blk);
+    GateWaiter *waiter;
+
+    while ((waiter = TAILQ_FIRST(&blk->queued))) {
+        TAILQ_REMOVE(&blk->queued, waiter, next);
+        blk_inc_in_flight(blk);
+        aio_co_schedule(ctx, waiter->co);
+    }
+}
+
 static void root_drained_end(BdrvChild *child)
 {
     BlockBackend *blk = child->opaque;
@@ -200,7 +251,7 @@ static void root_drained_end(BdrvChild *child)
     if (blk->dev_ops && blk->dev_ops->drained_end) {
         blk->dev_ops->drained_end(blk->dev_opaque);
     }
-    qemu_co_queue_restart_all(&blk->queued);
+    open_gate(blk);
 }
 
 static void root_resize(BdrvChild *child)
@@ -215,20 +266,38 @@ static void root_resize(BdrvChild *child)
 static bool root_can_set_aio_context(BdrvChild *child, AioContext *ctx, GError **errp)
 {
     BlockBackend *blk = child->opaque;
+    const BlockDevOps *ops = blk->dev_ops;
 
-    if (blk->dev_ops && blk->dev_ops->can_set_aio_context) {
-        return blk->dev_ops->can_set_aio_context(blk->dev_opaque, ctx, errp);
+    if (blk->wish_fixed && ctx != blk->wish) {
+        g_autofree char *desc = root_get_parent_desc(child);
+        g_autofree char *here = iothread_describe_context(blk->wish);
+
+        error_setg(errp, "Node '%s' cannot move: %s keeps it in %s", bdrv_get_node_name(child->bs),
+                   desc, here);
+        return false;
     }
-    return true;
+    return !ops || !ops->can_set_aio_context ||
+           ops->can_set_aio_context(blk->dev_opaque, ctx, errp);
+}
+
+static void set_context(BlockBackend *blk, AioContext *ctx)
+{
+    __atomic_store_n(&blk->ctx, ctx, __ATOMIC_RELEASE);
+    if (blk->dev_ops && blk->dev_ops->set_aio_context) {
+        blk->dev_ops->set_aio_context(blk->dev_opaque, ctx);
+    }
 }
 
 static void root_set_aio_context(BdrvChild *child, AioContext *ctx)
 {
+    set_context(child->opaque, ctx);
+}
+
+static AioContext *root_get_wished_context(BdrvChild *child)
+{
     BlockBackend *blk = child->opaque;
 
-    if (blk->dev_ops && blk->dev_ops->set_aio_context) {
-        blk->dev_ops->set_aio_context(blk->dev_opaque, ctx);
-    }
+    return blk->wish;
 }
 
 static bool root_can_inactivate(BdrvChild *child)
@@ -256,6 +325,7 @@ static const BdrvChildClass child_root = {
     .resize = root_resize,
     .can_set_aio_context = root_can_set_aio_context,
     .set_aio_context = root_set_aio_context,
+    .get_wished_context = root_get_wished_context,
     .can_inactivate = root_can_inactivate,
     .active_perms = root_active_perms,
 };
@@ -268,8 +338,18 @@ bool bdrv_child_is_blk_root(const BdrvChild *child)
 bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
 {
     bool active = !bdrv_is_inactive(bs);
+    AioContext *ctx = bdrv_get_aio_context(bs);
 
+    bdrv_assert_main_thread();
     g_assert(!blk->root);
+    if (blk->wish_fixed && blk->wish != ctx) {
+        g_autofree char *here = iothread_describe_context(ctx);
+        g_autofree char *there = iothread_describe_context(blk->wish);
+
+        error_setg(errp, "Node '%s' is in %s, its new user in %s", bdrv_get_node_name(bs), here,
+                   there);
+        return false;
+    }
     bdrv_ref(bs);
     blk->root = bdrv_root_attach_child(
         bs, "root", &child_root, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, active ? blk->perm : 0,
@@ -278,7 +358,23 @@ bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
         return false;
     }
     blk->root->stay_at_node = blk->stay_at_node;
+    set_context(blk, ctx);
     return true;
+}
+
+bool coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
+{
+    bool ok;
+
+    bdrv_ref(bs);
+    ok = !blk->wish || bdrv_co_set_aio_context(bs, blk->wish, blk->wish_fixed ? errp : NULL) ||
+         !blk->wish_fixed;
+    ok = ok && blk_insert_bs(blk, bs, errp);
+    if (!ok) {
+        bdrv_settle_context_later(bs);
+    }
+    bdrv_co_unref(bs);
+    return ok;
 }
 
 void blk_remove_bs(BlockBackend *blk)
@@ -288,7 +384,95 @@ void blk_remove_bs(BlockBackend *blk)
     if (root) {
         blk->root = NULL;
         bdrv_root_unref_child(root);
+        set_context(blk, blk->wish ? blk->wish : qemu_get_aio_context());
     }
+}
+
+/* --- its context --- */
+
+AioContext *blk_get_aio_context(const BlockBackend *blk)
+{
+    return __atomic_load_n(&blk->ctx, __ATOMIC_ACQUIRE);
+}
+
+static char *blk_desc(BlockBackend *blk)
+{
+    BdrvChild edge = {.opaque = blk};
+
+    return root_get_parent_desc(&edge);
+}
+
+bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool fixed, GError **errp)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    bdrv_assert_main_thread();
+    drop_wish(blk);
+    blk->wish_fixed = false;
+    /* Before the move, which yields: from now on the thread stays. */
+    blk->wish_holder = blk_desc(blk);
+    blk->wish = ctx;
+    iothread_hold(ctx, blk->wish_holder);
+    if (bs && !bdrv_co_set_aio_context(bs, ctx, errp)) {
+        g_autofree char *there = iothread_describe_context(ctx);
+
+        g_prefix_error(errp, "Cannot serve %s in %s: ", blk->wish_holder, there);
+        drop_wish(blk);
+        return false;
+    }
+    if (!bs) {
+        set_context(blk, ctx);
+    }
+    blk->wish_fixed = fixed;
+    return true;
+}
+
+void coroutine_fn blk_co_unbind_context(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    bdrv_assert_main_thread();
+    drop_wish(blk);
+    blk->wish_fixed = false;
+    if (bs) {
+        bdrv_ref(bs);
+        bdrv_co_settle_context(bs);
+        bdrv_co_unref(bs);
+    } else {
+        set_context(blk, qemu_get_aio_context());
+    }
+}
+
+typedef struct Spawned {
+    BlockBackend *blk; /* referenced */
+    CoroutineEntry *entry;
+    void *opaque;
+} Spawned;
+
+static void coroutine_fn spawned_co_entry(void *opaque)
+{
+    Spawned s = *(Spawned *)opaque;
+
+    g_free(opaque);
+    /*
+     * The backend may have moved since. It cannot from here to the first request's gate: that needs
+     * a drained section, which begins in this thread.
+     */
+    while (blk_get_aio_context(s.blk) != qemu_get_current_aio_context()) {
+        aio_co_reschedule_self(blk_get_aio_context(s.blk));
+    }
+    s.entry(s.opaque);
+    blk_unref(s.blk);
+}
+
+void blk_co_spawn(BlockBackend *blk, CoroutineEntry *entry, void *opaque)
+{
+    Spawned *s = g_new(Spawned, 1);
+
+    bdrv_assert_main_thread();
+    *s = (Spawned){.blk = blk, .entry = entry, .opaque = opaque};
+    blk_ref(blk);
+    aio_co_schedule(blk_get_aio_context(blk), qemu_coroutine_create(spawned_co_entry, s));
 }
 
 BlockDriverState *blk_bs(const BlockBackend *blk)
@@ -310,13 +494,6 @@ bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **er
     blk->perm = perm;
     blk->shared_perm = shared;
     return true;
-}
-
-AioContext *blk_get_aio_context(const BlockBackend *blk)
-{
-    BlockDriverState *bs = blk_bs(blk);
-
-    return bs ? bdrv_get_aio_context(bs) : qemu_get_aio_context();
 }
 
 void blk_set_stay_at_node(BlockBackend *blk, bool stay)
@@ -371,14 +548,35 @@ bool blk_in_drain(const BlockBackend *blk)
     return blk->quiesce > 0;
 }
 
-/* Passes the gate: counted as in flight on return. */
-static void coroutine_fn request_begin(BlockBackend *blk)
+/*
+ * Passes the gate: counted as in flight on return, in the context that the backend has by then. True
+ * when it had to wait: then it has a reference, as its user may have left meanwhile.
+ */
+static bool coroutine_fn request_begin(BlockBackend *blk)
 {
+    bool held = false;
+
+    g_assert(aio_context_in_own_thread(blk_get_aio_context(blk)));
     blk_inc_in_flight(blk);
     while (blk->quiesce && !blk->disable_request_queuing) {
+        GateWaiter self = {.co = qemu_coroutine_self()};
+
+        if (!held) {
+            blk_ref(blk);
+            held = true;
+        }
+        TAILQ_INSERT_TAIL(&blk->queued, &self, next);
         blk_dec_in_flight(blk);
-        qemu_co_queue_wait(&blk->queued, NULL);
-        blk_inc_in_flight(blk);
+        qemu_coroutine_yield(); /* until open_gate(), which counts it again */
+    }
+    return held;
+}
+
+static void request_end(BlockBackend *blk, bool held)
+{
+    blk_dec_in_flight(blk);
+    if (held) {
+        blk_unref(blk);
     }
 }
 
@@ -434,33 +632,35 @@ static BdrvRequestFlags write_flags(BlockBackend *blk, BdrvRequestFlags flags)
 int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
                                BdrvRequestFlags flags)
 {
+    bool held;
     int ret;
 
     trace_blk_co_preadv(blk_name(blk), offset, bytes, flags);
-    request_begin(blk);
+    held = request_begin(blk);
     ret = check_range(blk, offset, bytes, false);
     if (ret == 0) {
         throttle_wait(blk, bytes, false);
         ret = bdrv_co_preadv(blk->root, offset, bytes, qiov, flags);
     }
-    blk_dec_in_flight(blk);
+    request_end(blk, held);
     return ret;
 }
 
 int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes,
                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
+    bool held;
     int ret;
 
     trace_blk_co_pwritev(blk_name(blk), offset, bytes, flags);
-    request_begin(blk);
+    held = request_begin(blk);
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
         throttle_wait(blk, bytes, true);
         ret = bdrv_co_pwritev(blk->root, offset, bytes, qiov, write_flags(blk, flags));
     }
-    blk_dec_in_flight(blk);
+    request_end(blk, held);
     return ret;
 }
 
@@ -485,32 +685,34 @@ int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
 int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
                                       BdrvRequestFlags flags)
 {
+    bool held;
     int ret;
 
     trace_blk_co_pwrite_zeroes(blk_name(blk), offset, bytes, flags);
-    request_begin(blk);
+    held = request_begin(blk);
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
         throttle_wait(blk, bytes, true);
         ret = bdrv_co_pwrite_zeroes(blk->root, offset, bytes, write_flags(blk, flags));
     }
-    blk_dec_in_flight(blk);
+    request_end(blk, held);
     return ret;
 }
 
 int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes)
 {
+    bool held;
     int ret;
 
     trace_blk_co_pdiscard(blk_name(blk), offset, bytes);
-    request_begin(blk);
+    held = request_begin(blk);
     ret = check_range(blk, offset, bytes, false);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
         ret = bdrv_co_pdiscard(blk->root, offset, bytes);
     }
-    blk_dec_in_flight(blk);
+    request_end(blk, held);
     return ret;
 }
 
@@ -518,24 +720,25 @@ int coroutine_fn blk_co_flush(BlockBackend *blk)
 {
     BlockDriverState *bs;
     int ret = -ENOMEDIUM;
+    bool held;
 
     trace_blk_co_flush(blk_name(blk));
-    request_begin(blk);
+    held = request_begin(blk);
     bs = blk_bs(blk);
     if (bs && bdrv_is_inserted(bs)) {
         ret = bdrv_is_inactive(bs) ? -EPERM : bdrv_co_flush(bs);
     }
-    blk_dec_in_flight(blk);
+    request_end(blk, held);
     return ret;
 }
 
 int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
                                    int64_t dst_offset, int64_t bytes, BdrvRequestFlags flags)
 {
+    bool src_held = request_begin(src);
+    bool dst_held = request_begin(dst);
     int ret;
 
-    request_begin(src);
-    request_begin(dst);
     ret = check_range(src, src_offset, bytes, false);
     ret = ret ? ret : check_range(dst, dst_offset, bytes, true);
     ret = ret ? ret : check_write(dst);
@@ -543,8 +746,8 @@ int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockB
         ret = bdrv_co_copy_range(src->root, src_offset, dst->root, dst_offset, bytes,
                                  write_flags(dst, flags));
     }
-    blk_dec_in_flight(dst);
-    blk_dec_in_flight(src);
+    request_end(dst, dst_held);
+    request_end(src, src_held);
     return ret;
 }
 

@@ -4,9 +4,13 @@
  * requests while drained, keeps accounting and error policy, and reports events to its user through
  * BlockDevOps.
  *
- * Configuration in the main thread; requests in the graph's thread. Requests return 0 or -errno and
- * check that the range lies inside the image (-EIO), that there is a medium (-ENOMEDIUM) which is
- * active (-EPERM), and that writing was asked for.
+ * A backend has a context, in whose thread its requests run: that of its node's graph, or without
+ * one the context that its user wishes. It changes only inside a drained section; a request that
+ * waited for the end of that section goes on in the new thread.
+ *
+ * Configuration in the main thread; requests in the backend's thread, which they assert. They return
+ * 0 or -errno and check that the range lies inside the image (-EIO), that there is a medium
+ * (-ENOMEDIUM) which is active (-EPERM), and that writing was asked for.
  */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
 #define FERRY_BLOCK_BLOCK_BACKEND_H
@@ -33,8 +37,11 @@ typedef struct BlockDevOps {
 
 /* One reference, no medium. perm/shared are taken on insertion. */
 BlockBackend *blk_new(uint64_t perm, uint64_t shared);
-void blk_ref(BlockBackend *blk);
-/* The last reference removes the medium (its node is unreferenced by the main loop soon after). */
+void blk_ref(BlockBackend *blk); /* any thread */
+/*
+ * The last reference removes the medium (its node is unreferenced by the main loop soon after). Any
+ * thread; from one other than the main thread that happens in the main loop.
+ */
 void blk_unref(BlockBackend *blk);
 /* Gives it the name under which users address the device (-drive id=). */
 bool blk_set_name(BlockBackend *blk, const char *name, GError **errp);
@@ -46,15 +53,38 @@ BlockBackend *blk_next(BlockBackend *blk);
 BlockBackend *blk_all_next(BlockBackend *blk);
 
 void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque);
+/* Refused when the user wishes another context than that of bs: blk_co_insert_bs() moves bs. */
 bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs,
                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+bool coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs,
+                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void blk_remove_bs(BlockBackend *blk);
 /* The node below, or NULL. */
 BlockDriverState *blk_bs(const BlockBackend *blk);
 BdrvChild *blk_root(const BlockBackend *blk);
 bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared,
                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Any thread; in one other than the main thread or the backend's it may be out of date at once. */
 AioContext *blk_get_aio_context(const BlockBackend *blk);
+/*
+ * The user wishes its requests in ctx: the graph below follows, now and when a node is inserted.
+ * fixed: others cannot take it away from there; else the backend goes along with them. Refused, with
+ * both names, when another user keeps the graph elsewhere; nothing has changed then. The context's
+ * iothread cannot be deleted until the wish is taken back.
+ */
+bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool fixed,
+                                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Takes the wish back (unplug). On return the graph is where its other users wish it, or in the main
+ * context; requests that do not end within BDRV_DRAIN_COMMAND_NS keep it where it is.
+ */
+void coroutine_fn blk_co_unbind_context(BlockBackend *blk);
+/*
+ * Runs entry(opaque) as a coroutine in the backend's thread, soon. Any thread that holds the big
+ * lock, vCPUs too: this is how a device starts requests. The backend stays alive until entry
+ * returns.
+ */
+void blk_co_spawn(BlockBackend *blk, CoroutineEntry *entry, void *opaque);
 /* The edge stays at its node when nodes are replaced above it (jobs' targets). */
 void blk_set_stay_at_node(BlockBackend *blk, bool stay);
 /* Requests issued inside a drained section are not held back (jobs that drain their own nodes). */

@@ -2,7 +2,8 @@
 /*
  * Requests on an edge of the graph.
  *
- * All are coroutine_fn and run in the graph's AioContext. They return 0 or -errno; a request either
+ * All are coroutine_fn, run in the thread of the graph's AioContext, and assert that: a coroutine of
+ * the main thread goes there first, by bdrv_co_enter_graph() or blk_co_spawn(). They return 0 or -errno; a request either
  * succeeds whole or fails. Any byte offset and length inside the image is accepted: the request
  * path widens what a driver cannot do (read-modify-write under serialisation, bounce buffers,
  * splitting at driver limits). qiov may be NULL only where said.

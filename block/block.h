@@ -143,8 +143,18 @@ bool bdrv_is_read_only(const BlockDriverState *bs);
 bool bdrv_is_inserted(BlockDriverState *bs);
 /* any thread, while the caller holds a reference */
 AioContext *bdrv_get_aio_context(const BlockDriverState *bs);
-/* Moves the whole graph of bs into ctx; fails when a parent is bound to another context. */
+/*
+ * Moves the whole graph of bs into ctx; fails when a parent is bound to another context, or when
+ * requests do not end within BDRV_DRAIN_COMMAND_NS. Unless a parent wishes it there (see
+ * blk_co_bind_context()), the graph goes home to the main context when an edge of it is removed.
+ */
 bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx, GError **errp);
+/*
+ * Brings two graphs that are about to be connected into one context: `other` follows bs, or, where
+ * its users do not let it, bs follows `other`. On failure both are where they were.
+ */
+bool coroutine_fn bdrv_co_join_contexts(BlockDriverState *bs, BlockDriverState *other,
+                                        GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Cached size in bytes, -errno; for a growing protocol node ask bdrv_co_getlength(). */
 int64_t bdrv_getlength(const BlockDriverState *bs);
 
@@ -184,6 +194,8 @@ struct BdrvChildClass {
     bool (*can_set_aio_context)(BdrvChild *child, AioContext *ctx, GError **errp);
     void (*set_aio_context)(BdrvChild *child, AioContext *ctx);
     AioContext *(*get_parent_aio_context)(BdrvChild *child); /* NULL or absent: anywhere */
+    /* Where the parent would like the graph to be; NULL or absent: it does not care. Main thread. */
+    AioContext *(*get_wished_context)(BdrvChild *child);
     /*
      * Whether the node may become inactive under the parent; absent: it may not. And what the
      * parent does and shares while it is active; the edge has no permissions otherwise. Root
@@ -199,7 +211,7 @@ struct BdrvChild {
     const BdrvChildClass *klass;
     int role;     /* BDRV_CHILD_* */
     void *opaque; /* the parent: BlockDriverState (parent_is_bds) or the owner's object */
-    uint64_t perm, shared_perm;
+    uint64_t perm, shared_perm;        /* atomic: the main thread writes, the graph's reads */
     bool quiesced_parent;              /* drained_begin was delivered for a drained bs */
     bool stay_at_node;                 /* bdrv_replace_node() leaves the edge where it is */
     bool frozen;                       /* the edge may not be changed while a job relies on it */

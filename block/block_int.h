@@ -11,6 +11,7 @@
 
 #include "block/block.h"
 #include "block/block-io.h"
+#include "util/bql.h"
 #include "util/co-lock.h"
 #include "util/queue.h"
 
@@ -62,8 +63,8 @@ struct BlockDriver {
     void coroutine_fn (*bdrv_co_close)(BlockDriverState *bs);
 
     /*
-     * Reopen in two steps. prepare may fail; exactly one of commit, abort follows. Runs in the main
-     * thread, drained.
+     * Reopen in two steps. prepare may fail; exactly one of commit, abort follows. Graph thread,
+     * drained.
      */
     bool coroutine_fn (*bdrv_co_reopen_prepare)(BDRVReopenState *state, GError **errp);
     void coroutine_fn (*bdrv_co_reopen_commit)(BDRVReopenState *state);
@@ -274,6 +275,8 @@ struct BlockDriverState {
     bool monitor_owned; /* blockdev-add holds a reference for its user */
     /* format was guessed as raw: writes that would make it look like another format fail */
     bool probed_raw;
+    unsigned settling;      /* main thread: looks of context.c that are to come or under way */
+    bool context_unsettled; /* atomic: such a look is wanted when the drained section ends */
 
     /* Graph thread. */
     int64_t total_bytes;
@@ -301,6 +304,25 @@ struct BDRVReopenState {
     int flags;    /* prepare may take BDRV_O_RDWR away where auto-read-only allows that */
     void *opaque; /* the driver's, between prepare and commit or abort */
 };
+
+/* --- threads --- */
+
+/*
+ * True in the thread that runs the graph of bs. Requests, and every driver callback whose comment
+ * does not name another thread, run there and nowhere else.
+ */
+static inline bool bdrv_in_graph_thread(const BlockDriverState *bs)
+{
+    return aio_context_in_own_thread(bs->aio_context);
+}
+#define assert_graph_thread(bs) g_assert(bdrv_in_graph_thread(bs))
+
+/* The "main thread" of this folder's contracts: the thread that may change configuration. */
+static inline bool bdrv_in_main_thread(void)
+{
+    return aio_context_in_own_thread(qemu_get_aio_context()) || bql_locked();
+}
+#define bdrv_assert_main_thread() g_assert(bdrv_in_main_thread())
 
 /* --- for drivers --- */
 
@@ -357,10 +379,12 @@ size_t bdrv_opt_mem_align(BlockDriverState *bs);
 void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes);
 
 /*
- * Drivers do their I/O in the thread of the graph: a coroutine of the main loop goes there, and comes
- * back with what it was given. context.c.
+ * The one way for a coroutine of the main thread to do I/O on a graph: it goes to the graph's
+ * thread, and comes back with what enter returned. In between the node counts as busy, so that its
+ * graph neither moves nor counts as drained; the caller holds a reference to it, and starts no
+ * drained section there. In the graph's thread both return at once. context.c.
  */
 AioContext *coroutine_fn bdrv_co_enter_graph(BlockDriverState *bs);
-void coroutine_fn bdrv_co_leave_graph(AioContext *ctx);
+void coroutine_fn bdrv_co_leave_graph(BlockDriverState *bs, AioContext *from);
 
 #endif

@@ -29,9 +29,11 @@ bool coroutine_fn qmp_blockdev_add(const BlockdevOptions *arg, GError **errp)
 
 bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
 {
-    BlockDriverState *bs = bdrv_find_node(arg->node_name);
+    BlockDriverState *bs;
     BdrvChild *parent;
 
+    bdrv_co_wait_settled(arg->node_name);
+    bs = bdrv_find_node(arg->node_name);
     if (!bs) {
         error_setg(errp, "Failed to find node with node-name='%s'", arg->node_name);
         return false;
@@ -88,7 +90,6 @@ bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
 {
     BlockDriverState *bs = bdrv_lookup_bs(arg->device, arg->node_name, errp);
     BlockBackend *blk;
-    AioContext *ctx;
     bool ok;
 
     if (!bs) {
@@ -108,21 +109,30 @@ bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
         return false;
     }
     bdrv_ref(bs);
-    ctx = bdrv_get_aio_context(bs);
     ok = bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp);
     if (ok) {
-        if (ctx != qemu_get_aio_context()) {
-            aio_co_reschedule_self(ctx);
-        }
+        AioContext *from = bdrv_co_enter_graph(bs);
+
         ok = blk_co_truncate(blk, arg->size, false, PREALLOC_MODE_OFF, errp);
-        if (ctx != qemu_get_aio_context()) {
-            aio_co_reschedule_self(qemu_get_aio_context());
-        }
+        bdrv_co_leave_graph(bs, from);
         bdrv_co_drained_end(bs);
     }
     blk_unref(blk);
     bdrv_co_unref(bs);
     return ok;
+}
+
+static int coroutine_fn co_change_backing_file(BlockDriverState *image, const char *name)
+{
+    AioContext *from = bdrv_co_enter_graph(image);
+    int ret = -ENOENT;
+
+    if (image->backing) { /* other monitors may have taken it away meanwhile */
+        ret = image->drv->bdrv_co_change_backing_file(image, name,
+                                                      image->backing->bs->drv->format_name);
+    }
+    bdrv_co_leave_graph(image, from);
+    return ret;
 }
 
 bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GError **errp)
@@ -167,10 +177,7 @@ bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GErro
         bdrv_co_unref(image);
         return false;
     }
-    /* Other monitors may have taken the backing file away meanwhile. */
-    ret = image->backing ? image->drv->bdrv_co_change_backing_file(
-                               image, arg->backing_file, image->backing->bs->drv->format_name)
-                         : -ENOENT;
+    ret = co_change_backing_file(image, arg->backing_file);
     bdrv_co_drained_end(image);
     bdrv_co_unref(image);
     if (ret < 0) {

@@ -84,19 +84,12 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
     bool writable = opts->has_writable && opts->writable;
     bool allow_inactive = opts->has_allow_inactive && opts->allow_inactive;
     bool fixed = opts->has_fixed_iothread && opts->fixed_iothread;
+    g_autoptr(GError) refusal = NULL;
     AioContext *ctx;
     BlockBackend *blk;
 
     if (!blk_exp_iothread(opts, &ctx, errp)) {
         return NULL;
-    }
-    if (ctx) {
-        g_autoptr(GError) move_err = NULL;
-
-        if (!bdrv_co_set_aio_context(bs, ctx, &move_err) && fixed) {
-            g_propagate_error(errp, g_steal_pointer(&move_err));
-            return NULL;
-        }
     }
     if (writable && bdrv_is_read_only(bs)) {
         error_setg(errp, "Cannot export read-only node '%s' as writable",
@@ -111,6 +104,11 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
                   BLK_PERM_ALL & ~(uint64_t)BLK_PERM_RESIZE);
     blk_set_dev_ops(blk, &new_export_ops, opts->id);
     if (!blk_insert_bs(blk, bs, errp)) {
+        blk_unref(blk);
+        return NULL;
+    }
+    if (ctx && !blk_co_bind_context(blk, ctx, fixed, &refusal) && fixed) {
+        g_propagate_error(errp, g_steal_pointer(&refusal));
         blk_unref(blk);
         return NULL;
     }
@@ -181,17 +179,24 @@ BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError 
 
 /* --- the end --- */
 
-static void blk_exp_delete(void *opaque)
+static void coroutine_fn blk_exp_co_delete(void *opaque)
 {
     BlockExport *exp = opaque;
     g_autofree char *id = exp->id;
 
-    TAILQ_REMOVE(&block_exports, exp, next);
     exp->drv->delete (exp);
+    /* When users are told, the iothread can be deleted and the node opened elsewhere. */
+    blk_co_unbind_context(exp->blk);
+    TAILQ_REMOVE(&block_exports, exp, next);
     blk_unref(exp->blk);
     g_free(exp);
     qapi_event_send_block_export_deleted(id);
     qemu_co_queue_restart_all(&export_deleted);
+}
+
+static void blk_exp_delete_bh(void *opaque)
+{
+    qemu_coroutine_enter(qemu_coroutine_create(blk_exp_co_delete, opaque));
 }
 
 void blk_exp_ref(BlockExport *exp)
@@ -202,7 +207,7 @@ void blk_exp_ref(BlockExport *exp)
 void blk_exp_unref(BlockExport *exp)
 {
     if (g_atomic_int_dec_and_test(&exp->refcount)) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), blk_exp_delete, exp);
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), blk_exp_delete_bh, exp);
     }
 }
 

@@ -3,6 +3,7 @@
 #include "qom/iothread.h"
 
 #include "qapi/qapi-commands-misc.h"
+#include "util/error.h"
 #include "util/iothread.h"
 
 static void *coroutine_fn iothread_co_create(const ObjectOptions *options, GError **errp)
@@ -15,10 +16,23 @@ static void iothread_destroy(void *object)
     iothread_free(object);
 }
 
+static bool iothread_can_be_deleted(void *object, GError **errp)
+{
+    g_autofree char *users = iothread_users(object);
+
+    if (users) {
+        error_setg(errp, "object '%s' is in use by %s, can not be deleted", iothread_get_id(object),
+                   users);
+        return false;
+    }
+    return true;
+}
+
 const UserCreatableOps iothread_object_ops = {
     .type = OBJECT_TYPE_IOTHREAD,
     .co_create = iothread_co_create,
     .destroy = iothread_destroy,
+    .can_be_deleted = iothread_can_be_deleted,
     .early = true,
     .parent = "event-loop-base",
 };

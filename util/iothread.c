@@ -14,6 +14,7 @@ struct IOThread {
     LIST_ENTRY(IOThread) next; /* main thread */
     char *id;
     AioContext *ctx;
+    GPtrArray *users; /* main thread: char *, in the order in which they came */
     pthread_t thread;
     bool stopping; /* atomic: set by the main thread, read by the iothread */
 
@@ -52,6 +53,7 @@ static void iothread_destroy(IOThread *iothread)
     if (iothread->ctx) {
         aio_context_unref(iothread->ctx);
     }
+    g_ptr_array_free(iothread->users, true);
     g_free(iothread->id);
     g_free(iothread);
 }
@@ -75,6 +77,7 @@ IOThread *iothread_new(const char *id, GError **errp)
     int ret;
 
     iothread->id = g_strdup(id);
+    iothread->users = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&iothread->lock, NULL);
     pthread_cond_init(&iothread->started, NULL);
     iothread->ctx = aio_context_new(AIO_BACKEND_AUTO, errp);
@@ -126,6 +129,58 @@ const char *iothread_get_id(const IOThread *iothread)
 AioContext *iothread_get_aio_context(IOThread *iothread)
 {
     return iothread->ctx;
+}
+
+static IOThread *iothread_of_context(AioContext *ctx)
+{
+    IOThread *iothread;
+
+    LIST_FOREACH(iothread, &iothreads, next) {
+        if (iothread->ctx == ctx) {
+            return iothread;
+        }
+    }
+    return NULL;
+}
+
+void iothread_hold(AioContext *ctx, const char *user)
+{
+    IOThread *iothread = iothread_of_context(ctx);
+
+    if (iothread) {
+        g_ptr_array_add(iothread->users, g_strdup(user));
+    }
+}
+
+void iothread_release(AioContext *ctx, const char *user)
+{
+    IOThread *iothread = iothread_of_context(ctx);
+    guint index;
+
+    if (iothread) {
+        bool held = g_ptr_array_find_with_equal_func(iothread->users, user, g_str_equal, &index);
+
+        g_assert(held);
+        g_ptr_array_remove_index(iothread->users, index);
+    }
+}
+
+char *iothread_users(const IOThread *iothread)
+{
+    GString *names = g_string_new(NULL);
+
+    for (guint i = 0; i < iothread->users->len; i++) {
+        g_string_append_printf(names, "%s%s", i ? ", " : "",
+                               (char *)g_ptr_array_index(iothread->users, i));
+    }
+    return g_string_free(names, iothread->users->len == 0);
+}
+
+char *iothread_describe_context(AioContext *ctx)
+{
+    const IOThread *iothread = iothread_of_context(ctx);
+
+    return iothread ? g_strdup_printf("iothread '%s'", iothread->id) : g_strdup("the main loop");
 }
 
 int iothread_get_thread_id(const IOThread *iothread)

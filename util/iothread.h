@@ -19,6 +19,17 @@ void iothread_free(IOThread *iothread);
 IOThread *iothread_by_id(const char *id);
 const char *iothread_get_id(const IOThread *iothread);
 AioContext *iothread_get_aio_context(IOThread *iothread);
+/*
+ * Whoever is bound to an iothread's context holds it, under a name for error messages ("export
+ * 'e0'"), and lets go by the same name. Contexts of other threads are never freed: nothing is
+ * counted for them.
+ */
+void iothread_hold(AioContext *ctx, const char *user);
+void iothread_release(AioContext *ctx, const char *user);
+/* "export 'e0', node 'disk'"; NULL when there are none. The caller frees. */
+char *iothread_users(const IOThread *iothread);
+/* "iothread 'io0'", or "the main loop"; the caller frees. */
+char *iothread_describe_context(AioContext *ctx);
 /* Kernel thread id, for query-iothreads. */
 int iothread_get_thread_id(const IOThread *iothread);
 

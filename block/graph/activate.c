@@ -184,23 +184,23 @@ static bool set_mark(NodeSet *set, bool inactive, BlockDriverState **failed, GEr
 
 static int coroutine_fn co_write_back(BlockDriverState *bs)
 {
-    AioContext *ctx = bdrv_co_enter_graph(bs);
+    AioContext *from = bdrv_co_enter_graph(bs);
     int ret = bdrv_co_flush(bs);
 
     if (ret == 0 && bs->drv->bdrv_co_inactivate) {
         ret = bs->drv->bdrv_co_inactivate(bs);
     }
-    bdrv_co_leave_graph(ctx);
+    bdrv_co_leave_graph(bs, from);
     return ret;
 }
 
 static bool coroutine_fn co_read_anew(BlockDriverState *bs, GError **errp)
 {
-    AioContext *ctx = bdrv_co_enter_graph(bs);
+    AioContext *from = bdrv_co_enter_graph(bs);
     bool ok = !bs->drv->bdrv_co_invalidate_cache || bs->drv->bdrv_co_invalidate_cache(bs, errp);
     int64_t len = ok ? bdrv_co_getlength(bs) : 0;
 
-    bdrv_co_leave_graph(ctx);
+    bdrv_co_leave_graph(bs, from);
     if (len < 0) {
         error_setg_errno(errp, -len, "Could not get the size of the image");
         return false;

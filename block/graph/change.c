@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Changes to a live graph: inserting filters, replacing nodes, repointing edges. All are atomic: on
- * failure nothing has changed.
+ * failure nothing has changed. What is connected must be in one context and drained.
  */
 #include "block/graph/graph.h"
 
@@ -39,21 +39,39 @@ static bool finish_move(GArray *moved, BdrvPermTxn *txn, GError **errp)
         if (!ok) {
             bdrv_replace_child_noperm(edge->child, edge->from);
         }
+        if (drop && drop->refcnt > 1) {
+            bdrv_settle_context_later(drop); /* it may have lost the user that kept it there */
+        }
         bdrv_unref_later(drop);
     }
     g_array_free(moved, true);
     return ok;
 }
 
+static bool check_same_context(BlockDriverState *from, BlockDriverState *to, GError **errp)
+{
+    if (from->aio_context != to->aio_context) {
+        error_setg(errp, "Cannot replace node '%s' by node '%s', which is used by another iothread",
+                   from->node_name, to->node_name);
+        return false;
+    }
+    return true;
+}
+
 bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
                           bool (*skip)(BdrvChild *child, void *opaque), void *opaque, GError **errp)
 {
-    GArray *moved = g_array_new(false, false, sizeof(MovedEdge));
-    BdrvPermTxn *txn = bdrv_perm_txn_new();
     BdrvChild *child, *next;
+    BdrvPermTxn *txn;
+    GArray *moved;
     bool ok;
 
     g_assert(from->quiesce_counter && to->quiesce_counter);
+    if (!check_same_context(from, to, errp)) {
+        return false;
+    }
+    moved = g_array_new(false, false, sizeof(MovedEdge));
+    txn = bdrv_perm_txn_new();
     bdrv_ref(from);
     LIST_FOREACH_SAFE(child, &from->parents, next_parent, next) {
         if (child->stay_at_node || (skip && skip(child, opaque))) {
@@ -125,10 +143,15 @@ bool bdrv_append_filter(BlockDriverState *filter, BlockDriverState *bs, GError *
 
 bool bdrv_replace_child(BdrvChild *child, BlockDriverState *to, GError **errp)
 {
-    GArray *moved = g_array_new(false, false, sizeof(MovedEdge));
-    BdrvPermTxn *txn = bdrv_perm_txn_new();
     BlockDriverState *from = child->bs;
+    BdrvPermTxn *txn;
+    GArray *moved;
 
+    if (to && !bdrv_edge_context_fits(child, to, errp)) {
+        return false;
+    }
+    moved = g_array_new(false, false, sizeof(MovedEdge));
+    txn = bdrv_perm_txn_new();
     move_edge(moved, child, to);
     if (child->klass->parent_is_bds) {
         bdrv_perm_txn_add(txn, child->opaque);

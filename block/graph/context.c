@@ -1,11 +1,37 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Moving a graph between event loops (iothreads). Main thread; the whole connected graph moves at
- * once.
+ * Which event loop a graph is in: moving graphs between iothreads, sending them home, and visits of
+ * coroutines from the main thread.
+ *
+ * All nodes that edges connect are in one context. It changes for all of them at once: in the main
+ * thread, without a yield, while all are drained and no visit is under way. Users say through their
+ * BlockBackends where they wish the graph to be; a graph that no user wishes anywhere belongs to the
+ * main context. A node keeps its iothread from being deleted.
  */
 #include "block/graph/graph.h"
 
 #include "util/error.h"
+#include "util/iothread.h"
+
+/* --- visits --- */
+
+AioContext *coroutine_fn bdrv_co_enter_graph(BlockDriverState *bs)
+{
+    AioContext *from = qemu_get_current_aio_context();
+
+    g_assert(bdrv_in_main_thread() || bdrv_in_graph_thread(bs));
+    bdrv_inc_in_flight(bs);
+    aio_co_reschedule_self(bs->aio_context);
+    return from;
+}
+
+void coroutine_fn bdrv_co_leave_graph(BlockDriverState *bs, AioContext *from)
+{
+    aio_co_reschedule_self(from);
+    bdrv_dec_in_flight(bs);
+}
+
+/* --- what belongs together --- */
 
 /* Everything connected to bs, by edges in either direction. */
 static void collect_graph(BlockDriverState *bs, GHashTable *seen)
@@ -27,23 +53,53 @@ static void collect_graph(BlockDriverState *bs, GHashTable *seen)
     }
 }
 
-static bool parents_can_move(BlockDriverState *bs, AioContext *ctx, GError **errp)
+static GHashTable *connected_to(BlockDriverState *bs)
 {
+    GHashTable *seen = g_hash_table_new(NULL, NULL);
+
+    collect_graph(bs, seen);
+    return seen;
+}
+
+/* --- moving --- */
+
+static bool parents_can_move(GHashTable *graph, AioContext *ctx, GError **errp)
+{
+    GHashTableIter iter;
+    gpointer node;
     BdrvChild *child;
 
-    LIST_FOREACH(child, &bs->parents, next_parent) {
-        if (child->klass->can_set_aio_context &&
-            !child->klass->can_set_aio_context(child, ctx, errp)) {
-            return false;
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        LIST_FOREACH(child, &((BlockDriverState *)node)->parents, next_parent) {
+            if (child->klass->can_set_aio_context &&
+                !child->klass->can_set_aio_context(child, ctx, errp)) {
+                return false;
+            }
         }
     }
     return true;
+}
+
+static void hold_context(BlockDriverState *bs, AioContext *ctx)
+{
+    g_autofree char *user = g_strdup_printf("node '%s'", bs->node_name);
+
+    iothread_hold(ctx, user);
+}
+
+void bdrv_release_context(BlockDriverState *bs)
+{
+    g_autofree char *user = g_strdup_printf("node '%s'", bs->node_name);
+
+    iothread_release(bs->aio_context, user);
 }
 
 static void move_node(BlockDriverState *bs, AioContext *ctx)
 {
     BdrvChild *child;
 
+    g_assert(bs->quiesce_counter);
     if (bs->drv && bs->drv->bdrv_detach_aio_context) {
         bs->drv->bdrv_detach_aio_context(bs);
     }
@@ -52,62 +108,245 @@ static void move_node(BlockDriverState *bs, AioContext *ctx)
             child->klass->set_aio_context(child, ctx);
         }
     }
+    hold_context(bs, ctx);
+    bdrv_release_context(bs);
     bs->aio_context = ctx;
     if (bs->drv && bs->drv->bdrv_attach_aio_context) {
         bs->drv->bdrv_attach_aio_context(bs, ctx);
     }
 }
 
-bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx, GError **errp)
+/* A node in the graph that is not among the drained ones yet, or NULL. */
+static BlockDriverState *find_new(GHashTable *graph, GPtrArray *drained)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
     GHashTableIter iter;
     gpointer node;
-    bool ok = true;
 
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        if (!g_ptr_array_find(drained, node, NULL)) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+/* A node that a coroutine of the main thread visits, or NULL. */
+static BlockDriverState *find_busy(GPtrArray *drained)
+{
+    for (guint i = 0; i < drained->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(drained, i);
+
+        if (__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST)) {
+            return bs;
+        }
+    }
+    return NULL;
+}
+
+/*
+ * Drains all that is connected to bs. Each drain yields, and other coroutines may change edges or
+ * visit nodes meanwhile, so it looks again until nothing is left to do. *graph is what is connected
+ * at the end, and stays so until the caller yields.
+ */
+static bool coroutine_fn co_drain_graph(BlockDriverState *bs, GPtrArray *drained,
+                                        GHashTable **graph, GError **errp)
+{
+    for (;;) {
+        g_autoptr(GHashTable) found = connected_to(bs);
+        BlockDriverState *new_bs = find_new(found, drained);
+        BlockDriverState *todo = new_bs ? new_bs : find_busy(drained);
+        bool quiet;
+
+        if (!todo) {
+            *graph = g_steal_pointer(&found);
+            return true;
+        }
+        bdrv_ref(todo);
+        quiet = bdrv_co_drained_begin_within(todo, BDRV_DRAIN_COMMAND_NS, errp);
+        if (quiet && new_bs) {
+            g_ptr_array_add(drained, todo); /* with the reference */
+            continue;
+        }
+        if (quiet) {
+            bdrv_co_drained_end(todo);
+        }
+        bdrv_co_unref(todo);
+        if (!quiet) {
+            return false;
+        }
+    }
+}
+
+bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx, GError **errp)
+{
+    g_autoptr(GPtrArray) drained = NULL;
+    g_autoptr(GHashTable) graph = NULL;
+    GHashTableIter iter;
+    gpointer node;
+    bool ok;
+
+    bdrv_assert_main_thread();
     if (bs->aio_context == ctx) {
         return true;
     }
-    collect_graph(bs, seen);
-    g_hash_table_iter_init(&iter, seen);
-    while (g_hash_table_iter_next(&iter, &node, NULL)) {
-        bdrv_ref(node);
-        g_ptr_array_add(nodes, node);
+    graph = connected_to(bs);
+    if (!parents_can_move(graph, ctx, errp)) {
+        return false; /* before anything is held up for it */
     }
-    for (guint i = 0; i < nodes->len && ok; i++) {
-        ok = parents_can_move(g_ptr_array_index(nodes, i), ctx, errp);
-    }
-    if (ok) {
-        for (guint i = 0; i < nodes->len; i++) {
-            bdrv_co_drained_begin(g_ptr_array_index(nodes, i));
-        }
-        for (guint i = 0; i < nodes->len; i++) {
-            move_node(g_ptr_array_index(nodes, i), ctx);
-        }
-        for (guint i = 0; i < nodes->len; i++) {
-            bdrv_co_drained_end(g_ptr_array_index(nodes, i));
+    g_clear_pointer(&graph, g_hash_table_unref);
+    drained = g_ptr_array_new();
+    ok = co_drain_graph(bs, drained, &graph, errp) && parents_can_move(graph, ctx, errp);
+    if (ok && bs->aio_context != ctx) {
+        g_hash_table_iter_init(&iter, graph);
+        while (g_hash_table_iter_next(&iter, &node, NULL)) {
+            move_node(node, ctx);
         }
     }
-    for (guint i = 0; i < nodes->len; i++) {
-        bdrv_co_unref(g_ptr_array_index(nodes, i));
+    for (guint i = 0; i < drained->len; i++) {
+        bdrv_co_drained_end(g_ptr_array_index(drained, i));
+        bdrv_co_unref(g_ptr_array_index(drained, i));
     }
     return ok;
 }
 
-AioContext *coroutine_fn bdrv_co_enter_graph(BlockDriverState *bs)
+bool coroutine_fn bdrv_co_join_contexts(BlockDriverState *bs, BlockDriverState *other,
+                                        GError **errp)
 {
-    AioContext *ctx = bdrv_get_aio_context(bs);
+    g_autoptr(GError) refusal = NULL;
 
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(ctx);
+    if (bdrv_co_set_aio_context(other, bs->aio_context, &refusal) ||
+        bdrv_co_set_aio_context(bs, other->aio_context, NULL)) {
+        return true;
     }
-    return ctx;
+    g_propagate_error(errp, g_steal_pointer(&refusal));
+    return false;
 }
 
-void coroutine_fn bdrv_co_leave_graph(AioContext *ctx)
+/* --- going home --- */
+
+static AioContext *wished_context(GHashTable *graph, AioContext *now)
 {
-    if (ctx != qemu_get_aio_context()) {
-        aio_co_reschedule_self(qemu_get_aio_context());
+    AioContext *wish = NULL;
+    GHashTableIter iter;
+    gpointer node;
+    BdrvChild *child;
+
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        LIST_FOREACH(child, &((BlockDriverState *)node)->parents, next_parent) {
+            AioContext *ctx =
+                child->klass->get_wished_context ? child->klass->get_wished_context(child) : NULL;
+
+            if (ctx == now) {
+                return now;
+            }
+            wish = wish ? wish : ctx;
+        }
+    }
+    return wish ? wish : qemu_get_aio_context();
+}
+
+/* A node of the graph in a drained section, or NULL. */
+static BlockDriverState *find_quiesced(GHashTable *graph)
+{
+    GHashTableIter iter;
+    gpointer node;
+
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        if (__atomic_load_n(&((BlockDriverState *)node)->quiesce_counter, __ATOMIC_SEQ_CST)) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) graph = NULL;
+    BlockDriverState *quiesced;
+    AioContext *ctx;
+
+    bdrv_assert_main_thread();
+    if (bs->closing) {
+        return;
+    }
+    graph = connected_to(bs);
+    ctx = wished_context(graph, bs->aio_context);
+    if (ctx == bs->aio_context) {
+        return;
+    }
+    quiesced = find_quiesced(graph);
+    if (quiesced) {
+        /* A command is at work there, and may be about to connect the graph to another one. */
+        __atomic_store_n(&quiesced->context_unsettled, true, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&quiesced->quiesce_counter, __ATOMIC_SEQ_CST)) {
+            return;
+        }
+        __atomic_store_n(&quiesced->context_unsettled, false, __ATOMIC_SEQ_CST);
+    }
+    /* Users that refuse, jobs for example, are looked at again when they leave. */
+    (void)bdrv_co_set_aio_context(bs, ctx, NULL);
+}
+
+static void settled(BlockDriverState *bs)
+{
+    if (--bs->settling == 0) {
+        qemu_co_queue_restart_all(&block_graph()->settled_queue);
+    }
+}
+
+static void coroutine_fn settle_co_entry(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+
+    bdrv_co_settle_context(bs);
+    settled(bs);
+    bdrv_co_unref(bs);
+}
+
+static void settle_bh(void *opaque)
+{
+    qemu_coroutine_enter(qemu_coroutine_create(settle_co_entry, opaque));
+}
+
+void bdrv_settle_context_later(BlockDriverState *bs)
+{
+    bdrv_assert_main_thread();
+    if (bs->aio_context == qemu_get_aio_context() || bs->closing) {
+        return;
+    }
+    bdrv_ref(bs);
+    bs->settling++;
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), settle_bh, bs);
+}
+
+static void look_again_bh(void *opaque)
+{
+    BlockDriverState *bs;
+
+    (void)opaque;
+    TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
+        if (!__atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST) &&
+            __atomic_exchange_n(&bs->context_unsettled, false, __ATOMIC_SEQ_CST)) {
+            bdrv_settle_context_later(bs);
+        }
+    }
+}
+
+void bdrv_context_drained_end(BlockDriverState *bs)
+{
+    if (__atomic_load_n(&bs->context_unsettled, __ATOMIC_SEQ_CST)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), look_again_bh, NULL);
+    }
+}
+
+void coroutine_fn bdrv_co_wait_settled(const char *node_name)
+{
+    BlockDriverState *bs;
+
+    while ((bs = bdrv_find_node(node_name)) && bs->settling) {
+        qemu_co_queue_wait(&block_graph()->settled_queue, NULL);
     }
 }

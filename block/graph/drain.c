@@ -123,6 +123,7 @@ void bdrv_quiesce_end(BlockDriverState *bs)
         }
     }
     bdrv_edges_unlock();
+    bdrv_context_drained_end(bs);
 }
 
 /*
@@ -206,7 +207,9 @@ char *bdrv_describe_in_flight(BlockDriverState *bs)
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     GString *s = g_string_new(NULL);
 
+    bdrv_edges_lock(); /* parents are walked in the graph's thread */
     describe_node(s, bs, seen);
+    bdrv_edges_unlock();
     return g_string_free(s, false);
 }
 
@@ -272,16 +275,12 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
     AioContext *self = qemu_get_current_aio_context();
     AioContext *ctx = bs->aio_context;
 
-    if (self != ctx) {
-        aio_co_reschedule_self(ctx);
-    }
+    aio_co_reschedule_self(ctx);
     bdrv_quiesce_begin(bs);
     trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
     (void)drain_wait(bs, 0);
     trace_bdrv_drained(bs->node_name);
-    if (self != ctx) {
-        aio_co_reschedule_self(self);
-    }
+    aio_co_reschedule_self(self);
 }
 
 bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t limit_ns,
@@ -291,9 +290,7 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
     AioContext *ctx = bs->aio_context;
     bool quiet;
 
-    if (self != ctx) {
-        aio_co_reschedule_self(ctx);
-    }
+    aio_co_reschedule_self(ctx);
     bdrv_quiesce_begin(bs);
     trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
     quiet = drain_wait(bs, limit_ns);
@@ -307,9 +304,7 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
         trace_bdrv_drained_end(bs->node_name);
         bdrv_quiesce_end(bs);
     }
-    if (self != ctx) {
-        aio_co_reschedule_self(self);
-    }
+    aio_co_reschedule_self(self);
     return quiet;
 }
 
@@ -320,13 +315,9 @@ void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
 
     trace_bdrv_drained_end(bs->node_name);
     /* In the graph's thread, and over on return: the caller may change edges right after. */
-    if (self != ctx) {
-        aio_co_reschedule_self(ctx);
-    }
+    aio_co_reschedule_self(ctx);
     bdrv_quiesce_end(bs);
-    if (self != ctx) {
-        aio_co_reschedule_self(self);
-    }
+    aio_co_reschedule_self(self);
 }
 
 /* --- all nodes --- */
@@ -345,17 +336,13 @@ typedef struct FlushOne {
 static void coroutine_fn flush_one_co_entry(void *opaque)
 {
     FlushOne one = *(FlushOne *)opaque;
-    AioContext *main_ctx = qemu_get_aio_context();
+    AioContext *from;
     int ret;
 
     g_free(opaque);
-    while (one.bs->aio_context != qemu_get_current_aio_context()) {
-        aio_co_reschedule_self(one.bs->aio_context);
-    }
+    from = bdrv_co_enter_graph(one.bs);
     ret = bdrv_co_flush(one.bs);
-    if (qemu_get_current_aio_context() != main_ctx) {
-        aio_co_reschedule_self(main_ctx);
-    }
+    bdrv_co_leave_graph(one.bs, from);
     one.all->ret = one.all->ret < 0 ? one.all->ret : ret;
     if (--one.all->pending == 0 && one.all->waiter) {
         aio_co_wake(one.all->waiter);

@@ -27,10 +27,8 @@ static void coroutine_fn give_up_co_entry(void *opaque)
 {
     BlockDriverState *bs = opaque;
     BlockGraph *graph = block_graph();
+    AioContext *from = bdrv_co_enter_graph(bs);
 
-    while (bs->aio_context != qemu_get_current_aio_context()) {
-        aio_co_reschedule_self(bs->aio_context);
-    }
     if (bs->drv) {
         g_autofree char *what = bdrv_describe_in_flight(bs);
 
@@ -43,9 +41,7 @@ static void coroutine_fn give_up_co_entry(void *opaque)
         }
         bs->drv->bdrv_cancel_in_flight(bs);
     }
-    if (qemu_get_current_aio_context() != qemu_get_aio_context()) {
-        aio_co_reschedule_self(qemu_get_aio_context());
-    }
+    bdrv_co_leave_graph(bs, from);
     if (--graph->giving_up == 0) {
         qemu_co_queue_restart_all(&graph->closing_queue);
     }
@@ -78,10 +74,8 @@ static void coroutine_fn probe_co_entry(void *opaque)
 {
     BlockDriverState *bs = opaque;
     BlockGraph *graph = block_graph();
+    AioContext *from = bdrv_co_enter_graph(bs);
 
-    while (bs->aio_context != qemu_get_current_aio_context()) {
-        aio_co_reschedule_self(bs->aio_context);
-    }
     if (bs->drv && probe_co_read(bs) >= 0 && !bs->silence.told) {
         g_autofree char *what = bdrv_describe_in_flight(bs);
 
@@ -91,9 +85,7 @@ static void coroutine_fn probe_co_entry(void *opaque)
                         bs->node_name, what);
         }
     }
-    if (qemu_get_current_aio_context() != qemu_get_aio_context()) {
-        aio_co_reschedule_self(qemu_get_aio_context());
-    }
+    bdrv_co_leave_graph(bs, from);
     bs->silence.probing = false;
     if (--graph->giving_up == 0) {
         qemu_co_queue_restart_all(&graph->closing_queue);

@@ -15,6 +15,7 @@
 #include "block/dirty-bitmap.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
+#include "util/iothread.h"
 
 BlockGraph *block_graph(void)
 {
@@ -25,6 +26,7 @@ BlockGraph *block_graph(void)
         TAILQ_INIT(&graph->nodes);
         graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
         qemu_co_queue_init(&graph->closing_queue);
+        qemu_co_queue_init(&graph->settled_queue);
     }
     return graph;
 }
@@ -59,6 +61,7 @@ void bdrv_free(BlockDriverState *bs)
         g_hash_table_remove(block_graph()->by_name, bs->node_name);
     }
     TAILQ_REMOVE(&block_graph()->nodes, bs, all_nodes);
+    bdrv_release_context(bs);
     for (int i = 0; i < BLOCK_OP_TYPE_MAX; i++) {
         g_assert(LIST_EMPTY(&bs->op_blockers[i]));
     }
@@ -143,12 +146,11 @@ void bdrv_ref(BlockDriverState *bs)
 }
 
 /*
- * The last reference is gone: nobody sends requests any more, so what remains is to end in good
+ * The last reference is gone, and no parent sends requests any more: what remains is to end in good
  * order.
  */
 static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
 {
-    AioContext *ctx = bs->aio_context;
     BdrvChild *child, *next;
 
     g_assert(LIST_EMPTY(&bs->parents));
@@ -157,12 +159,12 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
     bs->closing = true;
 
     if (bs->drv) {
-        if (ctx != qemu_get_aio_context()) {
-            aio_co_reschedule_self(ctx);
-        }
+        AioContext *from;
+
         bdrv_co_drained_begin(bs);
+        from = bdrv_co_enter_graph(bs);
         if (!bs->drv->is_filter) {
-            /* Errors were reported to whoever asked for a flush; here nobody is left to tell. */
+            /* Errors were reported to those that asked for a flush; here none is left to tell. */
             (void)bdrv_co_flush(bs);
         }
         if (bs->drv->bdrv_co_close) {
@@ -170,10 +172,8 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
         }
         /* its state is gone: the end of the drain is no business of the driver's any more */
         bs->drv = NULL;
+        bdrv_co_leave_graph(bs, from);
         bdrv_co_drained_end(bs);
-        if (ctx != qemu_get_aio_context()) {
-            aio_co_reschedule_self(qemu_get_aio_context());
-        }
     }
     while (block_graph()->giving_up) {
         qemu_co_queue_wait(&block_graph()->closing_queue, NULL);
@@ -262,10 +262,31 @@ static void bds_drained_end(BdrvChild *child)
     bdrv_quiesce_end(child->opaque);
 }
 
+/*
+ * Requests of the node follow its edges without a lock, so these change only while it is drained,
+ * or while nothing can send it requests.
+ */
+static void assert_edges_may_change(BlockDriverState *bs)
+{
+    g_assert(__atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST) || !bs->is_open ||
+             bs->closing || LIST_EMPTY(&bs->parents));
+}
+
+/* No request is on its way along the edge. */
+static void assert_parent_quiet(const BdrvChild *child)
+{
+    if (child->klass->parent_is_bds) {
+        assert_edges_may_change(child->opaque);
+    } else {
+        g_assert(child->quiesced_parent);
+    }
+}
+
 static void bds_attach(BdrvChild *child)
 {
     BlockDriverState *parent = child->opaque;
 
+    assert_edges_may_change(parent);
     LIST_INSERT_HEAD(&parent->children, child, next);
     if (child->role & BDRV_CHILD_PRIMARY) {
         parent->file = child;
@@ -279,6 +300,7 @@ static void bds_detach(BdrvChild *child)
 {
     BlockDriverState *parent = child->opaque;
 
+    assert_edges_may_change(parent);
     LIST_REMOVE(child, next);
     if (parent->file == child) {
         parent->file = NULL;
@@ -320,8 +342,13 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
 {
     BlockDriverState *old_bs = child->bs;
 
+    bdrv_assert_main_thread();
     if (old_bs == new_bs) {
         return;
+    }
+    if (old_bs && new_bs) {
+        assert_parent_quiet(child);
+        g_assert(old_bs->aio_context == new_bs->aio_context);
     }
     bdrv_edges_lock();
     if (new_bs && new_bs->quiesce_counter && !child->quiesced_parent) {
@@ -380,6 +407,7 @@ void bdrv_detach_child_edge(BdrvChild *child)
  */
 static BlockDriverState *child_unlink(BdrvChild *child)
 {
+    BlockDriverState *parent = child->klass->parent_is_bds ? child->opaque : NULL;
     BlockDriverState *bs = child->bs;
 
     bdrv_detach_child_edge(child);
@@ -388,20 +416,32 @@ static BlockDriverState *child_unlink(BdrvChild *child)
          * Fewer users never conflict; a driver that fails to drop a lock keeps it, which is safe.
          */
         (void)bdrv_refresh_perms(bs, NULL);
+        /* The user may have been the only one that wished the graph to be where it is. */
+        if (bs->refcnt > 1) {
+            bdrv_settle_context_later(bs);
+        }
+    }
+    if (parent) {
+        bdrv_settle_context_later(parent);
     }
     return bs;
 }
 
-static bool context_fits(const BdrvChildClass *klass, BdrvChild *child, BlockDriverState *bs,
-                         GError **errp)
+bool bdrv_edge_context_fits(BdrvChild *child, BlockDriverState *bs, GError **errp)
 {
+    const BdrvChildClass *klass = child->klass;
     AioContext *ctx = klass->get_parent_aio_context ? klass->get_parent_aio_context(child) : NULL;
+    g_autofree char *user = NULL, *here = NULL, *there = NULL;
 
-    if (ctx && ctx != bs->aio_context) {
-        error_setg(errp, "Node '%s' is used by another iothread", bs->node_name);
-        return false;
+    if (!ctx || ctx == bs->aio_context) {
+        return true;
     }
-    return true;
+    user = klass->get_parent_desc ? klass->get_parent_desc(child) : g_strdup("its new user");
+    here = iothread_describe_context(bs->aio_context);
+    there = iothread_describe_context(ctx);
+    error_setg(errp, "Node '%s' is used by another iothread: it is in %s, and %s in %s",
+               bs->node_name, here, user, there);
+    return false;
 }
 
 BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name,
@@ -411,7 +451,7 @@ BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name,
     BdrvChild *child = child_new(bs, name, klass, role, opaque);
     BdrvPermTxn *txn;
 
-    if (!context_fits(klass, child, bs, errp)) {
+    if (!bdrv_edge_context_fits(child, bs, errp)) {
         bdrv_unref_later(child_unlink(child));
         return NULL;
     }
@@ -498,7 +538,7 @@ BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_b
         return NULL;
     }
     child = child_new(child_bs, name, &child_of_bds, role, parent);
-    if (!context_fits(&child_of_bds, child, child_bs, errp) || !bdrv_refresh_perms(parent, errp)) {
+    if (!bdrv_edge_context_fits(child, child_bs, errp) || !bdrv_refresh_perms(parent, errp)) {
         bdrv_unref_later(child_unlink(child));
         return NULL;
     }

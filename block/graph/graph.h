@@ -19,6 +19,7 @@ typedef struct BlockGraph {
     CoQueue closing_queue; /* waits for closing == 0, giving_up == 0 */
     unsigned opening;      /* calls of bdrv_co_open_inherit() under way */
     bool no_opening;       /* the process ends: those fail, and so do new ones */
+    CoQueue settled_queue; /* woken when a node's `settling` has become 0 */
 } BlockGraph;
 
 BlockGraph *block_graph(void);
@@ -57,6 +58,25 @@ extern const BdrvChildClass child_of_bds;
  */
 void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs);
 
+/* --- contexts --- */
+
+/*
+ * The graph of bs goes where its users wish it, or home to the main context. Does nothing inside a
+ * drained section of another coroutine: then it is done when that ends.
+ */
+void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs);
+/* The same soon, from code that cannot yield. */
+void bdrv_settle_context_later(BlockDriverState *bs);
+/* The last drained section of bs has ended. Any thread. */
+void bdrv_context_drained_end(BlockDriverState *bs);
+/* The node is about to be freed: its iothread may be deleted. */
+void bdrv_release_context(BlockDriverState *bs);
+/* Waits until no such look at the node of that name is under way any more. */
+void coroutine_fn bdrv_co_wait_settled(const char *node_name);
+
+/* Whether the edge's parent is in the context of bs, or may be in any. */
+bool bdrv_edge_context_fits(BdrvChild *child, BlockDriverState *bs, GError **errp);
+
 /* --- permissions --- */
 
 /* One change of permissions, to be committed or rolled back as a whole. */
@@ -68,7 +88,7 @@ void bdrv_perm_txn_add(BdrvPermTxn *txn, BlockDriverState *bs);
 void bdrv_perm_txn_set(BdrvPermTxn *txn, BdrvChild *child, uint64_t perm, uint64_t shared);
 /* Gives the change up before it ran. */
 void bdrv_perm_txn_free(BdrvPermTxn *txn);
-/* Recomputes and checks; then commits or, on failure, restores every edge. Frees txn either way. */
+/* Recomputes and checks; then commits or, on failure, leaves every edge. Frees txn either way. */
 bool bdrv_perm_txn_run(BdrvPermTxn *txn, GError **errp);
 /* The same; on failure *failed is the node that refused. */
 bool bdrv_perm_txn_run_on(BdrvPermTxn *txn, BlockDriverState **failed, GError **errp);

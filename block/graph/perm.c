@@ -4,42 +4,51 @@
  *
  * A change recomputes the edges of every node at or below the changed ones, from parents to
  * children, and only then checks: first that no two parents of a node conflict, then that each
- * driver agrees (image locks, read-only files). A failure restores all edges.
+ * driver agrees (image locks, read-only files). What is tried stands in the transaction; the edges
+ * themselves, which requests look at in other threads, change when all have agreed.
  */
 #include "block/graph/graph.h"
 
 #include <string.h>
 #include "util/error.h"
 
-typedef struct SavedEdge {
-    BdrvChild *child;
+/* What is tried on an edge. */
+typedef struct Trial {
     uint64_t perm, shared;
-} SavedEdge;
+} Trial;
 
 struct BdrvPermTxn {
-    GPtrArray *roots; /* BlockDriverState *, where recomputation starts */
-    GArray *saved;    /* SavedEdge, in the order of change */
+    GPtrArray *roots;   /* BlockDriverState *, where recomputation starts */
+    GHashTable *trials; /* BdrvChild * -> Trial *, for edges that are to change */
 };
+
+static const char *perm_name(uint64_t bit)
+{
+    switch (bit) {
+    case BLK_PERM_CONSISTENT_READ:
+        return "consistent read";
+    case BLK_PERM_WRITE:
+        return "write";
+    case BLK_PERM_WRITE_UNCHANGED:
+        return "write unchanged";
+    case BLK_PERM_RESIZE:
+        return "resize";
+    default:
+        g_assert_not_reached();
+    }
+}
 
 char *bdrv_perm_names(uint64_t perm)
 {
-    static const struct {
-        uint64_t perm;
-        const char *name;
-    } names[] = {
-        {BLK_PERM_CONSISTENT_READ, "consistent read"},
-        {BLK_PERM_WRITE, "write"},
-        {BLK_PERM_WRITE_UNCHANGED, "write unchanged"},
-        {BLK_PERM_RESIZE, "resize"},
-    };
-    GString *s = g_string_new(NULL);
+    const char *words[5] = {NULL};
+    size_t n = 0;
 
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (perm & names[i].perm) {
-            g_string_append_printf(s, "%s%s", s->len ? ", " : "", names[i].name);
+    for (uint64_t bit = 1; bit & BLK_PERM_ALL; bit <<= 1) {
+        if (perm & bit) {
+            words[n++] = perm_name(bit);
         }
     }
-    return g_string_free(s, false);
+    return g_strjoinv(", ", (char **)words);
 }
 
 BdrvPermTxn *bdrv_perm_txn_new(void)
@@ -47,14 +56,14 @@ BdrvPermTxn *bdrv_perm_txn_new(void)
     BdrvPermTxn *txn = g_new0(BdrvPermTxn, 1);
 
     txn->roots = g_ptr_array_new();
-    txn->saved = g_array_new(false, false, sizeof(SavedEdge));
+    txn->trials = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     return txn;
 }
 
 void bdrv_perm_txn_free(BdrvPermTxn *txn)
 {
     g_ptr_array_free(txn->roots, true);
-    g_array_free(txn->saved, true);
+    g_hash_table_unref(txn->trials);
     g_free(txn);
 }
 
@@ -65,23 +74,32 @@ void bdrv_perm_txn_add(BdrvPermTxn *txn, BlockDriverState *bs)
 
 void bdrv_perm_txn_set(BdrvPermTxn *txn, BdrvChild *child, uint64_t perm, uint64_t shared)
 {
-    SavedEdge saved = {.child = child, .perm = child->perm, .shared = child->shared_perm};
+    Trial *trial = g_new(Trial, 1);
 
-    g_array_append_val(txn->saved, saved);
-    child->perm = perm;
-    child->shared_perm = shared;
+    *trial = (Trial){.perm = perm, .shared = shared};
+    g_hash_table_insert(txn->trials, child, trial);
 }
 
-static void cumulative_perms(BlockDriverState *bs, uint64_t *perm, uint64_t *shared)
+/* What the edge would do and share after the transaction. */
+static Trial tried_on(const BdrvPermTxn *txn, BdrvChild *child)
 {
+    const Trial *trial = g_hash_table_lookup(txn->trials, child);
+
+    return trial ? *trial : (Trial){.perm = child->perm, .shared = child->shared_perm};
+}
+
+static Trial sum_of_parents(const BdrvPermTxn *txn, BlockDriverState *bs)
+{
+    Trial sum = {.perm = 0, .shared = BLK_PERM_ALL};
     BdrvChild *parent;
 
-    *perm = 0;
-    *shared = BLK_PERM_ALL;
     LIST_FOREACH(parent, &bs->parents, next_parent) {
-        *perm |= parent->perm;
-        *shared &= parent->shared_perm;
+        Trial one = tried_on(txn, parent);
+
+        sum.perm |= one.perm;
+        sum.shared &= one.shared;
     }
+    return sum;
 }
 
 /*
@@ -108,26 +126,29 @@ static char *parent_desc(BdrvChild *child)
                                          : g_strdup("another user");
 }
 
-static bool check_conflicts(BlockDriverState *bs, GError **errp)
+static void set_conflict_error(BlockDriverState *bs, uint64_t perm, BdrvChild *user,
+                               BdrvChild *other, GError **errp)
+{
+    g_autofree char *perms = bdrv_perm_names(perm);
+    g_autofree char *user_desc = parent_desc(user);
+    g_autofree char *other_desc = parent_desc(other);
+
+    error_setg(errp,
+               "Permission conflict on node '%s': %s (by its '%s' link) needs '%s', which %s (by "
+               "its '%s' link) does not share",
+               bs->node_name, user_desc, user->name, perms, other_desc, other->name);
+}
+
+static bool check_conflicts(const BdrvPermTxn *txn, BlockDriverState *bs, GError **errp)
 {
     BdrvChild *user, *other;
 
     LIST_FOREACH(user, &bs->parents, next_parent) {
         LIST_FOREACH(other, &bs->parents, next_parent) {
-            uint64_t clash = user->perm & ~other->shared_perm;
+            uint64_t clash = tried_on(txn, user).perm & ~tried_on(txn, other).shared;
 
             if (user != other && clash) {
-                g_autofree char *perms = bdrv_perm_names(clash);
-                g_autofree char *a = parent_desc(user);
-                g_autofree char *b = parent_desc(other);
-
-                error_setg(
-                    errp,
-                    "Permission conflict on node '%s': permissions '%s' are both required by %s "
-                    "(uses node '%s' as '%s' child) and unshared by %s (uses node '%s' as '%s' "
-                    "child)",
-                    bs->node_name, perms, a, bs->node_name, user->name, b, bs->node_name,
-                    other->name);
+                set_conflict_error(bs, clash, user, other, errp);
                 return false;
             }
         }
@@ -180,11 +201,11 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
 
 static void propagate(BdrvPermTxn *txn, BlockDriverState *bs)
 {
-    uint64_t perm, shared;
+    Trial sum = sum_of_parents(txn, bs);
     BdrvChild *child;
 
-    cumulative_perms(bs, &perm, &shared);
     LIST_FOREACH(child, &bs->children, next) {
+        Trial now = tried_on(txn, child);
         uint64_t nperm, nshared;
 
         if (!child->bs) {
@@ -194,14 +215,15 @@ static void propagate(BdrvPermTxn *txn, BlockDriverState *bs)
             nperm = 0;
             nshared = BLK_PERM_ALL;
         } else if (bs->drv->bdrv_child_perm) {
-            bs->drv->bdrv_child_perm(bs, child, child->role, perm, shared, &nperm, &nshared);
+            bs->drv->bdrv_child_perm(bs, child, child->role, sum.perm, sum.shared, &nperm,
+                                     &nshared);
         } else {
-            bdrv_default_perms(bs, child, child->role, perm, shared, &nperm, &nshared);
+            bdrv_default_perms(bs, child, child->role, sum.perm, sum.shared, &nperm, &nshared);
         }
         if (bs->force_share) {
             nshared = BLK_PERM_ALL;
         }
-        if (nperm != child->perm || nshared != child->shared_perm) {
+        if (nperm != now.perm || nshared != now.shared) {
             bdrv_perm_txn_set(txn, child, nperm, nshared);
         }
     }
@@ -222,20 +244,19 @@ static bool check_children_active(BlockDriverState *bs, GError **errp)
     return true;
 }
 
-static bool check_node(BlockDriverState *bs, GError **errp)
+static bool check_node(const BdrvPermTxn *txn, BlockDriverState *bs, GError **errp)
 {
     const uint64_t writes = BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE;
-    uint64_t perm, shared;
+    Trial sum = sum_of_parents(txn, bs);
 
-    if (!check_conflicts(bs, errp)) {
+    if (!check_conflicts(txn, bs, errp)) {
         return false;
     }
-    cumulative_perms(bs, &perm, &shared);
-    if ((perm & writes) && bdrv_is_read_only(bs)) {
+    if ((sum.perm & writes) && bdrv_is_read_only(bs)) {
         error_setg(errp, "Block node '%s' is read-only", bs->node_name);
         return false;
     }
-    if ((perm & writes) && (bs->open_flags & BDRV_O_INACTIVE)) {
+    if ((sum.perm & writes) && (bs->open_flags & BDRV_O_INACTIVE)) {
         error_setg(errp, "Block node '%s' is inactive: another process owns the image",
                    bs->node_name);
         return false;
@@ -243,20 +264,38 @@ static bool check_node(BlockDriverState *bs, GError **errp)
     if (!check_children_active(bs, errp)) {
         return false;
     }
-    if (bs->force_share && (perm & ~(uint64_t)BLK_PERM_CONSISTENT_READ)) {
+    if (bs->force_share && (sum.perm & ~(uint64_t)BLK_PERM_CONSISTENT_READ)) {
         error_setg(errp, "Node '%s' was opened with force-share=on and can only be read",
                    bs->node_name);
         return false;
     }
     if (bs->drv && bs->drv->bdrv_check_perm) {
-        return bs->drv->bdrv_check_perm(bs, perm, shared, errp);
+        return bs->drv->bdrv_check_perm(bs, sum.perm, sum.shared, errp);
     }
     return true;
 }
 
-static void commit_node(BlockDriverState *bs)
+static void commit_edges(BdrvPermTxn *txn)
 {
-    cumulative_perms(bs, &bs->cumulative_perm, &bs->cumulative_shared);
+    GHashTableIter iter;
+    gpointer child, value;
+
+    g_hash_table_iter_init(&iter, txn->trials);
+    while (g_hash_table_iter_next(&iter, &child, &value)) {
+        BdrvChild *edge = child;
+        const Trial *trial = value;
+
+        __atomic_store_n(&edge->perm, trial->perm, __ATOMIC_RELAXED);
+        __atomic_store_n(&edge->shared_perm, trial->shared, __ATOMIC_RELAXED);
+    }
+}
+
+static void commit_node(BdrvPermTxn *txn, BlockDriverState *bs)
+{
+    Trial sum = sum_of_parents(txn, bs);
+
+    bs->cumulative_perm = sum.perm;
+    bs->cumulative_shared = sum.shared;
     if (bs->drv && bs->drv->bdrv_set_perm) {
         bs->drv->bdrv_set_perm(bs, bs->cumulative_perm, bs->cumulative_shared);
     }
@@ -269,6 +308,7 @@ bool bdrv_perm_txn_run_on(BdrvPermTxn *txn, BlockDriverState **failed, GError **
     guint checked = 0;
     bool ok = true;
 
+    bdrv_assert_main_thread();
     for (guint i = 0; i < txn->roots->len; i++) {
         topological_visit(g_ptr_array_index(txn->roots, i), seen, order);
     }
@@ -277,19 +317,14 @@ bool bdrv_perm_txn_run_on(BdrvPermTxn *txn, BlockDriverState **failed, GError **
     }
     for (; checked < order->len && ok; checked++) {
         *failed = g_ptr_array_index(order, checked);
-        ok = check_node(*failed, errp);
+        ok = check_node(txn, *failed, errp);
     }
     if (ok) {
+        commit_edges(txn);
         for (guint i = 0; i < order->len; i++) {
-            commit_node(g_ptr_array_index(order, i));
+            commit_node(txn, g_ptr_array_index(order, i));
         }
     } else {
-        for (guint i = txn->saved->len; i-- > 0;) {
-            SavedEdge *saved = &g_array_index(txn->saved, SavedEdge, i);
-
-            saved->child->perm = saved->perm;
-            saved->child->shared_perm = saved->shared;
-        }
         for (guint i = 0; i < checked; i++) {
             BlockDriverState *bs = g_ptr_array_index(order, i);
 

@@ -3,7 +3,8 @@
  * blockdev-reopen: new options for nodes that stay where they are.
  *
  * All nodes are drained, every driver prepares, flags and edges change, permissions are checked,
- * then drivers commit. Anything that fails before the commit leaves all nodes as they were.
+ * then drivers commit. Anything that fails before the commit leaves all nodes as they were. Drivers
+ * prepare, commit and abort in the graph's thread; the rest happens in the main thread.
  */
 #include "block/graph/activate.h"
 #include "block/graph/graph.h"
@@ -21,6 +22,7 @@ typedef struct ReopenEntry {
     bool drained;
     BlockDriverState *old_backing, *old_file; /* referenced while edges may have to go back */
     bool backing_changed, file_changed;
+    int64_t new_size; /* bytes, where the file is another one; -1: as it was */
 } ReopenEntry;
 
 /* The `file` member of filters and raw, as far as the schema's branches have one. */
@@ -95,6 +97,7 @@ static bool entry_init(ReopenEntry *e, const BlockdevOptions *o, GError **errp)
     bdrv_ref(bs);
     e->new_options = QAPI_CLONE(BlockdevOptions, o);
     e->state = (BDRVReopenState){.bs = bs, .options = e->new_options};
+    e->new_size = -1;
     e->old_flags = bs->open_flags;
     if (o->has_active && o->active == bdrv_is_inactive(bs)) {
         error_setg(errp, "Cannot change the option 'active': blockdev-set-active does that");
@@ -128,7 +131,11 @@ static bool coroutine_fn entry_prepare(ReopenEntry *e, GError **errp)
     BlockDriverState *bs = e->state.bs;
 
     if (bs->drv->bdrv_co_reopen_prepare) {
-        if (!bs->drv->bdrv_co_reopen_prepare(&e->state, errp)) {
+        AioContext *from = bdrv_co_enter_graph(bs);
+        bool ok = bs->drv->bdrv_co_reopen_prepare(&e->state, errp);
+
+        bdrv_co_leave_graph(bs, from);
+        if (!ok) {
             return false;
         }
     } else if (bs->drv->is_protocol &&
@@ -142,8 +149,8 @@ static bool coroutine_fn entry_prepare(ReopenEntry *e, GError **errp)
 }
 
 /* Points the edge `child` at what the option names. *old is the previous node, referenced. */
-static bool change_edge(BlockDriverState *bs, BdrvChild *child, const char *to_name,
-                        BlockDriverState **old, bool *changed, GError **errp)
+static bool coroutine_fn change_edge(BlockDriverState *bs, BdrvChild *child, const char *to_name,
+                                     BlockDriverState **old, bool *changed, GError **errp)
 {
     BlockDriverState *to = bdrv_lookup_bs(NULL, to_name, errp);
 
@@ -165,15 +172,51 @@ static bool change_edge(BlockDriverState *bs, BdrvChild *child, const char *to_n
     }
     *old = child->bs;
     bdrv_ref(*old);
+    bdrv_ref(to);
+    /* Drained before it moves, so that it stays where it has been moved to. */
     if (bdrv_co_drained_begin_within(to, BDRV_DRAIN_COMMAND_NS, errp)) {
-        *changed = bdrv_replace_child(child, to, errp);
+        *changed = bdrv_co_join_contexts(bs, to, errp) && bdrv_replace_child(child, to, errp);
+        if (!*changed) {
+            bdrv_settle_context_later(to);
+        }
         bdrv_co_drained_end(to);
     }
+    bdrv_co_unref(to);
     if (!*changed) {
         bdrv_unref_later(*old);
         *old = NULL;
     }
     return *changed;
+}
+
+/* The same for the backing file, which may be absent before; NULL to_name: and afterwards. */
+static bool coroutine_fn change_backing(BlockDriverState *bs, const char *to_name, GError **errp)
+{
+    BlockDriverState *to;
+    bool ok = false;
+
+    if (!to_name) {
+        return bdrv_set_backing_hd(bs, NULL, errp);
+    }
+    to = bdrv_lookup_bs(NULL, to_name, errp);
+    if (!to) {
+        return false;
+    }
+    if (bdrv_graph_contains(to, bs)) {
+        error_setg(errp, "Making '%s' a backing child of '%s' would create a cycle", to_name,
+                   bs->node_name);
+        return false;
+    }
+    bdrv_ref(to);
+    if (bdrv_co_drained_begin_within(to, BDRV_DRAIN_COMMAND_NS, errp)) {
+        ok = bdrv_co_join_contexts(bs, to, errp) && bdrv_set_backing_hd(bs, to, errp);
+        if (!ok) {
+            bdrv_settle_context_later(to);
+        }
+        bdrv_co_drained_end(to);
+    }
+    bdrv_co_unref(to);
+    return ok;
 }
 
 static bool coroutine_fn entry_change_edges(ReopenEntry *e, GError **errp)
@@ -207,12 +250,71 @@ static bool coroutine_fn entry_change_edges(ReopenEntry *e, GError **errp)
         bdrv_ref(e->old_backing);
     }
     e->backing_changed = true;
-    if (backing->type == json_type_null) {
-        return bdrv_set_backing_hd(bs, NULL, errp);
-    }
-    BlockDriverState *to = bdrv_lookup_bs(NULL, backing->u.reference, errp);
+    return change_backing(bs, backing->type == json_type_null ? NULL : backing->u.reference, errp);
+}
 
-    return to && bdrv_set_backing_hd(bs, to, errp);
+static bool can_ask_size(const BlockDriver *drv)
+{
+    return drv->is_filter || drv->driver == BLOCKDEV_DRIVER_RAW;
+}
+
+/*
+ * A user above that has told its clients the size, or relies on it, does not share resizing. Nodes
+ * without metadata show their file's new size to their own users.
+ */
+static BdrvChild *find_bound_to_size(BlockDriverState *bs)
+{
+    BdrvChild *edge, *found;
+
+    LIST_FOREACH(edge, &bs->parents, next_parent) {
+        if (!(edge->shared_perm & BLK_PERM_RESIZE)) {
+            return edge;
+        }
+        if (edge->klass->parent_is_bds && (edge->role & BDRV_CHILD_FILTERED)) {
+            found = find_bound_to_size(edge->opaque);
+            if (found) {
+                return found;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* The size that a node over another file will have. Users must be able to live with it. */
+static bool coroutine_fn entry_ask_size(ReopenEntry *e, GError **errp)
+{
+    BlockDriverState *bs = e->state.bs;
+    g_autofree char *desc = NULL;
+    AioContext *from;
+    BdrvChild *bound;
+    int64_t len;
+
+    if (!e->file_changed) {
+        return true;
+    }
+    from = bdrv_co_enter_graph(bs);
+    len = can_ask_size(bs->drv) && bs->drv->bdrv_co_getlength ? bs->drv->bdrv_co_getlength(bs)
+                                                              : bdrv_co_getlength(bs->file->bs);
+    bdrv_co_leave_graph(bs, from);
+    if (len < 0) {
+        error_setg_errno(errp, -len, "Could not get the size of node '%s'",
+                         bs->file->bs->node_name);
+        return false;
+    }
+    if (!can_ask_size(bs->drv) || len == bs->total_bytes) {
+        return true; /* formats have the size in their metadata */
+    }
+    bound = find_bound_to_size(bs);
+    if (bound) {
+        desc = bound->klass->get_parent_desc ? bound->klass->get_parent_desc(bound) : NULL;
+        error_setg(errp,
+                   "Node '%s' cannot change its size from %" PRId64 " to %" PRId64
+                   " bytes: it is in use by %s",
+                   bs->node_name, bs->total_bytes, len, desc ? desc : "another user");
+        return false;
+    }
+    e->new_size = len;
+    return true;
 }
 
 /* Puts edges back; they were there before, so permissions fit. */
@@ -232,9 +334,15 @@ static void coroutine_fn entry_commit(ReopenEntry *e)
 {
     BlockDriverState *bs = e->state.bs;
 
+    AioContext *from = bdrv_co_enter_graph(bs);
+
     if (bs->drv->bdrv_co_reopen_commit) {
         bs->drv->bdrv_co_reopen_commit(&e->state);
     }
+    if (e->new_size >= 0) {
+        bdrv_set_total_bytes(bs, e->new_size);
+    }
+    bdrv_co_leave_graph(bs, from);
     qapi_free_BlockdevOptions(bs->options);
     bs->options = g_steal_pointer(&e->new_options);
     bdrv_refresh_limits(bs);
@@ -271,7 +379,10 @@ static void coroutine_fn entry_abort(ReopenEntry *e)
 
     entry_restore_edges(e);
     if (e->prepared && bs->drv->bdrv_co_reopen_abort) {
+        AioContext *from = bdrv_co_enter_graph(bs);
+
         bs->drv->bdrv_co_reopen_abort(&e->state);
+        bdrv_co_leave_graph(bs, from);
     }
     bs->open_flags = e->old_flags;
     bs->detect_zeroes = e->old_detect_zeroes;
@@ -308,7 +419,8 @@ static bool coroutine_fn reopen_all(GArray *entries, GError **errp)
     for (guint i = 0; i < entries->len; i++) {
         ReopenEntry *e = &g_array_index(entries, ReopenEntry, i);
 
-        if (!entry_change_edges(e, errp) || !check_file_writable(e, errp)) {
+        if (!entry_change_edges(e, errp) || !check_file_writable(e, errp) ||
+            !entry_ask_size(e, errp)) {
             return false;
         }
     }

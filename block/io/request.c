@@ -36,6 +36,7 @@ int bdrv_check_request(int64_t offset, int64_t bytes)
 void bdrv_request_begin(BdrvTrackedRequest *req, BlockDriverState *bs, int64_t offset,
                         int64_t bytes, BdrvTrackedRequestType type)
 {
+    assert_graph_thread(bs);
     memset(req, 0, sizeof(*req));
     req->bs = bs;
     req->type = type;
@@ -178,14 +179,17 @@ void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes)
 {
     BdrvChild *child;
 
+    assert_graph_thread(bs);
     if (bs->total_bytes == bytes) {
         return;
     }
     bs->total_bytes = bytes;
     bdrv_dirty_bitmap_truncate(bs, bytes);
+    bdrv_edges_lock(); /* the main thread links and unlinks parents */
     LIST_FOREACH(child, &bs->parents, next_parent) {
         if (child->klass->resize) {
             child->klass->resize(child);
         }
     }
+    bdrv_edges_unlock();
 }

@@ -81,6 +81,7 @@ int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int6
     int64_t total;
     int ret;
 
+    assert_graph_thread(bs);
     *status = (BdrvBlockStatus){0};
     if (!bs->drv) {
         return -ENOMEDIUM;

@@ -197,6 +197,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
 {
     int ret;
 
+    assert_graph_thread(bs);
     if (!bs->drv) {
         return -ENOMEDIUM;
     }
@@ -231,6 +232,7 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
 {
     int64_t len;
 
+    assert_graph_thread(bs);
     if (!bs->drv) {
         return -ENOMEDIUM;
     }
@@ -255,6 +257,7 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
     BdrvChild *child;
     int64_t sum = 0;
 
+    assert_graph_thread(bs);
     if (!bs->drv) {
         return -ENOMEDIUM;
     }

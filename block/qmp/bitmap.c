@@ -100,10 +100,15 @@ static void coroutine_fn contents_abort(TransactionStep *step)
 static uint32_t coroutine_fn default_granularity(BlockDriverState *bs)
 {
     int64_t cluster_size = 0;
-    bool dirty;
+    bool dirty, known = false;
 
-    if (!bs->drv->bdrv_co_get_info || !bs->drv->bdrv_co_get_info(bs, &cluster_size, &dirty) ||
-        cluster_size <= 0) {
+    if (bs->drv->bdrv_co_get_info) {
+        AioContext *from = bdrv_co_enter_graph(bs);
+
+        known = bs->drv->bdrv_co_get_info(bs, &cluster_size, &dirty);
+        bdrv_co_leave_graph(bs, from);
+    }
+    if (!known || cluster_size <= 0) {
         return BITMAP_DEFAULT_MAX_GRANULARITY;
     }
     return (uint32_t)CLAMP(cluster_size, BITMAP_DEFAULT_MIN_GRANULARITY,
@@ -113,7 +118,7 @@ static uint32_t coroutine_fn default_granularity(BlockDriverState *bs)
 static bool coroutine_fn check_storable(BlockDriverState *bs, const char *name,
                                         uint32_t granularity, GError **errp)
 {
-    AioContext *ctx;
+    AioContext *from;
     bool ok;
 
     if (!bs->drv->bdrv_co_can_store_new_dirty_bitmap) {
@@ -130,9 +135,9 @@ static bool coroutine_fn check_storable(BlockDriverState *bs, const char *name,
                    bdrv_get_device_or_node_name(bs));
         return false;
     }
-    ctx = bdrv_co_enter_graph(bs);
+    from = bdrv_co_enter_graph(bs);
     ok = bs->drv->bdrv_co_can_store_new_dirty_bitmap(bs, name, granularity, errp);
-    bdrv_co_leave_graph(ctx);
+    bdrv_co_leave_graph(bs, from);
     return ok;
 }
 
@@ -205,10 +210,10 @@ static bool coroutine_fn remove_prepare(TransactionStep *step, GError **errp)
     }
     if (bdrv_dirty_bitmap_get_persistence(s->bitmap) &&
         s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap) {
-        AioContext *ctx = bdrv_co_enter_graph(s->bs);
+        AioContext *from = bdrv_co_enter_graph(s->bs);
         bool ok = s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap(s->bs, arg->name, errp);
 
-        bdrv_co_leave_graph(ctx);
+        bdrv_co_leave_graph(s->bs, from);
         if (!ok) {
             return false;
         }

@@ -13,19 +13,15 @@
 
 /* --- images and nodes --- */
 
-/* The caller holds a reference. */
-static ImageInfo *coroutine_fn image_info(BlockDriverState *bs, bool with_chain, GError **errp)
+/* What the driver knows; in the graph's thread. */
+static bool coroutine_fn ask_driver(BlockDriverState *bs, ImageInfo *info, GError **errp)
 {
-    g_autoptr(ImageInfo) info = g_new0(ImageInfo, 1);
-    BlockDriverState *backing;
     int64_t cluster_size = 0;
     bool dirty = false;
-    int64_t actual;
+    int64_t actual = bdrv_co_get_allocated_file_size(bs);
+    GError *err = NULL;
 
-    info->filename = g_strdup(bdrv_get_filename(bs));
-    info->format = g_strdup(bdrv_get_format_name(bs));
     info->virtual_size = bs->total_bytes;
-    actual = bdrv_co_get_allocated_file_size(bs);
     info->has_actual_size = actual >= 0;
     info->actual_size = MAX(actual, 0);
     if (bs->drv->bdrv_co_get_info && bs->drv->bdrv_co_get_info(bs, &cluster_size, &dirty)) {
@@ -35,13 +31,30 @@ static ImageInfo *coroutine_fn image_info(BlockDriverState *bs, bool with_chain,
         info->dirty_flag = dirty;
     }
     if (bs->drv->bdrv_co_get_specific_info) {
-        GError *err = NULL;
-
         info->format_specific = bs->drv->bdrv_co_get_specific_info(bs, &err);
-        if (err) {
-            g_propagate_error(errp, err);
-            return NULL;
-        }
+    }
+    if (err) {
+        g_propagate_error(errp, err);
+        return false;
+    }
+    return true;
+}
+
+/* The caller holds a reference. */
+static ImageInfo *coroutine_fn image_info(BlockDriverState *bs, bool with_chain, GError **errp)
+{
+    g_autoptr(ImageInfo) info = g_new0(ImageInfo, 1);
+    BlockDriverState *backing;
+    AioContext *from;
+    bool ok;
+
+    info->filename = g_strdup(bdrv_get_filename(bs));
+    info->format = g_strdup(bdrv_get_format_name(bs));
+    from = bdrv_co_enter_graph(bs);
+    ok = ask_driver(bs, info, errp);
+    bdrv_co_leave_graph(bs, from);
+    if (!ok) {
+        return NULL;
     }
     if (bs->backing_file && bs->backing_file[0]) {
         info->backing_filename = g_strdup(bs->backing_file);

@@ -36,13 +36,16 @@ static bool check_old_node(BlockDriverState *bs, GError **errp)
 
 static bool coroutine_fn drain_and_flush(ExternalSnapshot *s, GError **errp)
 {
+    AioContext *from;
     int ret;
 
     if (!bdrv_co_drained_begin_within(s->old_bs, BDRV_DRAIN_COMMAND_NS, errp)) {
         return false;
     }
     s->drained = true;
+    from = bdrv_co_enter_graph(s->old_bs);
     ret = bdrv_co_flush(s->old_bs);
+    bdrv_co_leave_graph(s->old_bs, from);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not flush node '%s'",
                          bdrv_get_device_or_node_name(s->old_bs));
@@ -61,18 +64,19 @@ static bool coroutine_fn put_on_top(ExternalSnapshot *s, GError **errp)
 {
     bool ok;
 
-    if (!bdrv_co_set_aio_context(s->overlay, bdrv_get_aio_context(s->old_bs), errp)) {
-        return false;
-    }
+    /* Drained before it moves, so that it stays where it has been moved to. */
     if (!bdrv_co_drained_begin_within(s->overlay, BDRV_DRAIN_COMMAND_NS, errp)) {
         return false;
     }
-    ok = bdrv_set_backing_hd(s->overlay, s->old_bs, errp);
+    ok = bdrv_co_join_contexts(s->old_bs, s->overlay, errp) &&
+         bdrv_set_backing_hd(s->overlay, s->old_bs, errp);
     if (ok) {
         ok = bdrv_replace_node(s->old_bs, s->overlay, errp);
         if (!ok) {
             (void)bdrv_set_backing_hd(s->overlay, NULL, NULL);
         }
+    } else {
+        bdrv_settle_context_later(s->overlay);
     }
     bdrv_co_drained_end(s->overlay);
     s->appended = ok;

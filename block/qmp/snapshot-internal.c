@@ -8,18 +8,18 @@
 SnapshotInfoList *coroutine_fn bdrv_co_snapshot_list(BlockDriverState *bs)
 {
     SnapshotInfoList *list = NULL;
-    AioContext *ctx;
+    AioContext *from;
 
     if (!bs->drv || !bs->drv->bdrv_snapshot_list || !bs->is_open) {
         return NULL;
     }
     /* The list changes when another process has had the image. */
     bdrv_ref(bs);
-    ctx = bdrv_co_enter_graph(bs);
+    from = bdrv_co_enter_graph(bs);
     if (bs->drv) {
         list = bs->drv->bdrv_snapshot_list(bs);
     }
-    bdrv_co_leave_graph(ctx);
+    bdrv_co_leave_graph(bs, from);
     bdrv_unref_later(bs);
     return list;
 }

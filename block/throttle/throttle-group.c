@@ -27,7 +27,9 @@ struct ThrottleGroup {
 };
 
 /* Main thread. */
+/* Under groups_lock: nodes leave their groups in the threads of their graphs. */
 static TAILQ_HEAD(, ThrottleGroup) groups = TAILQ_HEAD_INITIALIZER(groups);
+static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int64_t now_ns(void)
 {
@@ -38,13 +40,15 @@ ThrottleGroup *throttle_group_find(const char *name)
 {
     ThrottleGroup *group;
 
+    pthread_mutex_lock(&groups_lock);
     TAILQ_FOREACH(group, &groups, all) {
         if (!strcmp(group->name, name)) {
             throttle_group_ref(group);
-            return group;
+            break;
         }
     }
-    return NULL;
+    pthread_mutex_unlock(&groups_lock);
+    return group;
 }
 
 ThrottleGroup *throttle_group_get(const char *name)
@@ -62,7 +66,9 @@ ThrottleGroup *throttle_group_get(const char *name)
     TAILQ_INIT(&group->members);
     throttle_config_init(&cfg);
     throttle_init(&group->ts, &cfg, now_ns());
+    pthread_mutex_lock(&groups_lock);
     TAILQ_INSERT_TAIL(&groups, group, all);
+    pthread_mutex_unlock(&groups_lock);
     return group;
 }
 
@@ -73,10 +79,20 @@ void throttle_group_ref(ThrottleGroup *group)
 
 void throttle_group_unref(ThrottleGroup *group)
 {
-    if (!group || __atomic_sub_fetch(&group->refcnt, 1, __ATOMIC_ACQ_REL) > 0) {
+    bool last;
+
+    if (!group) {
         return;
     }
-    TAILQ_REMOVE(&groups, group, all);
+    pthread_mutex_lock(&groups_lock);
+    last = __atomic_sub_fetch(&group->refcnt, 1, __ATOMIC_ACQ_REL) == 0;
+    if (last) {
+        TAILQ_REMOVE(&groups, group, all);
+    }
+    pthread_mutex_unlock(&groups_lock);
+    if (!last) {
+        return;
+    }
     pthread_mutex_destroy(&group->lock);
     g_free(group->name);
     g_free(group);
