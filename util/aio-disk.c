@@ -53,6 +53,7 @@ static ssize_t coroutine_fn disk_co_request(AioDiskEngine engine, const AioDiskR
     AioContext *ctx = qemu_get_current_aio_context();
     ssize_t ret = -EAGAIN;
 
+    g_assert(ctx); /* a thread that runs no context submits nothing: see aio.h */
     if (engine == AIO_DISK_IO_URING && ctx->ops->co_disk) {
         ret = ctx->ops->co_disk(ctx, req);
     }

@@ -281,12 +281,11 @@ static AioWatch *watch_new(AioContext *ctx, int fd)
     return watch;
 }
 
-void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
+static void set_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
                         void *opaque)
 {
     AioWatch *watch;
 
-    g_assert(aio_context_in_own_thread(ctx) && fd >= 0);
     watch = (unsigned)fd < ctx->n_watches ? ctx->watches[fd] : NULL;
     if (!watch) {
         if (!io_read && !io_write) {
@@ -305,4 +304,41 @@ void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *
     ctx->watches[fd] = NULL;
     ctx->ops->watch_forget(ctx, watch);
     aio_watch_unref(watch);
+}
+
+/* What another thread asks for, on its way to the thread of the context. */
+typedef struct HandlerChange {
+    AioContext *ctx;
+    int fd;
+    IOHandler *io_read, *io_write;
+    void *opaque;
+} HandlerChange;
+
+static void change_handler_bh(void *opaque)
+{
+    HandlerChange *change = opaque;
+
+    set_handler(change->ctx, change->fd, change->io_read, change->io_write, change->opaque);
+    g_free(change);
+}
+
+void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
+                        void *opaque)
+{
+    HandlerChange *change;
+
+    g_assert(fd >= 0);
+    if (aio_context_in_own_thread(ctx)) {
+        set_handler(ctx, fd, io_read, io_write, opaque);
+        return;
+    }
+    change = g_new(HandlerChange, 1);
+    *change = (HandlerChange){
+        .ctx = ctx,
+        .fd = fd,
+        .io_read = io_read,
+        .io_write = io_write,
+        .opaque = opaque,
+    };
+    aio_bh_schedule_oneshot(ctx, change_handler_bh, change);
 }

@@ -8,6 +8,10 @@
  * message.
  *
  * Thread rules: a function below is called in the context's own thread unless it says "any thread".
+ *
+ * A vCPU that holds the big lock runs no context. It may schedule bottom halves and coroutines
+ * ("any thread"), and set handlers of file descriptors; it does no I/O on disks, so that every ring
+ * is filled and submitted by its own thread, and no request waits for the big lock to be dropped.
  */
 #ifndef FERRY_UTIL_AIO_H
 #define FERRY_UTIL_AIO_H
@@ -101,7 +105,11 @@ typedef void IOHandler(void *opaque);
  * Calls io_read(opaque) when fd is readable (or at end of file, or in error), io_write(opaque) when
  * it is writable (or in error); level triggered. NULL drops that side; both NULL forgets fd, which
  * must be done before it is closed. After this returns the old handlers are not called again. A
- * handler may find that somebody else has taken what was ready, so fd should not block.
+ * handler may find that another reader has taken what was ready, so fd should not block.
+ *
+ * A call from another thread, a vCPU that sets an ioeventfd for example, takes effect at ctx's next
+ * turn, in the order of the calls and of other work posted to ctx: the caller keeps fd open and
+ * opaque valid until a bottom half that it schedules afterwards has run.
  */
 void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
                         void *opaque);

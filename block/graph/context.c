@@ -144,6 +144,39 @@ static BlockDriverState *find_busy(GPtrArray *drained)
     return NULL;
 }
 
+static bool any_closing(GHashTable *graph)
+{
+    GHashTableIter iter;
+    gpointer node;
+
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        if (((BlockDriverState *)node)->closing) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A drained section of `node`, which is added to `drained` if it is new there. */
+static bool coroutine_fn co_drain_one(BlockDriverState *node, bool is_new, GPtrArray *drained,
+                                      GError **errp)
+{
+    bool quiet;
+
+    bdrv_ref(node);
+    quiet = bdrv_co_drained_begin_within(node, BDRV_DRAIN_COMMAND_NS, errp);
+    if (quiet && is_new) {
+        g_ptr_array_add(drained, node); /* with the reference */
+        return true;
+    }
+    if (quiet) {
+        bdrv_co_drained_end(node);
+    }
+    bdrv_co_unref(node);
+    return quiet;
+}
+
 /*
  * Drains all that is connected to bs. Each drain yields, and other coroutines may change edges or
  * visit nodes meanwhile, so it looks again until nothing is left to do. *graph is what is connected
@@ -154,25 +187,20 @@ static bool coroutine_fn co_drain_graph(BlockDriverState *bs, GPtrArray *drained
 {
     for (;;) {
         g_autoptr(GHashTable) found = connected_to(bs);
-        BlockDriverState *new_bs = find_new(found, drained);
-        BlockDriverState *todo = new_bs ? new_bs : find_busy(drained);
-        bool quiet;
+        BlockDriverState *new_bs, *todo;
 
+        if (any_closing(found)) {
+            /* It does its last I/O in the thread where it is. */
+            qemu_co_queue_wait(&block_graph()->settled_queue, NULL);
+            continue;
+        }
+        new_bs = find_new(found, drained);
+        todo = new_bs ? new_bs : find_busy(drained);
         if (!todo) {
             *graph = g_steal_pointer(&found);
             return true;
         }
-        bdrv_ref(todo);
-        quiet = bdrv_co_drained_begin_within(todo, BDRV_DRAIN_COMMAND_NS, errp);
-        if (quiet && new_bs) {
-            g_ptr_array_add(drained, todo); /* with the reference */
-            continue;
-        }
-        if (quiet) {
-            bdrv_co_drained_end(todo);
-        }
-        bdrv_co_unref(todo);
-        if (!quiet) {
+        if (!co_drain_one(todo, new_bs != NULL, drained, errp)) {
             return false;
         }
     }

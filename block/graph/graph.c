@@ -62,6 +62,7 @@ void bdrv_free(BlockDriverState *bs)
     }
     TAILQ_REMOVE(&block_graph()->nodes, bs, all_nodes);
     bdrv_release_context(bs);
+    qemu_co_queue_restart_all(&block_graph()->settled_queue);
     for (int i = 0; i < BLOCK_OP_TYPE_MAX; i++) {
         g_assert(LIST_EMPTY(&bs->op_blockers[i]));
     }

@@ -19,7 +19,7 @@ typedef struct BlockGraph {
     CoQueue closing_queue; /* waits for closing == 0, giving_up == 0 */
     unsigned opening;      /* calls of bdrv_co_open_inherit() under way */
     bool no_opening;       /* the process ends: those fail, and so do new ones */
-    CoQueue settled_queue; /* woken when a node's `settling` has become 0 */
+    CoQueue settled_queue; /* woken when a node's `settling` has become 0, or a node was freed */
 } BlockGraph;
 
 BlockGraph *block_graph(void);

@@ -113,7 +113,7 @@ static World *coroutine_fn world_new(uint32_t seed, bool dirty_target, AioContex
     w->target = open_raw(w->target_path, "target");
     w->disk = blk_new(READ_WRITE, BLK_PERM_ALL);
     g_assert_true(blk_insert_bs(w->disk, w->source, &err));
-    g_assert_true(bdrv_co_set_aio_context(w->source, ctx, &err));
+    g_assert_true(blk_co_bind_context(w->disk, ctx, true, &err));
     g_assert_true(bdrv_co_set_aio_context(w->target, ctx, &err));
     return w;
 }
@@ -136,7 +136,7 @@ static void assert_file_is(const char *path, const uint8_t *model)
 
 static void coroutine_fn world_free(World *w)
 {
-    g_assert_true(bdrv_co_set_aio_context(w->source, qemu_get_aio_context(), NULL));
+    blk_co_unbind_context(w->disk);
     g_assert_true(bdrv_co_set_aio_context(w->target, qemu_get_aio_context(), NULL));
     blk_unref(w->disk);
     bdrv_co_unref(w->source);
