@@ -27,10 +27,42 @@ bool coroutine_fn qmp_blockdev_add(const BlockdevOptions *arg, GError **errp)
     return true;
 }
 
+/* "export 'e0'", or NULL when no user but other nodes is above bs. The caller frees. */
+static char *describe_root_user(BlockDriverState *bs)
+{
+    BdrvChild *edge;
+
+    LIST_FOREACH(edge, &bs->parents, next_parent) {
+        if (!edge->klass->parent_is_bds) {
+            return edge->klass->get_parent_desc ? edge->klass->get_parent_desc(edge)
+                                                : g_strdup("another user");
+        }
+    }
+    return NULL;
+}
+
+/* The monitor holds the one reference, and no job forbids it. */
+static bool check_deletable(BlockDriverState *bs, GError **errp)
+{
+    g_autofree char *user = describe_root_user(bs);
+
+    if (user) {
+        error_setg(errp, "Node %s is in use by %s", bs->node_name, user);
+    } else if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_DRIVE_DEL, errp)) {
+        return false;
+    } else if (!bs->monitor_owned) {
+        error_setg(errp, "Node %s is not owned by the monitor", bs->node_name);
+    } else if (bs->refcnt > 1) {
+        error_setg(errp, "Block device %s is in use", bs->node_name);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
 {
     BlockDriverState *bs;
-    BdrvChild *parent;
 
     bdrv_co_wait_settled(arg->node_name);
     bs = bdrv_find_node(arg->node_name);
@@ -38,28 +70,10 @@ bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
         error_setg(errp, "Failed to find node with node-name='%s'", arg->node_name);
         return false;
     }
-    LIST_FOREACH(parent, &bs->parents, next_parent) {
-        if (!parent->klass->parent_is_bds) {
-            g_autofree char *desc =
-                parent->klass->get_parent_desc ? parent->klass->get_parent_desc(parent) : NULL;
-
-            error_setg(errp, "Node %s is in use by %s", arg->node_name,
-                       desc ? desc : "another user");
-            return false;
-        }
-    }
-    if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_DRIVE_DEL, errp)) {
+    if (!check_deletable(bs, errp)) {
         return false;
     }
-    if (!bs->monitor_owned) {
-        error_setg(errp, "Node %s is not owned by the monitor", arg->node_name);
-        return false;
-    }
-    if (bs->refcnt > 1) {
-        error_setg(errp, "Block device %s is in use", arg->node_name);
-        return false;
-    }
-    bs->monitor_owned = false;
+    bs->monitor_owned = false; /* its reference goes with it */
     bdrv_co_unref(bs);
     return true;
 }

@@ -311,25 +311,29 @@ void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
     }
 }
 
+static BlockDirtyInfo *describe_bitmap(const BdrvDirtyBitmap *bitmap)
+{
+    BlockDirtyInfo info = {
+        .name = g_strdup(bitmap->name),
+        .granularity = bdrv_dirty_bitmap_granularity(bitmap),
+        .count = bdrv_get_dirty_count(bitmap),
+        .persistent = bitmap->persistent,
+        .recording = bitmap->enabled,
+        .busy = bitmap->busy,
+        .has_inconsistent = bitmap->inconsistent, /* shown only where it is true */
+        .inconsistent = bitmap->inconsistent,
+    };
+
+    return g_memdup2(&info, sizeof(info));
+}
+
 BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
 {
     BlockDirtyInfoList *list = NULL, **tail = &list;
-    BdrvDirtyBitmap *bitmap;
+    const BdrvDirtyBitmap *bitmap;
 
     TAILQ_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
-        BlockDirtyInfo *info = g_new0(BlockDirtyInfo, 1);
-
-        info->name = g_strdup(bitmap->name);
-        info->count = bdrv_get_dirty_count(bitmap);
-        info->granularity = bdrv_dirty_bitmap_granularity(bitmap);
-        info->recording = bitmap->enabled;
-        info->busy = bitmap->busy;
-        info->persistent = bitmap->persistent;
-        info->has_inconsistent = bitmap->inconsistent;
-        info->inconsistent = bitmap->inconsistent;
-        *tail = g_new0(BlockDirtyInfoList, 1);
-        (*tail)->value = info;
-        tail = &(*tail)->next;
+        QAPI_LIST_APPEND(tail, describe_bitmap(bitmap));
     }
     return list;
 }

@@ -223,28 +223,24 @@ void blk_exp_request_shutdown(BlockExport *exp)
     blk_exp_unref(exp);
 }
 
-static bool blk_exp_any_left(BlockExportType type)
+/* Asks those of the type that are left to go, as often as is needed; how many there were. */
+static unsigned shut_down_exports(BlockExportType type)
 {
+    unsigned left = 0;
     BlockExport *exp;
 
     TAILQ_FOREACH(exp, &block_exports, next) {
-        if (type == BLOCK_EXPORT_TYPE__MAX || exp->drv->type == type) {
-            return true;
+        if (type == exp->drv->type || type == BLOCK_EXPORT_TYPE__MAX) {
+            blk_exp_request_shutdown(exp); /* leaves the list later, in a bottom half */
+            left++;
         }
     }
-    return false;
+    return left;
 }
 
 void coroutine_fn blk_exp_co_close_all(BlockExportType type)
 {
-    BlockExport *exp;
-
-    TAILQ_FOREACH(exp, &block_exports, next) {
-        if (type == BLOCK_EXPORT_TYPE__MAX || exp->drv->type == type) {
-            blk_exp_request_shutdown(exp); /* leaves the list later, in a bottom half */
-        }
-    }
-    while (blk_exp_any_left(type)) {
+    while (shut_down_exports(type) > 0) {
         qemu_co_queue_wait(&export_deleted, NULL);
     }
 }

@@ -14,25 +14,20 @@ BlockDriverState *bdrv_find_node(const char *node_name)
 
 BlockDriverState *bdrv_lookup_bs(const char *device, const char *node_name, GError **errp)
 {
-    BlockBackend *blk = device ? blk_by_name(device) : NULL;
-    BlockDriverState *bs;
+    BlockDriverState *found = node_name ? bdrv_find_node(node_name) : NULL;
+    BlockBackend *drive = device ? blk_by_name(device) : NULL;
 
-    if (blk) {
-        bs = blk_bs(blk);
-        if (!bs) {
-            error_setg(errp, "Device '%s' has no medium", device);
-        }
-        return bs;
+    /* Names of drives and nodes are one space; a drive that was asked for by name goes first. */
+    if (drive) {
+        found = blk_bs(drive);
     }
-    if (node_name) {
-        bs = bdrv_find_node(node_name);
-        if (bs) {
-            return bs;
-        }
+    if (drive && !found) {
+        error_setg(errp, "Device '%s' has no medium", device);
+    } else if (!found) {
+        error_setg(errp, "Cannot find device='%s' nor node-name='%s'", device ? device : "",
+                   node_name ? node_name : "");
     }
-    error_setg(errp, "Cannot find device='%s' nor node-name='%s'", device ? device : "",
-               node_name ? node_name : "");
-    return NULL;
+    return found;
 }
 
 BlockDriverState *bdrv_next_node(BlockDriverState *bs)

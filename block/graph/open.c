@@ -548,6 +548,7 @@ static BlockDriverState *coroutine_fn open_probing(json_object *obj, json_object
     }
     if (bs && bs->options->driver == BLOCKDEV_DRIVER_RAW) {
         bs->probed_raw = true;
+        bdrv_refresh_limits(bs); /* smaller writes are widened to what the check looks at */
     }
     bdrv_co_unref(file);
     return bs;

@@ -11,23 +11,20 @@ bool coroutine_fn qmp_block_export_add(const BlockExportOptions *arg, GError **e
 
 bool coroutine_fn qmp_block_export_del(const BlockExportDelArg *arg, GError **errp)
 {
+    bool hard = arg->has_mode && arg->mode == BLOCK_EXPORT_REMOVE_MODE_HARD;
     BlockExport *exp = blk_exp_find(arg->id);
-    BlockExportRemoveMode mode = arg->has_mode ? arg->mode : BLOCK_EXPORT_REMOVE_MODE_SAFE;
 
     if (!exp) {
         error_setg(errp, "Export '%s' is not found", arg->id);
-        return false;
-    }
-    if (!exp->user_owned) {
+    } else if (!exp->user_owned) {
         error_setg(errp, "Export '%s' is already shutting down", arg->id);
-        return false;
-    }
-    if (mode == BLOCK_EXPORT_REMOVE_MODE_SAFE && g_atomic_int_get(&exp->refcount) > 1) {
+    } else if (!hard && g_atomic_int_get(&exp->refcount) > 1) { /* clients hold the others */
         error_setg(errp, "export '%s' still in use", arg->id);
-        return false;
+    } else {
+        blk_exp_request_shutdown(exp);
+        return true;
     }
-    blk_exp_request_shutdown(exp);
-    return true;
+    return false;
 }
 
 bool coroutine_fn qmp_query_block_exports(BlockExportInfoList **ret, GError **errp)

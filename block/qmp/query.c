@@ -212,26 +212,27 @@ bool coroutine_fn qmp_query_block(const QueryBlockArg *arg, BlockInfoList **ret,
 
 /* --- statistics --- */
 
-static uint64List *bins_list(const uint64_t *values, int n)
+static uint64List *numbers_list(const uint64_t *numbers, size_t n)
 {
-    uint64List *list = NULL;
+    uint64List *list = NULL, **tail = &list;
 
-    while (n-- > 0) {
-        QAPI_LIST_PREPEND(list, values[n]);
+    for (size_t i = 0; i < n; i++) {
+        QAPI_LIST_APPEND(tail, numbers[i]);
     }
     return list;
 }
 
-static BlockLatencyHistogramInfo *histogram_info(const BlockLatencyHistogram *hist)
+/* NULL while no histogram was asked for. */
+static BlockLatencyHistogramInfo *histogram_info(const BlockLatencyHistogram *h)
 {
-    BlockLatencyHistogramInfo *info;
+    BlockLatencyHistogramInfo *info = h->bins ? g_new(BlockLatencyHistogramInfo, 1) : NULL;
 
-    if (!hist->bins) {
-        return NULL;
+    if (info) {
+        *info = (BlockLatencyHistogramInfo){
+            .bins = numbers_list(h->bins, h->nbins),
+            .boundaries = numbers_list(h->boundaries, h->nbins - 1),
+        };
     }
-    info = g_new0(BlockLatencyHistogramInfo, 1);
-    info->boundaries = bins_list(hist->boundaries, hist->nbins - 1);
-    info->bins = bins_list(hist->bins, hist->nbins);
     return info;
 }
 

@@ -271,3 +271,16 @@ def test_snapshot_is_for_all_drives_that_do_not_say_otherwise(vmm, work):
         assert 'wrote' in vm.qemu_io(name, 'write -P 7 0 4k')
     vm.quit()
     assert [open(i, 'rb').read(1) for i in images] == [b'\0', b'\7']
+
+
+def test_a_guessed_raw_disk_never_becomes_another_format_byte_by_byte(vmm, work):
+    path = ferry.make_image(work / 'raw', ferry.MIB)
+    vm = vmm('-drive', f'if=none,id=d,file={path}')
+    refused = ''
+    for offset, byte in enumerate(b'QFI\xfb\0\0\0\x03'):
+        refused += vm.qemu_io('d', f'write -P {byte} {offset} 1')
+    assert 'Operation not permitted' in refused
+    for size in (1, 511, 512, 513, 4096):       # all else is written as ever, next to the bytes that are there
+        assert 'wrote' in vm.qemu_io('d', f'write -P 9 512 {size}')
+    vm.quit()
+    assert ferry.qemu_img('info', path).count('file format: raw')
