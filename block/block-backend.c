@@ -25,6 +25,13 @@ typedef struct GateWaiter {
     TAILQ_ENTRY(GateWaiter) next;
 } GateWaiter;
 
+/* Where a user would like its requests to run. */
+typedef struct Wish {
+    AioContext *ctx; /* NULL: anywhere; else its iothread is held in the holder's name */
+    char *holder;    /* owned */
+    bool fixed;      /* no other user may take the graph away from there */
+} Wish;
+
 struct BlockBackend {
     int refcnt;      /* atomic */
     AioContext *ctx; /* atomic; the main thread changes it, while drained if there is a node */
@@ -32,9 +39,7 @@ struct BlockBackend {
     /* Main thread. */
     char *name; /* NULL: internal */
     BdrvChild *root;
-    AioContext *wish; /* NULL: anywhere; its iothread is held in the name of wish_holder */
-    char *wish_holder;
-    bool wish_fixed;
+    Wish wish;
     uint64_t perm, shared_perm;
     const BlockDevOps *dev_ops;
     void *dev_opaque;
@@ -86,13 +91,13 @@ void blk_ref(BlockBackend *blk)
     __atomic_fetch_add(&blk->refcnt, 1, __ATOMIC_RELAXED);
 }
 
-static void drop_wish(BlockBackend *blk)
+static void wish_drop(Wish *wish)
 {
-    if (blk->wish) {
-        iothread_release(blk->wish, blk->wish_holder);
-        g_clear_pointer(&blk->wish_holder, g_free);
-        blk->wish = NULL;
+    if (wish->ctx) {
+        iothread_release(wish->ctx, wish->holder);
     }
+    g_free(wish->holder);
+    *wish = (Wish){.ctx = NULL};
 }
 
 static void blk_free(void *opaque)
@@ -100,7 +105,7 @@ static void blk_free(void *opaque)
     BlockBackend *blk = opaque;
 
     g_assert(TAILQ_EMPTY(&blk->queued));
-    drop_wish(blk);
+    wish_drop(&blk->wish);
     blk_remove_bs(blk);
     g_assert(blk->in_flight == 0);
     blk_set_throttle_group(blk, NULL);
@@ -268,9 +273,9 @@ static bool root_can_set_aio_context(BdrvChild *child, AioContext *ctx, GError *
     BlockBackend *blk = child->opaque;
     const BlockDevOps *ops = blk->dev_ops;
 
-    if (blk->wish_fixed && ctx != blk->wish) {
+    if (blk->wish.fixed && ctx != blk->wish.ctx) {
         g_autofree char *desc = root_get_parent_desc(child);
-        g_autofree char *here = iothread_describe_context(blk->wish);
+        g_autofree char *here = iothread_describe_context(blk->wish.ctx);
 
         error_setg(errp, "Node '%s' cannot move: %s keeps it in %s", bdrv_get_node_name(child->bs),
                    desc, here);
@@ -297,7 +302,7 @@ static AioContext *root_get_wished_context(BdrvChild *child)
 {
     BlockBackend *blk = child->opaque;
 
-    return blk->wish;
+    return blk->wish.ctx;
 }
 
 static bool root_can_inactivate(BdrvChild *child)
@@ -342,9 +347,9 @@ bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
 
     bdrv_assert_main_thread();
     g_assert(!blk->root);
-    if (blk->wish_fixed && blk->wish != ctx) {
+    if (blk->wish.fixed && blk->wish.ctx != ctx) {
         g_autofree char *here = iothread_describe_context(ctx);
-        g_autofree char *there = iothread_describe_context(blk->wish);
+        g_autofree char *there = iothread_describe_context(blk->wish.ctx);
 
         error_setg(errp, "Node '%s' is in %s, its new user in %s", bdrv_get_node_name(bs), here,
                    there);
@@ -367,8 +372,9 @@ bool coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs, GErr
     bool ok;
 
     bdrv_ref(bs);
-    ok = !blk->wish || bdrv_co_set_aio_context(bs, blk->wish, blk->wish_fixed ? errp : NULL) ||
-         !blk->wish_fixed;
+    ok = !blk->wish.ctx ||
+         bdrv_co_set_aio_context(bs, blk->wish.ctx, blk->wish.fixed ? errp : NULL) ||
+         !blk->wish.fixed;
     ok = ok && blk_insert_bs(blk, bs, errp);
     if (!ok) {
         bdrv_settle_context_later(bs);
@@ -384,7 +390,7 @@ void blk_remove_bs(BlockBackend *blk)
     if (root) {
         blk->root = NULL;
         bdrv_root_unref_child(root);
-        set_context(blk, blk->wish ? blk->wish : qemu_get_aio_context());
+        set_context(blk, blk->wish.ctx ? blk->wish.ctx : qemu_get_aio_context());
     }
 }
 
@@ -402,28 +408,35 @@ static char *blk_desc(BlockBackend *blk)
     return root_get_parent_desc(&edge);
 }
 
+static void take_wish(BlockBackend *blk, const Wish *wish)
+{
+    blk->wish = *wish;
+    if (wish->ctx) {
+        iothread_hold(wish->ctx, wish->holder);
+    }
+}
+
 bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool fixed, GError **errp)
 {
     BlockDriverState *bs = blk_bs(blk);
+    Wish old = blk->wish;
 
     bdrv_assert_main_thread();
-    drop_wish(blk);
-    blk->wish_fixed = false;
-    /* Before the move, which yields: from now on the thread stays. */
-    blk->wish_holder = blk_desc(blk);
-    blk->wish = ctx;
-    iothread_hold(ctx, blk->wish_holder);
+    /* Before the move, which yields: from now on both threads stay. */
+    take_wish(blk, &(Wish){.ctx = ctx, .holder = blk_desc(blk)});
     if (bs && !bdrv_co_set_aio_context(bs, ctx, errp)) {
         g_autofree char *there = iothread_describe_context(ctx);
 
-        g_prefix_error(errp, "Cannot serve %s in %s: ", blk->wish_holder, there);
-        drop_wish(blk);
+        g_prefix_error(errp, "Cannot serve %s in %s: ", blk->wish.holder, there);
+        wish_drop(&blk->wish);
+        blk->wish = old;
         return false;
     }
+    wish_drop(&old);
     if (!bs) {
         set_context(blk, ctx);
     }
-    blk->wish_fixed = fixed;
+    blk->wish.fixed = fixed;
     return true;
 }
 
@@ -432,8 +445,7 @@ void coroutine_fn blk_co_unbind_context(BlockBackend *blk)
     BlockDriverState *bs = blk_bs(blk);
 
     bdrv_assert_main_thread();
-    drop_wish(blk);
-    blk->wish_fixed = false;
+    wish_drop(&blk->wish);
     if (bs) {
         bdrv_ref(bs);
         bdrv_co_settle_context(bs);

@@ -332,6 +332,9 @@ static void coroutine_fn settle_co_entry(void *opaque)
     bdrv_co_settle_context(bs);
     settled(bs);
     bdrv_co_unref(bs);
+    if (--block_graph()->settling == 0) {
+        qemu_co_queue_restart_all(&block_graph()->closing_queue);
+    }
 }
 
 static void settle_bh(void *opaque)
@@ -347,6 +350,7 @@ void bdrv_settle_context_later(BlockDriverState *bs)
     }
     bdrv_ref(bs);
     bs->settling++;
+    block_graph()->settling++;
     aio_bh_schedule_oneshot(qemu_get_aio_context(), settle_bh, bs);
 }
 

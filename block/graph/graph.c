@@ -225,18 +225,19 @@ void bdrv_unref_later(BlockDriverState *bs)
     aio_bh_schedule_oneshot(qemu_get_aio_context(), unref_later_bh, bs);
 }
 
+static void coroutine_fn co_wait_closed(BlockGraph *graph)
+{
+    while (graph->closing || graph->settling) {
+        qemu_co_queue_wait(&graph->closing_queue, NULL);
+    }
+}
+
 void coroutine_fn bdrv_co_close_all(void)
 {
-    BlockGraph *graph = block_graph();
-
-    while (graph->closing) {
-        qemu_co_queue_wait(&graph->closing_queue, NULL);
-    }
+    co_wait_closed(block_graph());
     /* Nodes that the user made with blockdev-add hold their reference until now. */
     bdrv_co_unref_monitor_nodes();
-    while (graph->closing) {
-        qemu_co_queue_wait(&graph->closing_queue, NULL);
-    }
+    co_wait_closed(block_graph());
 }
 
 /* --- edges --- */

@@ -15,8 +15,9 @@ typedef struct BlockGraph {
     unsigned auto_names;                               /* counter of made-up names */
     /* nodes given to bdrv_unref_later() and not closed yet */
     unsigned closing;
+    unsigned settling;     /* looks of context.c that are to come or under way */
     unsigned giving_up;    /* steps of give-up.c that hold nodes without a reference */
-    CoQueue closing_queue; /* waits for closing == 0, giving_up == 0 */
+    CoQueue closing_queue; /* waits for closing, settling or giving_up to become 0 */
     unsigned opening;      /* calls of bdrv_co_open_inherit() under way */
     bool no_opening;       /* the process ends: those fail, and so do new ones */
     CoQueue settled_queue; /* woken when a node's `settling` has become 0, or a node was freed */

@@ -97,3 +97,59 @@ def test_nbd_node_moves_also_while_its_server_is_gone(threads, nbdkit):
     client.pread(512, 0)
     client.shutdown()
     threads.quit()
+
+
+def test_iothread_in_use_stays_and_names_its_users(threads, work):
+    node_raw(threads, work)
+    client = export(threads, 'one')
+    with pytest.raises(ferry.QMPError, match="object 'one' is in use by export 'e-one', .*can not be deleted"):
+        threads.cmd('object-del', id='one')
+    client.pwrite(bytes(512), 0)
+    client.shutdown()
+    unexport(threads, 'one')
+    threads.cmd('object-del', id='one')
+    assert 'wrote' in threads.qemu_io('disk', 'write 0 512')
+
+
+def test_second_user_cannot_take_the_node_away_from_a_fixed_one(threads, work):
+    node_raw(threads, work)
+    client = export(threads, 'one')
+    with pytest.raises(ferry.QMPError, match="export 'e-two' in iothread 'two'.*NBD export 'disk' keeps it in iothread 'one'"):
+        threads.cmd('block-export-add', type='nbd', id='e-two', node_name='disk', name='second', iothread='two',
+                    fixed_iothread=True)
+    threads.cmd('object-del', id='two')
+    client.pwrite(bytes(512), 0)
+
+
+@pytest.mark.parametrize('edge', ['file', 'backing'])
+def test_edge_to_a_node_that_another_iothread_keeps_is_refused(threads, work, edge):
+    for name, fmt in (('top', 'qcow2'), ('other', 'raw')):
+        ferry.make_image(work / name, SIZE, fmt)
+        threads.add('file', f'{name}-file', filename=str(work / name))
+    threads.add('qcow2', 'disk', file='top-file', backing=None)
+    threads.add('raw', 'other', file='other-file')
+    threads.cmd('block-export-add', type='nbd', id='e', node_name='other', iothread='two', fixed_iothread=True)
+    client = export(threads, 'one')
+    options = {'driver': 'qcow2', 'node-name': 'disk', 'file': 'top-file', 'backing': None, edge: 'other'}
+    with pytest.raises(ferry.QMPError, match="keeps it in iothread 'two'"):
+        threads.cmd('blockdev-reopen', options=[options])
+    client.pwrite(bytes(512), 0)
+    assert bytes(client.pread(512, 0)) == bytes(512)
+
+
+def test_new_backing_file_follows_into_the_iothread(threads, work):
+    ferry.make_image(work / 'top', SIZE, 'qcow2')
+    ferry.make_image(work / 'base', SIZE)
+    ferry.qemu_io(work / 'base', 'write -P 3 0 64k')
+    threads.add('file', 'top-file', filename=str(work / 'top'))
+    threads.add('qcow2', 'disk', file='top-file', backing=None)
+    threads.add_file(work / 'base', node_name='base')
+    client = export(threads, 'one')
+    for backing, byte in (('base', 3), (None, 0), ('base', 3)):
+        threads.cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'disk', 'file': 'top-file',
+                                                 'backing': backing}])
+        assert bytes(client.pread(512, 0)) == bytes([byte]) * 512
+        assert 'failed' not in threads.qemu_io('base', 'read -P 3 0 64k')
+    client.shutdown()
+    unexport(threads, 'one')
+    threads.cmd('object-del', id='one')

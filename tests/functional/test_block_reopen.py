@@ -192,3 +192,33 @@ def test_node_named_twice_is_refused(disk):
     with pytest.raises(ferry.QMPError, match="Node 'disk' is to be reopened twice"):
         reopen(disk, raw_node(), raw_node(read_only=True))
     assert shown(disk) == before
+
+
+def node_over(vm, work, name, size):
+    ferry.make_image(work / name, size)
+    return vm.add('file', name, filename=str(work / name))
+
+
+def test_another_file_brings_its_size(vm, work):
+    node_over(vm, work, 'small', SIZE)
+    node_over(vm, work, 'large', 2 * SIZE)
+    vm.add('raw', 'disk', file='small')
+    vm.add('copy-on-read', 'filter', file='disk')
+    for name, size in (('large', 2 * SIZE), ('small', SIZE)):
+        reopen(vm, raw_node(file=name))
+        assert [node(vm, n)['image']['virtual-size'] for n in ('disk', 'filter')] == [size, size]
+        assert 'wrote' in vm.qemu_io('disk', f'write -P 1 {size - 512} 512')
+        assert 'failed' in vm.qemu_io('disk', f'write -P 1 {size} 512')
+    vm.quit()
+    assert (work / 'small').stat().st_size == SIZE
+
+
+def test_size_that_a_client_was_told_stays(vm, work):
+    node_over(vm, work, 'small', SIZE)
+    node_over(vm, work, 'large', 2 * SIZE)
+    vm.add('raw', 'disk', file='large')
+    vm.export('disk')
+    before = shown(vm)
+    with pytest.raises(ferry.QMPError, match="Node 'disk' cannot change its size .* NBD export 'disk'"):
+        reopen(vm, raw_node(file='small'))
+    assert shown(vm) == before

@@ -212,6 +212,31 @@ static void test_fd_level_triggered(Fixture *f, gconstpointer data)
     pair_close(&p);
 }
 
+static void *watch_from_thread(void *opaque)
+{
+    Pair *p = opaque;
+
+    aio_set_fd_handler(p->ctx, p->fd[0], pair_take, pair_count_write, p);
+    aio_set_fd_handler(p->ctx, p->fd[0], pair_take, NULL, p);
+    return NULL;
+}
+
+static void test_fd_handler_set_by_another_thread(Fixture *f, gconstpointer data)
+{
+    Pair p;
+
+    pair_open(&p, f->ctx);
+    pair_send(&p);
+    g_thread_join(g_thread_new("watch", watch_from_thread, &p));
+    while (!p.n_read) {
+        aio_poll(f->ctx, true);
+    }
+    settle(f->ctx);
+    g_assert_cmpint(p.n_read, ==, 1);
+    g_assert_cmpint(p.n_write, ==, 0); /* the later call holds */
+    pair_close(&p);
+}
+
 static void test_fd_sides_are_independent(Fixture *f, gconstpointer data)
 {
     Pair p;
@@ -421,6 +446,7 @@ static void add_tests(AioBackend backend, const char *name)
     ADD("bh/from-other-threads", test_bh_from_other_threads);
     ADD("notify-ends-wait", test_notify_ends_wait);
     ADD("fd/level-triggered", test_fd_level_triggered);
+    ADD("fd/set-by-another-thread", test_fd_handler_set_by_another_thread);
     ADD("fd/sides-are-independent", test_fd_sides_are_independent);
     ADD("fd/forgotten-by-another-handler", test_fd_forgotten_by_another_handler);
     ADD("fd/forgotten-by-own-read-handler", test_fd_forgotten_by_own_read_handler);
