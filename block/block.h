@@ -234,7 +234,8 @@ BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child_b
 void bdrv_unref_child(BlockDriverState *parent, BdrvChild *child);
 /*
  * Opens the node that a driver's option refers to (by name or inline) and attaches it. NULL ref:
- * error.
+ * error. For drivers' bdrv_co_open: the first child decides in which context the new node is. Any
+ * thread; returns in the thread of the parent's graph, where the driver goes on opening.
  */
 BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const BlockdevRef *ref,
                                            const char *name, int role, GError **errp);

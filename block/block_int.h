@@ -55,7 +55,8 @@ struct BlockDriver {
      * Opens: reads options (opts->u.DRIVER; NULL for internal filters), attaches children, sets
      * bs->total_bytes, bs->supported_*_flags. On failure undoes all but children, which the caller
      * detaches. bs->open_flags is final but for read-only degradation, which the driver states
-     * through bdrv_apply_auto_read_only().
+     * through bdrv_apply_auto_read_only(). Begins in the main thread; once a child is there, in the
+     * thread of its graph.
      */
     bool coroutine_fn (*bdrv_co_open)(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
                                       GError **errp);

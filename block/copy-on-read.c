@@ -23,6 +23,29 @@ typedef struct BDRVCorState {
     CoRwlock lock; /* copies exclude writes (and each other) */
 } BDRVCorState;
 
+/* In the main thread. */
+static bool take_bottom(BlockDriverState *bs, const char *name, GError **errp)
+{
+    BDRVCorState *s = bs->opaque;
+    BlockDriverState *bottom = bdrv_lookup_bs(NULL, name, errp);
+
+    if (!bottom) {
+        g_prefix_error(errp, "Bottom node '%s' not found: ", name);
+        return false;
+    }
+    if (!bdrv_chain_contains(bs->file->bs, bottom)) {
+        error_setg(errp, "Node '%s' is not in a backing chain of '%s'", name, bs->node_name);
+        return false;
+    }
+    if (bdrv_filter_bs(bottom)) {
+        error_setg(errp, "Bottom node '%s' is a filter", name);
+        return false;
+    }
+    bdrv_ref(bottom);
+    s->bottom = bottom;
+    return true;
+}
+
 static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
                                      GError **errp)
 {
@@ -33,23 +56,11 @@ static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions
         return false;
     }
     if (o->bottom) {
-        BlockDriverState *bottom = bdrv_lookup_bs(NULL, o->bottom, errp);
-
-        if (!bottom) {
-            g_prefix_error(errp, "Bottom node '%s' not found: ", o->bottom);
+        aio_co_reschedule_self(qemu_get_aio_context());
+        if (!take_bottom(bs, o->bottom, errp)) {
             return false;
         }
-        if (!bdrv_chain_contains(bs->file->bs, bottom)) {
-            error_setg(errp, "Node '%s' is not in a backing chain of '%s'", o->bottom,
-                       bs->node_name);
-            return false;
-        }
-        if (bdrv_filter_bs(bottom)) {
-            error_setg(errp, "Bottom node '%s' is a filter", o->bottom);
-            return false;
-        }
-        bdrv_ref(bottom);
-        s->bottom = bottom;
+        aio_co_reschedule_self(bdrv_get_aio_context(bs));
     }
     qemu_co_rwlock_init(&s->lock);
     bs->supported_read_flags = BDRV_REQ_PREFETCH;

@@ -95,6 +95,14 @@ void bdrv_release_context(BlockDriverState *bs)
     iothread_release(bs->aio_context, user);
 }
 
+void bdrv_adopt_context(BlockDriverState *bs, AioContext *ctx)
+{
+    g_assert(!bs->is_open && LIST_EMPTY(&bs->parents) && LIST_EMPTY(&bs->children));
+    hold_context(bs, ctx);
+    bdrv_release_context(bs);
+    bs->aio_context = ctx;
+}
+
 static void move_node(BlockDriverState *bs, AioContext *ctx)
 {
     BdrvChild *child;

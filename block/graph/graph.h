@@ -70,6 +70,8 @@ void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs);
 void bdrv_settle_context_later(BlockDriverState *bs);
 /* The last drained section of bs has ended. Any thread. */
 void bdrv_context_drained_end(BlockDriverState *bs);
+/* Puts a node that is being opened, alone and without a connection, into ctx. */
+void bdrv_adopt_context(BlockDriverState *bs, AioContext *ctx);
 /* The node is about to be freed: its iothread may be deleted. */
 void bdrv_release_context(BlockDriverState *bs);
 /* Waits until no such look at the node of that name is under way any more. */

@@ -167,8 +167,23 @@ static int inherited_flags(BlockDriverState *parent, int role)
     return (flags & ~BDRV_O_NO_FLUSH) | BDRV_O_UNMAP;
 }
 
-BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const BlockdevRef *ref,
-                                           const char *name, int role, GError **errp)
+/*
+ * A node that is being opened goes where its first child is: the driver has nothing there yet that
+ * would have to move along. Further children follow it.
+ */
+static bool coroutine_fn meet_child(BlockDriverState *parent, BlockDriverState *child_bs,
+                                    GError **errp)
+{
+    if (!parent->is_open && LIST_EMPTY(&parent->children)) {
+        bdrv_adopt_context(parent, child_bs->aio_context);
+        return true;
+    }
+    return bdrv_co_set_aio_context(child_bs, parent->aio_context, errp);
+}
+
+/* In the main thread. */
+static BdrvChild *coroutine_fn open_child(BlockDriverState *parent, const BlockdevRef *ref,
+                                          const char *name, int role, GError **errp)
 {
     BlockDriverState *bs;
 
@@ -189,7 +204,39 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const Block
             return NULL;
         }
     }
+    if (!meet_child(parent, bs, errp)) {
+        bdrv_co_unref(bs);
+        return NULL;
+    }
     return bdrv_attach_child(parent, bs, name, role, errp);
+}
+
+BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *parent, const BlockdevRef *ref,
+                                           const char *name, int role, GError **errp)
+{
+    BdrvChild *child;
+
+    aio_co_reschedule_self(qemu_get_aio_context());
+    child = open_child(parent, ref, name, role, errp);
+    aio_co_reschedule_self(parent->aio_context);
+    return child;
+}
+
+/* A node that is there already and becomes the backing file: bs goes where that one is. */
+static BdrvChild *coroutine_fn refer_to_backing(BlockDriverState *bs, const char *node_name,
+                                                GError **errp)
+{
+    BlockDriverState *backing = bdrv_lookup_bs(NULL, node_name, errp);
+
+    if (!backing) {
+        return NULL;
+    }
+    bdrv_ref(backing);
+    if (!bdrv_co_join_contexts(backing, bs, errp)) {
+        bdrv_co_unref(backing);
+        return NULL;
+    }
+    return bdrv_attach_child(bs, backing, "backing", BDRV_CHILD_COW, errp);
 }
 
 /* The backing file: as the options say, else as the image says. */
@@ -203,14 +250,12 @@ static bool coroutine_fn open_backing(BlockDriverState *bs, const BlockdevRefOrN
         return true;
     }
     if (ref) {
-        BlockdevRef child = {.type = ref->type};
+        BlockdevRef child = {.type = ref->type, .u.definition = ref->u.definition};
 
         if (ref->type == json_type_string) {
-            child.u.reference = ref->u.reference;
-        } else {
-            child.u.definition = ref->u.definition;
+            return refer_to_backing(bs, ref->u.reference, errp) != NULL;
         }
-        return bdrv_co_open_child(bs, &child, "backing", BDRV_CHILD_COW, errp) != NULL;
+        return open_child(bs, &child, "backing", BDRV_CHILD_COW, errp) != NULL;
     }
     if ((bs->open_flags & BDRV_O_NO_BACKING) || !bs->backing_file || !bs->backing_file[0]) {
         return true;
@@ -224,6 +269,10 @@ static bool coroutine_fn open_backing(BlockDriverState *bs, const BlockdevRefOrN
         inherited_flags(bs, BDRV_CHILD_COW), errp);
     if (!backing) {
         g_prefix_error(errp, "Could not open backing file: ");
+        return false;
+    }
+    if (!meet_child(bs, backing, errp)) {
+        bdrv_co_unref(backing);
         return false;
     }
     return bdrv_attach_child(bs, backing, "backing", BDRV_CHILD_COW, errp) != NULL;
@@ -276,7 +325,9 @@ static BlockDriverState *coroutine_fn open_node(const BlockdevOptions *options, 
 {
     const BlockDriver *drv = bdrv_driver_of(options->driver);
     BlockDriverState *bs;
+    AioContext *from;
     int64_t len;
+    bool ok;
 
     if (!drv) {
         error_setg(errp, "Unknown driver '%s'", BlockdevDriver_str(options->driver));
@@ -292,12 +343,16 @@ static BlockDriverState *coroutine_fn open_node(const BlockdevOptions *options, 
     bs->options = QAPI_CLONE(BlockdevOptions, options);
     bs->drv = drv;
     bs->opaque = g_malloc0(MAX(drv->instance_size, 1));
-    if (!drv->bdrv_co_open(bs, options, bs->open_flags, errp)) {
+    ok = drv->bdrv_co_open(bs, options, bs->open_flags, errp);
+    aio_co_reschedule_self(qemu_get_aio_context());
+    if (!ok) {
         open_failed(bs, false);
         return NULL;
     }
     bdrv_refresh_limits(bs);
+    from = bdrv_co_enter_graph(bs);
     len = bdrv_co_getlength(bs);
+    bdrv_co_leave_graph(bs, from);
     if (len < 0) {
         error_setg_errno(errp, -len, "Could not get the size of node '%s'", bs->node_name);
         open_failed(bs, true);

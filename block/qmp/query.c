@@ -145,7 +145,7 @@ bool coroutine_fn qmp_query_named_block_nodes(const QueryNamedBlockNodesArg *arg
     for (bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
         BlockDeviceInfo *info;
 
-        if (!bs->drv || bs->closing) {
+        if (!bs->is_open || !bs->drv || bs->closing) {
             continue; /* being opened or closed */
         }
         bdrv_ref(bs);
@@ -303,7 +303,7 @@ bool coroutine_fn qmp_query_blockstats(const QueryBlockstatsArg *arg, BlockStats
 
     if (arg->has_query_nodes && arg->query_nodes) {
         for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
-            if (bs->drv && !bs->closing) {
+            if (bs->is_open && bs->drv && !bs->closing) {
                 QAPI_LIST_APPEND(tail, node_stats(bs, NULL, false));
             }
         }

@@ -196,6 +196,14 @@ def threshold(w):
 def add_and_delete(w):
     w.cmd('blockdev-del', node_name='disk')
     w.cmd('blockdev-del', node_name='disk-file')
+    w.cmd('blockdev-add', {'driver': 'copy-on-read', 'node-name': 'filter', 'file': 'disk', 'bottom': 'base'})
+    w.cmd('blockdev-add', {'driver': 'raw', 'node-name': 'window', 'file': 'base', 'size': 65536, 'read-only': True})
+    w.io('window', 'read -P 0 0 64k')
+    w.image('upper')
+    w.cmd('blockdev-add', {'driver': 'qcow2', 'node-name': 'upper', 'file': w.protocol('upper'), 'backing': 'base'})
+    w.io('upper', 'write -P 1 0 64k', 'read -P 1 0 64k', 'read -P 0 64k 64k')
+    for name in ('upper', 'window', 'filter'):
+        w.cmd('blockdev-del', node_name=name)
     w.cmd('nbd-server-add', device='disk', name='second')
     w.cmd('nbd-server-remove', name='second')
 
