@@ -8,59 +8,15 @@
  * waiter before it wakes it, in the context that the backend has by then: another section, or a move
  * to a further context, waits until it has run. A waiter holds a reference to the backend.
  */
-#include "block/block-backend.h"
+#include "block/backend-int.h"
 
 #include <errno.h>
 #include <string.h>
 #include "block/graph/activate.h"
 #include "block/graph/graph.h"
-#include "block/throttle/throttle-group.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
 #include "util/iothread.h"
-
-/* A request that waits at the gate; on its coroutine's stack. */
-typedef struct GateWaiter {
-    Coroutine *co;
-    TAILQ_ENTRY(GateWaiter) next;
-} GateWaiter;
-
-/* Where a user would like its requests to run. */
-typedef struct Wish {
-    AioContext *ctx; /* NULL: anywhere; else its iothread is held in the holder's name */
-    char *holder;    /* owned */
-    bool fixed;      /* no other user may take the graph away from there */
-} Wish;
-
-struct BlockBackend {
-    int refcnt;      /* atomic */
-    AioContext *ctx; /* atomic; the main thread changes it, while drained if there is a node */
-
-    /* Main thread. */
-    char *name; /* NULL: internal */
-    BdrvChild *root;
-    Wish wish;
-    uint64_t perm, shared_perm;
-    const BlockDevOps *dev_ops;
-    void *dev_opaque;
-    BlockdevOnError on_read_error, on_write_error;
-    bool iostatus_enabled;
-    BlockDeviceIoStatus iostatus;
-    bool stay_at_node;
-    bool allow_inactive;
-    TAILQ_ENTRY(BlockBackend) all;
-    TAILQ_ENTRY(BlockBackend) named;
-
-    /* The backend's thread. */
-    int in_flight; /* atomic */
-    int quiesce;
-    bool disable_request_queuing;
-    bool allow_write_beyond_eof;
-    bool enable_write_cache;
-    TAILQ_HEAD(, GateWaiter) queued;
-    BlockAcctStats stats;
-    ThrottleGroupMember *throttle; /* NULL: no limits; changes while drained */
-};
 
 static TAILQ_HEAD(, BlockBackend) all_backends = TAILQ_HEAD_INITIALIZER(all_backends);
 static TAILQ_HEAD(, BlockBackend) named_backends = TAILQ_HEAD_INITIALIZER(named_backends);
@@ -91,21 +47,12 @@ void blk_ref(BlockBackend *blk)
     __atomic_fetch_add(&blk->refcnt, 1, __ATOMIC_RELAXED);
 }
 
-static void wish_drop(Wish *wish)
-{
-    if (wish->ctx) {
-        iothread_release(wish->ctx, wish->holder);
-    }
-    g_free(wish->holder);
-    *wish = (Wish){.ctx = NULL};
-}
-
 static void blk_free(void *opaque)
 {
     BlockBackend *blk = opaque;
 
     g_assert(TAILQ_EMPTY(&blk->queued));
-    wish_drop(&blk->wish);
+    blk_drop_wish(blk);
     blk_remove_bs(blk);
     g_assert(blk->in_flight == 0);
     blk_set_throttle_group(blk, NULL);
@@ -189,15 +136,18 @@ void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque)
 
 /* --- the root edge --- */
 
-static char *root_get_parent_desc(BdrvChild *child)
+char *blk_describe(BlockBackend *blk)
 {
-    BlockBackend *blk = child->opaque;
-
     if (blk->dev_ops && blk->dev_ops->get_desc) {
         return blk->dev_ops->get_desc(blk->dev_opaque);
     }
     return blk->name ? g_strdup_printf("block device '%s'", blk->name)
                      : g_strdup("an unnamed block device");
+}
+
+static char *root_get_parent_desc(BdrvChild *child)
+{
+    return blk_describe(child->opaque);
 }
 
 static const char *root_get_name(BdrvChild *child)
@@ -285,17 +235,9 @@ static bool root_can_set_aio_context(BdrvChild *child, AioContext *ctx, GError *
            ops->can_set_aio_context(blk->dev_opaque, ctx, errp);
 }
 
-static void set_context(BlockBackend *blk, AioContext *ctx)
-{
-    __atomic_store_n(&blk->ctx, ctx, __ATOMIC_RELEASE);
-    if (blk->dev_ops && blk->dev_ops->set_aio_context) {
-        blk->dev_ops->set_aio_context(blk->dev_opaque, ctx);
-    }
-}
-
 static void root_set_aio_context(BdrvChild *child, AioContext *ctx)
 {
-    set_context(child->opaque, ctx);
+    blk_set_context(child->opaque, ctx);
 }
 
 static AioContext *root_get_wished_context(BdrvChild *child)
@@ -363,7 +305,7 @@ bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
         return false;
     }
     blk->root->stay_at_node = blk->stay_at_node;
-    set_context(blk, ctx);
+    blk_set_context(blk, ctx);
     return true;
 }
 
@@ -390,101 +332,8 @@ void blk_remove_bs(BlockBackend *blk)
     if (root) {
         blk->root = NULL;
         bdrv_root_unref_child(root);
-        set_context(blk, blk->wish.ctx ? blk->wish.ctx : qemu_get_aio_context());
+        blk_set_context(blk, blk->wish.ctx ? blk->wish.ctx : qemu_get_aio_context());
     }
-}
-
-/* --- its context --- */
-
-AioContext *blk_get_aio_context(const BlockBackend *blk)
-{
-    return __atomic_load_n(&blk->ctx, __ATOMIC_ACQUIRE);
-}
-
-static char *blk_desc(BlockBackend *blk)
-{
-    BdrvChild edge = {.opaque = blk};
-
-    return root_get_parent_desc(&edge);
-}
-
-static void take_wish(BlockBackend *blk, const Wish *wish)
-{
-    blk->wish = *wish;
-    if (wish->ctx) {
-        iothread_hold(wish->ctx, wish->holder);
-    }
-}
-
-bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool fixed, GError **errp)
-{
-    BlockDriverState *bs = blk_bs(blk);
-    Wish old = blk->wish;
-
-    bdrv_assert_main_thread();
-    /* Before the move, which yields: from now on both threads stay. */
-    take_wish(blk, &(Wish){.ctx = ctx, .holder = blk_desc(blk)});
-    if (bs && !bdrv_co_set_aio_context(bs, ctx, errp)) {
-        g_autofree char *there = iothread_describe_context(ctx);
-
-        g_prefix_error(errp, "Cannot serve %s in %s: ", blk->wish.holder, there);
-        wish_drop(&blk->wish);
-        blk->wish = old;
-        return false;
-    }
-    wish_drop(&old);
-    if (!bs) {
-        set_context(blk, ctx);
-    }
-    blk->wish.fixed = fixed;
-    return true;
-}
-
-void coroutine_fn blk_co_unbind_context(BlockBackend *blk)
-{
-    BlockDriverState *bs = blk_bs(blk);
-
-    bdrv_assert_main_thread();
-    wish_drop(&blk->wish);
-    if (bs) {
-        bdrv_ref(bs);
-        bdrv_co_settle_context(bs);
-        bdrv_co_unref(bs);
-    } else {
-        set_context(blk, qemu_get_aio_context());
-    }
-}
-
-typedef struct Spawned {
-    BlockBackend *blk; /* referenced */
-    CoroutineEntry *entry;
-    void *opaque;
-} Spawned;
-
-static void coroutine_fn spawned_co_entry(void *opaque)
-{
-    Spawned s = *(Spawned *)opaque;
-
-    g_free(opaque);
-    /*
-     * The backend may have moved since. It cannot from here to the first request's gate: that needs
-     * a drained section, which begins in this thread.
-     */
-    while (blk_get_aio_context(s.blk) != qemu_get_current_aio_context()) {
-        aio_co_reschedule_self(blk_get_aio_context(s.blk));
-    }
-    s.entry(s.opaque);
-    blk_unref(s.blk);
-}
-
-void blk_co_spawn(BlockBackend *blk, CoroutineEntry *entry, void *opaque)
-{
-    Spawned *s = g_new(Spawned, 1);
-
-    bdrv_assert_main_thread();
-    *s = (Spawned){.blk = blk, .entry = entry, .opaque = opaque};
-    blk_ref(blk);
-    aio_co_schedule(blk_get_aio_context(blk), qemu_coroutine_create(spawned_co_entry, s));
 }
 
 BlockDriverState *blk_bs(const BlockBackend *blk)

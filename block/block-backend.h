@@ -12,6 +12,26 @@
  * 0 or -errno and check that the range lies inside the image (-EIO), that there is a medium
  * (-ENOMEDIUM) which is active (-EPERM), and that writing was asked for.
  */
+/*
+ * The seam for one disk in several iothreads (a queue of the device in each). Not built.
+ *
+ * - Whether it is possible is the graph's answer: every node from the backend down has a driver
+ *   that states `multi_thread`. Raw and the file drivers can, filters without state of their own
+ *   too; qcow2 and NBD cannot, and with one of them all queues are served in the one context.
+ * - The context of the graph stays the one in which it drains, changes and reopens. A request may
+ *   come from any thread that was bound to the backend: blk_co_bind_context() with further contexts.
+ *   assert_graph_thread() then asks whether the thread is one of those.
+ * - What such a node keeps for a request is split: the kernel's ring belongs to the thread already
+ *   (util/aio.h); in_flight and the gate's quiesce are atomic; tracked requests, the flush queue
+ *   and dirty bitmaps get one small lock of the node, never held over a yield. A node with one
+ *   thread takes none of them.
+ * - Waiting at the gate: a list of waiters for each thread; the end of a drained section wakes each
+ *   in the thread that it came from, unless that one has been unbound.
+ * - A drained section begins when each bound thread has passed a bottom half that saw quiesce: then
+ *   none is between the gate and its count.
+ * - A job or a bitmap that needs one order of all writes takes `multi_thread` away for its life, in
+ *   a drained section: the device's queues go on through the one context.
+ */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
 #define FERRY_BLOCK_BLOCK_BACKEND_H
 

@@ -6,7 +6,6 @@
 #include "block/export.h"
 #include <string.h>
 #include "block/graph/activate.h"
-#include "block/nbd/server-int.h"
 #include "qapi/qapi-events.h"
 #include "util/co-lock.h"
 #include "util/error.h"
@@ -18,18 +17,11 @@ static TAILQ_HEAD(BlockExportList,
 /* Woken whenever an export is deleted. */
 static CoQueue export_deleted = {TAILQ_HEAD_INITIALIZER(export_deleted.waiters)};
 
-static const BlockExportDriver *const export_drivers[] = {
-    &blk_exp_nbd,
-};
+static const BlockExportDriver *export_drivers[BLOCK_EXPORT_TYPE__MAX];
 
-static const BlockExportDriver *blk_exp_find_driver(BlockExportType type)
+void blk_exp_register_driver(const BlockExportDriver *drv)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(export_drivers); i++) {
-        if (export_drivers[i]->type == type) {
-            return export_drivers[i];
-        }
-    }
-    return NULL;
+    export_drivers[drv->type] = drv;
 }
 
 BlockExport *blk_exp_find(const char *id)
@@ -133,7 +125,7 @@ static bool blk_exp_id_wellformed(const char *id)
 
 BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError **errp)
 {
-    const BlockExportDriver *drv = blk_exp_find_driver(opts->type);
+    const BlockExportDriver *drv = export_drivers[opts->type];
     BlockDriverState *bs;
     BlockExport *exp;
     BlockBackend *blk;

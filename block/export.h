@@ -37,6 +37,8 @@ struct BlockExport {
     TAILQ_ENTRY(BlockExport) next;
 };
 
+/* Makes a type of export known; `drv` lives on. Start-up, before the first export. */
+void blk_exp_register_driver(const BlockExportDriver *drv);
 BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError **errp);
 BlockExport *blk_exp_find(const char *id);
 BlockExport *blk_exp_next(BlockExport *exp);

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include "accel/runstate.h"
+#include "block/nbd/server.h"
 #include "block/throttle/throttle-group-object.h"
 #include "chardev/char.h"
 #include "crypto/objects.h"
@@ -32,6 +33,7 @@ void objects_register_types(void)
     for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
         user_creatable_register(types[i]);
     }
+    nbd_server_register();
     qemu_chr_register_types();
     qemu_chr_mux_set_exit(end_from_terminal);
     machine_register_types();

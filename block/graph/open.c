@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "block/block-backend.h"
+#include "block/graph/activate.h"
 #include "qapi/json.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
@@ -540,22 +540,33 @@ static void add_file_members(json_object *protocol, json_object *extra)
     }
 }
 
+static char *probe_get_desc(BdrvChild *child)
+{
+    (void)child;
+    return g_strdup("the search for its format");
+}
+
+static const BdrvChildClass child_of_probe = {.get_parent_desc = probe_get_desc};
+
 static const BlockDriver *coroutine_fn probe(BlockDriverState *file, GError **errp)
 {
     const BlockDriver *best = bdrv_driver_of(BLOCKDEV_DRIVER_RAW);
     g_autofree uint8_t *buf = g_malloc0(PROBE_BYTES);
     int64_t len = MIN(file->total_bytes, PROBE_BYTES);
-    BlockBackend *blk = blk_new(BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
     int best_score = 0, ret = 0;
+    BdrvChild *edge;
 
-    if (!blk_insert_bs(blk, file, errp)) {
-        blk_unref(blk);
+    bdrv_ref(file);
+    edge = bdrv_root_attach_child(file, "probe", &child_of_probe, 0,
+                                  bdrv_is_inactive(file) ? 0 : BLK_PERM_CONSISTENT_READ,
+                                  BLK_PERM_ALL, NULL, errp);
+    if (!edge) {
         return NULL;
     }
     if (len > 0) {
-        ret = bdrv_co_pread(blk_root(blk), 0, len, buf, 0); /* it may be inactive */
+        ret = bdrv_co_pread(edge, 0, len, buf, 0); /* it may be inactive */
     }
-    blk_unref(blk);
+    bdrv_root_unref_child(edge);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not read image for determining its format");
         return NULL;

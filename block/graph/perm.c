@@ -134,9 +134,9 @@ static void set_conflict_error(BlockDriverState *bs, uint64_t perm, BdrvChild *u
     g_autofree char *other_desc = parent_desc(other);
 
     error_setg(errp,
-               "Permission conflict on node '%s': %s (by its '%s' link) needs '%s', which %s (by "
-               "its '%s' link) does not share",
-               bs->node_name, user_desc, user->name, perms, other_desc, other->name);
+               "Permission conflict on node '%s': '%s' is required by %s (link '%s'), but unshared "
+               "by %s (link '%s')",
+               bs->node_name, perms, user_desc, user->name, other_desc, other->name);
 }
 
 static bool check_conflicts(const BdrvPermTxn *txn, BlockDriverState *bs, GError **errp)

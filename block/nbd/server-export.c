@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Exports of type nbd: options, names, bitmaps, drained sections. */
 #include "block/nbd/server-int.h"
+#include "block/nbd/server.h"
 #include "util/error.h"
 
 /* Main thread: what the server offers, in the order in which it was added. */
@@ -272,10 +273,15 @@ static void nbd_export_delete(BlockExport *blk_exp)
     g_free(exp->description);
 }
 
-const BlockExportDriver blk_exp_nbd = {
+static const BlockExportDriver nbd_export_driver = {
     .type = BLOCK_EXPORT_TYPE_NBD,
     .instance_size = sizeof(NbdExport),
     .create = nbd_export_co_create,
     .request_shutdown = nbd_export_request_shutdown,
     .delete = nbd_export_delete,
 };
+
+void nbd_server_register(void)
+{
+    blk_exp_register_driver(&nbd_export_driver);
+}

@@ -72,7 +72,6 @@ NbdExport *nbd_export_next(NbdExport *exp);
 /* Transmission flags for a client with or without structured replies. */
 uint16_t nbd_export_flags(const NbdExport *exp, bool structured);
 int64_t nbd_export_size(const NbdExport *exp);
-extern const BlockExportDriver blk_exp_nbd;
 
 /* --- connections --- */
 

@@ -26,6 +26,8 @@ typedef struct NbdServerConfig {
     const char *tls_authz;    /* id of an authz-* object, NULL: any */
 } NbdServerConfig;
 
+/* Makes exports of type nbd known to block/export.h; start-up. */
+void nbd_server_register(void);
 /* Fails when the server runs already or the address cannot be had. */
 bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **errp);
 bool nbd_server_is_running(void);

@@ -75,8 +75,12 @@ static void add_edges(GraphQuery *q, BlockDriverState *bs)
     BdrvChild *child;
 
     LIST_FOREACH(child, &bs->parents, next_parent) {
-        XDbgBlockGraphEdge *edge = g_new0(XDbgBlockGraphEdge, 1);
+        XDbgBlockGraphEdge *edge;
 
+        if (!child->opaque) {
+            continue; /* a command looks at the node for a moment: no object is its parent */
+        }
+        edge = g_new0(XDbgBlockGraphEdge, 1);
         edge->parent = parent_id(q, child);
         edge->child = node_id(q, bs);
         edge->name = g_strdup(child->name);

@@ -76,6 +76,7 @@ static void coroutine_fn start(void *opaque)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     g_assert_true(qemu_init_main_loop(NULL));
+    nbd_server_register();
     aio_run_coroutine(start, NULL);
     return 0;
 }

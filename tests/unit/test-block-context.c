@@ -2,7 +2,7 @@
 /* The context of a BlockBackend: requests that wait for a move, requests from other threads, wishes. */
 #include <glib.h>
 
-#include "block-fixture.h"
+#include "tests/unit/block-fixture.h"
 #include "block/block-backend.h"
 #include "util/iothread.h"
 

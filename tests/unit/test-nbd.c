@@ -437,6 +437,7 @@ int main(int argc, char **argv)
 
     g_test_init(&argc, &argv, NULL);
     g_assert_true(qemu_init_main_loop(NULL));
+    nbd_server_register();
     dir = g_dir_make_tmp("ferry-nbd-XXXXXX", NULL);
     g_test_add_func("/nbd/names", test_names);
     g_test_add_func("/nbd/bad-names", test_bad_names);
