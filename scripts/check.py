@@ -6,7 +6,6 @@ Called by scripts/check, which installs what is missing first. A stage that cras
 counts as a failure. Logs are kept in build/check/.
 """
 import argparse
-import concurrent.futures
 import json
 import os
 import re
@@ -14,56 +13,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import check_tidy
+from check_run import (ROOT, TAIL_LINES, Board, Journal, Result, Scratch, adopt_orphans, end_children, run, stopping,
+                       tail)
+
 LOGS = ROOT / 'build' / 'check'
-STAGE_LIMIT_S = 1500        # a hang guard, not an expectation
-TAIL_LINES = 60
 JOBS = min(os.cpu_count() or 1, 8)
 PYTHON = '/usr/bin/python3'     # Debian's: the one that sees Debian's modules
+BACKGROUND_NICE = 10            # compilers beside tests take what these leave idle
 
-
-class Result:
-    """What a stage found. `skipped` holds (test, reason), `failures` (test, text)."""
-
-    def __init__(self):
-        self.passed = 0
-        self.failures = []
-        self.skipped = []
-
-    def fail(self, name, text=''):
-        self.failures.append((name, text))
-
-
-def tail(path, lines=TAIL_LINES):
-    try:
-        text = Path(path).read_text(encoding='utf-8', errors='replace').splitlines()
-    except OSError:
-        return ''
-    return '\n'.join(text[-lines:])
-
-
-def run(command, log, env=None, limit_s=STAGE_LIMIT_S):
-    """Runs a command with its output in `log`; returns its status, or 'no answer ...' when it had to be killed."""
-    with open(log, 'ab') as out:
-        out.write(f'$ {" ".join(map(str, command))}\n'.encode())
-        out.flush()
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                   env={**os.environ, **(env or {})}, start_new_session=True)
-        try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return f'no end within {limit_s} s'
-        finally:
-            # Also what the command left behind, and everything when we are interrupted.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
+board = Board()
+scratch = Scratch()
 
 
 def step(result, name, command, log, **kwargs):
@@ -131,53 +96,53 @@ def stage_style(result, options):
 
 def stage_tidy(result, options):
     """clang-tidy with the checks of .clang-tidy over what goes into the binary; a file is one command, so that a
-    finding says whose it is."""
+    finding says whose it is. A file that was found clean is not read again while nothing that it includes changes."""
     files = [n for n in sources('.c') if not n.startswith('tests/')]
-    log = LOGS / 'tidy.log'
-    log.unlink(missing_ok=True)
-
-    def tidy(name):
-        done = subprocess.run(['clang-tidy', '-p', 'build', '--quiet', name], cwd=ROOT, capture_output=True,
-                              text=True, errors='replace', stdin=subprocess.DEVNULL, timeout=STAGE_LIMIT_S, check=False)
-        return done.returncode, done.stdout + done.stderr
-
-    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool, open(log, 'w', encoding='utf-8') as out:
-        for name, (status, text) in zip(files, pool.map(tidy, files)):
-            out.write(f'== {name}\n{text}')
-            if status == 0:
-                continue
-            result.fail(name, text)
+    run_of_files = check_tidy.Tidy('build', LOGS / 'tidy.log', JOBS, BACKGROUND_NICE)
+    board.describe('tidy', run_of_files.words)
+    for name, text in run_of_files.check(files):
+        result.fail(name, text)
     if not files:
         result.fail('tidy', 'no sources')
     elif not result.failures:
         result.passed += 1
 
 
-def build(result, folder, *configure):
+def last_count(log, pattern):
+    """Words for how far a command is that prints NUMBER/TOTAL as it goes."""
+    def words():
+        found = re.findall(pattern, tail(log, 400), re.MULTILINE)
+        return '{} of {}'.format(*found[-1]) if found else ''
+    return words
+
+
+def build(result, stage, folder, *configure, nice=BACKGROUND_NICE):
     log = LOGS / f'{folder}.log'
     ninja = ROOT / folder / 'build.ninja'
     if not ninja.exists() or configure:
         if not step(result, f'{folder}: configure', ['./configure', f'--build-dir={folder}', *configure], log):
             return
     log = LOGS / f'{folder}-ninja.log'
-    step(result, f'{folder}: ninja', ['ninja', '-C', folder, '-j', str(JOBS)], log)
+    board.describe(stage, last_count(log, r'^\[(\d+)/(\d+)\]'))
+    step(result, f'{folder}: ninja', ['ninja', '-C', folder, '-j', str(JOBS)], log, nice=nice)
 
 
 def stage_build(result, options):
     """The ordinary build; one that is there keeps its options, but warnings are errors here."""
     if (ROOT / 'build' / 'build.ninja').exists():
         step(result, 'build: werror', ['meson', 'configure', 'build', '-Dwerror=true'], LOGS / 'configure.log')
-        build(result, 'build')
+        build(result, 'build', 'build', nice=0)
     else:
-        build(result, 'build', '--enable-werror')
+        build(result, 'build', 'build', '--enable-werror', nice=0)
 
 
 def stage_clang(result, options):
-    build(result, 'build-clang', '--cc=clang', '--enable-werror')
+    """Everything with clang and with what the fuzzers need, which takes nothing away from the warnings."""
+    build(result, 'clang', 'build-fuzz', '--enable-fuzzing', '--cc=clang', '--enable-werror')
 
 
 def stage_asan_build(result, options):
-    build(result, 'build-asan', '--enable-sanitizers', '--enable-werror')
+    build(result, 'asan-build', 'build-asan', '--enable-sanitizers', '--enable-werror')
 
 
 SANITIZER_ENV = {
@@ -201,9 +166,10 @@ def unit(result, folder, name, env, options):
     log.unlink(missing_ok=True)
     report = ROOT / folder / 'meson-logs' / 'testlog.junit.xml'
     report.unlink(missing_ok=True)
-    scale = ['-t', '6'] if env else ['-t', '3']
+    scale = ['-t', '6'] if env else ['-t', '3']     # each test has 30 s times that
+    board.describe(name, last_count(log, r'^ *(\d+)/(\d+) '))
     status = run(['meson', 'test', '-C', folder, '--no-rebuild', '--num-processes', str(JOBS), '--print-errorlogs',
-                  *scale], log, env=env)
+                  *scale], log, env={**scratch.make(), **(env or {})})
     count_junit(result, report, status, log)
     reasons = tap_reasons(report.with_name('testlog.txt'))
     result.skipped = [(test, reasons.get(test.rsplit(' ', 1)[-1], reason)) for test, reason in result.skipped]
@@ -218,17 +184,20 @@ def stage_asan_unit(result, options):
 
 
 def functional(result, folder, name, env, options, *tests):
-    log = LOGS / f'{name}.log'
-    report = LOGS / f'{name}.xml'
-    for path in (log, report):
+    log, report, journal = (LOGS / f'{name}.{kind}' for kind in ('log', 'xml', 'journal'))
+    for path in (log, report, journal):
         path.unlink(missing_ok=True)
     binary = options.binary or str(ROOT / folder / 'qemu-system-x86_64')
     command = [PYTHON, '-m', 'pytest', '-c', 'tests/pytest.ini', '--rootdir=tests', '-p', 'no:cacheprovider', '-q',
                '-ra', f'--junitxml={report}', '-n', str(JOBS)]
     if options.keyword:
         command += ['-k', options.keyword]
-    status = run([*command, *tests], log, env={'FERRY_BINARY': binary, 'PYTHONDONTWRITEBYTECODE': '1', **(env or {})})
-    count_junit(result, report, status, log)
+    told = Journal(journal)
+    board.describe(name, told.words)
+    status = run([*command, *tests], log, journal=journal,
+                 env={'FERRY_BINARY': binary, 'PYTHONDONTWRITEBYTECODE': '1', 'FERRY_JOURNAL': str(journal),
+                      **scratch.make(), **(env or {})})
+    told.count(result, status, log)
 
 
 def stage_functional(result, options):
@@ -248,7 +217,7 @@ def stage_asan_functional(result, options):
 
 def stage_demo(result, options):
     """What a user runs first: a live disk mirrored under load, three ways."""
-    step(result, 'demo', ['scripts/demo', '--size', '256'], LOGS / 'demo.log')
+    step(result, 'demo', ['scripts/demo', '--size', '256'], LOGS / 'demo.log', env=scratch.make())
 
 
 def stage_install(result, options):
@@ -288,45 +257,92 @@ def stage_fuzz(result, options):
 
 
 STAGES = [
-    # name, title, function, in --fast
-    ('style', 'style and structure', stage_style, True),
-    ('build', 'build with gcc, warnings are errors', stage_build, True),
-    ('unit', 'unit tests', stage_unit, True),
-    ('functional', 'tests of the real binary', stage_functional, True),
-    ('interop', 'with stock QEMU, libnbd and nbdkit', stage_interop, True),
-    ('demo', 'the demonstration', stage_demo, True),
-    ('install', 'installation', stage_install, True),
-    ('tidy', 'clang-tidy', stage_tidy, False),
-    ('clang', 'build with clang, warnings are errors', stage_clang, False),
-    ('asan-build', 'build with address and undefined behaviour sanitizers', stage_asan_build, False),
-    ('asan-unit', 'unit tests, sanitized', stage_asan_unit, False),
-    ('asan-functional', 'tests of the real binary, sanitized', stage_asan_functional, False),
-    ('fuzz', 'fuzzers, briefly', stage_fuzz, False),
+    # name, title, function, in --fast, lane
+    ('style', 'style and structure', stage_style, True, 'tests'),
+    ('build', 'build with gcc, warnings are errors', stage_build, True, 'tests'),
+    ('unit', 'unit tests', stage_unit, True, 'tests'),
+    ('functional', 'tests of the real binary', stage_functional, True, 'tests'),
+    ('interop', 'with stock QEMU, libnbd and nbdkit', stage_interop, True, 'tests'),
+    ('demo', 'the demonstration', stage_demo, True, 'tests'),
+    ('install', 'installation', stage_install, True, 'tests'),
+    ('asan-build', 'build with address and undefined behaviour sanitizers', stage_asan_build, False, 'compilers'),
+    ('clang', 'build with clang, warnings are errors', stage_clang, False, 'compilers'),
+    ('tidy', 'clang-tidy', stage_tidy, False, 'compilers'),
+    ('asan-unit', 'unit tests, sanitized', stage_asan_unit, False, 'tests'),
+    ('asan-functional', 'tests of the real binary, sanitized', stage_asan_functional, False, 'tests'),
+    ('fuzz', 'fuzzers, briefly', stage_fuzz, False, 'tests'),
 ]
 NEEDS = {'unit': 'build', 'functional': 'build', 'interop': 'build', 'demo': 'build', 'install': 'build', 'tidy': 'build',
-         'asan-unit': 'asan-build', 'asan-functional': 'asan-build'}
+         'asan-build': 'build', 'clang': 'build', 'asan-unit': 'asan-build', 'asan-functional': 'asan-build', 'fuzz': 'clang'}
+
+
+def report(name, title, result, took_s):
+    """One piece of text, as other stages may be going on."""
+    lines = [f'== {name}: {title}']
+    for test, text in result.failures:
+        lines.append(f'-- FAILED {name}: {test}')
+        words = text.splitlines()
+        if len(words) > TAIL_LINES:
+            words = words[:TAIL_LINES // 3] + ['   [...]'] + words[-TAIL_LINES * 2 // 3:]
+        lines += ['   ' + word for word in words]
+    for test, reason in result.skipped:
+        lines.append(f'-- skipped {name}: {test}: {reason.splitlines()[0] if reason else "no reason given"}')
+    skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
+    lines.append(f'   {result.passed} passed, {len(result.failures)} failed{skipped} ({took_s:.0f} s)')
+    board.line('\n'.join(lines))
 
 
 def run_stage(name, title, function, options):
-    print(f'== {name}: {title}', flush=True)
+    board.begin(name)
     result = Result()
     start = time.monotonic()
     try:
         function(result, options)
     except Exception as error:      # a stage that breaks is a failed test, never a silent one
         result.fail(name, f'{type(error).__name__}: {error}')
-    for test, text in result.failures:
-        print(f'-- FAILED {name}: {test}')
-        lines = text.splitlines()
-        if len(lines) > TAIL_LINES:
-            lines = lines[:TAIL_LINES // 3] + ['   [...]'] + lines[-TAIL_LINES * 2 // 3:]
-        print('\n'.join('   ' + line for line in lines))
-    for test, reason in result.skipped:
-        print(f'-- skipped {name}: {test}: {reason.splitlines()[0] if reason else "no reason given"}')
-    skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
-    print(f'   {result.passed} passed, {len(result.failures)} failed{skipped} ({time.monotonic() - start:.0f} s)',
-          flush=True)
+    board.end(name)
+    report(name, title, result, time.monotonic() - start)
     return result
+
+
+class Lanes:
+    """Stages of one lane run one after the other; the two lanes run side by side, as tests leave a core idle now and
+    then and compilers do not."""
+
+    def __init__(self, stages, options):
+        self.stages, self.options = stages, options
+        self.results = {}
+        self.done = {name: threading.Event() for name, *_ in stages}
+
+    def lane(self, which):
+        for name, title, function, _, lane in self.stages:
+            if lane != which:
+                continue
+            need = NEEDS.get(name)
+            if need in self.done:
+                self.done[need].wait()
+            if stopping.is_set():
+                return
+            if need in self.done and self.results[need].failures:
+                result = Result()
+                result.fail(name, f'not run: {need} failed')
+                report(name, title, result, 0)
+            else:
+                result = run_stage(name, title, function, self.options)
+            self.results[name] = result
+            self.done[name].set()
+
+    def run(self):
+        """All stages; ends early, with every thread ended, once `stopping` is set."""
+        threads = [threading.Thread(target=self.lane, args=(which,), daemon=True) for which in ('tests', 'compilers')]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            if stopping.is_set():
+                for event in self.done.values():
+                    event.set()
+            time.sleep(1)
+            board.tick()
 
 
 def wanted(options):
@@ -335,8 +351,12 @@ def wanted(options):
         if name not in names:
             sys.exit(f'check: no stage {name}; stages: {", ".join(names)}')
     if not options.only:
-        return [n for n, _, _, fast in STAGES if fast or not options.fast]
-    return [n for n in names if n in options.only or any(NEEDS.get(o) == n for o in options.only)]
+        return [n for n, _, _, fast, _ in STAGES if fast or not options.fast]
+    chosen = list(options.only)
+    for name in chosen:             # grows: a build may need another one
+        if NEEDS.get(name) not in (None, *chosen):
+            chosen.append(NEEDS[name])
+    return [n for n in names if n in chosen]
 
 
 def main():
@@ -347,28 +367,35 @@ def main():
     parser.add_argument('-k', dest='keyword', metavar='EXPR', help='only tests of the real binary that match (pytest -k)')
     parser.add_argument('--binary', help='test this binary instead of the one built')
     options = parser.parse_args()
+    stages = wanted(options)
+    if os.environ.get('PARSE_ONLY'):        # scripts/parse-first
+        return 0
     os.chdir(ROOT)
     LOGS.mkdir(parents=True, exist_ok=True)
+    ended_by = []
 
-    stages = wanted(options)
-    passed = failed = skipped = 0
+    def end(number, frame):
+        ended_by.append(signal.Signals(number).name)
+        stopping.set()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+    adopt_orphans()
     start = time.monotonic()
-    broken = set()
-    for name, title, function, _ in STAGES:
-        if name not in stages:
-            continue
-        if NEEDS.get(name) in broken:
-            print(f'== {name}: not run, its build failed')
-            failed += 1
-            continue
-        result = run_stage(name, title, function, options)
-        if result.failures:
-            broken.add(name)
-        passed += result.passed
-        failed += len(result.failures)
-        skipped += len(result.skipped)
-    print(f'took {time.monotonic() - start:.0f} s; logs in build/check/')
-    print(f'{passed} passed, {failed} failed' + (f', {skipped} skipped' if skipped else ''))
+    lanes = Lanes([s for s in STAGES if s[0] in stages], options)
+    try:
+        lanes.run()
+    finally:
+        end_children()
+        scratch.remove()
+    results = lanes.results.values()
+    passed, failed, skipped = (sum(n) for n in ([r.passed for r in results], [len(r.failures) for r in results],
+                                                [len(r.skipped) for r in results]))
+    board.line(f'took {time.monotonic() - start:.0f} s; logs in build/check/')
+    if ended_by:
+        board.line(f'check: ended by {ended_by[0]} before it was done')
+        failed += 1
+    board.line(f'{passed} passed, {failed} failed' + (f', {skipped} skipped' if skipped else ''))
     return 1 if failed or not passed else 0
 
 

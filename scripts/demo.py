@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -20,13 +19,17 @@ sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
 
 import demo_guest   # noqa: E402  the path is set just above
 import ferry        # noqa: E402
+from ferry import stock     # noqa: E402
+from ferry.guard import Watchdog, describe_process     # noqa: E402
 from ferry.images import MIB, qemu_img        # noqa: E402
 
 WRITERS = 3
 WRITER_RATE = 8 * MIB       # bytes a second each
 MIRROR_SPEED = 160 * MIB    # slow enough to watch
 TICK_S = 0.1
-LIMIT_S = 600               # hang guard
+STALL_S = 300               # hang guard: an act in which nothing moves for so long is given up
+LOG_PERIOD_S = 10           # between lines of progress in a log
+LAST_WORDS = 12             # lines of a program's standard error that are shown when it failed
 ACTS = {
     'raw': 'a raw file to a raw file',
     'qcow2': 'a qcow2 image to a qcow2 image',
@@ -36,7 +39,10 @@ GUEST_ACTS = {
     'guest': 'from Ferry to Ferry',
     'stock': 'from stock QEMU to Ferry and back',
 }
-STOCK = 'qemu-system-x86_64'
+
+
+class Failed(Exception):
+    """What went wrong, in words for a user."""
 
 
 class Screen:
@@ -45,9 +51,18 @@ class Screen:
     def __init__(self):
         self.tty = sys.stdout.isatty()
         self.drawn = False
-        self.shown = -1
+        self.least = None       # bytes that were left when there were fewest
+        self.shown = None       # the last line of progress in a log: (when, tens of per cent)
+        self.last = ''
+        self.moved = time.monotonic()
+
+    def sign_of_life(self, text):
+        """Another text than before is progress: the guard against standstill waits on."""
+        if text != self.last:
+            self.last, self.moved = text, time.monotonic()
 
     def line(self, text=''):
+        self.sign_of_life(text)
         if self.drawn:
             print()
             self.drawn = False
@@ -56,17 +71,25 @@ class Screen:
     def step(self, text):
         self.line(f'  {text}')
 
-    def draw(self, text):
+    def draw(self, text, moved=True):
+        if moved:
+            self.sign_of_life(text)
         if self.tty:
             print(f'\r{text}\033[K', end='', flush=True)
             self.drawn = True
 
-    def progress(self, percent, text):
+    def progress(self, remaining, percent, text):
+        """Only what is less than ever before counts as progress: a mirror may run after its guest for ever."""
+        if self.least is None or remaining < self.least:
+            self.least = remaining
+            self.sign_of_life(f'{percent:.1f} %, {text}')
         if self.tty:
             filled = int(percent * 30 / 100)
-            self.draw(f'  [{"#" * filled}{"." * (30 - filled)}] {percent:5.1f} %  {text}')
-        elif int(percent) // 10 != self.shown:
-            self.shown = int(percent) // 10
+            self.draw(f'  [{"#" * filled}{"." * (30 - filled)}] {percent:5.1f} %  {text}', moved=False)
+            return
+        now, tens = time.monotonic(), int(percent) // 10
+        if self.shown is None or tens > self.shown[1] or now - self.shown[0] >= LOG_PERIOD_S:
+            self.shown = now, max(tens, self.shown[1] if self.shown else 0)
             print(f'  {percent:5.1f} %  {text}', flush=True)
 
 
@@ -109,8 +132,9 @@ def watch(vm, screen, until):
         if job and job['len']:
             took = time.monotonic() - start
             rate = job['offset'] / took if took > 0.2 else 0
-            left = f'{(job["len"] - job["offset"]) / rate:4.1f} s left' if rate else ''
-            screen.progress(100 * job['offset'] / job['len'],
+            remaining = job['len'] - job['offset']
+            left = f'{size(remaining)} left'
+            screen.progress(remaining, 100 * job['offset'] / job['len'],
                             f'{size(job["offset"])} of {size(job["len"])}  {rate / MIB:4.0f} MiB/s  {left}')
         if found:
             return vm.wait(found[0]['event'], device='demo')
@@ -145,7 +169,7 @@ def mirror(lab, act, options, screen):
     start = time.monotonic()
     event = watch(vm, screen, 'BLOCK_JOB_READY')
     if event['event'] != 'BLOCK_JOB_READY':
-        raise AssertionError(f'the job ended early: {event["data"]}')
+        raise Failed(f'the mirror ended before both disks were in step: {event["data"].get("error", "it was cancelled")}')
     screen.step(f'READY after {time.monotonic() - start:.1f} s: source and copy are in step')
 
     for writer in writers:
@@ -155,7 +179,7 @@ def mirror(lab, act, options, screen):
     vm.cmd('block-job-complete', device='demo')
     event = vm.wait('BLOCK_JOB_COMPLETED', device='demo')
     if 'error' in event['data']:
-        raise AssertionError(f'the pivot failed: {event["data"]["error"]}')
+        raise Failed(f'the disk could not be switched over to the copy: {event["data"]["error"]}')
     screen.step(f'pivoted to the copy in {(time.monotonic() - start) * 1000:.0f} ms while the clients kept writing')
     for writer in writers:
         writer.wait_count(50)       # these go to the copy alone
@@ -181,21 +205,75 @@ def mirror(lab, act, options, screen):
     return served(writers), served(writers) - before
 
 
+def last_words(lab):
+    """What the programs of an act said before it failed, and which of them have ended."""
+    lines = []
+    for one in [*lab.vms, *lab.servers]:
+        status = one.process.poll() if one.process else None
+        said = (one.stderr() if isinstance(one, ferry.VMM) else one.output()).strip().splitlines()
+        if status is not None:
+            how = f'was ended by {signal.Signals(-status).name}' if status < 0 else f'ended with status {status}'
+            lines.append(f'    {one.name} {how}')
+        if said:
+            lines += [f'    {one.name} said last:', *('      ' + line for line in said[-LAST_WORDS:])]
+    return '\n'.join(lines)
+
+
+class Standstill:
+    """Ends the programs of an act when nothing has moved for STALL_S, however long the act takes as long as something moves."""
+
+    def __init__(self, lab, screen):
+        self.lab, self.screen = lab, screen
+        self.text = None
+        self._arm(STALL_S)
+
+    def _arm(self, seconds):
+        self.watchdog = Watchdog(seconds, self._look)
+
+    def _look(self):
+        left = self.screen.moved + STALL_S * ferry.time_scale() - time.monotonic()
+        if left > 0:
+            self._arm(left / ferry.time_scale())
+            return
+        alive = [one for one in [*self.lab.vms, *self.lab.servers] if one.process.poll() is None]
+        self.text = '\n'.join([f'nothing moved for {STALL_S} s, after: {self.screen.last.strip()}',
+                               *(describe_process(one.process.pid) for one in alive)])
+        for one in alive:
+            one.process.kill()
+
+    def stop(self):
+        self.watchdog.stop()
+
+
+def first_sentence(error):
+    """The cause, without the traffic of monitors that helps those who wrote a test."""
+    text = str(error).splitlines()
+    return text[0] if text else type(error).__name__
+
+
 def guarded(screen, act):
     """Runs act(lab) in a laboratory that is gone afterwards; its result, or None after telling what went wrong."""
-    screen.shown = -1
-    lab = ferry.Lab(limit_s=LIMIT_S)
+    screen.shown = screen.least = None
+    lab = ferry.Lab(limit_s=None)
+    guard = Standstill(lab, screen)
     result = error = None
     try:
         result = act(lab)
     except Exception as caught:     # told to the user below
         error = caught
-    try:
-        lab.close()
-    except Exception as caught:
-        error = error or caught
-    if error:
-        screen.line(f'  FAILED: {error}')
+    finally:
+        guard.stop()
+        words = last_words(lab) if error or guard.text else ''
+        try:
+            lab.close()
+        except Exception as caught:
+            error = error or caught
+    if error or guard.text:
+        screen.line(f'  FAILED: {guard.text or first_sentence(error)}')
+        if words:
+            screen.line(words)
+        if os.environ.get('FERRY_VERBOSE') and error:
+            screen.line(str(error))
         return None
     return result
 
@@ -217,10 +295,11 @@ def play_guest(act, options, screen):
     own = options.binary and shlex.split(options.binary)
     hosts = [('ferry-1', own), ('ferry-2', own)]
     if act == 'stock':
-        if not shutil.which(STOCK):
-            screen.step(f'skipped: there is no stock {STOCK} on this machine')
+        other = stock.distribution()
+        if not other:
+            screen.step('skipped: there is no stock qemu-system-x86_64 on this machine')
             return True
-        hosts = [('qemu-1', [shutil.which(STOCK)]), ('ferry', own), ('qemu-2', [shutil.which(STOCK)])]
+        hosts = [('qemu-1', other), ('ferry', own), ('qemu-2', other)]
 
     def moves(lab):
         demo_guest.play(lab, screen, hosts, options.seed)
@@ -242,11 +321,22 @@ def main():
     parser.add_argument('--seed', type=int, default=2026, help='of the random data and writes')
     parser.add_argument('--binary', help='a QEMU-compatible binary instead of the one built here')
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if os.environ.get('PARSE_ONLY'):        # scripts/parse-first
+        return 0
+
+    def end(number, frame):
+        signal.signal(number, signal.SIG_IGN)       # once: what follows cleans up
+        raise KeyboardInterrupt(signal.Signals(number).name)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     os.environ.pop('FERRY_BINARY', None)
     screen = Screen()
     screen.line('Ferry moves disks and guests while they are written to, and nothing that was written is lost.')
-    failed = [act for act in options.acts or [*ACTS, *GUEST_ACTS] if not play(act, options, screen)]
+    try:
+        failed = [act for act in options.acts or [*ACTS, *GUEST_ACTS] if not play(act, options, screen)]
+    except KeyboardInterrupt as signal_name:
+        screen.line(f'demo: ended by {signal_name}; its programs and files are gone')
+        return 130
     screen.line()
     screen.line(f'demo: {", ".join(failed)} failed' if failed else 'demo: every copy is right, of disks and of memory')
     return 1 if failed else 0

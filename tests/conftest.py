@@ -10,6 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent / 'lib'))
 
 import ferry        # noqa: E402  the path is set just above
+from ferry import journal   # noqa: E402
+
+LAST_RESORT_S = 60      # a test that its own guards did not end is ended by pytest-timeout so much later
 
 
 @pytest.fixture
@@ -79,9 +82,21 @@ def need():
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'limit(seconds): hang guard of this test')
+    config.addinivalue_line('markers', 'once: no binary takes part, so that the sanitized run leaves it out')
+    journal.register(config)
 
 
-def pytest_collection_modifyitems(items):
+def deadline_s(item):
+    mark = item.get_closest_marker('limit')
+    return ((mark.args[0] if mark else ferry.lab.TEST_LIMIT_S) + LAST_RESORT_S) * ferry.time_scale()
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if config.pluginmanager.hasplugin('timeout') and not item.get_closest_marker('timeout'):
+            item.add_marker(pytest.mark.timeout(deadline_s(item), method='signal'))
+        if 'ASAN_OPTIONS' in os.environ and item.get_closest_marker('once'):
+            item.add_marker(pytest.mark.skip(reason='no binary takes part: passed with the ordinary build'))
     if not os.environ.get('FERRY_SLOW'):
         for item in items:
             if item.get_closest_marker('slow'):

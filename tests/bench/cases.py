@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
 
 from ferry.images import MIB, qemu_img, run_tool        # noqa: E402  the path is set just above
+from ferry.stock import distribution                    # noqa: E402
 from migrate_cases import warm                          # noqa: E402
 
 GIB = 1 << 30
@@ -187,10 +187,8 @@ CASES = [
 def peers(own):
     """The binaries to compare: ours, Debian's, and those in FERRY_PEERS; name to command."""
     found = {'ferry': shlex.split(own)}
-    stock = subprocess.run(['sh', '-c', 'command -v qemu-system-x86_64'], capture_output=True, text=True,
-                           check=False).stdout.strip()
-    if stock:
-        found['qemu'] = [stock]
+    if distribution():
+        found['qemu'] = distribution()
     folder = os.environ.get('FERRY_PEERS')
     if folder:
         for path in sorted(Path(folder).glob('qemu-system-x86_64-*')):

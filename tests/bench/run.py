@@ -113,7 +113,7 @@ def chart(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='scripts/bench', description=__doc__.splitlines()[0])
     parser.add_argument('--runs', type=int, default=int(os.environ.get('RUNS', '5')))
     parser.add_argument('--cases', default=os.environ.get('CASES', ''), help='comma-separated: ' + ','.join(c.name for c in CASES))
     parser.add_argument('--size', type=int, default=1024, metavar='MIB', help='data of the copying cases')
@@ -123,6 +123,8 @@ def main():
     unknown = set(wanted) - {c.name for c in CASES}
     if unknown:
         sys.exit(f'bench: no case {", ".join(sorted(unknown))}')
+    if os.environ.get('PARSE_ONLY'):        # scripts/parse-first
+        return 0
     binaries = peers(options.binary)
     peer_names = [n for n in binaries if n != 'ferry']
     print(f'medians of {options.runs} runs; ratio = Ferry/peer')

@@ -6,6 +6,7 @@ import nbd
 import pytest
 
 import ferry
+from ferry import stock as stock_qemu
 
 SIZE = ferry.MIB
 ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
@@ -120,7 +121,7 @@ def test_writer_does_not_get_a_file_that_took_the_name(disk, work):
 
 
 def test_other_process_locks_out_the_writer_only(disk, vmm, work):
-    other = vmm(command=['qemu-system-x86_64'])
+    other = vmm(command=stock_qemu.distribution())
     other.add_file(disk.path, 'raw', 'disk')
     other.export('disk')
     with pytest.raises(ferry.QMPError, match='Is another process using the image'):

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """./configure does what its options say, and a part that is switched off is not in the build."""
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture
 def configure(work, need):
-    need.that('ASAN_OPTIONS' not in os.environ, 'the binary has no part in it: passed with the ordinary build')
     need.tool('meson', 'ninja', 'pkg-config')
     count = []
 
@@ -38,7 +37,7 @@ def parts(folder):
 
 def test_parts_that_are_disabled_are_not_built(configure):
     folder = configure('--disable-io-uring', '--disable-rbd', '--disable-usdt')
-    assert not parts(folder) & {'CONFIG_LINUX_IO_URING', 'CONFIG_RBD', 'CONFIG_USDT'}
+    assert not parts(folder) & {'CONFIG_LINUX_IO_URING', 'CONFIG_USDT'}
     # The file that chooses the event loop compiles without the one that is missing.
     subprocess.run(['ninja', '-C', folder, 'libferry.a.p/util_aio.c.o', 'libferry.a.p/util_trace.c.o'], check=True,
                    stdout=subprocess.DEVNULL, timeout=300)
@@ -76,6 +75,25 @@ def test_wrong_options_are_named(configure):
     assert '--enable-nonsense' in configure('--enable-nonsense', status=1)
     assert 'no such compiler' in configure('--cc=nosuchcc', status=1)
     assert 'arm-softmmu' in configure('--target-list=arm-softmmu', status=1)
+
+
+def test_parts_that_are_not_there_yet_are_refused(configure):
+    assert 'Ceph' in configure('--enable-rbd', status=1)
+    assert 'rbd' not in subprocess.run([ROOT / 'configure', '--help'], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_missing_libraries_are_named_with_what_installs_them(configure, work, monkeypatch):
+    monkeypatch.setenv('PKG_CONFIG_LIBDIR', str(work))
+    said = configure(status=1)
+    assert 'json-c' in said and 'glib-2.0' in said and 'install-deps --build-only' in said
+
+
+def test_prefix_that_would_overwrite_the_distributions_program_is_warned_of(configure, need):
+    owner = subprocess.run(['dpkg-query', '-S', '/usr/bin/qemu-system-x86_64'], capture_output=True, text=True, check=False)
+    need.that(owner.returncode == 0, 'the distribution has not installed its QEMU here')
+    said = configure('--prefix=/usr', said=True)
+    assert 'WARNING: /usr/bin/qemu-system-x86_64 belongs to the package qemu-system-x86.' in said
+    assert 'WARNING' not in configure('--prefix=/usr', '--bindir=/opt/x', said=True)
 
 
 def test_options_of_other_parts_of_qemu_are_noted_and_ignored(configure):

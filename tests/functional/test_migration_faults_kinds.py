@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 import ferry
+from ferry import stock as stock_qemu
 from ferry import faults
 from ferry import migration as m
 from ferry import tls
@@ -381,8 +382,8 @@ def test_only_migratable_lets_a_guest_go(mover):
 
 
 def test_stock_of_another_machine_is_refused_and_refuses(mover, vmm, work, need):
-    need.tool('qemu-system-x86_64')
-    stock = ['qemu-system-x86_64', '-machine', 'isapc,accel=tcg', '-display', 'none', '-nodefaults', '-m', '4M', '-S']
+    need.that(stock_qemu.distribution(), 'no stock QEMU here')
+    stock = [*stock_qemu.distribution(), '-machine', 'isapc,accel=tcg', '-display', 'none', '-nodefaults', '-m', '4M', '-S']
     one = mover('plain')
     theirs = vmm('-incoming', f'unix:{work}/theirs', command=stock, defaults=False, name='stock')
     theirs.expected = {0, 1}

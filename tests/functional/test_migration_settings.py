@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 import ferry
+from ferry import stock as stock_qemu
 from ferry import faults
 from ferry import migration as m
 
@@ -29,8 +30,8 @@ def test_capabilities_are_off_and_in_order(vm):
 
 
 def test_what_stock_has_too_has_its_default(vm, vmm, need):
-    need.tool('qemu-system-x86_64')
-    stock = vmm(name='stock', command=['qemu-system-x86_64'])
+    need.that(stock_qemu.distribution(), 'no stock QEMU here')
+    stock = vmm(name='stock', command=stock_qemu.distribution())
     theirs = stock.cmd('query-migrate-parameters')
     ours = vm.cmd('query-migrate-parameters')
     common = theirs.keys() & ours.keys()

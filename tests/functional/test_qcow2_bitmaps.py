@@ -7,6 +7,7 @@ import pytest
 
 import ferry
 from disk_io import Disk
+from ferry import stock as stock_qemu
 
 KIB, MIB = 1 << 10, ferry.MIB
 SIZE = 8 * MIB
@@ -19,7 +20,7 @@ def bitmaps(path):
 
 def dirty_extents(vmm, path, name):
     """What stock QEMU finds in a bitmap, as dirty (offset, length)."""
-    vm = vmm(command=['qemu-system-x86_64'])
+    vm = vmm(command=stock_qemu.distribution())
     vm.add_file(path, 'qcow2', 'disk', read_only=True)
     vm.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(vm.workdir / 'stock.nbd')}})
     vm.cmd('block-export-add', type='nbd', id='e', node_name='disk', name='disk', bitmaps=[name])

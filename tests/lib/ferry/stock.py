@@ -44,11 +44,24 @@ class Peer:
         return self.version >= (8, 1)
 
 
+def is_stock(program):
+    """False for Ferry, which has the same name and may be installed in the place of stock QEMU."""
+    done = subprocess.run([program, '--version'], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode == 0 and 'Ferry' not in done.stdout
+
+
 def programs(name):
     """Paths of the distribution's program and of those named NAME-VERSION in FERRY_PEERS (make-peers writes them)."""
-    found = [shutil.which(name)]
+    found = [shutil.which(name, path=part) for part in os.get_exec_path()]      # Ferry may come first
+    found = [path for path in found if path and is_stock(path)][:1]
     found += sorted(Path(os.environ.get('FERRY_PEERS') or '/nonexistent').glob(f'{name}-*'))
-    return [str(path) for path in found if path]
+    return [str(path) for path in found]
+
+
+def distribution():
+    """The command of the distribution's qemu-system-x86_64 as a list; empty where there is none."""
+    found = [path for path in programs('qemu-system-x86_64') if Path(path).name == 'qemu-system-x86_64']
+    return found[:1]
 
 
 def peers():
