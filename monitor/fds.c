@@ -106,15 +106,9 @@ bool coroutine_fn qmp_closefd(const ClosefdArg *arg, GError **errp)
 
 int monitor_get_fd(const char *name, GError **errp)
 {
-    int64_t number;
-    int fd;
+    int fd = named_fds_take(qmp_current_named_fds(), name);
 
-    if (g_ascii_isdigit(name[0])) {
-        if (g_ascii_string_to_signed(name, 10, 0, INT_MAX, &number, NULL) &&
-            fcntl((int)number, F_GETFD) >= 0) {
-            return (int)number;
-        }
-    } else if ((fd = named_fds_take(qmp_current_named_fds(), name)) >= 0) {
+    if (fd >= 0) {
         return fd;
     }
     error_setg(errp, "File descriptor named '%s' has not been found", name);

@@ -107,6 +107,12 @@ static bool parse_option(int argc, char **argv, int *index, GError **errp)
     name += *name == '-';
     exit_if_informational(name);
     opt = find_option(name);
+    if (!opt && option_is_of_stock(name)) {
+        error_setg(errp,
+                   "%s: Ferry does not have this option of QEMU (-help lists those that it has)",
+                   word);
+        return false;
+    }
     if (!opt) {
         error_setg(errp, "%s: invalid option", word);
         return false;

@@ -76,4 +76,9 @@ extern const QemuOption machine_options[]; /* opts-machine.c */
 extern const QemuOption device_options[];  /* opts-device.c */
 extern const QemuOption process_options[]; /* opts-process.c */
 
+/* Whether QEMU's program of the same name has this option and Ferry lacks it; opts-stock.c. */
+bool option_is_of_stock(const char *name);
+/* Prints the parameters that an option takes, as query-command-line-options has them; opts-params.c. */
+void option_print_parameters(const char *option);
+
 #endif

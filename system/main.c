@@ -7,6 +7,7 @@
 #include "system/startup.h"
 #include "util/aio.h"
 #include "util/error.h"
+#include "util/inherited-fds.h"
 
 static void coroutine_fn end_co(void *opaque)
 {
@@ -21,6 +22,8 @@ int main(int argc, char **argv)
     GError *err = NULL;
     bool done = false;
 
+    /* First: a number that a user gives must not reach what this process opens itself. */
+    inherited_fds_record();
     g_set_prgname(argv[0] ? argv[0] : "qemu-system-x86_64");
     if (!cmdline_parse(argc, argv, &err) || !startup_run(&err)) {
         error_report_err(err);

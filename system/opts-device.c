@@ -4,10 +4,12 @@
  * in its own order.
  */
 #include <stdlib.h>
+#include <string.h>
 #include "block/block.h"
 #include "chardev/char-opts.h"
 #include "system/cmdline.h"
 #include "system/objects.h"
+#include "util/error.h"
 
 static bool defer(GArray *list, const char *name, const char *arg)
 {
@@ -24,6 +26,10 @@ static bool handle_blockdev(const char *arg, GError **errp)
 
 static bool handle_drive(const char *arg, GError **errp)
 {
+    if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+        option_print_parameters("drive");
+        exit(0);
+    }
     return defer(start_config.drives, "drive", arg);
 }
 
@@ -119,6 +125,30 @@ static bool handle_monitor(const char *arg, GError **errp)
     return defer(start_config.monitors, "monitor", arg);
 }
 
+static bool only_none(const char *arg, const char *what, GError **errp)
+{
+    if (strcmp(arg, "none") != 0) {
+        error_setg(errp, "Ferry has no %s yet; only 'none' is accepted", what);
+        return false;
+    }
+    return true;
+}
+
+static bool handle_serial(const char *arg, GError **errp)
+{
+    return only_none(arg, "serial ports", errp);
+}
+
+static bool handle_parallel(const char *arg, GError **errp)
+{
+    return only_none(arg, "parallel ports", errp);
+}
+
+static bool handle_network(const char *arg, GError **errp)
+{
+    return only_none(arg, "network devices", errp);
+}
+
 static bool handle_nodefaults(const char *arg, GError **errp)
 {
     start_config.no_defaults = true;
@@ -154,6 +184,9 @@ const QemuOption device_options[] = {
      "a monitor on a character device", handle_mon},
     {"chardev", GROUP_CONTROL, "type,id=...[,option...]",
      "a character device; \"help\" lists the types", handle_chardev},
+    {"serial", GROUP_STANDARD, "none", "no serial port", handle_serial},
+    {"parallel", GROUP_STANDARD, "none", "no parallel port", handle_parallel},
+    {"nic|net", GROUP_STANDARD, "none", "no network device", handle_network},
     {"object", GROUP_CONTROL, "type,id=...[,option...]", "an object; \"help\" lists the types",
      handle_object},
     {"nodefaults", GROUP_CONTROL, NULL, "nothing but what was asked for", handle_nodefaults},

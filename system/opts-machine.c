@@ -36,6 +36,12 @@ static bool choose_accel(const char *names, GError **errp)
             if (!strcmp(*name, known[i])) {
                 start_config.accel_chosen = true;
                 start_config.accel_qtest = !strcmp(*name, "qtest");
+                /* Programs that probe give a list, and take what is there. */
+                if (!start_config.accel_qtest && !list[1]) {
+                    warn_report("accelerator '%s' is accepted and does nothing: Ferry does not run "
+                                "guest code yet, and the machine 'none' has no CPU",
+                                names);
+                }
                 return true;
             }
         }
@@ -195,6 +201,25 @@ static bool handle_memory(const char *arg, GError **errp)
     return true;
 }
 
+static bool handle_overcommit(const char *arg, GError **errp)
+{
+    static const char *const keys[] = {"mem-lock", "cpu-pm"};
+    g_autoptr(QemuOpts) opts = qemu_opts_parse(arg, NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        bool has, on = false;
+
+        if (!qemu_opts_get_bool(opts, keys[i], &has, &on, errp)) {
+            return false;
+        }
+        if (on) {
+            error_setg(errp, "Ferry does not support %s=on yet", keys[i]);
+            return false;
+        }
+    }
+    return qemu_opts_check_known(opts, errp);
+}
+
 static bool handle_mem_path(const char *arg, GError **errp)
 {
     start_config.mem_path = arg;
@@ -252,8 +277,8 @@ static bool handle_display(const char *arg, GError **errp)
         print_and_exit("Available display backend types:\nnone\n");
     }
     if (!type || strcmp(type, "none") != 0) {
-        error_setg(errp, "Parameter 'type' does not accept value '%s'; supported: none",
-                   type ? type : "");
+        error_setg(errp, "Parameter 'type' does not accept value '%.*s'; supported: none",
+                   (int)strcspn(arg, "=,"), type ? type : arg);
         return false;
     }
     return qemu_opts_check_known(opts, errp);
@@ -374,7 +399,7 @@ static bool handle_only_migratable(const char *arg, GError **errp)
 const QemuOption machine_options[] = {
     {"machine|M", GROUP_STANDARD, "none[,accel=qtest]", "the machine to be; \"help\" lists them",
      handle_machine},
-    {"accel", GROUP_STANDARD, "qtest", "who runs the guest; \"help\" lists them", handle_accel},
+    {"accel", GROUP_STANDARD, "qtest", "what runs the guest; \"help\" lists them", handle_accel},
     {"S", GROUP_STANDARD, NULL, "do not start the guest yet: wait for \"cont\"", handle_stopped},
     {"smp", GROUP_STANDARD, "n", "number of CPUs (the machine none has no use for them)",
      handle_smp},
@@ -383,6 +408,8 @@ const QemuOption machine_options[] = {
     {"mem-path", GROUP_STANDARD, "path", "memory is a file at or in that path", handle_mem_path},
     {"mem-prealloc", GROUP_STANDARD, NULL, "take the host's memory at the start",
      handle_mem_prealloc},
+    {"overcommit", GROUP_STANDARD, "[mem-lock=off][,cpu-pm=off]",
+     "memory and CPUs are shared with the rest of the host", handle_overcommit},
     {"name", GROUP_STANDARD, "[guest=]name[,process=name][,debug-threads=on|off]",
      "name of the guest, and of the process", handle_name},
     {"uuid", GROUP_STANDARD, "uuid", "identity of the guest", handle_uuid},

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* query-command-line-options: which parameters the options take. */
+#include <stdio.h>
 #include <string.h>
 #include "qapi/qapi-commands-misc.h"
+#include "system/cmdline.h"
 #include "util/error.h"
 
 /* One list an option; "name:n" is a number, "b" on or off, "z" a size, "s" any text. */
@@ -70,6 +72,25 @@ static CommandLineOptionInfo *describe(size_t i)
         QAPI_LIST_APPEND(tail, parameter);
     }
     return info;
+}
+
+void option_print_parameters(const char *option)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        g_auto(GStrv) words = NULL;
+
+        if (strcmp(options[i].option, option) != 0) {
+            continue;
+        }
+        words = g_strsplit(options[i].parameters, " ", -1);
+        printf("%s options:\n", option);
+        for (char **word = words; *word; word++) {
+            const char *colon = strrchr(*word, ':');
+
+            printf("  %.*s=<%s>\n", (int)(colon - *word), *word,
+                   CommandLineParameterType_str(parameter_type(colon[1])));
+        }
+    }
 }
 
 bool coroutine_fn qmp_query_command_line_options(const QueryCommandLineOptionsArg *arg,

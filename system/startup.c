@@ -33,6 +33,7 @@
 #include "system/signals.h"
 #include "util/aio.h"
 #include "util/error.h"
+#include "util/inherited-fds.h"
 #include "util/log.h"
 #include "util/qemu-opts.h"
 #include "util/trace.h"
@@ -113,6 +114,7 @@ static bool coroutine_fn start_fd(const DeferredOption *opt, GError **errp)
     bool has_fd, has_set;
     int64_t fd = -1, set = -1;
     const char *opaque = qemu_opts_get(opts, "opaque");
+    g_autofree char *number = NULL;
     int dup_fd;
 
     if (!qemu_opts_get_int(opts, "fd", &has_fd, &fd, errp) ||
@@ -132,7 +134,8 @@ static bool coroutine_fn start_fd(const DeferredOption *opt, GError **errp)
         error_setg(errp, "set option is required and must be non-negative");
         return false;
     }
-    dup_fd = fcntl((int)fd, F_DUPFD_CLOEXEC, 3);
+    number = g_strdup_printf("%d", (int)fd);
+    dup_fd = inherited_fd_look(number, NULL) < 0 ? -1 : fcntl((int)fd, F_DUPFD_CLOEXEC, 3);
     if (dup_fd < 0) {
         error_setg(errp, "fd is not valid or already in use");
         return false;

@@ -3,6 +3,7 @@
 #include "util/sockaddr.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <linux/vm_sockets.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -107,6 +108,18 @@ static bool parse_inet_option(FerrySockInet *inet, const char *option, GError **
     return false;
 }
 
+bool ferry_sockaddr_check_port(const char *port, GError **errp)
+{
+    uint64_t number = 0;
+    int ret = g_ascii_isdigit(port[0]) ? qemu_strtou64(port, NULL, 10, &number) : 0;
+
+    if (ret == -ERANGE || number > UINT16_MAX) {
+        error_setg(errp, "Port %s does not exist: the last one is %d", port, UINT16_MAX);
+        return false;
+    }
+    return true;
+}
+
 static bool parse_inet(FerrySockInet *inet, const char *str, GError **errp)
 {
     g_auto(GStrv) parts = g_strsplit(str, ",", -1);
@@ -122,6 +135,9 @@ static bool parse_inet(FerrySockInet *inet, const char *str, GError **errp)
     if (!host_end || *colon != ':' || !colon[1] || strchr(colon + 1, ':') ||
         host_end - host > HOST_MAX || strlen(colon + 1) > PORT_MAX) {
         error_setg(errp, "Bad address '%s': expected HOST:PORT or [IPV6]:PORT", first);
+        return false;
+    }
+    if (!ferry_sockaddr_check_port(colon + 1, errp)) {
         return false;
     }
     inet->host = g_strndup(host, host_end - host);

@@ -76,6 +76,11 @@ FerrySockAddr *ferry_sockaddr_from_native(const struct sockaddr_storage *sa, soc
 G_GNUC_WARN_UNUSED_RESULT bool ferry_sockaddr_to_native(const FerrySockAddr *addr,
                                                         struct sockaddr_storage *sa, socklen_t *len,
                                                         GError **errp);
+/*
+ * False and errp for a number past the last port, which getaddrinfo() would take modulo 65536. Names of services are
+ * not looked at.
+ */
+G_GNUC_WARN_UNUSED_RESULT bool ferry_sockaddr_check_port(const char *port, GError **errp);
 /* AF_INET, AF_INET6, AF_UNSPEC (either) as ipv4 and ipv6 say; -1 and errp when both are off. */
 int ferry_sockaddr_inet_family(const FerrySockInet *inet, GError **errp);
 

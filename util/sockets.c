@@ -16,6 +16,7 @@
 #include "util/aio.h"
 #include "util/cutils.h"
 #include "util/error.h"
+#include "util/inherited-fds.h"
 
 static SocketFdLookup *fd_lookup;
 
@@ -29,7 +30,7 @@ GArray *socket_resolve(const FerrySockInet *inet, bool passive, GError **errp)
     GArray *list;
     int rc;
 
-    if (family < 0) {
+    if (family < 0 || !ferry_sockaddr_check_port(inet->port, errp)) {
         return NULL;
     }
     if (any && !passive) {
@@ -245,48 +246,60 @@ void socket_set_fd_lookup(SocketFdLookup *lookup)
     fd_lookup = lookup;
 }
 
-/* The descriptor of that number or name, whatever it is; -1 and errp. */
-static int find_fd(const char *name, GError **errp)
+static bool is_number(const char *name)
 {
-    bool number = g_ascii_isdigit(name[0]);
-    int64_t value = -1;
+    return g_ascii_isdigit(name[0]);
+}
 
-    if (number && (qemu_strtoi64(name, NULL, 10, &value) < 0 || value > INT_MAX)) {
-        error_setg(errp, "Invalid file descriptor number '%s'", name);
-        return -1;
-    }
-    if (!number && !fd_lookup) {
+static int take_by_name(const char *name, GError **errp)
+{
+    if (!fd_lookup) {
         error_setg(errp, "No file descriptor named '%s' found", name);
         return -1;
     }
-    return number ? (int)value : fd_lookup(name, errp);
+    return fd_lookup(name, errp);
 }
 
 int named_fd_take(const char *name, GError **errp)
 {
-    int fd = find_fd(name, errp);
+    int fd;
 
-    if (fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
-        error_setg_errno(errp, errno, "File descriptor '%s' is not open", name);
-        return -1;
+    if (is_number(name)) {
+        return inherited_fd_take(name, errp);
+    }
+    fd = take_by_name(name, errp);
+    if (fd >= 0) {
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
     }
     return fd;
 }
 
-int socket_get_fd(const char *name, GError **errp)
+static bool check_socket(int fd, const char *name, GError **errp)
 {
     struct stat st;
-    int fd = find_fd(name, errp);
+
+    if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+        error_setg(errp, "File descriptor '%s' is not a socket", name);
+        return false;
+    }
+    return true;
+}
+
+int socket_get_fd(const char *name, GError **errp)
+{
+    /* A number that is no socket stays free for another use. */
+    int fd = is_number(name) ? inherited_fd_look(name, errp) : take_by_name(name, errp);
 
     if (fd < 0) {
         return -1;
     }
-    if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode)) {
-        error_setg(errp, "File descriptor '%s' is not a socket", name);
-        /* One found by name was given to us; a number that is no socket is somebody else's. */
-        if (!g_ascii_isdigit(name[0])) {
+    if (!check_socket(fd, name, errp)) {
+        if (!is_number(name)) {
             close(fd);
         }
+        return -1;
+    }
+    if (is_number(name) && inherited_fd_take(name, errp) < 0) {
         return -1;
     }
     fcntl(fd, F_SETFD, FD_CLOEXEC);

@@ -94,13 +94,13 @@ G_GNUC_WARN_UNUSED_RESULT int socket_connect(const FerrySockAddr *addr,
 
 /*
  * Finds a descriptor that was passed to a monitor under a name, and gives it away; -1 and errp if
- * there is none. Registered once, at start-up; without it only numbers are known.
+ * there is none. Registered once, at start-up; without it only inherited descriptors are known.
  */
 typedef int SocketFdLookup(const char *name, GError **errp);
 void socket_set_fd_lookup(SocketFdLookup *lookup);
 /*
- * A descriptor of any kind: the number, checked to be open, or the one passed under that name, which is
- * the caller's now. -1 and errp.
+ * A descriptor of any kind: the inherited one with that number (util/inherited-fds.h), or the one passed under
+ * that name. It is the caller's now. -1 and errp.
  */
 G_GNUC_WARN_UNUSED_RESULT int named_fd_take(const char *name, GError **errp);
 /*

@@ -192,8 +192,14 @@ static BdrvChild *coroutine_fn open_child(BlockDriverState *parent, const Blockd
         return NULL;
     }
     if (ref->type == json_type_string) {
-        bs = bdrv_lookup_bs(NULL, ref->u.reference, errp);
+        bs = bdrv_find_node(ref->u.reference);
         if (!bs) {
+            /* Clients know the first half; a file in the place of a node is the usual mistake. */
+            error_setg(errp,
+                       "Cannot find device='' nor node-name='%s': '%s' takes the name of a node; a "
+                       "file of "
+                       "this host is %s.filename=%s",
+                       ref->u.reference, name, name, ref->u.reference);
             return NULL;
         }
         bdrv_ref(bs);
@@ -530,14 +536,38 @@ static void add_members(json_object *to, json_object *from)
     }
 }
 
-/* Adds members of the container "file" of `extra` to the options of the protocol. */
-static void add_file_members(json_object *protocol, json_object *extra)
+static bool names_format(json_object *members)
 {
-    json_object *members;
+    json_object *driver;
+    const BlockDriver *drv = NULL;
 
-    if (json_object_object_get_ex(extra, "file", &members)) {
-        add_members(protocol, members);
+    if (json_object_object_get_ex(members, "driver", &driver)) {
+        drv = bdrv_find_format(json_object_get_string(driver));
     }
+    return drv && !drv->is_protocol;
+}
+
+/*
+ * Adds members of the container "file" of `extra` to the options of the protocol. Where they name a format, that
+ * is a layer of its own above the protocol: the name of the image is always the innermost file's. Takes the
+ * reference to `protocol`, returns one to the upper layer.
+ */
+static json_object *add_file_members(json_object *protocol, json_object *extra)
+{
+    json_object *members, *layer;
+
+    if (!json_object_object_get_ex(extra, "file", &members) ||
+        !json_object_is_type(members, json_type_object)) {
+        return protocol;
+    }
+    if (!names_format(members)) {
+        add_members(protocol, members);
+        return protocol;
+    }
+    layer = json_object_new_object();
+    add_members(layer, members);
+    json_object_object_add(layer, "file", add_file_members(protocol, members));
+    return layer;
 }
 
 static char *probe_get_desc(BdrvChild *child)
@@ -615,6 +645,10 @@ static BlockDriverState *coroutine_fn open_probing(json_object *obj, json_object
     if (bs && bs->options->driver == BLOCKDEV_DRIVER_RAW) {
         bs->probed_raw = true;
         bdrv_refresh_limits(bs); /* smaller writes are widened to what the check looks at */
+        warn_report("The format of '%s' was not given and was guessed as raw. A write that would "
+                    "make its first sector look like another format is refused; format=raw lifts "
+                    "that.",
+                    bdrv_get_filename(file));
     }
     bdrv_co_unref(file);
     return bs;
@@ -651,7 +685,7 @@ BlockDriverState *coroutine_fn bdrv_co_open_filename_with(const char *filename, 
     add_members(obj, extra);
     if (json_object_object_get_ex(obj, "file", &file) &&
         json_object_is_type(file, json_type_object)) {
-        add_file_members(file, extra);
+        json_object_object_add(obj, "file", add_file_members(json_object_get(file), extra));
     } else if (json_object_object_get_ex(extra, "file", NULL)) {
         error_setg(errp, "Options of 'file' were given, but '%s' has no such file", filename);
         json_object_put(obj);

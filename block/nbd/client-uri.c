@@ -73,11 +73,28 @@ static bool parse_colon_form(const char *rest, BlockdevOptionsNbd *out, GError *
     return parse_host_port(address, NULL, out, errp);
 }
 
+/*
+ * The name of the export: the path without its first slash, decoded and otherwise as it is. GUri would remove
+ * the segments "." and "..", which are ordinary text in the name of an export. *rest is the URI without the path.
+ * NULL: the path is no UTF-8 text.
+ */
+static char *take_export(const char *uri, char **rest)
+{
+    const char *authority = strstr(uri, "://") + strlen("://");
+    const char *path = authority + strcspn(authority, "/?#");
+    const char *end = path + strcspn(path, "?#");
+    g_autofree char *name = g_uri_unescape_segment(*path == '/' ? path + 1 : path, end, NULL);
+
+    *rest = g_strdup_printf("%.*s%s", (int)(path - uri), uri, end);
+    return name && g_utf8_validate(name, -1, NULL) ? g_steal_pointer(&name) : NULL;
+}
+
 static bool parse_uri(const char *filename, BlockdevOptionsNbd *out, GError **errp)
 {
-    g_autoptr(GUri) uri = g_uri_parse(filename, G_URI_FLAGS_NONE, NULL);
+    g_autofree char *rest = NULL, *export = take_export(filename, &rest);
+    g_autoptr(GUri) uri = export ? g_uri_parse(rest, G_URI_FLAGS_NONE, NULL) : NULL;
     g_autoptr(GHashTable) query = NULL;
-    const char *path, *scheme, *sock = NULL;
+    const char *scheme, *sock = NULL;
     bool is_unix;
 
     if (!uri) {
@@ -90,10 +107,8 @@ static bool parse_uri(const char *filename, BlockdevOptionsNbd *out, GError **er
         error_setg(errp, "Unsupported NBD URI scheme '%s'", scheme);
         return false;
     }
-    path = g_uri_get_path(uri);
-    path += *path == '/';
-    if (*path) {
-        out->export = g_strdup(path);
+    if (*export) {
+        out->export = g_steal_pointer(&export);
     }
     if (g_uri_get_query(uri)) {
         query = g_uri_parse_params(g_uri_get_query(uri), -1, "&", G_URI_PARAMS_NONE, NULL);

@@ -158,7 +158,7 @@ def test_client_reconnects(vmm, work):
         listener.bind(path)
         listener.listen(1)
         listener.settimeout(60 * ferry.time_scale())
-        sock, _ = listener.accept()
+        sock = ferry.accept(listener, vm)
         listener.close()
         os.unlink(path)
         client = ferry.QMPClient(sock)

@@ -28,7 +28,7 @@ def port_of(vm, label):
 
 
 def connect(port):
-    sock = socket.create_connection(('127.0.0.1', port))
+    sock = socket.create_connection(('127.0.0.1', port), timeout=60 * ferry.time_scale())
     sock.settimeout(60 * ferry.time_scale())
     return sock
 
@@ -164,7 +164,7 @@ class TLSServer:
 
 
 def client_backend(port, **more):
-    return {'type': 'socket', 'data': {'addr': {'type': 'inet', 'data': {'host': 'localhost', 'port': str(port), 'ipv4': True}},
+    return {'type': 'socket', 'data': {'addr': {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': str(port), 'ipv4': True}},
                                        'server': False, **more}}
 
 
@@ -187,7 +187,7 @@ def test_client_finds_that_the_server_is_another_one(vmm, pki, work):
     vm = vmm(*creds(pki.creds(client='client'), 'client'))
     thread = threading.Thread(target=lambda: pytest.raises((ssl.SSLError, OSError), server.accept))
     thread.start()
-    with pytest.raises(ferry.QMPError, match='localhost'):
+    with pytest.raises(ferry.QMPError, match='127.0.0.1'):
         vm.cmd('chardev-add', id='c', backend=client_backend(server.port, **{'tls-creds': 'tls0'}))
     thread.join()
     assert len(vm.cmd('query-chardev')) == 1
@@ -199,7 +199,7 @@ def test_client_that_reconnects_says_once_why_it_cannot(vmm, pki):
     backend = client_backend(listener.getsockname()[1], **{'tls-creds': 'tls0', 'reconnect-ms': 5})
     vm.cmd('chardev-add', id='c', backend=backend)
     for _ in range(3):
-        sock, _ = listener.accept()
+        sock = ferry.accept(listener, vm)
         sock.sendall(b'this is no TLS\r\n' * 10)
         sock.close()
     vm.cmd('chardev-remove', id='c')
@@ -268,7 +268,7 @@ def test_monitor_over_websocket(vmm):
 def test_monitor_over_websocket_over_tls(vmm, pki):
     websockets_module()
     vm = qmp_server(vmm, 'tls-creds=tls0,websocket=on', *creds(pki.creds(server='server'), 'server'))
-    asyncio.run(converse(f'wss://localhost:{port_of(vm, "c")}/', ssl=client_context(pki)))
+    asyncio.run(converse(f'wss://127.0.0.1:{port_of(vm, "c")}/', ssl=client_context(pki)))
 
 
 def test_monitor_over_websocket_on_a_unix_socket(vmm, work):
@@ -331,8 +331,8 @@ def test_telnet_client_does_not_speak_first(vmm, work):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(work / 's'))
         listener.listen(1)
-        vmm('-chardev', f'socket,id=c,path={work}/s,telnet=on', '-mon', 'chardev=c,mode=control')
-        sock, _ = listener.accept()
+        vm = vmm('-chardev', f'socket,id=c,path={work}/s,telnet=on', '-mon', 'chardev=c,mode=control')
+        sock = ferry.accept(listener, vm)
         assert b'{"QMP"' == sock.recv(6)
         sock.close()
     os.unlink(work / 's')

@@ -21,6 +21,14 @@ def run(*args, **options):
 
 @pytest.mark.parametrize('args, words', [
     (['-bogus'], '-bogus: invalid option'),
+    (['-kernel', 'vmlinuz'], '-kernel: Ferry does not have this option of QEMU'),
+    (['-vnc', ':5'], '-vnc: Ferry does not have this option of QEMU'),
+    (['--enable-kvm'], '--enable-kvm: Ferry does not have this option of QEMU'),
+    (['-serial', 'stdio'], 'Ferry has no serial ports yet'),
+    (['-net', 'user'], 'Ferry has no network devices yet'),
+    (['-overcommit', 'mem-lock=on'], 'Ferry does not support mem-lock=on yet'),
+    (['-display', 'vnc=:5'], "does not accept value 'vnc'"),
+    (['-blockdev', 'driver=qcow2,node-name=d,file=nosuch'], 'takes the name of a node; a file of this host is file.filename=nosuch'),
     (['-qmp'], '-qmp: requires an argument'),
     (['disk.img'], 'disk.img'),
     (['-machine', 'foo'], "unsupported machine type 'foo'"),
@@ -300,3 +308,29 @@ def test_described_parameters_are_known(vm, option, word):
                                 timeout=60, check=False, stdin=subprocess.DEVNULL).stderr for a in args]
         assert any(f"'{parameter['name'].split('.')[-1]}' is unexpected" not in t and 'Invalid parameter' not in t
                    for t in texts), texts
+
+
+def test_what_switches_off_what_is_not_there_is_accepted(vmm):
+    vm = vmm('-parallel', 'none', '-serial', 'none', '-nic', 'none', '-net', 'none', '-overcommit', 'mem-lock=off')
+    assert vm.cmd('query-status')['status'] == 'prelaunch'
+    assert vm.stderr() == ''
+
+
+@pytest.mark.parametrize('name', ['kvm', 'tcg'])
+def test_an_accelerator_that_does_nothing_says_so(vmm, name):
+    vm = vmm('-accel', name)
+    assert f"accelerator '{name}' is accepted and does nothing" in vm.stderr()
+
+
+def test_drive_help_lists_parameters():
+    done = run('-drive', 'help')
+    assert done.returncode == 0
+    assert 'throttling.bps-total=<number>' in done.stdout and 'read-only=<boolean>' in done.stdout
+
+
+def test_no_option_of_the_help_is_said_to_be_missing():
+    """The table of what Ferry lacks and the table of what it has share no name."""
+    for line in run('-help').stdout.splitlines():
+        if line.startswith('  -'):
+            for word in line.split('  ')[1].split(' or '):
+                assert 'does not have this option' not in run(word.split()[0]).stderr, word

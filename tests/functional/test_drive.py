@@ -284,3 +284,20 @@ def test_a_guessed_raw_disk_never_becomes_another_format_byte_by_byte(vmm, work)
         assert 'wrote' in vm.qemu_io('d', f'write -P 9 512 {size}')
     vm.quit()
     assert ferry.qemu_img('info', path).count('file format: raw')
+
+
+def test_the_name_of_a_file_belongs_to_the_innermost_file(vmm, work):
+    ferry.qemu_img('create', '-f', 'qcow2', work / 'd.qcow2', '8M')
+    vm = vmm('-drive', f'if=none,id=d,driver=raw,file.driver=qcow2,file={work}/d.qcow2')
+    inserted = next(b for b in vm.cmd('query-block') if b['device'] == 'd')['inserted']
+    assert inserted['image']['virtual-size'] == 8 * ferry.MIB
+    assert inserted['drv'] == 'raw'
+
+
+def test_a_guessed_raw_format_is_warned_of_and_a_given_one_is_not(vmm, work):
+    ferry.make_image(work / 'disk.raw', ferry.MIB)
+    guessed = vmm('-drive', f'if=none,id=d,file={work}/disk.raw')
+    assert f"The format of '{work}/disk.raw' was not given and was guessed as raw" in guessed.stderr()
+    guessed.quit()
+    given = vmm('-drive', f'if=none,id=d,file={work}/disk.raw,format=raw')
+    assert given.stderr() == ''

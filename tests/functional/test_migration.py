@@ -378,7 +378,7 @@ def test_cancel_gives_the_guest_back(side, work, x509, when, ran):
     if when == 'active':
         source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 65536})
     source.vm.cmd('migrate', uri=uri)
-    silent = listener.accept() if when == 'setup' else None
+    silent = ferry.accept(listener, source.vm) if when == 'setup' else None
     m.wait_status(source.vm, when)
     source.vm.cmd('migrate_cancel')
     assert m.wait_over(source.vm)['status'] == 'cancelled'

@@ -225,7 +225,7 @@ def test_two_clients_that_ask_for_a_guest_at_once(vmm, work):
     """While the name of the first is looked up, the second is told that it is late."""
     vm = vmm('-incoming', 'defer', '-qmp', f'unix:{work}/second.qmp,server=on,wait=off')
     second = ferry.QMPClient.connect(f'{work}/second.qmp')
-    sent = [(client, client.send('migrate-incoming', {'uri': 'tcp:localhost:0'})) for client in (vm, second)]
+    sent = [(client, client.send('migrate-incoming', {'uri': 'tcp:127.0.0.1:0'})) for client in (vm, second)]
     answers = []
     for client, number in sent:
         try:

@@ -114,7 +114,7 @@ def test_missing_image_is_an_error_that_names_it(work):
     assert 'No such file' in done.stderr
 
 
-@pytest.mark.parametrize('address', ['tcp:localhost:0', 'tcp:127.0.0.1:0', 'tcp::0'])
+@pytest.mark.parametrize('address', ['tcp:127.1:0', 'tcp:127.0.0.1:0', 'tcp::0'])
 def test_the_first_command_finds_the_destination_listening(address):
     commands = [{'execute': name} for name in ('qmp_capabilities', 'query-migrate', 'quit')]
     for _ in range(5):

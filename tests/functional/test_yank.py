@@ -126,11 +126,11 @@ def test_client_chardev_connects_again(vmm, work):
     listener.listen()
     listener.settimeout(60 * ferry.time_scale())
     vm = vmm('-chardev', f'socket,id=c1,path={work}/peer,reconnect-ms=1', '-mon', 'chardev=c1,mode=readline')
-    first, _ = listener.accept()
+    first = ferry.accept(listener, vm)
     vm.cmd('yank', instances=[{'type': 'chardev', 'id': 'c1'}])
     while first.recv(4096):
         pass
-    second, _ = listener.accept()
+    second = ferry.accept(listener, vm)
     for sock in (first, second, listener):
         sock.close()
 

@@ -58,12 +58,12 @@ class TlsServer:
                tls_creds=creds, **options)
         vm.cmd('nbd-server-add', device='disk', writable=True)
 
-    def uri(self, folder=None, host='localhost', scheme='nbds'):
+    def uri(self, folder=None, host='127.0.0.1', scheme='nbds'):
         query = f'?tls-certificates={folder}' if folder else ''
         return f'{scheme}://{host}:{self.port}/disk{query}'
 
     def psk_uri(self, folder, user):
-        return f'nbds://{user}@localhost:{self.port}/disk?tls-psk-file={folder}/keys.psk'
+        return f'nbds://{user}@127.0.0.1:{self.port}/disk?tls-psk-file={folder}/keys.psk'
 
     def connect(self):
         return socket.create_connection(('127.0.0.1', self.port), timeout=60)
@@ -118,7 +118,7 @@ def test_nbdcopy_writes_and_reads_the_same(tls_server, pki, disk, work):
 def test_stock_qemu_img_reads_everything(tls_server, pki, disk, work):
     ferry.qemu_img('convert', '-O', 'raw', '--object',
                    f'tls-creds-x509,id=t,endpoint=client,dir={pki.creds(client="client")}', '--image-opts',
-                   f'driver=nbd,host=localhost,port={tls_server.port},export=disk,tls-creds=t', work / 'out.raw')
+                   f'driver=nbd,host=127.0.0.1,port={tls_server.port},export=disk,tls-creds=t', work / 'out.raw')
     ferry.compare(disk, work / 'out.raw')
 
 
@@ -130,7 +130,7 @@ def test_psk_client_is_served_and_a_wrong_key_is_not(vm, work, disk):
     refused(server.psk_uri(psk_creds(work / 'wrong', alice=OTHER_KEY), 'alice'))
     refused(server.psk_uri(psk_creds(work / 'unknown', eve=KEY), 'eve'))
     ferry.qemu_img('info', '--object', f'tls-creds-psk,id=t,endpoint=client,dir={keys},username=bob', '--image-opts',
-                   f'driver=nbd,host=localhost,port={server.port},export=disk,tls-creds=t')
+                   f'driver=nbd,host=127.0.0.1,port={server.port},export=disk,tls-creds=t')
 
 
 def test_client_without_certificate_is_refused(tls_server, pki):
@@ -191,7 +191,7 @@ def test_anonymous_tls_serves_stock_qemu_img(vm, work, disk):
     vm.cmd('object-add', {'qom-type': 'tls-creds-anon', 'id': 'tls0', 'endpoint': 'server'})
     server = TlsServer(vm, disk)
     ferry.qemu_img('convert', '-O', 'raw', '--object', 'tls-creds-anon,id=t,endpoint=client', '--image-opts',
-                   f'driver=nbd,host=localhost,port={server.port},export=disk,tls-creds=t', work / 'out.raw')
+                   f'driver=nbd,host=127.0.0.1,port={server.port},export=disk,tls-creds=t', work / 'out.raw')
     ferry.compare(disk, work / 'out.raw')
 
 
@@ -518,7 +518,7 @@ def test_mirror_to_a_tls_server_is_complete(vm, vmm, pki, disk, work):
     add_creds(vm, 'x509', 'tls0', pki.creds(client='client'), 'client')
     vm.add_file(disk, node_name='disk')
     vm.cmd('blockdev-add', {'driver': 'raw', 'node-name': 'remote', 'file': {
-        'driver': 'nbd', 'server': {'type': 'inet', 'host': 'localhost', 'port': str(server.port)}, 'export': 'disk',
+        'driver': 'nbd', 'server': {'type': 'inet', 'host': '127.0.0.1', 'port': str(server.port)}, 'export': 'disk',
         'tls-creds': 'tls0'}})
     vm.cmd('blockdev-mirror', job_id='j', device='disk', target='remote', sync='full')
     vm.wait('BLOCK_JOB_READY', device='j')

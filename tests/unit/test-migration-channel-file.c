@@ -12,6 +12,7 @@
 #include "monitor/monitor-int.h"
 #include "tests/unit/migration-ends.h"
 #include "util/open.h"
+#include "util/inherited-fds.h"
 #include "util/sockets.h"
 
 /* --- programs and descriptors --- */
@@ -77,6 +78,7 @@ static void test_fd(void)
 
     migration_settings_reset();
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    inherited_fds_record();
     out = g_strdup_printf("fd:%d", fds[0]);
     in = g_strdup_printf("fd:%d", fds[1]);
     listen_at(&dst, in);

@@ -52,6 +52,11 @@ static void test_names(void)
     check_name("nbd+tcp://[::1]:5/a%20b", SOCKET_ADDRESS_TYPE_INET, "::1 5", "a b");
     check_name("nbd+unix:///name?socket=/tmp/s", SOCKET_ADDRESS_TYPE_UNIX, "/tmp/s", "name");
     check_name("nbd+unix://?socket=/tmp/s", SOCKET_ADDRESS_TYPE_UNIX, "/tmp/s", NULL);
+    check_name("nbd://h/..", SOCKET_ADDRESS_TYPE_INET, "h 10809", "..");
+    check_name("nbd://h/.", SOCKET_ADDRESS_TYPE_INET, "h 10809", ".");
+    check_name("nbd://h/%2e%2e/x", SOCKET_ADDRESS_TYPE_INET, "h 10809", "../x");
+    check_name("nbd://h/a/./b/../c//d", SOCKET_ADDRESS_TYPE_INET, "h 10809", "a/./b/../c//d");
+    check_name("nbd+unix:////../x?socket=/tmp/s", SOCKET_ADDRESS_TYPE_UNIX, "/tmp/s", "/../x");
 }
 
 static void test_bad_names(void)
@@ -67,6 +72,10 @@ static void test_bad_names(void)
         "nbd+unix:///x?socket=/s&y=1",
         "nbd+xyz://h/",
         "nbd+unix://h/x?socket=/s",
+        "nbd://h/%00",
+        "nbd://h/%ff",
+        "nbd://h/%zz",
+        "nbd://h:65536/x",
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {

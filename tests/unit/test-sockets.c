@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "util/aio.h"
+#include "util/inherited-fds.h"
 #include "util/sockets.h"
 
 static void test_parse_and_format(void)
@@ -461,7 +462,17 @@ static void test_descriptors_by_number_and_name(void)
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
     number = g_strdup_printf("%d", pair[0]);
+    /* What this process opened itself is not for users. */
+    g_assert_cmpint(socket_get_fd(number, &err), ==, -1);
+    g_assert_nonnull(strstr(err->message, "was not inherited"));
+    g_clear_error(&err);
+    inherited_fds_record();
     g_assert_cmpint(socket_get_fd(number, NULL), ==, pair[0]);
+    g_assert_cmpint(socket_get_fd(number, &err), ==, -1);
+    g_assert_nonnull(strstr(err->message, "is in use"));
+    g_clear_error(&err);
+    g_assert_cmpint(socket_get_fd("0", &err), ==, -1);
+    g_clear_error(&err);
     g_assert_cmpint(fcntl(pair[0], F_GETFL) & O_NONBLOCK, !=, 0);
     g_assert_cmpint(socket_get_fd(no_socket, &err), ==, -1);
     g_assert_nonnull(strstr(err->message, "is not a socket"));

@@ -6,11 +6,12 @@ the moment it is started, and nothing has to wait for it.
 """
 import itertools
 import os
+import select
 import socket
 import subprocess
 from pathlib import Path
 
-from .guard import describe_process, time_scale
+from .guard import Guard, describe_process, time_scale
 
 _numbers = itertools.count(1)
 
@@ -111,6 +112,22 @@ def qemu_nbd(workdir, image, fmt='raw', *args, export='', tcp=False, cache='writ
 def nbdkit(workdir, *args, export='', tcp=False):
     """nbdkit with a plugin and its parameters: nbdkit(work, 'memory', '1G')."""
     return NbdServer(workdir, ['nbdkit', '-f', *args], export, tcp, 'nbdkit')
+
+
+def accept(listener, vm, limit_s=60):
+    """The connection that a process makes, as a socket whose reads have a deadline too. Fails at once, with the process's
+    last words, when the process ends instead."""
+    guard = Guard(limit_s)
+    pidfd = os.pidfd_open(vm.process.pid)
+    try:
+        ready, _, _ = select.select([listener, pidfd], [], [], guard.left())
+    finally:
+        os.close(pidfd)
+    if listener not in ready:
+        raise AssertionError(f'{vm.name} {"ended" if ready else "lives"} without having connected\n{vm.describe(stacks=not ready)}')
+    sock = listener.accept()[0]
+    sock.settimeout(limit_s * time_scale())
+    return sock
 
 
 def nbd_connect(uri, contexts=()):
