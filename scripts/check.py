@@ -86,6 +86,7 @@ def stage_style(result, options):
     c_files = sources('.c', '.h')
     shell = [n for n in everything if n.endswith('.sh') or is_script_of(n, b'/sh', b'bash')]
     step(result, 'floors', ['scripts/check-floors'], LOGS / 'floors.log')
+    step(result, 'words', ['scripts/check-words'], LOGS / 'words.log')
     step(result, 'codespell', ['codespell', '--ignore-words', '.codespell-ignore', *everything, 'README.md', 'CONTRIBUTING.md', 'docs'],
          LOGS / 'codespell.log')
     step(result, 'shellcheck', ['shellcheck', *shell], LOGS / 'shellcheck.log')
@@ -227,11 +228,19 @@ def stage_install(result, options):
     if step(result, 'install', ['meson', 'install', '-C', 'build', '--no-rebuild', '--destdir', str(folder)],
             LOGS / 'install.log'):
         found = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
-        for wanted in ('bin/qemu-system-x86_64', 'man1/qemu-system-x86_64.1', 'doc/ferry/README.md'):
-            if any(name.endswith(wanted) for name in found):
+        for wanted_file in ('bin/qemu-system-x86_64', 'man1/qemu-system-x86_64.1', 'doc/ferry/README.md', 'doc/ferry/CONTRIBUTING.md',
+                            'doc/ferry/docs/chardev.md', 'doc/ferry/docs/qmp-reference.md'):
+            if any(name.endswith(wanted_file) for name in found):
                 result.passed += 1
             else:
-                result.fail(f'installed {wanted}', '\n'.join(sorted(found)))
+                result.fail(f'installed {wanted_file}', '\n'.join(sorted(found)))
+        for path in folder.rglob('*.md'):
+            broken = [link for link in re.findall(r'\]\((?!https?:|#)([^)#]+)', path.read_text(encoding='utf-8'))
+                      if not (path.parent / link).exists()]
+            if broken:
+                result.fail(f'links of {path.relative_to(folder)}', f'lead nowhere: {", ".join(broken)}')
+            else:
+                result.passed += 1
     shutil.rmtree(folder, ignore_errors=True)
 
 

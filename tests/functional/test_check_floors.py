@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 CHECK = Path(__file__).resolve().parents[2] / 'scripts' / 'check-floors'
 SPDX_C = '/* SPDX-License-Identifier: GPL-2.0-or-later */\n'
 SPDX = '# SPDX-License-Identifier: GPL-2.0-or-later\n'
@@ -66,3 +67,36 @@ def test_long_file_is_a_warning(tree, work):
     status, output = check(work)
     assert status == 0
     assert 'warning: block/mirror.c:803' in output
+
+
+WORDS = CHECK.with_name('check-words')
+
+
+def words(path):
+    done = subprocess.run([WORDS, path], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize('name, text, finding', [
+    ('a.md', 'The job waits.\n\nNobody waits for it.\n', 'a.md:3: "Nobody"'),
+    ('a.md', '| a | whoever asks |\n', 'a.md:1: "whoever"'),
+    ('a.md', 'word ' * 31 + '.\n', 'a.md:1: a sentence of 31 words'),
+    ('a.c', 'int x;\n/* The thread, who waits. */\n', 'a.c:2: "who"'),
+    ('a.h', '/*\n * One.\n *\n * Then what comes is read.\n */\n', 'a.h:4: "what comes"'),
+    ('a.py', '"""Told by somebody."""\n', 'a.py:1: "somebody"'),
+    ('a.py', 'x = 1  # a stranger\n', 'a.py:1: "stranger"'),
+])
+def test_sentence_that_is_not_plain_is_found(work, name, text, finding):
+    (work / name).write_text(text)
+    status, output = words(work / name)
+    assert status == 1 and finding in output
+
+
+@pytest.mark.parametrize('name, text', [
+    ('a.md', '```\nwhoever\n```\n\n    nobody\n\nThe `nobody` user. Word ' + 'word ' * 29 + '.\n'),
+    ('a.c', 'char *x = "/* nobody */";\n/* ' + 'word ' * 20 + '. ' + 'Word ' * 20 + '. */\n'),
+    ('a.py', 'x = "nobody"\n'),
+])
+def test_code_is_no_sentence(work, name, text):
+    (work / name).write_text(text)
+    assert words(work / name)[0] == 0

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tools that judge copies would notice a wrong one. Stock qemu-nbd serves; no binary of ours takes part."""
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 import ferry
+from ferry import stock
 
+pytestmark = pytest.mark.once
 SIZE = 8 * ferry.MIB
+LIB = Path(ferry.__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -178,3 +184,45 @@ def test_nothing_is_left_behind(work):
     assert not lab.work.exists()
     for pid in (server.process.pid, vm.pid):
         assert subprocess.run(['kill', '-0', str(pid)], capture_output=True, check=False).returncode != 0
+
+
+def test_ferry_under_the_name_of_stock_is_not_taken_for_it(work, monkeypatch):
+    """Installed below /usr/local, Ferry comes first in PATH."""
+    fake = work / 'qemu-system-x86_64'
+    fake.write_text('#!/bin/sh\necho "QEMU emulator version 11.1.0 (Ferry 0.1.0)"\n')
+    fake.chmod(0o755)
+    before = stock.distribution()
+    monkeypatch.setenv('PATH', f'{work}:{os.environ["PATH"]}')
+    assert stock.distribution() == before
+
+
+def test_peer_that_dies_before_it_connects_fails_the_test_with_its_last_words(work):
+    vm = ferry.VMM(work, '-c', 'echo the disk is gone >&2; exit 3', command=['/bin/sh'], defaults=False, qmp=False)
+    vm.expected = {3}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(work / 'l'))
+        listener.listen()
+        with pytest.raises(AssertionError, match='ended without having connected(.|\n)*the disk is gone'):
+            ferry.accept(listener, vm)
+    vm.close()
+
+
+def test_run_that_is_cut_off_has_told_which_tests_had_begun_failed_and_hung(work):
+    """The journal is read after pytest was killed in the middle of a test."""
+    (work / 'test_x.py').write_text(textwrap.dedent('''
+        import os, signal
+        def test_good(): pass
+        def test_bad(): assert 1 == 2
+        def test_hangs(): os.kill(os.getpid(), signal.SIGKILL)
+    '''))
+    (work / 'conftest.py').write_text(f'import sys\nsys.path.insert(0, {str(LIB)!r})\nfrom ferry import journal\n'
+                                      'def pytest_configure(config):\n    journal.register(config)\n')
+    env = {**os.environ, 'FERRY_JOURNAL': str(work / 'journal'), 'PYTEST_ADDOPTS': ''}
+    done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--rootdir', work, work], env=env,
+                          capture_output=True, timeout=120, check=False, cwd=work)
+    assert done.returncode == -signal.SIGKILL
+    entries = [json.loads(line) for line in (work / 'journal').read_text().splitlines()]
+    assert {'total': 3} in entries
+    ended = {e['ended'].split('::')[1]: (e['outcome'], e['text']) for e in entries if 'ended' in e}
+    assert ended['test_good'] == ('passed', '') and ended['test_bad'][0] == 'failed' and 'assert 1 == 2' in ended['test_bad'][1]
+    assert [e['begun'].split('::')[1] for e in entries if 'begun' in e][-1] == 'test_hangs' and 'test_hangs' not in ended
