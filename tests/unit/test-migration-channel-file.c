@@ -11,8 +11,8 @@
 #include "monitor/fds.h"
 #include "monitor/monitor-int.h"
 #include "tests/unit/migration-ends.h"
-#include "util/open.h"
 #include "util/inherited-fds.h"
+#include "util/open.h"
 #include "util/sockets.h"
 
 /* --- programs and descriptors --- */
