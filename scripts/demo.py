@@ -205,9 +205,10 @@ def mirror(lab, act, options, screen):
     return served(writers), served(writers) - before
 
 
-def last_words(lab):
+def last_words(lab, error):
     """What the programs of an act said before it failed, and which of them have ended."""
-    lines = []
+    _, _, said = str(error).partition('-- output:\n')       # of one that did not come up
+    lines = ['    it said last:', *('      ' + line for line in said.splitlines()[-LAST_WORDS:])] if said and not lab.vms else []
     for one in [*lab.vms, *lab.servers]:
         status = one.process.poll() if one.process else None
         said = (one.stderr() if isinstance(one, ferry.VMM) else one.output()).strip().splitlines()
@@ -263,7 +264,7 @@ def guarded(screen, act):
         error = caught
     finally:
         guard.stop()
-        words = last_words(lab) if error or guard.text else ''
+        words = last_words(lab, error) if error or guard.text else ''
         try:
             lab.close()
         except Exception as caught:
