@@ -117,7 +117,7 @@ static int parse_size(const char *str, const char **stop, char default_suffix, u
     if (str[0] == '0' && (str[1] == 'x' || str[1] == 'X')) {
         *result = g_ascii_strtoull(str, &p, 16);
         *stop = p;
-        /* Digits and suffixes share letters, and "0x.8" is nobody's number. */
+        /* Digits and suffixes share letters, and "0x.8" is no number. */
         if (p <= str + 2 || *p == '.' || suffix_scale(*p, unit)) {
             return -EINVAL;
         }
@@ -177,18 +177,17 @@ int qemu_strtosz_metric(const char *str, const char **end, uint64_t *result)
 
 bool qemu_parse_bool(const char *name, const char *value, bool *result, GError **errp)
 {
-    static const char *const yes[] = {"on", "yes", "true", "y", NULL};
-    static const char *const no[] = {"off", "no", "false", "n", NULL};
+    /* Pairs: a word that switches on, then its opposite. */
+    static const char *const words[] = {"on", "off", "yes", "no", "true", "false", "y", "n"};
 
-    if (g_strv_contains(yes, value)) {
-        *result = true;
-    } else if (g_strv_contains(no, value)) {
-        *result = false;
-    } else {
-        error_setg(errp, "Parameter '%s' expects 'on' or 'off'", name);
-        return false;
+    for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
+        if (g_str_equal(value, words[i])) {
+            *result = i % 2 == 0;
+            return true;
+        }
     }
-    return true;
+    error_setg(errp, "Parameter '%s' expects 'on' or 'off'", name);
+    return false;
 }
 
 /* value over the unit's power that leaves a number below it, and which power that is. */

@@ -125,17 +125,17 @@ static inline uint64_t pow2ceil(uint64_t value)
 }
 
 /*
- * Rounding, for values known to be in range (the sum may wrap: check with round_up_u64() what comes
- * from outside). ROUND_*, IS_ALIGNED: d is a power of two; QEMU_ALIGN_*: any d > 0. d is evaluated
- * twice.
+ * Rounding, for values known to be in range (QEMU_ALIGN_UP and ROUND_UP may wrap: check with round_up_u64() what is
+ * from outside). ROUND_*, IS_ALIGNED: d is a power of two; the others: any d > 0. Arguments are evaluated more than
+ * once. Written with differences, which keep the type of n where a mask of d's type would lose its upper half.
  */
-#define DIV_ROUND_UP(n, d)    (((n) + (d)-1) / (d))
-#define ROUND_DOWN(n, d)      ((n) & ~((__typeof__((n) + (d)))(d)-1))
-#define ROUND_UP(n, d)        ROUND_DOWN((n) + (d)-1, (d))
-#define IS_ALIGNED(n, d)      (((n) & (__typeof__(n))((d)-1)) == 0)
-#define QEMU_ALIGN_DOWN(n, d) ((n) / (d) * (d))
-#define QEMU_ALIGN_UP(n, d)   QEMU_ALIGN_DOWN((n) + (d)-1, (d))
-#define QEMU_IS_ALIGNED(n, d) (((n) % (d)) == 0)
+#define DIV_ROUND_UP(n, d)    ((n) / (d) + ((n) % (d) != 0))
+#define IS_ALIGNED(n, d)      (!((n) & ((d)-1)))
+#define ROUND_DOWN(n, d)      ((n) - ((n) & ((d)-1)))
+#define ROUND_UP(n, d)        ((n) + (-(n) & ((d)-1)))
+#define QEMU_IS_ALIGNED(n, d) (!((n) % (d)))
+#define QEMU_ALIGN_DOWN(n, d) ((n) - (n) % (d))
+#define QEMU_ALIGN_UP(n, d)   (DIV_ROUND_UP(n, d) * (d))
 
 /* Rounds up to a multiple of d > 0; false when that does not fit. */
 static inline G_GNUC_WARN_UNUSED_RESULT bool round_up_u64(uint64_t n, uint64_t d, uint64_t *res)

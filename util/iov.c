@@ -119,14 +119,26 @@ void qemu_iovec_init_slice(QEMUIOVector *qiov, const QEMUIOVector *src, size_t o
     qemu_iovec_concat(qiov, src, offset, bytes);
 }
 
+/* The element behind the last one, counted as used from now on. */
+static struct iovec *append_element(QEMUIOVector *qiov)
+{
+    int used = qiov->niov++;
+
+    /* A vector over the caller's array cannot grow. */
+    g_assert(qiov->nalloc > 0);
+    if (qiov->niov > qiov->nalloc) {
+        qiov->nalloc = qiov->niov + used;
+        qiov->iov = g_realloc_n(qiov->iov, qiov->nalloc, sizeof(*qiov->iov));
+    }
+    return qiov->iov + used;
+}
+
 void qemu_iovec_add(QEMUIOVector *qiov, void *base, size_t bytes)
 {
-    g_assert(qiov->nalloc > 0);
-    if (qiov->niov == qiov->nalloc) {
-        qiov->nalloc *= 2;
-        qiov->iov = g_renew(struct iovec, qiov->iov, qiov->nalloc);
-    }
-    qiov->iov[qiov->niov++] = (struct iovec){base, bytes};
+    struct iovec *last = append_element(qiov);
+
+    last->iov_base = base;
+    last->iov_len = bytes;
     qiov->size += bytes;
 }
 
@@ -147,16 +159,15 @@ void qemu_iovec_concat(QEMUIOVector *qiov, const QEMUIOVector *src, size_t offse
 void qemu_iovec_reset(QEMUIOVector *qiov)
 {
     g_assert(qiov->nalloc > 0);
-    qiov->niov = 0;
-    qiov->size = 0;
+    *qiov = (QEMUIOVector){.iov = qiov->iov, .nalloc = qiov->nalloc};
 }
 
 void qemu_iovec_destroy(QEMUIOVector *qiov)
 {
-    if (qiov->nalloc > 0) {
-        g_free(qiov->iov);
-    }
-    *qiov = (QEMUIOVector){0};
+    struct iovec *own = qiov->nalloc > 0 ? qiov->iov : NULL;
+
+    memset(qiov, 0, sizeof(*qiov));
+    g_free(own);
 }
 
 size_t qemu_iovec_to_buf(const QEMUIOVector *qiov, size_t offset, void *buf, size_t bytes)

@@ -27,9 +27,9 @@ static const struct LogItem {
     LogMask mask;
     const char *help;
 } log_items[] = {
-    {"unimp", LOG_UNIMP, "log unimplemented functionality"},
-    {"guest_errors", LOG_GUEST_ERROR, "log when the guest does something invalid"},
-    {"cpu_reset", LOG_CPU_RESET, "show the CPU state before CPU resets"},
+    {"unimp", LOG_UNIMP, "a guest uses a function of a device that is not there"},
+    {"guest_errors", LOG_GUEST_ERROR, "a guest uses a device against its specification"},
+    {"cpu_reset", LOG_CPU_RESET, "registers of a CPU that is about to be reset"},
 };
 
 static void log_write(const char *text, size_t len)

@@ -6,16 +6,16 @@
 #ifndef FERRY_UTIL_QUEUE_H
 #define FERRY_UTIL_QUEUE_H
 
+#include <stdbool.h>
 #include <sys/queue.h>
 
-#ifndef LIST_FOREACH_SAFE
+/* `next` runs one element ahead of `var`, so that `var` may be removed and freed. */
+#undef LIST_FOREACH_SAFE
 #define LIST_FOREACH_SAFE(var, head, field, next) \
-    for ((var) = LIST_FIRST(head); (var) && ((next) = LIST_NEXT(var, field), 1); (var) = (next))
-#endif
+    for ((next) = LIST_FIRST(head); ((var) = (next)) && ((next) = LIST_NEXT(next, field), true);)
 
-#ifndef TAILQ_FOREACH_SAFE
+#undef TAILQ_FOREACH_SAFE
 #define TAILQ_FOREACH_SAFE(var, head, field, next) \
-    for ((var) = TAILQ_FIRST(head); (var) && ((next) = TAILQ_NEXT(var, field), 1); (var) = (next))
-#endif
+    for ((next) = TAILQ_FIRST(head); ((var) = (next)) && ((next) = TAILQ_NEXT(next, field), true);)
 
 #endif

@@ -5,11 +5,11 @@
 
 #include <stdint.h>
 
-#define KiB (INT64_C(1) << 10)
-#define MiB (INT64_C(1) << 20)
-#define GiB (INT64_C(1) << 30)
-#define TiB (INT64_C(1) << 40)
-#define PiB (INT64_C(1) << 50)
-#define EiB (INT64_C(1) << 60)
+#define KiB INT64_C(1024)
+#define MiB (KiB * 1024)
+#define GiB (MiB * 1024)
+#define TiB (GiB * 1024)
+#define PiB (TiB * 1024)
+#define EiB (PiB * 1024)
 
 #endif
