@@ -25,6 +25,7 @@ from check_run import (ROOT, TAIL_LINES, Board, Journal, Result, Scratch, adopt_
 LOGS = ROOT / 'build' / 'check'
 JOBS = min(os.cpu_count() or 1, 8)
 PYTHON = '/usr/bin/python3'     # Debian's: the one that sees Debian's modules
+LINE_SHOWN = 400
 BACKGROUND_NICE = 10            # compilers beside tests take what these leave idle
 
 board = Board()
@@ -293,7 +294,7 @@ def report(name, title, result, took_s):
         words = text.splitlines()
         if len(words) > TAIL_LINES:
             words = words[:TAIL_LINES // 3] + ['   [...]'] + words[-TAIL_LINES * 2 // 3:]
-        lines += ['   ' + word for word in words]
+        lines += ['   ' + word[:LINE_SHOWN] for word in words]
     for test, reason in result.skipped:
         lines.append(f'-- skipped {name}: {test}: {reason.splitlines()[0] if reason else "no reason given"}')
     skipped = f', {len(result.skipped)} skipped' if result.skipped else ''

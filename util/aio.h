@@ -164,7 +164,7 @@ int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg);
  * leaves workers for the others.
  */
 int coroutine_fn thread_pool_submit_file_co(int fd, ThreadPoolFunc *func, void *arg);
-#define AIO_THREAD_POOL_MAX 256
+#define AIO_THREAD_POOL_MAX      256
 #define AIO_THREAD_POOL_FILE_MAX 64
 
 #endif
