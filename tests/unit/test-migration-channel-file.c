@@ -241,8 +241,9 @@ static void test_mapped_fd(void)
     migration_settings_reset();
     set_cap(MIGRATION_CAPABILITY_MAPPED_RAM);
     write_file("mapped", "header");
-    fd = open(path, O_WRONLY | O_CLOEXEC);
+    fd = open(path, O_WRONLY);
     g_assert_cmpint(lseek(fd, 4, SEEK_SET), ==, 4);
+    inherited_fds_record();
     uri = g_strdup_printf("fd:%d", fd);
     c = new_connector(uri);
     ioc = connect_to(c);
@@ -257,12 +258,14 @@ static void test_mapped_fd(void)
     g_assert_cmpstr(text, ==, "headthe stream.");
     g_assert_cmpstr(text + 20, ==, "page");
 
-    append_uri = g_strdup_printf("fd:%d", open(path, O_WRONLY | O_APPEND | O_CLOEXEC));
+    append_uri = g_strdup_printf("fd:%d", open(path, O_WRONLY | O_APPEND));
+    inherited_fds_record();
     g_assert_null(try_connector(append_uri, &err));
     g_assert_nonnull(strstr(err->message, "O_APPEND"));
     g_clear_error(&err);
     g_assert_cmpint(pipe(fds), ==, 0);
     pipe_uri = g_strdup_printf("fd:%d", fds[1]);
+    inherited_fds_record();
     g_assert_null(try_connector(pipe_uri, &err));
     g_assert_nonnull(strstr(err->message, "seekable transport"));
     g_clear_error(&err);
