@@ -172,7 +172,12 @@ def unit(result, folder, name, env, options):
     board.describe(name, last_count(log, r'^ *(\d+)/(\d+) '))
     status = run(['meson', 'test', '-C', folder, '--no-rebuild', '--num-processes', str(JOBS), '--print-errorlogs',
                   *scale], log, env={**scratch.make(), **(env or {})})
-    count_junit(result, report, status, log)
+    # The report has no case for a program that crashed or ran out of time; the log names it.
+    text = log.read_text(encoding='utf-8', errors='replace')
+    for test, how in dict(re.findall(r'^ *\d+/\d+ (\S+) +((?:FAIL|ERROR|TIMEOUT)\b.*)$', text, re.MULTILINE)).items():
+        told = re.search(rf'^ *\d+/\d+ {re.escape(test)} .*\n(?:.*\n){{0,40}}', text, re.MULTILINE)
+        result.fail(test, f'{how}\n{told.group() if told else ""}')
+    count_junit(result, report, 0 if result.failures else status, log)
     reasons = tap_reasons(report.with_name('testlog.txt'))
     result.skipped = [(test, reasons.get(test.rsplit(' ', 1)[-1], reason)) for test, reason in result.skipped]
 

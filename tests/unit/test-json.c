@@ -94,10 +94,11 @@ static void test_strictness(void)
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
+        g_autofree char *shown = g_strescape(refused[i], NULL);
         g_autoptr(GError) err = NULL;
         json_object *value;
 
-        g_test_message("%s", refused[i]);
+        g_test_message("%s", shown); /* not all of them are UTF-8 */
         g_assert_false(json_parse_text(refused[i], strlen(refused[i]), &value, &err));
         g_assert_nonnull(err);
         g_assert_null(value);

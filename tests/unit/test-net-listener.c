@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "qapi/qapi-types.h"
 #include "util/error.h"
+#include "util/inherited-fds.h"
 #include "util/iothread.h"
 
 typedef struct OpenCall {
@@ -149,6 +150,7 @@ static void test_inherited_descriptor(void)
     Accepted accepted = {.ctx = qemu_get_aio_context()};
 
     g_assert_cmpint(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), ==, 0);
+    inherited_fds_record();
     g_assert_true(open_at(listener, &addr, NULL));
     qio_net_listener_set_client_func(listener, on_client, &accepted);
     connect_to_all(listener);
