@@ -384,7 +384,7 @@ def test_cancel_gives_the_guest_back(side, work, x509, when, ran):
     assert m.wait_over(source.vm)['status'] == 'cancelled'
     listener.close()
     if silent:
-        silent[0].close()
+        silent.close()
     assert m.run_state(source.vm) == before
     stopped = ran and when == 'pre-switchover'
     assert source.story() == {
