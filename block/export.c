@@ -9,6 +9,7 @@
 #include "qapi/qapi-events.h"
 #include "util/co-lock.h"
 #include "util/error.h"
+#include "util/id.h"
 #include "util/iothread.h"
 
 /* Main thread: every export that is not deleted yet. */
@@ -109,20 +110,6 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
     return blk;
 }
 
-/* Letters, digits, '-', '.', '_'; a letter first. */
-static bool blk_exp_id_wellformed(const char *id)
-{
-    if (!g_ascii_isalpha(*id)) {
-        return false;
-    }
-    for (const char *p = id; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError **errp)
 {
     const BlockExportDriver *drv = export_drivers[opts->type];
@@ -130,7 +117,7 @@ BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError 
     BlockExport *exp;
     BlockBackend *blk;
 
-    if (!blk_exp_id_wellformed(opts->id)) {
+    if (!id_wellformed(opts->id)) {
         error_setg(errp, "Invalid block export id '%s'", opts->id);
         return NULL;
     }

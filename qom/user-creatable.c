@@ -5,6 +5,7 @@
 #include <string.h>
 #include "qom/object.h"
 #include "util/error.h"
+#include "util/id.h"
 #include "util/queue.h"
 
 struct UserCreatable {
@@ -91,19 +92,6 @@ static void show(UserCreatable *uc, const ObjectOptions *options)
 const UserCreatableOps *user_creatable_ops(ObjectType type)
 {
     return registry.ops[type];
-}
-
-bool qemu_id_check(const char *id, GError **errp)
-{
-    bool ok = g_ascii_isalpha(id[0]);
-
-    for (const char *p = id; ok && *p; p++) {
-        ok = g_ascii_isalnum(*p) || strchr("-._", *p);
-    }
-    if (!ok) {
-        error_setg(errp, "Parameter 'id' expects an identifier");
-    }
-    return ok;
 }
 
 static UserCreatable *find_any(const char *id)

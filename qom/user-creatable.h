@@ -61,7 +61,4 @@ void user_creatable_unref(UserCreatable *object);
 void user_creatable_foreach(ObjectType type, void (*fn)(UserCreatable *object, void *opaque),
                             void *opaque);
 
-/* "foo-1.bar": what QEMU takes as an id. False with an error that names the parameter `id`. */
-bool qemu_id_check(const char *id, GError **errp);
-
 #endif

@@ -33,6 +33,7 @@
 #include "system/signals.h"
 #include "util/aio.h"
 #include "util/error.h"
+#include "util/id.h"
 #include "util/inherited-fds.h"
 #include "util/log.h"
 #include "util/qemu-opts.h"

@@ -15,6 +15,7 @@
 #include "block/dirty-bitmap.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
+#include "util/id.h"
 #include "util/iothread.h"
 
 BlockGraph *block_graph(void)
@@ -75,22 +76,6 @@ void bdrv_free(BlockDriverState *bs)
     g_free(bs);
 }
 
-/*
- * Letters, digits, '-', '.', '_', starting with a letter: the form of every id that users choose.
- */
-static bool node_name_wellformed(const char *name)
-{
-    if (!g_ascii_isalpha(name[0])) {
-        return false;
-    }
-    for (const char *p = name; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 bool bdrv_assign_node_name(BlockDriverState *bs, const char *node_name, GError **errp)
 {
     BlockGraph *graph = block_graph();
@@ -107,7 +92,7 @@ bool bdrv_assign_node_name(BlockDriverState *bs, const char *node_name, GError *
                    BDRV_NODE_NAME_MAX - 1);
         return false;
     }
-    if (!node_name_wellformed(node_name)) {
+    if (!id_wellformed(node_name)) {
         error_setg(errp, "Invalid node-name: '%s'", node_name);
         return false;
     }

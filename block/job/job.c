@@ -26,6 +26,7 @@
 #include "qapi/qapi-events.h"
 #include "util/co-lock.h"
 #include "util/error.h"
+#include "util/id.h"
 
 #define U JOB_STATUS_UNDEFINED
 
@@ -129,23 +130,9 @@ bool job_apply_verb(Job *job, JobVerb verb, GError **errp)
 
 /* --- life --- */
 
-/* A letter, then letters, digits, '-', '.' and '_': the rule for all ids that users give. */
-static bool id_is_wellformed(const char *id)
-{
-    if (!g_ascii_isalpha(id[0])) {
-        return false;
-    }
-    for (const char *p = id; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool job_id_usable(const char *id, GError **errp)
 {
-    if (!id_is_wellformed(id)) {
+    if (!id_wellformed(id)) {
         error_setg(errp, "Invalid job ID '%s'", id);
         return false;
     }
