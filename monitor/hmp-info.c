@@ -4,7 +4,6 @@
 #include "block/job/job.h"
 #include "monitor/hmp-int.h"
 #include "monitor/hmp.h"
-#include "qom/object.h"
 #include "util/cutils.h"
 #include "util/error.h"
 #include "util/version.h"
@@ -355,41 +354,6 @@ static void coroutine_fn info_trace_events(HMPOutput *out, const HMPCommand *cmd
     json_object_put(list);
 }
 
-static void coroutine_fn info_qtree(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
-{
-    hmp_printf(out, "bus: main-system-bus\n  type System\n");
-}
-
-/* --- objects --- */
-
-typedef struct TreePrinter {
-    HMPOutput *out;
-    int depth;
-} TreePrinter;
-
-static void print_object(QomObject *object, void *opaque)
-{
-    TreePrinter *printer = opaque;
-    TreePrinter below = {.out = printer->out, .depth = printer->depth + 2};
-
-    hmp_printf(printer->out, "%*s/%s (%s)\n", printer->depth, "", qom_object_name(object),
-               qom_object_type(object)->name);
-    qom_object_foreach_child(object, print_object, &below);
-}
-
-static void coroutine_fn info_qom_tree(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
-{
-    TreePrinter printer = {.out = out};
-    g_autoptr(GError) err = NULL;
-    QomObject *object = qom_resolve(argc ? argv[0] : "/machine", &err);
-
-    if (!object) {
-        hmp_error(out, g_steal_pointer(&err));
-        return;
-    }
-    print_object(object, &printer);
-}
-
 static void coroutine_fn info_kvm(HMPOutput *out, const HMPCommand *cmd, int argc, char **argv)
 {
     json_object *kvm = hmp_co_qmp(out, "query-kvm", NULL);
@@ -417,8 +381,6 @@ void hmp_register_infos(void)
         {"kvm", "", "whether KVM runs the guest", info_kvm},
         {"name", "", "name of the guest", info_name},
         {"named-block-nodes", "", "all named nodes", info_nodes},
-        {"qom-tree", "[path]", "objects", info_qom_tree},
-        {"qtree", "", "devices", info_qtree},
         {"status", "", "whether the guest runs", info_status},
         {"trace-events", "[pattern]", "trace events and whether they are on", info_trace_events},
         {"uuid", "", "identity of the guest", info_uuid},

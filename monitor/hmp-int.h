@@ -9,5 +9,6 @@ void hmp_register_memory_commands(void);    /* hmp-memory.c */
 void hmp_register_infos(void);              /* hmp-info.c */
 void hmp_register_migration_commands(void); /* hmp-migration.c */
 void hmp_register_snapshot_commands(void);  /* hmp-snapshots.c */
+void hmp_register_device_commands(void);    /* hmp-device.c */
 
 #endif

@@ -299,5 +299,6 @@ void hmp_init(void)
     hmp_register_memory_commands();
     hmp_register_migration_commands();
     hmp_register_snapshot_commands();
+    hmp_register_device_commands();
     hmp_register_infos();
 }

@@ -10,7 +10,8 @@ struct QomObject {
     char *name;
     const QomType *type;
     void *opaque;
-    QomObject *parent; /* NULL: the root */
+    QomObject *parent; /* NULL: the root, or one that has left the tree */
+    unsigned refs;
     TAILQ_HEAD(, QomObject) children;
     TAILQ_ENTRY(QomObject) next;
 };
@@ -53,7 +54,7 @@ const QomType *qom_type_find(const char *name)
     return NULL;
 }
 
-static const QomType *parent_type(const QomType *type)
+const QomType *qom_type_parent(const QomType *type)
 {
     if (type == &object_type) {
         return NULL;
@@ -67,7 +68,7 @@ bool qom_type_is(const QomType *type, const char *name)
         return true;
     }
     while (type && strcmp(type->name, name) != 0) {
-        type = parent_type(type);
+        type = qom_type_parent(type);
     }
     return type;
 }
@@ -89,6 +90,7 @@ static QomObject *make(QomObject *parent, const char *name, const QomType *type,
     object->type = type;
     object->opaque = opaque;
     object->parent = parent;
+    object->refs = 1;
     TAILQ_INIT(&object->children);
     if (parent) {
         g_assert(!qom_object_child(parent, name));
@@ -117,6 +119,26 @@ QomObject *qom_object_new(QomObject *parent, const char *name, const QomType *ty
     return make(parent ? parent : root(), name, type, opaque);
 }
 
+QomObject *qom_object_ref(QomObject *object)
+{
+    object->refs++;
+    return object;
+}
+
+void qom_object_unref(QomObject *object)
+{
+    g_assert(object->refs);
+    if (--object->refs) {
+        return;
+    }
+    g_assert(!object->parent && TAILQ_EMPTY(&object->children));
+    if (object->type->finalize) {
+        object->type->finalize(object->opaque);
+    }
+    g_free(object->name);
+    g_free(object);
+}
+
 void qom_object_free(QomObject *object)
 {
     QomObject *child;
@@ -129,9 +151,25 @@ void qom_object_free(QomObject *object)
     }
     if (object->parent) {
         TAILQ_REMOVE(&object->parent->children, object, next);
+        object->parent = NULL;
     }
-    g_free(object->name);
-    g_free(object);
+    qom_object_unref(object);
+}
+
+bool qom_object_placed(const QomObject *object)
+{
+    return object->parent || object == qom.root;
+}
+
+char *qom_free_name(const QomObject *parent, const char *prefix)
+{
+    for (unsigned n = 0;; n++) {
+        g_autofree char *name = g_strdup_printf("%s[%u]", prefix, n);
+
+        if (!qom_object_child(parent, name)) {
+            return g_steal_pointer(&name);
+        }
+    }
 }
 
 QomObject *qom_object_child(const QomObject *object, const char *name)
@@ -159,6 +197,11 @@ void qom_object_foreach_child(QomObject *object, void (*fn)(QomObject *child, vo
 const char *qom_object_name(const QomObject *object)
 {
     return object->name;
+}
+
+void *qom_object_opaque(const QomObject *object)
+{
+    return object->opaque;
 }
 
 const QomType *qom_object_type(const QomObject *object)
@@ -228,6 +271,60 @@ QomObject *qom_resolve(const char *path, GError **errp)
 
 /* --- properties --- */
 
+/* What QEMU calls the type of a property. */
+static const char *property_type(const QapiType *type)
+{
+    switch (type->kind) {
+    case QAPI_KIND_BOOL:
+        return "bool";
+    case QAPI_KIND_INT:
+    case QAPI_KIND_UINT:
+        return "int";
+    case QAPI_KIND_SIZE:
+        return "size";
+    case QAPI_KIND_STR:
+        return "string";
+    case QAPI_KIND_LIST:
+        return type->element->name;
+    default:
+        return type->name;
+    }
+}
+
+void qom_type_foreach_property(const QomType *type, QomPropertyFn *fn, void *opaque)
+{
+    if (type->foreach_property) {
+        type->foreach_property(type, fn, opaque);
+        return;
+    }
+    for (uint16_t i = 0; type->properties && i < type->properties->count; i++) {
+        const QapiMember *member = &type->properties->members[i];
+        QomProperty property = {.name = member->name, .type = property_type(member->type)};
+
+        fn(&property, opaque);
+    }
+}
+
+typedef struct NameSearch {
+    const char *name;
+    bool found;
+} NameSearch;
+
+static void compare_name(const QomProperty *property, void *opaque)
+{
+    NameSearch *search = opaque;
+
+    search->found |= !strcmp(property->name, search->name);
+}
+
+static bool has_property(const QomType *type, const char *name)
+{
+    NameSearch search = {.name = name};
+
+    qom_type_foreach_property(type, compare_name, &search);
+    return search.found;
+}
+
 static const QapiMember *find_member(const QomType *type, const char *name)
 {
     for (uint16_t i = 0; type->properties && i < type->properties->count; i++) {
@@ -296,6 +393,8 @@ bool qom_object_get(QomObject *object, const char *property, json_object **value
         g_autofree char *path = qom_object_path(child);
 
         *value = json_object_new_string(path);
+    } else if (object->type->get_one && has_property(object->type, property)) {
+        return object->type->get_one(object->opaque, property, value, errp);
     } else if (member) {
         return get_member(object, member, value, errp);
     } else {
@@ -307,10 +406,10 @@ bool qom_object_get(QomObject *object, const char *property, json_object **value
 
 bool qom_object_set(QomObject *object, const char *property, json_object *value, GError **errp)
 {
-    if (find_member(object->type, property) && object->type->set) {
+    if (has_property(object->type, property) && object->type->set) {
         return object->type->set(object->opaque, property, value, errp);
     }
-    if (!strcmp(property, "type") || find_member(object->type, property) ||
+    if (!strcmp(property, "type") || has_property(object->type, property) ||
         qom_object_child(object, property)) {
         error_setg(errp, "Property '%s.%s' is not writable", object->type->name, property);
     } else {

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tree of objects and the types they have, as qom-list and its like show them. Main thread
- * only.
+ * The tree of objects and the types they have, as qom-list and its like show them. Under the big
+ * lock (util/bql.h).
  *
- * An object here is the public face of something that its own subsystem owns: it has a name, a
- * place in the tree, a type, and the properties that the type describes. Children are properties
- * too, of type child<TYPE>.
+ * An object here is the public face of something that a subsystem owns: it has a name, a place in
+ * the tree, a type, and the properties that the type describes. Children are properties too, of
+ * type child<TYPE>.
+ *
+ * Lifetime: an object is counted. The tree holds one reference for as long as the object has a
+ * place there, and whatever else keeps a pointer over a yield holds another. The last one to go
+ * calls the type's finalize(), which frees what the object is the face of.
  */
 #ifndef FERRY_QOM_OBJECT_H
 #define FERRY_QOM_OBJECT_H
@@ -15,22 +19,46 @@
 #include "qapi/codec.h"
 
 typedef struct QomObject QomObject;
+typedef struct QomType QomType;
 
-typedef struct QomType {
+/* A property, as lists of properties show it. Strings and the value are lent for the call. */
+typedef struct QomProperty {
+    const char *name;
+    const char *type; /* "bool", "uint32", "link<bus>" */
+    const char *description;
+    json_object *default_value; /* NULL: none */
+    bool status;                /* users cannot give it at creation: it tells how the object is */
+} QomProperty;
+
+typedef void QomPropertyFn(const QomProperty *property, void *opaque);
+
+struct QomType {
     const char *name;
     const char *parent; /* its name; NULL: object */
     bool abstract;
-    bool user_creatable;        /* object-add makes it */
-    const QapiType *properties; /* a struct whose members are properties; NULL: none */
-    const char *write_only;     /* the one that cannot be read: a secret; NULL: none */
+    bool user_creatable; /* object-add makes it */
+    void *opaque;        /* the registering subsystem's */
+
+    /* Properties are described in one of two ways. Either as members of a QAPI struct: */
+    const QapiType *properties;
+    const char *write_only; /* the one that cannot be read: a secret; NULL: none */
     /*
-     * The values of the properties as a JSON object, the caller's; one that is absent reads as
-     * empty, zero or off. NULL: there are none.
+     * The values as a JSON object, the caller's; one that is absent reads as empty, zero or off.
+     * NULL: there are none.
      */
     json_object *(*get)(void *opaque);
-    /* Changes one; its name is right, nothing else is checked. NULL: all are fixed. */
+
+    /* or by these two: */
+    /* Calls fn for each property that objects of the type have, in the order for people. */
+    void (*foreach_property)(const QomType *type, QomPropertyFn *fn, void *opaque);
+    /* *value is the caller's, NULL for null. The name is one that foreach_property() gave. */
+    bool (*get_one)(void *object, const char *name, json_object **value, GError **errp);
+
+    /* In both: changes one; its name is right, nothing else is checked. NULL: all are fixed. */
     bool (*set)(void *opaque, const char *name, json_object *value, GError **errp);
-} QomType;
+    /* The last reference has gone. NULL: the opaque of objects is not theirs. */
+    void (*finalize)(void *opaque);
+};
 
 /* `type` and what it points to live on. */
 void qom_type_register(const QomType *type);
@@ -38,15 +66,26 @@ void qom_type_register(const QomType *type);
 const QomType *qom_type_find(const char *name);
 /* True when `type` is called `name` or descends from it. */
 bool qom_type_is(const QomType *type, const char *name);
+/* The parent; NULL for "object". */
+const QomType *qom_type_parent(const QomType *type);
 /* Calls fn for each type, in order of registration. */
 void qom_type_foreach(void (*fn)(const QomType *type, void *opaque), void *opaque);
+/* Calls fn for each property that the type describes; children and "type" are not among them. */
+void qom_type_foreach_property(const QomType *type, QomPropertyFn *fn, void *opaque);
 
 /* The container /NAME, made when it is first asked for. */
 QomObject *qom_container(const char *name);
-/* Puts an object under a parent (NULL: the root). The name must be free there. */
+/*
+ * Puts an object under a parent (NULL: the root), which holds the only reference. The name must be
+ * free there.
+ */
 QomObject *qom_object_new(QomObject *parent, const char *name, const QomType *type, void *opaque);
-/* Takes it, and what is below it, out of the tree. NULL is allowed. */
+QomObject *qom_object_ref(QomObject *object);
+void qom_object_unref(QomObject *object);
+/* Takes it, and what is below it, out of the tree, and drops the tree's references. NULL is allowed. */
 void qom_object_free(QomObject *object);
+/* Whether it is still in the tree. The root is. */
+bool qom_object_placed(const QomObject *object);
 
 /*
  * "/objects/iothread0", or a part of such a path that fits one object only. NULL and errp
@@ -54,10 +93,14 @@ void qom_object_free(QomObject *object);
  */
 QomObject *qom_resolve(const char *path, GError **errp);
 const QomType *qom_object_type(const QomObject *object);
+/* What qom_object_new() was given. */
+void *qom_object_opaque(const QomObject *object);
 /* The path from the root; the caller frees. */
 char *qom_object_path(const QomObject *object);
 /* The child of that name, or NULL. */
 QomObject *qom_object_child(const QomObject *object, const char *name);
+/* The first free name of the form "PREFIX[N]" under `parent`; the caller frees. */
+char *qom_free_name(const QomObject *parent, const char *prefix);
 void qom_object_foreach_child(QomObject *object, void (*fn)(QomObject *child, void *opaque),
                               void *opaque);
 const char *qom_object_name(const QomObject *object);

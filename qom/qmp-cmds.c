@@ -18,37 +18,36 @@ bool coroutine_fn qmp_object_del(const ObjectDelArg *arg, GError **errp)
 
 /* --- properties --- */
 
-/* What QEMU calls the type of a property. */
-static const char *property_type(const QapiType *type)
-{
-    switch (type->kind) {
-    case QAPI_KIND_BOOL:
-        return "bool";
-    case QAPI_KIND_INT:
-    case QAPI_KIND_UINT:
-        return "int";
-    case QAPI_KIND_SIZE:
-        return "size";
-    case QAPI_KIND_STR:
-        return "string";
-    case QAPI_KIND_LIST:
-        return type->element->name;
-    default:
-        return type->name;
-    }
-}
-
 typedef struct Properties {
     ObjectPropertyInfoList *list, **tail;
 } Properties;
 
-static void add_property(Properties *to, const char *name, char *type)
+static ObjectPropertyInfo *add_property(Properties *to, const char *name, char *type)
 {
     ObjectPropertyInfo *info = g_new0(ObjectPropertyInfo, 1);
 
     info->name = g_strdup(name);
     info->type = type;
     QAPI_LIST_APPEND(to->tail, info);
+    return info;
+}
+
+static void add_described(const QomProperty *property, void *opaque)
+{
+    add_property(opaque, property->name, g_strdup(property->type));
+}
+
+/* The same with what device-list-properties tells besides. */
+static void add_with_default(const QomProperty *property, void *opaque)
+{
+    ObjectPropertyInfo *info;
+
+    if (property->status) {
+        return;
+    }
+    info = add_property(opaque, property->name, g_strdup(property->type));
+    info->description = g_strdup(property->description);
+    info->default_value = json_object_get(property->default_value);
 }
 
 static void add_child(QomObject *child, void *opaque)
@@ -63,11 +62,7 @@ static ObjectPropertyInfoList *list_properties(const QomType *type, QomObject *o
     Properties to = {.tail = &to.list};
 
     add_property(&to, "type", g_strdup("string"));
-    for (uint16_t i = 0; type->properties && i < type->properties->count; i++) {
-        const QapiMember *member = &type->properties->members[i];
-
-        add_property(&to, member->name, g_strdup(property_type(member->type)));
-    }
+    qom_type_foreach_property(type, add_described, &to);
     if (object) {
         qom_object_foreach_child(object, add_child, &to);
     }
@@ -202,6 +197,7 @@ bool coroutine_fn qmp_device_list_properties(const DeviceListPropertiesArg *arg,
                                              ObjectPropertyInfoList **ret, GError **errp)
 {
     const QomType *type = qom_type_find(arg->typename);
+    Properties to = {.tail = ret};
 
     if (!type) {
         error_set_class(errp, FERRY_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", arg->typename);
@@ -211,6 +207,6 @@ bool coroutine_fn qmp_device_list_properties(const DeviceListPropertiesArg *arg,
         error_setg(errp, "Parameter 'typename' expects a non-abstract device type");
         return false;
     }
-    *ret = list_properties(type, NULL);
+    qom_type_foreach_property(type, add_with_default, &to);
     return true;
 }

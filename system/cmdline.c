@@ -135,7 +135,7 @@ bool cmdline_parse(int argc, char **argv, GError **errp)
 {
     GArray **lists[] = {&start_config.objects,   &start_config.chardevs, &start_config.monitors,
                         &start_config.blockdevs, &start_config.drives,   &start_config.fds,
-                        &start_config.traces};
+                        &start_config.traces,    &start_config.devices};
 
     for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
         *lists[i] = g_array_new(FALSE, FALSE, sizeof(DeferredOption));

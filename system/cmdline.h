@@ -6,6 +6,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "hw/core/machine.h"
 
 /* An option that a later step of start-up carries out; kept to name it in errors. */
 typedef struct DeferredOption {
@@ -15,7 +16,7 @@ typedef struct DeferredOption {
 
 /* What was asked for. Strings belong to argv unless marked. */
 typedef struct StartConfig {
-    bool have_machine; /* -machine none, the only one */
+    const MachineClass *machine; /* NULL: none was named */
     bool accel_chosen;
     bool has_ram_size;
     uint64_t ram_size;    /* bytes */
@@ -40,8 +41,8 @@ typedef struct StartConfig {
     const char *pidfile, *log_file, *log_items;
     const char *dump_vmstate; /* the file; the process ends when it is written */
     bool msg_timestamp, msg_guest_name;
-    GArray *objects, *chardevs, *monitors, *blockdevs, *drives, *fds,
-        *traces; /* DeferredOption, in order */
+    GArray *objects, *chardevs, *monitors, *blockdevs, *drives, *fds, *traces,
+        *devices; /* DeferredOption, in order */
 } StartConfig;
 
 extern StartConfig start_config;

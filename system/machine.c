@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The machine "none": its object, what QMP asks about it, and the buttons on its front. */
+/* The machine "none", and the object of every machine: what QMP asks about it, and the buttons on its front. */
 #include "system/machine.h"
 
 #include "accel/runstate.h"
 #include "accel/vm-stop.h"
+#include "hw/core/device-add.h"
+#include "hw/core/machine.h"
+#include "hw/core/reset.h"
+#include "hw/types.h"
 #include "memory/address-space.h"
 #include "memory/machine-ram.h"
 #include "qapi/qapi-commands-machine.h"
@@ -13,18 +17,47 @@
 #include "system/cmdline.h"
 #include "util/error.h"
 
-/* What all machines and devices descend from. */
-static const QomType types[] = {
-    {.name = "machine", .abstract = true},
-    {.name = "none-machine", .parent = "machine"},
-    {.name = "device", .abstract = true},
+static const QomType base_type = {.name = "machine", .abstract = true};
+
+static const MachineClass none_class = {
+    .name = "none",
+    .desc = "empty machine",
+    .max_cpus = 1,
+    .default_ram_id = "ram",
+    .version = MACHINE_NEWEST,
 };
 
 void machine_register_types(void)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
-        qom_type_register(&types[i]);
+    static bool registered;
+
+    if (!registered) {
+        registered = true;
+        qom_type_register(&base_type);
+        machine_class_register(&none_class);
+        hw_register_types();
     }
+}
+
+/* The type of the object /machine: "none-machine". */
+static const QomType *object_type(const MachineClass *class)
+{
+    g_autofree char *name = g_strconcat(class->name, "-machine", NULL);
+    const QomType *found = qom_type_find(name);
+    QomType *type;
+
+    if (found) {
+        return found;
+    }
+    type = g_new0(QomType, 1);
+    *type = (QomType){.name = g_steal_pointer(&name), .parent = base_type.name};
+    qom_type_register(type);
+    return type;
+}
+
+static void run_state_changed(void *opaque, bool running, RunState state)
+{
+    devices_run_state_changed(running);
 }
 
 void machine_make(void)
@@ -32,17 +65,20 @@ void machine_make(void)
     static const char *const parts[] = {"peripheral", "peripheral-anon", "unattached"};
     const QomType *container = qom_type_find("container");
     QomObject *machine =
-        qom_object_new(NULL, "machine", qom_type_find("none-machine"), &start_config);
+        qom_object_new(NULL, "machine", object_type(start_config.machine), &start_config);
 
     for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
         qom_object_new(machine, parts[i], container, NULL);
     }
+    machine_apply_rows(start_config.machine);
+    qemu_add_vm_change_state_handler(run_state_changed, NULL);
+    qtest_irq_init();
 }
 
 bool coroutine_fn machine_co_init(GError **errp)
 {
     const MachineRAMOptions options = {
-        .default_id = "ram",
+        .default_id = start_config.machine->default_ram_id,
         .has_size = start_config.has_ram_size,
         .size = start_config.ram_size,
         .backend = start_config.memory_backend,
@@ -57,7 +93,8 @@ bool coroutine_fn machine_co_init(GError **errp)
     if (ram) {
         memory_region_add_subregion(system_memory, 0, ram);
     }
-    return true;
+    return !start_config.machine->co_init ||
+           start_config.machine->co_init(start_config.machine, errp);
 }
 
 /* --- queries --- */
@@ -89,12 +126,24 @@ bool coroutine_fn qmp_query_accelerators(AcceleratorInfo **ret, GError **errp)
 bool coroutine_fn qmp_query_machines(MachineInfoList **ret, GError **errp)
 {
     MachineInfoList **tail = ret;
-    MachineInfo *none = g_new0(MachineInfo, 1);
+    const GPtrArray *classes = machine_classes();
 
-    none->name = g_strdup("none");
-    none->cpu_max = 1;
-    none->default_ram_id = g_strdup("ram");
-    QAPI_LIST_APPEND(tail, none);
+    for (guint i = 0; i < classes->len; i++) {
+        const MachineClass *class = g_ptr_array_index(classes, i);
+        MachineInfo *info;
+
+        if (class->hidden) {
+            continue;
+        }
+        info = g_new0(MachineInfo, 1);
+        info->name = g_strdup(class->name);
+        info->alias = g_strdup(class->alias);
+        info->has_is_default = info->is_default = class->is_default;
+        info->cpu_max = class->max_cpus;
+        info->acpi = class->acpi;
+        info->default_ram_id = g_strdup(class->default_ram_id);
+        QAPI_LIST_APPEND(tail, info);
+    }
     return true;
 }
 
@@ -116,6 +165,7 @@ bool coroutine_fn qmp_system_reset(GError **errp)
     if (!vm_check_not_taken(errp)) {
         return false;
     }
+    devices_co_reset();
     qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
     return true;
 }

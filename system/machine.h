@@ -7,11 +7,13 @@
 #include <stdbool.h>
 #include "util/coroutine.h"
 
-/* Once, at start-up. */
+/*
+ * Machines, buses and devices; before the command line is read. A second call does nothing.
+ */
 void machine_register_types(void);
 /* Makes /machine, as the command line says. */
 void machine_make(void);
-/* Gives it memory. */
+/* Gives it memory and its own devices. */
 bool coroutine_fn machine_co_init(GError **errp);
 
 #endif

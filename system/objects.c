@@ -11,7 +11,6 @@
 #include "memory/backend.h"
 #include "qom/iothread.h"
 #include "qom/user-creatable.h"
-#include "system/machine.h"
 
 static const UserCreatableOps *const types[] = {
     &authz_list_object_ops,          &authz_listfile_object_ops,
@@ -36,7 +35,6 @@ void objects_register_types(void)
     nbd_server_register();
     qemu_chr_register_types();
     qemu_chr_mux_set_exit(end_from_terminal);
-    machine_register_types();
 }
 
 void objects_print_types(void)

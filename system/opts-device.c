@@ -3,10 +3,13 @@
  * Options that make things: disks, objects, character devices, monitors. Start-up makes them later,
  * in its own order.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "block/block.h"
 #include "chardev/char-opts.h"
+#include "hw/core/device-add.h"
+#include "qapi/keyval.h"
 #include "system/cmdline.h"
 #include "system/objects.h"
 #include "util/error.h"
@@ -91,6 +94,36 @@ static bool handle_chardev(const char *arg, GError **errp)
         exit(0);
     }
     return defer(start_config.chardevs, "chardev", arg);
+}
+
+/* "help", "TYPE,help", or a device for start-up to make. */
+static bool handle_device(const char *arg, GError **errp)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *text = NULL;
+    bool help = false;
+
+    if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+        text = device_help();
+    } else {
+        QapiDecodeFlags flags;
+        json_object *json = keyval_parse_or_json(arg, "driver", &help, &flags, NULL), *driver;
+
+        if (help && json && json_object_object_get_ex(json, "driver", &driver)) {
+            text = device_type_help(json_object_get_string(driver), &err);
+        }
+        json_object_put(json);
+    }
+    if (err) {
+        error_report("-device %s: %s", arg, err->message);
+        exit(0); /* as stock has it */
+    }
+    if (text) {
+        fputs(text, stdout);
+        fflush(stdout);
+        exit(0);
+    }
+    return defer(start_config.devices, "device", arg);
 }
 
 static bool handle_mon(const char *arg, GError **errp)
@@ -187,6 +220,8 @@ const QemuOption device_options[] = {
     {"serial", GROUP_STANDARD, "none", "no serial port", handle_serial},
     {"parallel", GROUP_STANDARD, "none", "no parallel port", handle_parallel},
     {"nic|net", GROUP_STANDARD, "none", "no network device", handle_network},
+    {"device", GROUP_STANDARD, "driver[,id=...][,bus=...][,property=value...]",
+     "a device (or JSON); \"help\" lists the types, \"driver,help\" the properties", handle_device},
     {"object", GROUP_CONTROL, "type,id=...[,option...]", "an object; \"help\" lists the types",
      handle_object},
     {"nodefaults", GROUP_CONTROL, NULL, "make no default devices and monitors", handle_nodefaults},

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Options that describe the machine. Only the machine "none" exists: memory, no CPU, no devices.
+ * Options that describe the machine. Only the machine "none" exists: memory, no CPU.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "hw/core/globals.h"
+#include "hw/core/machine.h"
 #include "migration/address.h"
 #include "migration/options.h"
 #include "system/cmdline.h"
@@ -77,6 +79,43 @@ static bool machine_flag(QemuOpts *opts, const char *key, bool *off, GError **er
     return true;
 }
 
+static void G_GNUC_NORETURN print_machines(void)
+{
+    const GPtrArray *classes = machine_classes();
+
+    printf("Supported machines are:\n");
+    for (guint i = 0; i < classes->len; i++) {
+        const MachineClass *class = g_ptr_array_index(classes, i);
+
+        if (class->alias && !class->hidden) {
+            printf("%-20s %s (alias of %s)\n", class->alias, class->desc, class->name);
+        }
+        if (!class->hidden) {
+            printf("%-20s %s%s\n", class->name, class->desc, class->is_default ? " (default)" : "");
+        }
+    }
+    print_and_exit("");
+}
+
+static bool choose_machine(const char *type, GError **errp)
+{
+    const MachineClass *class = machine_class_find(type);
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    if (class) {
+        start_config.machine = class;
+        return true;
+    }
+    for (guint i = 0; i < machine_classes()->len; i++) {
+        class = g_ptr_array_index(machine_classes(), i);
+        if (!class->hidden) {
+            g_string_append_printf(names, "%s%s", names->len ? ", " : "", class->name);
+        }
+    }
+    error_setg(errp, "unsupported machine type '%s'; supported: %s", type, names->str);
+    return false;
+}
+
 static bool handle_machine(const char *arg, GError **errp)
 {
     /* Properties every machine has and that mean nothing without CPU and devices. */
@@ -87,13 +126,11 @@ static bool handle_machine(const char *arg, GError **errp)
     g_autoptr(GError) err = NULL;
 
     if (qemu_opts_wants_help(opts)) {
-        print_and_exit("Supported machines are:\nnone                 empty machine\n");
+        print_machines();
     }
-    if (type && strcmp(type, "none") != 0) {
-        error_setg(errp, "unsupported machine type '%s'; supported: none", type);
+    if (type && !choose_machine(type, errp)) {
         return false;
     }
-    start_config.have_machine |= type != NULL;
     for (size_t i = 0; i < G_N_ELEMENTS(ignored); i++) {
         bool has, value;
 
@@ -113,7 +150,8 @@ static bool handle_machine(const char *arg, GError **errp)
         start_config.memory_backend = g_strdup(backend);
     }
     if (!qemu_opts_check_known(opts, &err)) {
-        g_propagate_prefixed_error(errp, g_steal_pointer(&err), "machine 'none': ");
+        g_propagate_prefixed_error(errp, g_steal_pointer(&err), "machine '%s': ",
+                                   start_config.machine ? start_config.machine->name : "none");
         return false;
     }
     return true;
@@ -370,8 +408,7 @@ static bool handle_global(const char *arg, GError **errp)
     if (!strcmp(driver, "migration")) {
         return migration_settings_set_global(property, value, errp);
     }
-    /* Management software sets defaults of devices that a build need not have, as stock allows. */
-    warn_report("-global %s: there is no driver '%s', so it changes nothing", arg, driver);
+    globals_add_user(driver, property, value);
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include "block/job/job.h"
 #include "block/nbd/server.h"
 #include "chardev/char.h"
+#include "hw/core/bus.h"
 #include "memory/machine-ram.h"
 #include "migration/dirtyrate.h"
 #include "migration/migration.h"
@@ -69,6 +70,17 @@ static void coroutine_fn step_co_flush(void)
     bdrv_co_drain_all();
 }
 
+/* Buses of the system bus go with their devices. */
+static void coroutine_fn step_co_devices(void)
+{
+    BusState *bus = sysbus_get_default();
+    DeviceState *dev;
+
+    while ((dev = TAILQ_FIRST(&bus->devices))) {
+        device_co_destroy(dev);
+    }
+}
+
 static void coroutine_fn step_co_disks(void)
 {
     drive_co_close_all();
@@ -108,6 +120,7 @@ static const struct {
     {"clients of exports to leave", step_co_exports},
     {"disks that are being opened", step_co_opening}, /* nothing is in them that could be lost */
     {"disks to be flushed", step_co_flush},
+    {"devices", step_co_devices}, /* nothing of theirs is in flight any more */
     {"disks to be closed", step_co_disks},
     {"monitors and tests", step_co_monitors}, /* they tell of everything above */
     {"character devices", step_co_chardevs},  /* they carry the monitors */

@@ -18,6 +18,8 @@
 #include "block/blockdev.h"
 #include "chardev/char-opts.h"
 #include "chardev/char.h"
+#include "hw/core/device-add.h"
+#include "hw/core/globals.h"
 #include "memory/backend.h"
 #include "migration/migration.h"
 #include "migration/savevm.h"
@@ -93,7 +95,7 @@ static bool coroutine_fn step_dump_vmstate(GError **errp)
     if (!start_config.dump_vmstate) {
         return true;
     }
-    text = vmstate_dump_json("none");
+    text = vmstate_dump_json(start_config.machine ? start_config.machine->name : "none");
     file = fopen(start_config.dump_vmstate, "w");
     if (file && fputs(text, file) >= 0 && fclose(file) == 0) {
         exit(0);
@@ -368,7 +370,7 @@ static bool coroutine_fn step_drives(GError **errp)
 
 static bool coroutine_fn step_machine(GError **errp)
 {
-    if (!start_config.have_machine) {
+    if (!start_config.machine) {
         error_setg(errp, "No machine specified, and there is no default; use -machine none "
                          "(-machine help lists machines)");
         return false;
@@ -378,6 +380,27 @@ static bool coroutine_fn step_machine(GError **errp)
     }
     machine_make();
     return machine_co_init(errp) && drive_check_places(errp);
+}
+
+static bool coroutine_fn start_device(const DeferredOption *opt, GError **errp)
+{
+    QapiDecodeFlags flags = QAPI_DECODE_JSON;
+    json_object *json = keyval_parse_or_json(opt->arg, "driver", NULL, &flags, errp);
+    bool ok;
+
+    if (!json) {
+        return false;
+    }
+    ok = device_co_add(json, flags & QAPI_DECODE_KEYVAL ? PROPERTY_FROM_TEXT : PROPERTY_FROM_JSON,
+                       false, errp);
+    json_object_put(json);
+    return ok;
+}
+
+static bool coroutine_fn step_devices(GError **errp)
+{
+    globals_check();
+    return for_each(start_config.devices, start_device, errp);
 }
 
 /* Disks are not this process's, and the guest does not run, until it has arrived. */
@@ -394,7 +417,8 @@ static bool coroutine_fn step_run_state(GError **errp)
 /* After the machine's devices are registered. */
 static bool coroutine_fn step_migration(GError **errp)
 {
-    MigrationIdentity identity = {.machine = "none", .has_uuid = start_config.have_uuid};
+    MigrationIdentity identity = {.machine = start_config.machine->name,
+                                  .has_uuid = start_config.have_uuid};
 
     memcpy(identity.uuid, start_config.uuid, sizeof(identity.uuid));
     migration_set_identity(&identity);
@@ -422,17 +446,19 @@ static bool coroutine_fn step_ready(GError **errp)
 
 /* In this order, because: */
 static bool coroutine_fn (*const steps[])(GError **errp) = {
-    step_log,           /* what follows may have something to say */
-    step_dump_vmstate,  /* nothing else is wanted then */
-    step_pidfile,       /* a second instance stops here, before it touches anything */
-    step_run_state,     /* disks open by it */
-    step_fds,           /* chardevs and disks open /dev/fdset/N */
-    step_early_objects, /* chardevs and disks use secrets and iothreads */
-    step_chardevs,      /* monitors and later objects use them */
-    step_late_objects,  /* objects that need chardevs; disks need throttle groups */
-    step_blockdevs,     /* drives may refer to nodes */
-    step_drives,        step_machine, step_migration, /* its devices use all of the above */
-    step_qtest,         step_guest,   step_monitors,  /* who connects finds everything in place */
+    step_log,                         /* what follows may have something to say */
+    step_dump_vmstate,                /* nothing else is wanted then */
+    step_pidfile,                     /* a second instance stops here, before it touches anything */
+    step_run_state,                   /* disks open by it */
+    step_fds,                         /* chardevs and disks open /dev/fdset/N */
+    step_early_objects,               /* chardevs and disks use secrets and iothreads */
+    step_chardevs,                    /* monitors and later objects use them */
+    step_late_objects,                /* objects that need chardevs; disks need throttle groups */
+    step_blockdevs,                   /* drives may refer to nodes */
+    step_drives,        step_machine, /* its devices use all of the above */
+    step_devices,                     /* the machine has the buses */
+    step_migration,                   /* the sections of all of them are known */
+    step_qtest,         step_guest,   step_monitors, /* who connects finds everything in place */
     step_ready, /* -daemonize: the parent may go; after this nothing can fail */
 };
 

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Reset, and requests in flight.
+ *
+ * A reset has two hooks and a wait between them. reset_enter puts the state to its reset values;
+ * the device's generation goes up. While requests of an older generation are in flight the device is
+ * resetting: device_is_resetting() is what a guest sees (virtio's status reads non-zero, IDE stays BSY),
+ * and no new request begins. When the last of them has ended, reset_exit runs: lines are
+ * driven, timers armed. With nothing in flight, all of that happens at once.
+ *
+ *     if (!device_request_begin(dev, &req->generation)) {
+ *         return;                          // the device is being reset: the kick is lost
+ *     }
+ *     ...
+ *     if (device_request_end(dev, req->generation)) {
+ *         complete(req);                   // else: a reset came between, the result is dropped
+ *     }
+ *
+ * A reset of the machine enters all devices, waits until nothing is in flight in any, then exits all, in the
+ * order of bus_foreach_device(). A device that is reset again meanwhile exits once.
+ */
+#ifndef FERRY_HW_CORE_RESET_H
+#define FERRY_HW_CORE_RESET_H
+
+#include "hw/core/device.h"
+
+/* Resets one device, as a guest does through its registers. Returns while it may still be resetting. */
+void device_reset(DeviceState *dev);
+/* A reset has begun and reset_exit has not run. Any thread. */
+bool device_is_resetting(const DeviceState *dev);
+
+/*
+ * Counts a request, which must be ended, and notes the present generation. False: the device is
+ * resetting. Any thread.
+ */
+bool device_request_begin(DeviceState *dev, uint32_t *generation) G_GNUC_WARN_UNUSED_RESULT;
+/* Ends it; true when no reset came in between: its result counts. Any thread. */
+bool device_request_end(DeviceState *dev, uint32_t generation) G_GNUC_WARN_UNUSED_RESULT;
+/* Requests begun and not ended. Any thread; a hint where others begin some. */
+unsigned device_requests(const DeviceState *dev);
+
+/* Yields until none is in flight in the device. Main thread. */
+void coroutine_fn device_co_settle(DeviceState *dev);
+/*
+ * Yields until none is in flight in any device: a part of stopping the guest, after its processors stand and
+ * before disks are drained. Main thread.
+ */
+void coroutine_fn devices_co_settle(void);
+/* Resets the machine. Main thread. */
+void coroutine_fn devices_co_reset(void);
+/* Tells every device; a handler of run states calls it. */
+void devices_run_state_changed(bool running);
+
+/* device.c's: between these two reset_exit waits. */
+void device_reset_hold(DeviceState *dev);
+void device_reset_release(DeviceState *dev);
+
+#endif

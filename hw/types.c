@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* All devices, parents first. */
+#include "hw/types.h"
+
+#include "hw/core/sysbus.h"
+#include "hw/isa/isa.h"
+#include "hw/pci/pci.h"
+
+static const DeviceClass *const devices[] = {
+    &isa_debug_exit_device,
+    &isa_debugcon_device,
+    &pci_testdev_device,
+};
+
+void hw_register_types(void)
+{
+    sysbus_register_types();
+    isa_register_types();
+    pci_register_types();
+    for (size_t i = 0; i < G_N_ELEMENTS(devices); i++) {
+        device_class_register(devices[i]);
+    }
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The descriptors of all devices. A new device is one line here and one in hw/types.c. */
+#ifndef FERRY_HW_TYPES_H
+#define FERRY_HW_TYPES_H
+
+#include "hw/core/device.h"
+
+extern const DeviceClass isa_debug_exit_device;
+extern const DeviceClass isa_debugcon_device;
+extern const DeviceClass pci_testdev_device;
+
+/* Start-up: registers buses and devices. */
+void hw_register_types(void);
+
+#endif
