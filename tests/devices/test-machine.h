@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A machine of the tests alone, "ferry-test": a PCI bus that takes devices while it runs, an ISA bus, an interrupt
+ * controller that only has inputs ("/machine/intc"), and a device with a section, "test-counter".
+ *
+ * Ports: 0xcf8 and 0xcfc reach PCI configuration space. 0xae08, 32 bits: reads as the slots that a user wants to
+ * have back; a guest that writes a bit lets that slot go.
+ */
+#ifndef FERRY_TESTS_DEVICES_TEST_MACHINE_H
+#define FERRY_TESTS_DEVICES_TEST_MACHINE_H
+
+#include "hw/core/machine.h"
+#include "hw/isa/isa.h"
+#include "hw/pci/pci.h"
+
+#define TEST_INTC_LINES 20 /* 16 of ISA, then 4 of PCI */
+#define TEST_EJECT_PORT 0xae08
+
+/*
+ * test-counter: ports at iobase, little endian.
+ *   0  CONTROL  8 bits   bit 0: counts; bit 1: interrupts
+ *   1  STATUS   8 bits   bit 0: has expired, a one clears it; bit 7: is being reset
+ *   4  COUNT    32 bits  periods since it was started
+ *   8  KICK     8 bits   a write begins a request, which ends after `delay` ns
+ *   12 DONE     32 bits  requests that ended without a reset in between
+ */
+typedef struct CounterState {
+    ISADevice parent;
+    /* properties */
+    uint32_t iobase, period, delay, flags;
+    uint8_t irq;
+    char *label;
+    OnOffAuto mode;
+    uint64_t space;
+    MACAddr mac;
+    QomObject *iothread;
+    CharFrontend chr;
+    BlockBackend *drive;
+    bool fail; /* realizing fails at its end */
+    /* state */
+    uint8_t control, status;
+    uint32_t count, done;
+    IRQLine *out;
+    QEMUTimer *timer;
+    RegisterBank bank;
+} CounterState;
+
+extern const DeviceClass test_counter_device;
+extern const VMStateDescription vmstate_test_counter;
+
+/* After machine_register_types(). */
+void test_machine_register(void);
+/* Makes the buses and the controller; the unit tests' way to a machine. */
+bool coroutine_fn test_machine_co_init(const MachineClass *class, GError **errp);
+
+#endif
