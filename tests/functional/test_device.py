@@ -127,7 +127,7 @@ def test_devices_stand_in_the_trees(guest):
     vm = guest('-device', 'isa-debug-exit,id=ex', '-device', 'pci-testdev,addr=5')
     tree = vm.hmp('info qtree')
     assert 'bus: main-system-bus\n  type System\n' in tree.replace('\r', '')
-    assert '        dev: isa-debug-exit, id "ex"\n          iobase = 1281 (0x501)\n          iosize = 2 (0x2)\n' in \
+    assert '      dev: isa-debug-exit, id "ex"\n        iobase = 1281 (0x501)\n        iosize = 2 (0x2)\n' in \
         tree.replace('\r', '')
     assert 'class Class 00ff, addr 00:05.0, pci id 1b36:0005 (sub 1af4:1100)' in tree
     assert 'bar 0: mem at 0xffffffffffffffff [0xffe]' in tree
