@@ -155,6 +155,16 @@ bool coroutine_fn qmp_query_current_machine(CurrentMachineParams **ret, GError *
 
 /* --- buttons --- */
 
+static bool reset_runs;
+
+/* Devices may take their time; the client that asked does not wait, and RESET tells. */
+static void coroutine_fn reset_co(void *opaque)
+{
+    devices_co_reset();
+    reset_runs = false;
+    qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+}
+
 bool coroutine_fn qmp_system_reset(GError **errp)
 {
     if (start_config.reboot_ends) {
@@ -165,8 +175,10 @@ bool coroutine_fn qmp_system_reset(GError **errp)
     if (!vm_check_not_taken(errp)) {
         return false;
     }
-    devices_co_reset();
-    qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+    if (!reset_runs) {
+        reset_runs = true;
+        qemu_coroutine_enter(qemu_coroutine_create(reset_co, NULL));
+    }
     return true;
 }
 

@@ -11,6 +11,7 @@
 #include "block/nbd/server.h"
 #include "chardev/char.h"
 #include "hw/core/bus.h"
+#include "hw/core/reset.h"
 #include "memory/machine-ram.h"
 #include "migration/dirtyrate.h"
 #include "migration/migration.h"
@@ -21,6 +22,7 @@
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
 #include "accel/vm-stop.h"
+#include "util/error.h"
 
 /*
  * A server that keeps the end waiting for so long without an answer is given up. Longer than a disk
@@ -70,12 +72,30 @@ static void coroutine_fn step_co_flush(void)
     bdrv_co_drain_all();
 }
 
-/* Buses of the system bus go with their devices. */
+static void count_requests(DeviceState *dev, void *opaque)
+{
+    unsigned *n = opaque;
+
+    if (device_requests(dev)) {
+        error_report("%s: %u requests have not ended", device_label(dev), device_requests(dev));
+    }
+    *n += device_requests(dev);
+}
+
+/*
+ * Buses go with their devices. Disks have been drained: a request that is in flight still will not end, and the
+ * devices are left as they are.
+ */
 static void coroutine_fn step_co_devices(void)
 {
     BusState *bus = sysbus_get_default();
     DeviceState *dev;
+    unsigned requests = 0;
 
+    bus_foreach_device(bus, count_requests, &requests);
+    if (requests) {
+        return;
+    }
     while ((dev = TAILQ_FIRST(&bus->devices))) {
         device_co_destroy(dev);
     }

@@ -7,7 +7,7 @@
  * What hangs on a line (an interrupt controller's pin) gives it a handler, which is called when the
  * level changes, and only then.
  *
- * Under the big lock (util/bql.h). Lines are embedded in what they belong to, never in two devices.
+ * Under the big lock (util/bql.h). A handler may set lines, and connects or clears none. Lines are embedded in what they belong to, never in two devices.
  */
 #ifndef FERRY_HW_CORE_IRQ_H
 #define FERRY_HW_CORE_IRQ_H

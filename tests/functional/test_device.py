@@ -159,6 +159,28 @@ def test_devices_come_and_go_with_the_guests_consent(guest, qtest):
     vm.cmd('device_add', driver='pci-testdev', id='p1', addr='07.0')
 
 
+def test_what_a_device_names_is_held_and_given_back(guest, work, qtest):
+    disk = work / 'disk.raw'
+    disk.write_bytes(bytes(1 << 16))
+    vm = guest('-object', 'iothread,id=io0', '-blockdev', f'file,node-name=n0,filename={disk}',
+               '-device', 'test-counter,id=d,iothread=io0,drive=n0')
+    path = '/machine/peripheral/d'
+    assert vm.cmd('qom-get', path=path, property='iothread') == '/objects/io0'
+    assert vm.cmd('qom-get', path=path, property='drive') == 'n0'
+    assert 'in use' in refused(vm, 'object-del', id='io0').desc
+    assert refused(vm, 'blockdev-del', node_name='n0').desc
+    assert refused(vm, 'qom-set', path=path, property='drive', value='').desc
+
+
+def test_one_disk_serves_one_device(work):
+    disk = work / 'disk.raw'
+    disk.write_bytes(bytes(1 << 16))
+    done = run('-drive', f'if=none,id=d,format=raw,file={disk}', '-device', 'test-counter,drive=d',
+               '-device', 'test-counter,drive=d,iobase=0x320')
+    assert done.returncode == 1
+    assert "Drive 'd' is already in use by another device" in done.stderr
+
+
 def test_machine_version_decides_what_a_guest_sees(guest):
     path = {'path': '/machine/peripheral/d', 'property': 'period'}
     assert guest('-device', 'test-counter,id=d', machine='ferry-test-1.0').cmd('qom-get', path) == 250
@@ -174,14 +196,24 @@ def test_global_changes_a_default_and_the_user_has_the_last_word(guest):
 def test_reset_waits_for_a_request_and_drops_its_result(guest, qtest):
     vm = guest('-device', 'test-counter,id=d')
     qtest.cmd('outb 0x308 1')
-    reset = vm.send('system_reset')
+    vm.cmd('system_reset')
+    vm.cmd('system_reset')
     assert port(qtest, 'inb 0x301') == 0x80
     assert port(qtest, 'inl 0x30c') == 0
+    assert vm.cmd('query-status')['status'] == 'prelaunch'
+    assert not vm.seen('RESET')
     qtest.cmd('clock_step 100')
-    vm.reply(reset)
     assert vm.wait('RESET')
     assert port(qtest, 'inb 0x301') == 0
     assert port(qtest, 'inl 0x30c') == 0
+
+
+def test_process_ends_although_a_request_does_not(guest, qtest):
+    vm = guest('-device', 'test-counter,id=d')
+    qtest.cmd('outb 0x308 1')
+    vm.cmd('system_reset')
+    vm.quit()
+    assert 'd: 1 requests have not ended' in vm.stderr()
 
 
 def test_interrupts_reach_qtest(guest, qtest):
