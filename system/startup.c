@@ -458,8 +458,9 @@ static bool coroutine_fn (*const steps[])(GError **errp) = {
     step_drives,        step_machine, /* its devices use all of the above */
     step_devices,                     /* the machine has the buses */
     step_migration,                   /* the sections of all of them are known */
-    step_qtest,         step_guest,   step_monitors, /* who connects finds everything in place */
-    step_ready, /* -daemonize: the parent may go; after this nothing can fail */
+    step_qtest,         step_guest,
+    step_monitors, /* a client that connects finds everything in place */
+    step_ready,    /* -daemonize: the parent may go; after this nothing can fail */
 };
 
 typedef struct StartupRun {

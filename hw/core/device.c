@@ -114,7 +114,7 @@ static bool set_given(DeviceState *dev, const DeviceOptions *options, GError **e
                 return false;
             }
         } else {
-            /* The object model has the words for what nobody may set, and for what is not there. */
+            /* The object model has the words for a fixed property, and for one that does not exist. */
             return qom_object_set(dev->object, name, value, errp);
         }
     }

@@ -2,8 +2,8 @@
 /*
  * Interrupt lines: wires with a level, from a device's output to other devices' inputs.
  *
- * A line drives any number of lines, and any number drive it: it is high while somebody holds it
- * high, directly or through a line that drives it (a wired OR, as on a shared PCI interrupt pin).
+ * A line drives any number of lines, and any number drive it: it is high while a
+ * device holds it high, directly or through a line that drives it (a wired OR, as on a shared PCI interrupt pin).
  * What hangs on a line (an interrupt controller's pin) gives it a handler, which is called when the
  * level changes, and only then.
  *

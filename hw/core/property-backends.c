@@ -29,7 +29,7 @@ static char *print_name(const char *name)
 
 /* --- character devices --- */
 
-/* The front end is taken before the device is realized: what comes in then waits. */
+/* The front end is taken before the device is realized: input waits until then. */
 static size_t takes_nothing(void *opaque)
 {
     return 0;

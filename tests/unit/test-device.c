@@ -553,7 +553,7 @@ static void test_a_device_goes_when_the_guest_lets_it(void)
     g_assert_cmpstr(isa->message, ==, "Bus 'isa.0' does not support hotplugging");
     dev = device_find("d");
     g_assert_true(dev->hotplugged);
-    out(TEST_EJECT_PORT, 1u << 7, 4); /* nobody has asked */
+    out(TEST_EJECT_PORT, 1u << 7, 4); /* no user has asked */
     turn();
     g_assert_nonnull(device_find("d"));
     dev->unplug_asked = true;
