@@ -2,12 +2,13 @@
 /*
  * Interrupt lines: wires with a level, from a device's output to other devices' inputs.
  *
- * A line drives any number of lines, and any number drive it: it is high while a
- * device holds it high, directly or through a line that drives it (a wired OR, as on a shared PCI interrupt pin).
+ * A line drives any number of lines, and any number drive it: it is high while a device holds it
+ * high, directly or through a line that drives it (a wired OR, as on a shared PCI interrupt pin).
  * What hangs on a line (an interrupt controller's pin) gives it a handler, which is called when the
  * level changes, and only then.
  *
- * Under the big lock (util/bql.h). A handler may set lines, and connects or clears none. Lines are embedded in what they belong to, never in two devices.
+ * Under the big lock (util/bql.h). A handler may set lines; it connects and clears none. Lines are
+ * embedded in what they belong to, never in two devices.
  */
 #ifndef FERRY_HW_CORE_IRQ_H
 #define FERRY_HW_CORE_IRQ_H
