@@ -235,9 +235,8 @@ static void bank_write(void *opaque, hwaddr addr, uint64_t data, unsigned size)
 static const MemoryRegionOps bank_ops = {
     .read = bank_read,
     .write = bank_write,
-    .endianness = DEVICE_LITTLE_ENDIAN,
-    .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
-    .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+    .guest = {.min = 1, .max = 8, .unaligned = true},
+    .device = {.min = 1, .max = 8, .unaligned = true},
 };
 
 void register_bank_init(RegisterBank *bank, const char *owner, const RegisterTable *table,

@@ -31,9 +31,8 @@ static void debug_exit_write(void *opaque, hwaddr addr, uint64_t data, unsigned 
 static const MemoryRegionOps debug_exit_ops = {
     .read = debug_exit_read,
     .write = debug_exit_write,
-    .endianness = DEVICE_LITTLE_ENDIAN,
-    .valid = {.min_access_size = 1, .max_access_size = 4, .unaligned = true},
-    .impl = {.min_access_size = 1, .max_access_size = 4, .unaligned = true},
+    .guest = {.min = 1, .max = 4, .unaligned = true},
+    .device = {.min = 1, .max = 4, .unaligned = true},
 };
 
 static bool coroutine_fn debug_exit_co_realize(DeviceState *dev, GError **errp)

@@ -26,9 +26,8 @@ static void index_write(void *opaque, hwaddr addr, uint64_t data, unsigned size)
 static const MemoryRegionOps index_ops = {
     .read = index_read,
     .write = index_write,
-    .endianness = DEVICE_LITTLE_ENDIAN,
-    .valid = {.min_access_size = 4, .max_access_size = 4},
-    .impl = {.min_access_size = 4, .max_access_size = 4},
+    .guest = {.min = 4, .max = 4},
+    .device = {.min = 4, .max = 4},
 };
 
 /* No bus below the root has been built. */
@@ -63,9 +62,8 @@ static void data_write(void *opaque, hwaddr addr, uint64_t data, unsigned size)
 static const MemoryRegionOps data_ops = {
     .read = data_read,
     .write = data_write,
-    .endianness = DEVICE_LITTLE_ENDIAN,
-    .valid = {.min_access_size = 1, .max_access_size = 4, .unaligned = true},
-    .impl = {.min_access_size = 1, .max_access_size = 4, .unaligned = true},
+    .guest = {.min = 1, .max = 4, .unaligned = true},
+    .device = {.min = 1, .max = 4, .unaligned = true},
 };
 
 void pci_host_ports_init(PCIHostPorts *ports, const char *owner, PCIBus *bus)
