@@ -258,6 +258,13 @@ bool bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, GError **er
 bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
                           bool (*skip)(BdrvChild *child, void *opaque), void *opaque,
                           GError **errp);
+typedef struct BdrvReplace {
+    bool (*stays)(BdrvChild *child, void *opaque); /* parents that keep their edge; NULL: none */
+    void *opaque;
+} BdrvReplace;
+/* The same for the parents of n nodes, all in one step: on failure each is where it was. */
+bool bdrv_replace_nodes(BlockDriverState *const *from, unsigned n, BlockDriverState *to,
+                        const BdrvReplace *how, GError **errp);
 /*
  * Points one edge at another node (NULL: nothing); drained section required. Permissions are
  * checked.

@@ -183,6 +183,8 @@ struct BlockDriver {
     BlockStatsSpecific *(*bdrv_get_specific_stats)(BlockDriverState *bs);
     /* Internal snapshots, in the image's order; NULL: none. Graph thread. */
     SnapshotInfoList *(*bdrv_snapshot_list)(BlockDriverState *bs);
+    /* Requests pass without waiting for a limit, those that wait as well; counted. Graph thread. */
+    void (*bdrv_lift_limits)(BlockDriverState *bs, bool lift);
     bool coroutine_fn (*bdrv_co_get_info)(BlockDriverState *bs, int64_t *cluster_size,
                                           bool *is_dirty);
     /*

@@ -24,17 +24,23 @@
 #define READY_BATCH_BYTES (1 << 20)
 /*
  * Guests are held up while the rest is copied when that is expected to take no longer than this, by
- * the rate seen so far, and not longer than the deadline if it does.
+ * the rate seen so far, and not longer than MIRROR_MEET_WAIT_NS if it does.
  */
 #define FINAL_EXPECTED_NS (50 * SCALE_MS)
-#define FINAL_DEADLINE_NS (500 * SCALE_MS)
 #define FINAL_MAX_BYTES   (64 << 20)
 /* After a final attempt that took too long. */
 #define FINAL_RETRY_NS (1000 * SCALE_MS)
+/* Guests are not held up for a target that has requests and has finished none for so long. */
+#define ANSWERS_WITHIN_NS (100 * SCALE_MS)
 
 static MirrorBlockJob *mirror_of(Job *job)
 {
     return (MirrorBlockJob *)job;
+}
+
+static bool is_ready(const MirrorBlockJob *s)
+{
+    return mirror_phase(s) == MIRROR_READY;
 }
 
 static MirrorFinish finish_asked(const MirrorBlockJob *s)
@@ -80,10 +86,11 @@ static bool coroutine_fn target_co_failed(MirrorBlockJob *s, int ret)
 static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
-    int64_t deadline;
+    int64_t deadline = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + MIRROR_MEET_WAIT_NS;
 
-    bdrv_co_drained_begin(s->source);
-    deadline = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + FINAL_DEADLINE_NS;
+    if (!bdrv_co_drained_begin_within(s->source, MIRROR_MEET_WAIT_NS, NULL)) {
+        return false;
+    }
     while (!mirror_is_clean(s)) {
         int64_t left = deadline - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         int64_t wait;
@@ -98,12 +105,21 @@ static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
     return true;
 }
 
+/* Nothing is on its way to the target, or it has finished something of late. */
+static bool target_answers(const MirrorBlockJob *s)
+{
+    return s->in_flight + s->left_behind == 0 ||
+           (!s->lagging &&
+            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->last_end_ns < ANSWERS_WITHIN_NS);
+}
+
 /* Little enough is left that guests may be held up to copy it. */
 static bool little_left(const MirrorBlockJob *s)
 {
     int64_t bytes = s->rate / (NANOSECONDS_PER_SECOND / FINAL_EXPECTED_NS);
 
-    return mirror_scan_done(s) && mirror_bytes_left(s) <= MIN(bytes, FINAL_MAX_BYTES);
+    return mirror_scan_done(s) && target_answers(s) &&
+           mirror_bytes_left(s) <= MIN(bytes, FINAL_MAX_BYTES);
 }
 
 /* A target of whole sectors ends in zeroes where the source ends within its last sector. */
@@ -156,7 +172,7 @@ static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
     if (job_is_cancelled(&s->common.job)) {
         return;
     }
-    s->ready = true;
+    mirror_event(s, MIRROR_EVENT_MET);
     job_co_transition_to_ready(&s->common.job);
     mirror_update_progress(s);
 }
@@ -175,7 +191,7 @@ static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
         return !target_co_failed(s, ret);
     }
     keep = finish_asked(s) == MIRROR_FINISH_KEEP;
-    s->forward = keep ? MIRROR_FORWARD_NEVER : MIRROR_FORWARD_ALWAYS;
+    mirror_event(s, keep ? MIRROR_EVENT_MET_TO_KEEP : MIRROR_EVENT_MET_TO_PIVOT);
     bdrv_co_drained_end(s->source);
     if (keep) {
         s->ret = mirror_co_flush_target(s);
@@ -186,7 +202,7 @@ static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
 /* How long small changes wait for more, ns. */
 static int64_t batch_delay_ns(const MirrorBlockJob *s)
 {
-    if (!s->ready || finish_asked(s) != MIRROR_FINISH_NONE || s->in_flight ||
+    if (!is_ready(s) || finish_asked(s) != MIRROR_FINISH_NONE || s->in_flight ||
         bdrv_get_dirty_count(s->dirty) >= READY_BATCH_BYTES) {
         return 0;
     }
@@ -198,6 +214,16 @@ static void coroutine_fn mirror_co_idle(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
     int64_t wait;
+
+    if (s->guest_flushed) {
+        /* Guests do not wait for it; what the target keeps until a flush comes back. */
+        s->guest_flushed = false;
+        wait = mirror_co_flush_target(s);
+        if (wait < 0) {
+            (void)target_co_failed(s, (int)wait);
+        }
+        return;
+    }
 
     if (finish_asked(s) != MIRROR_FINISH_NONE) {
         job_co_sleep_ns(job, s->not_before_final_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
@@ -213,7 +239,7 @@ static void coroutine_fn mirror_co_idle(MirrorBlockJob *s)
 /* Makes source and target meet although guests go on writing. True: the copy is final. */
 static bool coroutine_fn mirror_co_force_meeting(MirrorBlockJob *s)
 {
-    if (s->ready) {
+    if (is_ready(s)) {
         return mirror_co_try_finish(s);
     }
     if (mirror_co_meet(s)) {
@@ -229,15 +255,16 @@ static bool coroutine_fn mirror_co_force_meeting(MirrorBlockJob *s)
 static bool coroutine_fn mirror_co_step(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
-    bool wants_meeting = s->ready ? finish_asked(s) != MIRROR_FINISH_NONE : !mirror_is_clean(s);
+    bool wants_meeting = is_ready(s) ? finish_asked(s) != MIRROR_FINISH_NONE : !mirror_is_clean(s);
     int64_t wait;
 
+    mirror_co_watch_progress(s, !is_ready(s) || wants_meeting);
     if (wants_meeting && (little_left(s) || mirror_is_clean(s)) &&
         qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->not_before_final_ns) {
         return mirror_co_force_meeting(s);
     }
     if (mirror_is_clean(s)) {
-        if (s->ready) {
+        if (is_ready(s)) {
             mirror_co_idle(s);
         } else {
             mirror_co_become_ready(s);
@@ -275,6 +302,7 @@ static int coroutine_fn mirror_run(Job *job, GError **errp)
             break;
         }
     }
+    mirror_co_watch_progress(s, false);
     mirror_co_wait_idle(s);
     bdrv_dirty_bitmap_set_notify(s->dirty, NULL, NULL);
     return job_is_cancelled(job) ? -ECANCELED : s->ret;
@@ -294,7 +322,8 @@ static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
 {
     MirrorBlockJob *s = mirror_of(job);
 
-    return s->in_flight > 0;
+    /* A guest's write that was left behind concerns the target alone. */
+    return s->in_flight > 0 || (bs == s->target_bs && s->left_behind > 0);
 }
 
 /* --- end --- */
@@ -306,13 +335,38 @@ static int coroutine_fn mirror_prepare(Job *job, GError **errp)
     return finish_asked(s) == MIRROR_FINISH_PIVOT ? mirror_co_pivot(s, errp) : 0;
 }
 
+/*
+ * Drains the source at a moment when nothing is on its way to the target: guests are not held up for
+ * what was left behind there.
+ */
+static void coroutine_fn co_drain_at_rest(MirrorBlockJob *s)
+{
+    AioContext *ctx = s->common.job.aio_context, *main_ctx = qemu_get_aio_context();
+
+    if (ctx != main_ctx) {
+        aio_co_reschedule_self(ctx);
+    }
+    mirror_co_wait_idle(s);
+    bdrv_co_drained_begin(s->source);
+    while (s->left_behind) {
+        bdrv_co_drained_end(s->source);
+        mirror_co_wait_idle(s);
+        bdrv_co_drained_begin(s->source);
+    }
+    if (ctx != main_ctx) {
+        aio_co_reschedule_self(main_ctx);
+    }
+}
+
 /* Takes the filter out of the graph, where the pivot has not done so. */
 static void coroutine_fn remove_filter(MirrorBlockJob *s)
 {
     g_autoptr(GError) err = NULL;
 
-    bdrv_co_drained_begin(s->source);
-    s->forward = MIRROR_FORWARD_NEVER;
+    co_drain_at_rest(s);
+    mirror_event(s, MIRROR_EVENT_ENDED);
+    timer_free(s->guest_timer);
+    s->guest_timer = NULL;
     mirror_filter_set_job(s->filter, NULL);
     bdrv_co_drained_begin(s->filter);
     if (!LIST_EMPTY(&s->filter->parents) && !bdrv_replace_node(s->filter, s->source, &err)) {
@@ -404,6 +458,46 @@ static void cancel_in_flight(BlockDriverState *bs)
     }
 }
 
+/* Collects the nodes below (and with) bs that limit requests, a reference to each. */
+static void find_limits(BlockDriverState *bs, GPtrArray *nodes)
+{
+    BdrvChild *child;
+
+    if (bs->drv->bdrv_lift_limits) {
+        bdrv_ref(bs);
+        g_ptr_array_add(nodes, bs);
+    }
+    LIST_FOREACH(child, &bs->children, next) {
+        find_limits(child->bs, nodes);
+    }
+}
+
+/* The job's own requests wait for no limit any more. Undone by restore_limits(). */
+static GPtrArray *lift_limits(MirrorBlockJob *s, BlockDriverState *target)
+{
+    GPtrArray *nodes = g_ptr_array_new();
+
+    find_limits(s->source, nodes);
+    find_limits(target, nodes);
+    for (guint i = 0; i < nodes->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(nodes, i);
+
+        bs->drv->bdrv_lift_limits(bs, true);
+    }
+    return nodes;
+}
+
+static void restore_limits(GPtrArray *nodes)
+{
+    for (guint i = 0; i < nodes->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(nodes, i);
+
+        bs->drv->bdrv_lift_limits(bs, false);
+        bdrv_unref_later(bs);
+    }
+    g_ptr_array_free(nodes, true);
+}
+
 /* Something is on its way to the target: copying, a flush, or a guest's write. */
 static bool target_busy(const MirrorBlockJob *s)
 {
@@ -431,15 +525,18 @@ static void coroutine_fn give_up_co_entry(void *opaque)
 {
     g_autofree GiveUp *g = opaque;
     MirrorBlockJob *s = g->s;
+    GPtrArray *limits;
 
     /* After the switch-over it is the guest's disk. */
-    if (target_busy(s) && !__atomic_load_n(&s->switched, __ATOMIC_SEQ_CST)) {
+    if (target_busy(s) && mirror_phase(s) < MIRROR_PIVOTED) {
         trace_mirror_give_up(bdrv_get_node_name(g->target));
         refuse_requests(g->target, true);
         cancel_in_flight(g->target);
+        limits = lift_limits(s, g->target);
         while (target_busy(s)) {
             qemu_co_queue_wait(&s->idle, NULL);
         }
+        restore_limits(limits);
         refuse_requests(g->target, false);
     }
     bdrv_unref_later(g->target);
@@ -486,10 +583,10 @@ static void mirror_query(Job *job, BlockJobInfo *info)
 {
     MirrorBlockJob *s = mirror_of(job);
 
-    info->u.mirror.actively_synced =
-        job_is_ready(job) &&
-        __atomic_load_n(&s->copy_mode, __ATOMIC_SEQ_CST) == MIRROR_COPY_MODE_WRITE_BLOCKING &&
-        __atomic_load_n(&s->in_step, __ATOMIC_RELAXED);
+    info->u.mirror.x_converging = mirror_is_converging(s);
+    info->u.mirror.actively_synced = job_is_ready(job) &&
+                                     mirror_copy_mode(s) == MIRROR_COPY_MODE_WRITE_BLOCKING &&
+                                     __atomic_load_n(&s->in_step, __ATOMIC_RELAXED);
 }
 
 const JobDriver mirror_job_driver = {

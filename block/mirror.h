@@ -33,6 +33,7 @@ typedef struct MirrorOptions {
     int64_t buf_size;     /* bytes of buffers at most; 0: default */
     BlockdevOnError on_source_error, on_target_error;
     bool unmap;          /* zeroes may deallocate on the target */
+    bool converge;       /* guests' writes go to both sides when the copy does not catch up */
     bool target_is_zero; /* the target is known to read as zeroes throughout */
     MirrorBackingMode backing_mode;
     int flags; /* JOB_* */

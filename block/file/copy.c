@@ -18,12 +18,15 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "trace/trace-block.h"
+#include "util/bufferiszero.h"
 #include "util/timer.h"
 
 /* Long enough that taking turns at the target costs little. */
 #define COPY_BUFFER_BYTES BDRV_COPY_RANGE_BUFFER
 /* Buffers that stay allocated while nobody copies. */
 #define COPY_BUFFERS_KEPT 2
+/* What file systems allocate at least, bytes: a hole of that size is worth keeping. */
+#define COPY_PAGE_BYTES 4096
 
 typedef struct CopyJob {
     int in_fd, out_fd;
@@ -31,6 +34,7 @@ typedef struct CopyJob {
     sem_t *processors;     /* ... and of those that read and write by pieces */
     int64_t in_offset, out_offset, bytes;
     bool offload;          /* try copy_file_range first */
+    bool skip_zeroes;      /* the target reads as zeroes: only what is not zero is written */
     FileLargePages *large; /* of out_fd; NULL: not to be tried */
     int64_t by_large;      /* bytes, of those copied */
 } CopyJob;
@@ -54,7 +58,7 @@ static int copy_by_kernel(CopyJob *job)
     return 0;
 }
 
-static int write_whole(int fd, const uint8_t *buf, size_t bytes, int64_t offset)
+static int write_all(int fd, const uint8_t *buf, size_t bytes, int64_t offset)
 {
     while (bytes > 0) {
         ssize_t n = pwrite(fd, buf, bytes, offset);
@@ -70,6 +74,28 @@ static int write_whole(int fd, const uint8_t *buf, size_t bytes, int64_t offset)
         bytes -= n;
     }
     return 0;
+}
+
+/* The runs of whole pages that are not zero; what is between them stays a hole. */
+static int write_nonzero(int fd, const uint8_t *buf, int64_t bytes, int64_t offset)
+{
+    int ret = 0;
+
+    for (int64_t done = 0, end; ret == 0 && done < bytes; done = end) {
+        int64_t page = COPY_PAGE_BYTES - ((offset + done) & (COPY_PAGE_BYTES - 1));
+        bool zero;
+
+        end = MIN(done + page, bytes);
+        zero = buffer_is_zero(buf + done, end - done);
+        while (end < bytes &&
+               buffer_is_zero(buf + end, MIN(COPY_PAGE_BYTES, bytes - end)) == zero) {
+            end = MIN(end + COPY_PAGE_BYTES, bytes);
+        }
+        if (!zero) {
+            ret = write_all(fd, buf + done, end - done, offset + done);
+        }
+    }
+    return ret;
 }
 
 /*
@@ -134,7 +160,8 @@ static int copy_piece(CopyJob *job, uint8_t *buf, size_t want)
         n = want;
     }
     pthread_mutex_lock(job->turn);
-    ret = write_whole(job->out_fd, buf, n, job->out_offset);
+    ret = job->skip_zeroes ? write_nonzero(job->out_fd, buf, n, job->out_offset)
+                           : write_all(job->out_fd, buf, n, job->out_offset);
     pthread_mutex_unlock(job->turn);
     if (ret == 0) {
         copy_advance(job, n);
@@ -266,10 +293,12 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
         .out_offset = offset,
         .bytes = bytes,
         .offload = s->fs_copies && from->fs_copies,
+        .skip_zeroes = write_flags & BDRV_REQ_SKIP_ZEROES,
         .large = s->fs_in_memory && (write_flags & BDRV_REQ_MAY_MAP) ? &s->large : NULL,
     };
+    file_extent_note(s, offset, bytes, true);
     ret = thread_pool_submit_file_co(s->fd, copy_worker, &job);
     trace_file_copied(s->filename, offset, bytes, job.by_large, ret);
-    file_extent_forget(s, offset, bytes);
+    file_extent_note(s, offset, bytes, true);
     return ret;
 }

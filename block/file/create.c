@@ -130,8 +130,7 @@ bool coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t size, bool exac
         .errp = errp,
     };
     ret = thread_pool_submit_co(resize_worker, &job);
-    s->extent.end = s->extent.start;
-    s->extent_generation++;
+    file_extent_forget_all(s);
     return ret == 0;
 }
 

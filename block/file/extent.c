@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Where a file has data and where holes: SEEK_DATA and SEEK_HOLE, asked in a worker thread and
- * remembered.
+ * remembered. A question may cost with the length of the answer (SEEK_HOLE walks the pages of a file
+ * of tmpfs), so an answer is kept for all of its length until a request contradicts it:
+ *
+ *   a write    takes its range out of holes; data stays data
+ *   a discard  takes its range out of data; holes stay holes (write-zeroes is one of these)
+ *
+ * What changes while a question is under way is noted with the question and taken out of its answer.
  */
 #include "block/file/file.h"
 
@@ -12,6 +18,9 @@ typedef struct ExtentQuery {
     int fd;
     int64_t offset;
     FileExtent extent;
+    /* What changed meanwhile, by what it makes of the file; start >= end: nothing. */
+    FileExtent written, discarded;
+    LIST_ENTRY(ExtentQuery) next;
 } ExtentQuery;
 
 /* lseek(2): ENXIO from SEEK_DATA means a hole up to the end of the file. */
@@ -47,11 +56,118 @@ static int find_extent(void *opaque)
     return 0;
 }
 
-void file_extent_forget(BDRVFileState *s, int64_t offset, int64_t bytes)
+/* Takes [start, end) out of the extent: the longer rest stays. */
+static void extent_cut(FileExtent *e, int64_t start, int64_t end)
 {
-    s->extent_generation++;
-    if (offset < s->extent.end && s->extent.start < offset + bytes) {
-        s->extent.end = s->extent.start;
+    if (start >= end || end <= e->start || e->end <= start) {
+        return;
+    }
+    if (start - e->start > e->end - end) {
+        e->end = start;
+    } else {
+        e->start = MIN(end, e->end);
+    }
+}
+
+static void range_grow(FileExtent *range, int64_t start, int64_t end)
+{
+    if (range->start >= range->end) {
+        *range = (FileExtent){.start = start, .end = end};
+    } else {
+        range->start = MIN(range->start, start);
+        range->end = MAX(range->end, end);
+    }
+}
+
+void file_extent_note(BDRVFileState *s, int64_t offset, int64_t bytes, bool makes_data)
+{
+    int64_t end = offset + bytes;
+    ExtentQuery *q;
+
+    LIST_FOREACH(q, &s->extent_queries, next) {
+        range_grow(makes_data ? &q->written : &q->discarded, offset, end);
+    }
+    for (int i = 0; i < FILE_EXTENTS; i++) {
+        if (s->extents[i].is_data != makes_data) {
+            extent_cut(&s->extents[i], offset, end);
+        }
+    }
+}
+
+void file_extent_forget_all(BDRVFileState *s)
+{
+    ExtentQuery *q;
+
+    LIST_FOREACH(q, &s->extent_queries, next) {
+        q->written = q->discarded = (FileExtent){.start = 0, .end = INT64_MAX};
+    }
+    memset(s->extents, 0, sizeof(s->extents));
+}
+
+/* Joins what is known, or takes the place of what was learned longest ago. */
+static void extent_remember(BDRVFileState *s, const FileExtent *e)
+{
+    for (int i = 0; i < FILE_EXTENTS; i++) {
+        FileExtent *known = &s->extents[i];
+
+        if (known->start < known->end && known->is_data == e->is_data && e->start <= known->end &&
+            known->start <= e->end) {
+            known->start = MIN(known->start, e->start);
+            known->end = MAX(known->end, e->end);
+            return;
+        }
+    }
+    s->extents[s->extent_oldest] = *e;
+    s->extent_oldest = (s->extent_oldest + 1) % FILE_EXTENTS;
+}
+
+static const FileExtent *extent_lookup(const BDRVFileState *s, int64_t offset)
+{
+    for (int i = 0; i < FILE_EXTENTS; i++) {
+        if (offset >= s->extents[i].start && offset < s->extents[i].end) {
+            return &s->extents[i];
+        }
+    }
+    return NULL;
+}
+
+/* What the file system says; kept as far as nothing changed meanwhile. */
+static int coroutine_fn extent_co_ask(BDRVFileState *s, int64_t offset, FileExtent *found)
+{
+    ExtentQuery q = {.fd = s->fd, .offset = offset};
+    const FileExtent *changed;
+    int ret;
+
+    LIST_INSERT_HEAD(&s->extent_queries, &q, next);
+    ret = thread_pool_submit_file_co(s->fd, find_extent, &q);
+    LIST_REMOVE(&q, next);
+    if (ret < 0) {
+        return ret;
+    }
+    *found = q.extent;
+    changed = q.extent.is_data ? &q.discarded : &q.written;
+    extent_cut(&q.extent, changed->start, changed->end);
+    if (q.extent.start < q.extent.end) {
+        extent_remember(s, &q.extent);
+    }
+    return 0;
+}
+
+/*
+ * Direct I/O wants whole blocks: a hole or data run that ends inside one ends at the block's end as
+ * data.
+ */
+static void end_at_block(const BDRVFileState *s, int64_t bytes, BdrvBlockStatus *status)
+{
+    int64_t whole = status->pnum & ~(int64_t)(s->request_align - 1);
+
+    if (status->flags & BDRV_BLOCK_DATA) {
+        status->pnum = MIN(bytes, whole + (int64_t)s->request_align);
+    } else if (whole) {
+        status->pnum = whole;
+    } else {
+        status->flags = BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID;
+        status->pnum = MIN(bytes, (int64_t)s->request_align);
     }
 }
 
@@ -59,7 +175,8 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
                                       BdrvBlockStatus *status)
 {
     BDRVFileState *s = bs->opaque;
-    FileExtent found = s->extent;
+    const FileExtent *known = extent_lookup(s, offset);
+    FileExtent found;
 
     status->map = offset;
     status->file = bs;
@@ -68,10 +185,10 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
     if (!s->has_seek_data) {
         return 0;
     }
-    if (offset < found.start || offset >= found.end) {
-        ExtentQuery q = {.fd = s->fd, .offset = offset};
-        uint64_t generation = s->extent_generation;
-        int ret = thread_pool_submit_file_co(s->fd, find_extent, &q);
+    if (known) {
+        found = *known;
+    } else {
+        int ret = extent_co_ask(s, offset, &found);
 
         if (ret < 0) {
             /* Cannot tell: it is data for all we know. */
@@ -80,30 +197,13 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
             }
             return 0;
         }
-        found = q.extent;
-        if (generation == s->extent_generation) {
-            s->extent = found; /* nothing was written meanwhile */
-        }
     }
     status->pnum = MIN(bytes, found.end - offset);
     if (!found.is_data) {
         status->flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_OFFSET_VALID;
     }
-    /*
-     * Direct I/O wants whole blocks: a hole or data run that ends inside one ends at the block's
-     * end as data.
-     */
     if (s->request_align > 1 && (status->pnum & (s->request_align - 1))) {
-        int64_t whole = status->pnum & ~(int64_t)(s->request_align - 1);
-
-        if (status->flags & BDRV_BLOCK_DATA) {
-            status->pnum = MIN(bytes, whole + (int64_t)s->request_align);
-        } else if (whole) {
-            status->pnum = whole;
-        } else {
-            status->flags = BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID;
-            status->pnum = MIN(bytes, (int64_t)s->request_align);
-        }
+        end_at_block(s, bytes, status);
     }
     return 0;
 }

@@ -303,7 +303,7 @@ static int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, in
     bool fua = (flags & BDRV_REQ_FUA) && !(bs->open_flags & BDRV_O_NO_FLUSH);
     int ret;
 
-    file_extent_forget(s, offset, bytes);
+    file_extent_note(s, offset, bytes, true);
     if (needs_bounce(s, vec)) {
         void *buf = qemu_try_blockalign(bs, bytes);
 
@@ -317,7 +317,7 @@ static int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, in
     } else {
         ret = write_whole(s, offset, vec, fua);
     }
-    file_extent_forget(s, offset, bytes);
+    file_extent_note(s, offset, bytes, true);
     if (vec == &slice) {
         qemu_iovec_destroy(&slice);
     }
@@ -428,9 +428,9 @@ static int coroutine_fn range_job_co(BDRVFileState *s, ThreadPoolFunc *func, int
     RangeJob job = {.s = s, .offset = offset, .bytes = bytes, .may_unmap = may_unmap};
     int ret;
 
-    file_extent_forget(s, offset, bytes);
+    file_extent_note(s, offset, bytes, false);
     ret = thread_pool_submit_file_co(s->fd, func, &job);
-    file_extent_forget(s, offset, bytes);
+    file_extent_note(s, offset, bytes, false);
     return ret;
 }
 

@@ -10,14 +10,14 @@
 #include <semaphore.h>
 #include "block/block_int.h"
 
-/*
- * The extent around the last looked-up offset: SEEK_DATA answers are worth keeping while nothing is
- * written there.
- */
+/* What SEEK_DATA and SEEK_HOLE have said of a range. */
 typedef struct FileExtent {
-    int64_t start, end; /* start == end: nothing known */
+    int64_t start, end; /* start >= end: nothing known */
     bool is_data;
 } FileExtent;
+
+/* Answers that are remembered: one for each of several readers that go through the file. */
+#define FILE_EXTENTS 16
 
 /* Whether large pages are worth trying (large.c); any worker. */
 typedef struct FileLargePages {
@@ -61,10 +61,9 @@ typedef struct BDRVFileState {
     bool fs_copies;    /* the file system has its own way to copy ranges */
     bool fs_in_memory; /* its files are pages of memory and nothing else */
     FileLargePages large;
-    FileExtent extent;
-    /* counts changes: an answer that raced with one is not remembered */
-    uint64_t extent_generation;
-
+    FileExtent extents[FILE_EXTENTS]; /* extent.c; the graph's thread */
+    unsigned extent_oldest;
+    LIST_HEAD(, ExtentQuery) extent_queries; /* under way */
 } BDRVFileState;
 
 extern const BlockDriver bdrv_file;
@@ -117,8 +116,13 @@ void file_probe_alignment(BlockDriverState *bs);
 
 int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                       BdrvBlockStatus *status);
-/* Contents or allocation of the range changed. */
-void file_extent_forget(BDRVFileState *s, int64_t offset, int64_t bytes);
+/*
+ * A request changes the range, or has changed it: makes_data, a write; else a discard, or zeroes that
+ * may be holes. Called before the request and after it. The graph's thread.
+ */
+void file_extent_note(BDRVFileState *s, int64_t offset, int64_t bytes, bool makes_data);
+/* The file may have changed anywhere. */
+void file_extent_forget_all(BDRVFileState *s);
 
 /* --- copy.c --- */
 

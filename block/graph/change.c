@@ -58,50 +58,73 @@ static bool check_same_context(BlockDriverState *from, BlockDriverState *to, GEr
     return true;
 }
 
-bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
-                          bool (*skip)(BdrvChild *child, void *opaque), void *opaque, GError **errp)
+/* Points the parents of `from` that do not stay at `to`. False: a job relies on one of the edges. */
+static bool move_parents(GArray *moved, BlockDriverState *from, BlockDriverState *to,
+                         const BdrvReplace *how, GError **errp)
 {
     BdrvChild *child, *next;
-    BdrvPermTxn *txn;
-    GArray *moved;
-    bool ok;
 
-    g_assert(from->quiesce_counter && to->quiesce_counter);
-    if (!check_same_context(from, to, errp)) {
-        return false;
-    }
-    moved = g_array_new(false, false, sizeof(MovedEdge));
-    txn = bdrv_perm_txn_new();
-    bdrv_ref(from);
     LIST_FOREACH_SAFE(child, &from->parents, next_parent, next) {
-        if (child->stay_at_node || (skip && skip(child, opaque))) {
+        if (child->stay_at_node || (how->stays && how->stays(child, how->opaque))) {
             continue;
         }
         if (child->frozen) {
-            bdrv_perm_txn_free(txn);
-            txn = NULL;
             error_setg(errp, "Cannot change '%s' link to '%s': a job relies on it", child->name,
                        from->node_name);
-            break;
+            return false;
         }
         move_edge(moved, child, to);
     }
-    if (!txn) {
-        for (guint i = moved->len; i-- > 0;) {
-            MovedEdge *edge = &g_array_index(moved, MovedEdge, i);
+    return true;
+}
 
-            bdrv_replace_child_noperm(edge->child, edge->from);
-            bdrv_unref_later(to);
-        }
-        g_array_free(moved, true);
-        ok = false;
-    } else {
-        bdrv_perm_txn_add(txn, to);
-        bdrv_perm_txn_add(txn, from);
-        ok = finish_move(moved, txn, errp);
+static void move_back(GArray *moved, BlockDriverState *to)
+{
+    for (guint i = moved->len; i-- > 0;) {
+        MovedEdge *edge = &g_array_index(moved, MovedEdge, i);
+
+        bdrv_replace_child_noperm(edge->child, edge->from);
+        bdrv_unref_later(to);
     }
-    bdrv_unref_later(from);
+    g_array_free(moved, true);
+}
+
+bool bdrv_replace_nodes(BlockDriverState *const *from, unsigned n, BlockDriverState *to,
+                        const BdrvReplace *how, GError **errp)
+{
+    GArray *moved = g_array_new(false, false, sizeof(MovedEdge));
+    BdrvPermTxn *txn = bdrv_perm_txn_new();
+    bool ok = true;
+
+    for (unsigned i = 0; i < n; i++) {
+        g_assert(from[i]->quiesce_counter && to->quiesce_counter);
+        bdrv_ref(from[i]);
+    }
+    for (unsigned i = 0; ok && i < n; i++) {
+        ok = check_same_context(from[i], to, errp) && move_parents(moved, from[i], to, how, errp);
+    }
+    if (ok) {
+        bdrv_perm_txn_add(txn, to);
+        for (unsigned i = 0; i < n; i++) {
+            bdrv_perm_txn_add(txn, from[i]);
+        }
+        ok = finish_move(moved, txn, errp);
+    } else {
+        bdrv_perm_txn_free(txn);
+        move_back(moved, to);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        bdrv_unref_later(from[i]);
+    }
     return ok;
+}
+
+bool bdrv_replace_node_if(BlockDriverState *from, BlockDriverState *to,
+                          bool (*skip)(BdrvChild *child, void *opaque), void *opaque, GError **errp)
+{
+    BdrvReplace how = {.stays = skip, .opaque = opaque};
+
+    return bdrv_replace_nodes(&from, 1, to, &how, errp);
 }
 
 /*

@@ -68,7 +68,8 @@ int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvC
     if (ret == 0) {
         ret = bs->drv->bdrv_co_copy_range_to(bs, src, src_offset, dst_offset, bytes,
                                              write_flags &
-                                                 (bs->supported_write_flags | BDRV_REQ_MAY_MAP));
+                                                 (bs->supported_write_flags | BDRV_REQ_MAY_MAP |
+                                                  BDRV_REQ_SKIP_ZEROES));
         if (ret == -ENOTSUP) {
             /* The driver promises that nothing was written. */
             bdrv_request_end(&req);

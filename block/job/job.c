@@ -395,22 +395,22 @@ static void coroutine_fn job_co_event(Job *job, JobEvent event)
 
 void coroutine_fn job_co_pause_point(Job *job)
 {
-    if (!job_should_pause(job) || job_is_cancelled(job)) {
-        return;
-    }
-    if (job->driver->pause) {
-        job->driver->pause(job);
-    }
-    __atomic_store_n(&job->paused, true, __ATOMIC_SEQ_CST);
-    bdrv_drain_kick();
-    job_co_event(job, JOB_EVENT_PAUSE);
-    while (job_should_pause(job)) {
-        job_co_yield(job, true);
-    }
-    job_co_event(job, JOB_EVENT_RESUME);
-    __atomic_store_n(&job->paused, false, __ATOMIC_SEQ_CST);
-    if (job->driver->resume) {
-        job->driver->resume(job);
+    while (job_should_pause(job) && !job_is_cancelled(job)) {
+        if (job->driver->pause) {
+            job->driver->pause(job);
+        }
+        __atomic_store_n(&job->paused, true, __ATOMIC_SEQ_CST);
+        bdrv_drain_kick();
+        job_co_event(job, JOB_EVENT_PAUSE);
+        while (job_should_pause(job)) {
+            job_co_yield(job, true);
+        }
+        /* Busy from here on: a drain that begins during the hop below waits for the next round. */
+        __atomic_store_n(&job->paused, false, __ATOMIC_SEQ_CST);
+        job_co_event(job, JOB_EVENT_RESUME);
+        if (job->driver->resume) {
+            job->driver->resume(job);
+        }
     }
 }
 

@@ -7,10 +7,17 @@
  * those bytes of the target. Granules that it covers wholly need no copying any more: their bits
  * are cleared first, and come back if either side fails. The data is copied to a buffer, as the
  * guest may change its own while the two writes run.
+ *
+ * A guest's write waits for the target MIRROR_FORWARD_WAIT_NS at most. Then it completes with the
+ * source alone, and so do all that follow until the target answers again (`lagging`). What the target
+ * still has to finish is left to its own coroutine (`left_behind`): it keeps its range, so nothing
+ * else is sent there, and the copy is not in step as long as it is under way.
  */
 #include "block/mirror/mirror-int.h"
 
 #include <errno.h>
+#include "block/graph/graph.h"
+#include "trace/trace-block.h"
 
 /*
  * A long write is forwarded in slices of this size, all at once. What is in flight shares a bound,
@@ -22,13 +29,14 @@
 bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes)
 {
     int64_t end = offset + bytes;
+    bool by_mode = mirror_forward(s) == MIRROR_FORWARD_BY_MODE;
 
-    if (s->forward == MIRROR_FORWARD_NEVER || s->ret < 0 || job_is_cancelled(&s->common.job) ||
-        blk_in_drain(s->target)) {
+    if (s->lagging || mirror_forward(s) == MIRROR_FORWARD_NEVER || s->ret < 0 ||
+        job_is_cancelled(&s->common.job) || blk_in_drain(s->target)) {
         return false;
     }
-    if (s->forward == MIRROR_FORWARD_BY_MODE &&
-        (__atomic_load_n(&s->copy_mode, __ATOMIC_SEQ_CST) != MIRROR_COPY_MODE_WRITE_BLOCKING ||
+    if (by_mode &&
+        ((mirror_copy_mode(s) != MIRROR_COPY_MODE_WRITE_BLOCKING && !mirror_is_converging(s)) ||
          job_should_pause(&s->common.job))) {
         return false;
     }
@@ -36,82 +44,95 @@ bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes)
     return end <= s->scan.issued && (end + s->granularity <= s->scan.issued || mirror_scan_done(s));
 }
 
-/* The target's half of a write. */
+/* --- guests that wait --- */
+
+typedef struct MirrorGuestWait {
+    int64_t since_ns;
+    Coroutine *for_target; /* waits for its target's half; NULL: for something else, or not now */
+    TAILQ_ENTRY(MirrorGuestWait) next;
+} GuestWait;
+
+static void release_guests(MirrorBlockJob *s)
+{
+    GuestWait *wait;
+    MirrorOp *op;
+
+    s->lagging = true;
+    TAILQ_FOREACH(wait, &s->guest_waits, next) {
+        if (wait->for_target) {
+            aio_co_wake(wait->for_target);
+            wait->for_target = NULL;
+        }
+    }
+    LIST_FOREACH(op, &s->ops, next) {
+        qemu_co_queue_restart_all(&op->waiters);
+    }
+    qemu_co_queue_restart_all(&s->active_ended);
+    mirror_update_progress(s);
+}
+
+/* The guest that has waited longest is looked at when its time may be over. */
+static void guest_timer_fired(void *opaque)
+{
+    MirrorBlockJob *s = opaque;
+    GuestWait *oldest = TAILQ_FIRST(&s->guest_waits);
+    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    s->guest_timer_armed = false;
+    if (!oldest) {
+        return;
+    }
+    if (oldest->since_ns + MIRROR_FORWARD_WAIT_NS <= now) {
+        release_guests(s);
+    } else {
+        s->guest_timer_armed = true;
+        timer_mod_ns(s->guest_timer, oldest->since_ns + MIRROR_FORWARD_WAIT_NS);
+    }
+}
+
+static void guest_wait_begin(MirrorBlockJob *s, GuestWait *wait)
+{
+    *wait = (GuestWait){.since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME)};
+    TAILQ_INSERT_TAIL(&s->guest_waits, wait, next);
+    if (!s->guest_timer) {
+        s->guest_timer =
+            aio_timer_new(s->common.job.aio_context, QEMU_CLOCK_REALTIME, guest_timer_fired, s);
+    }
+    if (!s->guest_timer_armed) {
+        s->guest_timer_armed = true;
+        timer_mod_ns(s->guest_timer, wait->since_ns + MIRROR_FORWARD_WAIT_NS);
+    }
+}
+
+static void guest_wait_end(MirrorBlockJob *s, GuestWait *wait)
+{
+    TAILQ_REMOVE(&s->guest_waits, wait, next);
+}
+
+/* --- the target's half of a write --- */
+
+/* Freed by its coroutine when it is left behind, else by the guest's write. */
 typedef struct TargetWrite {
     MirrorBlockJob *s;
-    int64_t offset, bytes;
-    void *buf; /* NULL: zeroes */
+    MirrorOp op; /* the range */
+    void *buf;   /* NULL: zeroes */
     BdrvRequestFlags flags;
     int ret;
-    bool done;
-    Coroutine *waiter;
+    bool done, left_behind;
+    GuestWait *guest;
 } TargetWrite;
 
-static void coroutine_fn target_co_entry(void *opaque)
+static void target_write_free(TargetWrite *t)
 {
-    TargetWrite *t = opaque;
     MirrorBlockJob *s = t->s;
 
     if (t->buf) {
-        t->ret = blk_co_pwrite(s->target, t->offset, t->bytes, t->buf, t->flags & BDRV_REQ_FUA);
-    } else {
-        t->ret = blk_co_pwrite_zeroes(
-            s->target, t->offset, t->bytes,
-            t->flags & (BDRV_REQ_FUA | (s->unmap && s->target_plain ? BDRV_REQ_MAY_UNMAP : 0)));
-        if (t->ret == 0) {
-            mirror_map_set_zero(&s->map, t->offset, t->bytes);
-        }
+        s->active_bytes -= t->op.bytes;
+        qemu_co_queue_restart_all(&s->active_ended);
+        qemu_co_queue_restart_all(&s->memory_freed);
+        qemu_vfree(t->buf);
     }
-    t->done = true;
-    if (t->waiter) {
-        aio_co_wake(t->waiter);
-    }
-}
-
-/* Clears the bits of the granules that lie wholly in the range. */
-static void clear_whole_granules(MirrorBlockJob *s, int64_t offset, int64_t bytes)
-{
-    int64_t mask = (int64_t)s->granularity - 1;
-    int64_t start = (offset + mask) & ~mask;
-    int64_t end = offset + bytes == s->size ? s->size : (offset + bytes) & ~mask;
-
-    if (start < end && bdrv_get_dirty_count(s->dirty) > 0) {
-        bdrv_reset_dirty_bitmap(s->dirty, start, end - start);
-    }
-}
-
-static int coroutine_fn source_co_write(MirrorBlockJob *s, const TargetWrite *t)
-{
-    if (t->buf) {
-        return bdrv_co_pwrite(s->filter->file, t->offset, t->bytes, t->buf, t->flags);
-    }
-    return bdrv_co_pwrite_zeroes(s->filter->file, t->offset, t->bytes, t->flags);
-}
-
-/*
- * The range is owned. Writes both sides; returns the source's result, and what goes wrong on the
- * target is left dirty.
- */
-static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
-{
-    int ret;
-
-    clear_whole_granules(s, t->offset, t->bytes);
-    mirror_map_set_data(&s->map, t->offset, t->bytes);
-    bdrv_dirty_bitmap_expect(s->dirty, t->offset, t->bytes);
-
-    qemu_coroutine_enter(qemu_coroutine_create(target_co_entry, t));
-    ret = source_co_write(s, t);
-    (void)bdrv_dirty_bitmap_unexpect(s->dirty, t->offset, t->bytes);
-    if (!t->done) {
-        t->waiter = qemu_coroutine_self();
-        qemu_coroutine_yield();
-    }
-    if (ret < 0 || t->ret < 0) {
-        bdrv_set_dirty_bitmap(s->dirty, t->offset, t->bytes);
-        job_enter(&s->common.job);
-    }
-    return ret;
+    g_free(t);
 }
 
 /*
@@ -129,6 +150,101 @@ static void coroutine_fn active_co_target_failed(MirrorBlockJob *s, int error)
     job_enter(&s->common.job);
 }
 
+/* The guest did not wait for this end. */
+static void coroutine_fn left_behind_co_ended(TargetWrite *t)
+{
+    MirrorBlockJob *s = t->s;
+    int ret = t->ret;
+
+    if (ret < 0) {
+        bdrv_set_dirty_bitmap(s->dirty, t->op.offset, t->op.bytes);
+    }
+    mirror_op_end(s, &t->op);
+    if (ret < 0) {
+        active_co_target_failed(s, -ret);
+    }
+    target_write_free(t);
+    s->left_behind--;
+    mirror_note_idle(s);
+    mirror_update_progress(s);
+    qemu_co_queue_restart_all(&s->op_ended);
+    job_enter(&s->common.job);
+    bdrv_drain_kick();
+}
+
+static void coroutine_fn target_co_entry(void *opaque)
+{
+    TargetWrite *t = opaque;
+    MirrorBlockJob *s = t->s;
+
+    if (t->buf) {
+        t->ret =
+            blk_co_pwrite(s->target, t->op.offset, t->op.bytes, t->buf, t->flags & BDRV_REQ_FUA);
+    } else {
+        t->ret = blk_co_pwrite_zeroes(
+            s->target, t->op.offset, t->op.bytes,
+            t->flags & (BDRV_REQ_FUA | (s->unmap && s->target_plain ? BDRV_REQ_MAY_UNMAP : 0)));
+        if (t->ret == 0) {
+            mirror_map_set_zero(&s->map, t->op.offset, t->op.bytes);
+        }
+    }
+    t->done = true;
+    if (t->left_behind) {
+        left_behind_co_ended(t);
+    } else if (t->guest->for_target) {
+        aio_co_wake(t->guest->for_target);
+        t->guest->for_target = NULL;
+    }
+}
+
+/* --- one write --- */
+
+/* Clears the bits of the granules that lie wholly in the range. */
+static void clear_whole_granules(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+{
+    int64_t mask = (int64_t)s->granularity - 1;
+    int64_t start = (offset + mask) & ~mask;
+    int64_t end = offset + bytes == s->size ? s->size : (offset + bytes) & ~mask;
+
+    if (start < end && bdrv_get_dirty_count(s->dirty) > 0) {
+        bdrv_reset_dirty_bitmap(s->dirty, start, end - start);
+    }
+}
+
+static int coroutine_fn source_co_write(MirrorBlockJob *s, const TargetWrite *t)
+{
+    if (t->buf) {
+        return bdrv_co_pwrite(s->filter->file, t->op.offset, t->op.bytes, t->buf, t->flags);
+    }
+    return bdrv_co_pwrite_zeroes(s->filter->file, t->op.offset, t->op.bytes, t->flags);
+}
+
+/*
+ * The range is owned. Writes both sides; returns the source's result, and what goes wrong on the
+ * target is left dirty.
+ */
+static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
+{
+    int ret;
+
+    clear_whole_granules(s, t->op.offset, t->op.bytes);
+    mirror_map_set_data(&s->map, t->op.offset, t->op.bytes);
+    bdrv_dirty_bitmap_expect(s->dirty, t->op.offset, t->op.bytes);
+
+    qemu_coroutine_enter(qemu_coroutine_create(target_co_entry, t));
+    ret = source_co_write(s, t);
+    (void)bdrv_dirty_bitmap_unexpect(s->dirty, t->op.offset, t->op.bytes);
+    if (!t->done && !s->lagging) {
+        t->guest->for_target = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    if (ret < 0 || (t->done && t->ret < 0)) {
+        bdrv_set_dirty_bitmap(s->dirty, t->op.offset, t->op.bytes);
+        job_enter(&s->common.job);
+    }
+    return ret;
+}
+
 /* Memory that guest writes may take now, bytes. */
 static int64_t active_limit(const MirrorBlockJob *s)
 {
@@ -142,45 +258,70 @@ int64_t mirror_active_borrowed(const MirrorBlockJob *s)
     return MAX(s->active_bytes - ACTIVE_MAX_BYTES, 0);
 }
 
-static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrite *w, int64_t done,
-                                        int64_t bytes)
+/* The target's half, with its range and memory; NULL: the write is left to the copy engine. */
+static TargetWrite *coroutine_fn active_co_claim(MirrorBlockJob *s, const MirrorGuestWrite *w,
+                                                 int64_t done, int64_t bytes)
 {
-    TargetWrite t = {.s = s, .offset = w->offset + done, .bytes = bytes, .flags = w->flags};
-    MirrorOp op, *other;
-    int ret;
+    int64_t offset = w->offset + done;
+    TargetWrite *t;
+    MirrorOp *other;
+    void *buf = NULL;
 
-    while ((other = mirror_find_overlap(s, t.offset, bytes))) {
+    while (!s->lagging && (other = mirror_find_overlap(s, offset, bytes))) {
         qemu_co_queue_wait(&other->waiters, NULL);
     }
     if (w->qiov) {
-        while (s->active_bytes && s->active_bytes + bytes > active_limit(s)) {
+        while (!s->lagging && s->active_bytes && s->active_bytes + bytes > active_limit(s)) {
             qemu_co_queue_wait(&s->active_ended, NULL);
         }
-        t.buf = qemu_try_blockalign(s->source, bytes);
+        buf = qemu_try_blockalign(s->source, bytes);
     }
-    /* All of this waited, or memory is short: then the write is left to the copy engine. */
-    if (!mirror_forwards_now(s, t.offset, bytes) || mirror_find_overlap(s, t.offset, bytes) ||
-        (w->qiov && !t.buf)) {
-        qemu_vfree(t.buf);
-        return w->qiov ? bdrv_co_pwritev_part(s->filter->file, t.offset, bytes, w->qiov,
-                                              w->qiov_offset + done, w->flags)
-                       : bdrv_co_pwrite_zeroes(s->filter->file, t.offset, bytes, w->flags);
+    /* All of this waited, or memory is short. */
+    if (!mirror_forwards_now(s, offset, bytes) || mirror_find_overlap(s, offset, bytes) ||
+        (w->qiov && !buf)) {
+        qemu_vfree(buf);
+        return NULL;
     }
-    if (w->qiov) {
-        qemu_iovec_to_buf(w->qiov, w->qiov_offset + done, t.buf, bytes);
+    t = g_new(TargetWrite, 1);
+    *t = (TargetWrite){.s = s, .buf = buf, .flags = w->flags};
+    if (buf) {
+        qemu_iovec_to_buf(w->qiov, w->qiov_offset + done, buf, bytes);
         s->active_bytes += bytes;
     }
-    mirror_op_begin(s, &op, t.offset, bytes);
-    ret = active_co_both(s, &t);
-    mirror_op_end(s, &op);
-    if (w->qiov) {
-        s->active_bytes -= bytes;
-        qemu_co_queue_restart_all(&s->active_ended);
-        qemu_co_queue_restart_all(&s->memory_freed);
-        qemu_vfree(t.buf);
+    mirror_op_begin(s, &t->op, offset, bytes);
+    return t;
+}
+
+static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrite *w, int64_t done,
+                                        int64_t bytes)
+{
+    GuestWait wait;
+    TargetWrite *t;
+    int ret, target_ret;
+
+    guest_wait_begin(s, &wait);
+    t = active_co_claim(s, w, done, bytes);
+    if (!t) {
+        guest_wait_end(s, &wait);
+        return w->qiov ? bdrv_co_pwritev_part(s->filter->file, w->offset + done, bytes, w->qiov,
+                                              w->qiov_offset + done, w->flags)
+                       : bdrv_co_pwrite_zeroes(s->filter->file, w->offset + done, bytes, w->flags);
     }
-    if (t.ret < 0) {
-        active_co_target_failed(s, -t.ret);
+    t->guest = &wait;
+    ret = active_co_both(s, t);
+    guest_wait_end(s, &wait);
+    if (!t->done) {
+        t->left_behind = true;
+        t->guest = NULL;
+        s->left_behind++;
+        trace_mirror_left_behind(t->op.offset, t->op.bytes);
+        return ret;
+    }
+    target_ret = t->ret;
+    mirror_op_end(s, &t->op);
+    target_write_free(t);
+    if (target_ret < 0) {
+        active_co_target_failed(s, -target_ret);
     }
     return ret;
 }

@@ -4,9 +4,8 @@
  *
  * An operation is a coroutine that owns a range of the target until it ends. The range's dirty bits
  * are cleared before its first read; if it fails they are set again and the error policy decides
- * what follows. Zeroes are cheapest first: nothing where the target reads as zeroes already, a
- * write-zeroes request (which may deallocate), data. Data goes through bdrv_co_copy_range() where
- * both ends can do it, else through a bounded pool of buffers (mirror-buffer.c).
+ * what follows. Data goes through bdrv_co_copy_range() where both ends can do it, else through a
+ * bounded pool of buffers (buffer.c); how it is written is in write.c.
  */
 #include "block/mirror/mirror-int.h"
 
@@ -14,8 +13,10 @@
 #include "block/graph/graph.h"
 #include "trace/trace-block.h"
 
-/* Zeroes inside data that was read are found in steps of this size, bytes. */
-#define ZERO_STEP (64 << 10)
+/* A dirty range that is shorter is read without asking what it holds: what it reads as says so. */
+#define DIRTY_ASK_BYTES (1 << 20)
+/* A request that is shorter goes through a buffer: handing it to a worker costs more. */
+#define OFFLOAD_MIN_BYTES (128 << 10)
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
 /* bdrv_co_copy_range() that goes on being refused is tried for one of this power of two pieces. */
@@ -54,106 +55,13 @@ void mirror_op_begin(MirrorBlockJob *s, MirrorOp *op, int64_t offset, int64_t by
 void mirror_op_end(MirrorBlockJob *s, MirrorOp *op)
 {
     LIST_REMOVE(op, next);
+    s->last_end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    s->lagging = s->lagging && s->left_behind > 0; /* the target answers */
     qemu_co_queue_restart_all(&op->waiters);
     mirror_note_idle(s);
 }
 
 /* --- one operation --- */
-
-/* Makes the range read as zeroes where the map says that it may not. */
-static int coroutine_fn zero_co_run(MirrorBlockJob *s, int64_t offset, int64_t bytes,
-                                    MirrorTargetState state)
-{
-    BdrvBlockStatus st;
-    int ret;
-
-    /* Zeroes that a backing file could show through must be there in so many words. */
-    int zero = BDRV_BLOCK_ZERO | (s->target_plain ? 0 : BDRV_BLOCK_ALLOCATED);
-
-    while (bytes > 0) {
-        int64_t n = bytes;
-
-        if (job_is_cancelled(&s->common.job)) {
-            return -ECANCELED; /* the target was given up already, and may hang again */
-        }
-        if (state == MIRROR_TARGET_UNKNOWN) {
-            ret = bdrv_co_block_status_above(s->target_bs, NULL, offset, bytes, &st);
-            if (ret == 0 && st.pnum > 0) {
-                n = MIN(bytes, st.pnum);
-                if ((st.flags & zero) == zero) {
-                    mirror_map_set_zero(&s->map, offset, n);
-                    offset += n;
-                    bytes -= n;
-                    continue;
-                }
-            }
-        }
-        n = MIN(n, BDRV_REQUEST_MAX_BYTES & ~((int64_t)s->granularity - 1));
-        ret = blk_co_pwrite_zeroes(s->target, offset, n,
-                                   s->unmap && s->target_plain ? BDRV_REQ_MAY_UNMAP : 0);
-        if (ret < 0) {
-            return ret;
-        }
-        mirror_map_set_zero(&s->map, offset, n);
-        offset += n;
-        bytes -= n;
-    }
-    return 0;
-}
-
-static int coroutine_fn mirror_co_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes)
-{
-    while (bytes > 0) {
-        int64_t run;
-        MirrorTargetState state = mirror_map_get(&s->map, offset, bytes, &run);
-        int ret = state == MIRROR_TARGET_ZERO ? 0 : zero_co_run(s, offset, run, state);
-
-        if (ret < 0) {
-            return ret;
-        }
-        offset += run;
-        bytes -= run;
-    }
-    return 0;
-}
-
-/* Writes what was read, its runs of zeroes as zeroes. */
-static int coroutine_fn write_co_buffer(MirrorBlockJob *s, int64_t offset, QEMUIOVector *qiov)
-{
-    int64_t done = 0, bytes = (int64_t)qiov->size;
-
-    while (done < bytes) {
-        int64_t n = MIN(ZERO_STEP - ((offset + done) & (ZERO_STEP - 1)), bytes - done);
-        bool zero = qemu_iovec_is_zero(qiov, done, n);
-        QEMUIOVector part;
-        int ret;
-
-        if (job_is_cancelled(&s->common.job)) {
-            return -ECANCELED; /* the target was given up already, and may hang again */
-        }
-        while (done + n < bytes) {
-            int64_t step = MIN(ZERO_STEP, bytes - done - n);
-
-            if (qemu_iovec_is_zero(qiov, done + n, step) != zero) {
-                break;
-            }
-            n += step;
-        }
-        if (zero) {
-            ret = mirror_co_zero(s, offset + done, n);
-        } else {
-            mirror_map_set_data(&s->map, offset + done, n);
-            qemu_iovec_init_slice(&part, qiov, done, n);
-            ret = blk_co_pwritev(s->target, offset + done, n, &part, 0);
-            qemu_iovec_destroy(&part);
-        }
-        if (ret < 0) {
-            return ret;
-        }
-        done += n;
-    }
-    return 0;
-}
 
 /* Reads and writes as much of *bytes as there are buffers for, and says how much that was. */
 static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t *bytes)
@@ -170,7 +78,7 @@ static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t *
     if (ret < 0) {
         c->read_failed = true;
     } else {
-        ret = write_co_buffer(s, offset, &qiov);
+        ret = mirror_co_write_read(s, offset, &qiov);
     }
     mirror_put_buffer(s, &qiov);
     return ret;
@@ -200,14 +108,14 @@ static void note_copy_range(MirrorBlockJob *s, int ret)
     }
 }
 
-/* Lets the nodes copy by themselves; -ENOTSUP: they cannot. */
-static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+/* Lets the nodes copy by themselves, with these flags; -ENOTSUP: they cannot. */
+static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int64_t bytes,
+                                         BdrvRequestFlags flags)
 {
     int64_t memory = BDRV_COPY_RANGE_BUFFER;
-    BdrvRequestFlags flags = 0;
     int ret;
 
-    if (s->host_target && s->buf_size >= 2 * (memory + BDRV_COPY_RANGE_MAP)) {
+    if (!flags && s->host_target && s->buf_size >= 2 * (memory + BDRV_COPY_RANGE_MAP)) {
         memory += BDRV_COPY_RANGE_MAP;
         flags = BDRV_REQ_MAY_MAP;
     }
@@ -236,8 +144,8 @@ static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64
         if (job_is_cancelled(&s->common.job)) {
             return -ECANCELED;
         }
-        if (may_copy_range(s)) {
-            ret = offload_co_piece(s, offset, n);
+        if ((n >= OFFLOAD_MIN_BYTES || !s->host_target) && may_copy_range(s)) {
+            ret = offload_co_piece(s, offset, n, 0);
         }
         if (ret < 0) {
             /* Not possible, or failed without saying which side: reading and writing does. */
@@ -252,9 +160,37 @@ static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64
     return 0;
 }
 
+/* Data and holes in small pieces: what the target need not hold is not written. */
+static int coroutine_fn mirror_co_copy_mixed(MirrorCopy *c, int64_t offset, int64_t bytes)
+{
+    MirrorBlockJob *s = c->s;
+
+    while (bytes > 0) {
+        int64_t n = MIN(MIRROR_MIXED_MAX, bytes);
+        int ret = -ENOTSUP;
+
+        if (job_is_cancelled(&s->common.job)) {
+            return -ECANCELED;
+        }
+        if (s->fine_target && n >= OFFLOAD_MIN_BYTES && may_copy_range(s) &&
+            mirror_co_target_is_zero(s, offset, n)) {
+            ret = offload_co_piece(s, offset, n, BDRV_REQ_SKIP_ZEROES);
+        }
+        if (ret < 0) {
+            ret = bounce_co_piece(c, offset, &n);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        offset += n;
+        bytes -= n;
+    }
+    return 0;
+}
+
 /*
- * Asks what a dirtied range holds now, and copies that: a small write into a hole does not make the
- * whole granule data.
+ * Asks what a long range holds that was written since it was copied: holes need no reading. A small
+ * write into a hole does not make the whole granule data.
  */
 static int coroutine_fn mirror_co_copy_dirty(MirrorCopy *c, int64_t offset, int64_t bytes)
 {
@@ -263,14 +199,22 @@ static int coroutine_fn mirror_co_copy_dirty(MirrorCopy *c, int64_t offset, int6
 
     while (bytes > 0) {
         int64_t n = bytes;
-        int ret = bdrv_co_block_status_above(s->source, NULL, offset, bytes, &st);
-        bool zero = false;
+        int ret;
 
-        if (ret == 0 && st.pnum > 0) {
-            n = MIN(bytes, st.pnum);
-            zero = st.flags & BDRV_BLOCK_ZERO;
+        if (bytes < DIRTY_ASK_BYTES) {
+            return mirror_co_copy_mixed(c, offset, bytes);
         }
-        ret = zero ? mirror_co_zero(s, offset, n) : mirror_co_copy_data(c, offset, n);
+        ret = bdrv_co_block_status_above(s->source, NULL, offset, bytes, &st);
+        if (ret < 0 || st.pnum <= 0) {
+            ret = mirror_co_copy_data(c, offset, n);
+        } else if (st.pnum < MIRROR_MIXED_UNIT) {
+            n = MIN(bytes, MIRROR_MIXED_MAX);
+            ret = mirror_co_copy_mixed(c, offset, n);
+        } else {
+            n = MIN(bytes, st.pnum);
+            ret = st.flags & BDRV_BLOCK_ZERO ? mirror_co_zero(s, offset, n)
+                                             : mirror_co_copy_data(c, offset, n);
+        }
         if (ret < 0) {
             return ret;
         }
@@ -315,6 +259,9 @@ static void coroutine_fn copy_co_entry(void *opaque)
         break;
     case MIRROR_EXTENT_DATA:
         ret = mirror_co_copy_data(c, offset, bytes);
+        break;
+    case MIRROR_EXTENT_MIXED:
+        ret = mirror_co_copy_mixed(c, offset, bytes);
         break;
     default:
         ret = mirror_co_copy_dirty(c, offset, bytes);
@@ -456,12 +403,13 @@ int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused)
 
 bool mirror_is_clean(const MirrorBlockJob *s)
 {
-    return s->in_flight == 0 && mirror_scan_done(s) && bdrv_get_dirty_count(s->dirty) == 0;
+    return s->in_flight + s->left_behind == 0 && mirror_scan_done(s) &&
+           bdrv_get_dirty_count(s->dirty) == 0;
 }
 
 void coroutine_fn mirror_co_wait_idle(MirrorBlockJob *s)
 {
-    while (s->in_flight > 0) {
+    while (s->in_flight + s->left_behind > 0) {
         qemu_co_queue_wait(&s->op_ended, NULL);
     }
 }

@@ -70,6 +70,18 @@ static int coroutine_fn mirror_top_co_pdiscard(BlockDriverState *bs, int64_t off
     return bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
+/* The source's part is done by the caller; the job flushes a target that is in step by itself. */
+static int coroutine_fn mirror_top_co_flush_to_disk(BlockDriverState *bs)
+{
+    MirrorTop *top = bs->opaque;
+
+    if (top->job && mirror_phase(top->job) == MIRROR_READY) {
+        top->job->guest_flushed = true;
+        job_enter(&top->job->common.job);
+    }
+    return 0;
+}
+
 static void mirror_top_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
                                   uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
@@ -101,6 +113,7 @@ const BlockDriver bdrv_mirror_top = {
     .bdrv_co_pwritev = mirror_top_co_pwritev,
     .bdrv_co_pwrite_zeroes = mirror_top_co_pwrite_zeroes,
     .bdrv_co_pdiscard = mirror_top_co_pdiscard,
+    .bdrv_co_flush_to_disk = mirror_top_co_flush_to_disk,
     .bdrv_refresh_filename = mirror_top_refresh_filename,
 };
 

@@ -2,17 +2,20 @@
 /*
  * Inside of the mirror job. Its parts:
  *
- *   mirror.c         life: the main loop, READY, finish, verbs
- *   mirror-start.c   makes the job and puts it into the graph
- *   mirror-pivot.c   the target takes the source's place
- *   mirror-scan.c    finds what is allocated in the source, a bounded amount ahead of the copying
- *   mirror-copy.c    the copy engine: takes extents, keeps several in flight, handles errors
- *   mirror-pace.c    how large requests are and how many are in flight, by measurement
- *   mirror-buffer.c  the memory that copying holds, within buf-size
- *   mirror-state.c   what is known of the target: unknown, zero, data
- *   mirror-filter.c  the node above the source that sees guest writes
- *   mirror-active.c  write-blocking mode: guest writes go to both sides together
- *   mirror-qmp.c     blockdev-mirror and drive-mirror
+ *   ../mirror.c  life: the main loop, READY, finish, verbs
+ *   qmp.c        blockdev-mirror and drive-mirror
+ *   start.c      makes the job and puts it into the graph
+ *   pivot.c      the target takes the source's place
+ *   filter.c     the node above the source that sees guest writes
+ *   active.c     guest writes that go to both sides together
+ *   converge.c   begins to send them there when copying does not catch up
+ *   copy.c       the copy engine: takes extents, keeps several in flight, handles errors
+ *   write.c      data and zeroes on their way to the target
+ *   scan.c       finds what is allocated in the source, a bounded amount ahead of the copying
+ *   pace.c       how large requests are and how many are in flight, by measurement
+ *   buffer.c     the memory that copying holds, within buf-size
+ *   state.c      what is known of the target: unknown, zero, data
+ *   phase.c      the phases of the job, as a table
  *
  * Invariants that make the copy right:
  *
@@ -67,10 +70,19 @@ void mirror_map_set_zero(MirrorTargetMap *map, int64_t offset, int64_t bytes);
 
 /* --- mirror-scan.c --- */
 
+/*
+ * An extent shorter than this is no request of its own: it is copied together with its neighbours,
+ * up to the next multiple of this.
+ */
+#define MIRROR_MIXED_UNIT (64 << 10)
+/* ... and while such extents follow each other, the source is asked once for so much. */
+#define MIRROR_MIXED_MAX (1 << 20)
+
 typedef enum MirrorExtentKind {
     MIRROR_EXTENT_SKIP, /* not to be copied: sync=top, below the top layer */
     MIRROR_EXTENT_ZERO, /* reads as zeroes */
     MIRROR_EXTENT_DATA,
+    MIRROR_EXTENT_MIXED, /* data and holes in small pieces: read all of it and look */
     MIRROR_EXTENT_DIRTY, /* written since it was copied: ask again what it is */
 } MirrorExtentKind;
 
@@ -83,6 +95,7 @@ typedef struct MirrorScan {
     int64_t pos;                           /* found up to here */
     int64_t issued;                        /* copying begun up to here; <= pos */
     bool running;                          /* its coroutine is under way */
+    int64_t mixed_bytes;                   /* of the last MIXED extents, found in a row */
     MirrorExtent items[MIRROR_SCAN_ITEMS]; /* ring; contiguous from issued to pos */
     unsigned head, count;
 } MirrorScan;
@@ -90,7 +103,7 @@ typedef struct MirrorScan {
 /* Goes on finding extents if there is room; calls job_enter() when something was found. */
 void mirror_scan_kick(MirrorBlockJob *s);
 /*
- * The next extent, cut to max_bytes if it is DATA; false when none has been found yet. Advances
+ * The next extent, cut to max_bytes if it is DATA or MIXED; false when none has been found yet. Advances
  * issued.
  */
 bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent);
@@ -98,6 +111,13 @@ bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent
 bool mirror_scan_done(const MirrorBlockJob *s);
 
 /* --- the job --- */
+
+/*
+ * A guest's write waits so long for a target that hangs: when it is forwarded, and when guests are
+ * held up so that source and target can meet.
+ */
+#define MIRROR_FORWARD_WAIT_NS (2 * NANOSECONDS_PER_SECOND)
+#define MIRROR_MEET_WAIT_NS    (500 * SCALE_MS)
 
 /* A range that is being written on the target, by the copy engine or by a guest write. */
 typedef struct MirrorOp {
@@ -118,6 +138,26 @@ typedef enum MirrorForward {
     MIRROR_FORWARD_ALWAYS,  /* the copy is complete and waits for its pivot: stay in step */
     MIRROR_FORWARD_NEVER,   /* the copy is final, or the job is over */
 } MirrorForward;
+
+/* The phases of the job and what leads from one to the next: the table is in phase.c. */
+typedef enum MirrorPhase {
+    MIRROR_COPYING,
+    MIRROR_READY,
+    MIRROR_COMPLETE, /* equal to the source, and kept so until the pivot */
+    MIRROR_KEPT,     /* equal to the source as it was at one moment */
+    MIRROR_PIVOTED,
+    MIRROR_OVER,
+    MIRROR_PHASE__MAX,
+} MirrorPhase;
+
+typedef enum MirrorEvent {
+    MIRROR_EVENT_MET,
+    MIRROR_EVENT_MET_TO_PIVOT,
+    MIRROR_EVENT_MET_TO_KEEP,
+    MIRROR_EVENT_SWITCHED,
+    MIRROR_EVENT_ENDED,
+    MIRROR_EVENT__MAX,
+} MirrorEvent;
 
 struct MirrorBlockJob {
     BlockJob common;
@@ -142,15 +182,20 @@ struct MirrorBlockJob {
     bool server_target;   /* ... or behind a connection */
     int64_t max_transfer; /* of the target, bytes; 0: no limit */
     size_t piece_bytes;   /* of one buffer */
+    int64_t zero_unit;    /* zeroes in what was read are looked for in blocks of this; power of 2 */
+    bool fine_target;     /* ... and worker threads find them where both ends are host files */
+    int64_t zero_run;     /* shorter runs of them are not worth a request of their own, bytes */
     int64_t tail_bytes;   /* of the target, beyond size, that are still to be zeroed */
 
     /* Graph thread writes, main thread reads: atomic. */
-    bool in_step; /* nothing in flight and nothing left to copy, when that was last looked at */
+    bool in_step;    /* nothing in flight and nothing left to copy, when that was last looked at */
+    bool converging; /* guests' writes go to both sides until source and target meet */
+
+    int phase; /* MirrorPhase; written in the graph's thread or while all is drained, atomic */
 
     /* Main thread writes, graph thread reads: atomics. */
     int copy_mode; /* MirrorCopyMode */
     int finish;    /* MirrorFinish */
-    bool switched; /* the target has taken the place it was meant for */
 
     /* Graph thread. */
     BdrvDirtyBitmap *dirty; /* on source */
@@ -161,6 +206,7 @@ struct MirrorBlockJob {
     int64_t bytes_in_flight;
     int64_t rate;                      /* bytes/s copied of late; 0: not known yet */
     int64_t rate_start_ns, rate_bytes; /* the measurement under way */
+    int processors;                    /* of this host */
     int depth;                         /* operations in flight that have proved useful */
     int64_t best_latency, latency_sum; /* ns for 1 MiB */
     int latency_ops;
@@ -170,12 +216,10 @@ struct MirrorBlockJob {
     int copy_range_refusals;     /* of bdrv_co_copy_range(), in a row */
     int copy_range_skip;         /* pieces to copy by hand before it is tried again */
     int64_t not_before_final_ns; /* no attempt to hold up guests and finish before this time */
-    bool ready;
-    bool stopped; /* an error paused it, and the user has not resumed it yet */
-    MirrorForward forward;
-    CoQueue idle;          /* woken when nothing is on its way to the target any more */
-    CoQueue op_ended;      /* woken at the end of every copying operation */
-    int64_t request_bytes; /* that the device has proved to be quick with; a power of two */
+    bool stopped;                /* an error paused it, and the user has not resumed it yet */
+    CoQueue idle;                /* woken when nothing is on its way to the target any more */
+    CoQueue op_ended;            /* woken at the end of every copying operation */
+    int64_t request_bytes;       /* that the device has proved to be quick with; a power of two */
     bool server_quick, long_request_sent; /* see mirror-pace.c */
     GSList *free_buffers;
     int nr_buffers;         /* free or in use, of piece_bytes each */
@@ -183,7 +227,32 @@ struct MirrorBlockJob {
     CoQueue memory_freed;
     int64_t active_bytes; /* of guest writes in flight to both sides */
     CoQueue active_ended;
+    /* Guests' writes that may wait for the target, the oldest first (active.c). */
+    TAILQ_HEAD(, MirrorGuestWait) guest_waits;
+    QEMUTimer *guest_timer; /* NULL: not needed so far */
+    bool guest_timer_armed;
+    bool lagging; /* the target kept a guest waiting for too long, and has finished nothing since */
+    int left_behind; /* target's halves of writes that their guests do not wait for any more */
+    bool converge;   /* as the user wants it */
+    int64_t least_left, least_left_ns; /* the least that was left, and when; see converge.c */
+    bool guest_flushed;                /* since the target was flushed last */
+    int64_t last_end_ns;               /* when an operation on the target ended last */
 };
+
+/* Goes to the next phase, as the table says. */
+void mirror_event(MirrorBlockJob *s, MirrorEvent event);
+MirrorPhase mirror_phase(const MirrorBlockJob *s); /* any thread */
+MirrorForward mirror_forward(const MirrorBlockJob *s);
+
+static inline MirrorCopyMode mirror_copy_mode(const MirrorBlockJob *s)
+{
+    return __atomic_load_n(&s->copy_mode, __ATOMIC_SEQ_CST);
+}
+
+static inline bool mirror_is_converging(const MirrorBlockJob *s)
+{
+    return __atomic_load_n(&s->converging, __ATOMIC_RELAXED);
+}
 
 /* What is still to be copied, bytes, and the job's progress from it. */
 int64_t mirror_bytes_left(const MirrorBlockJob *s);
@@ -196,6 +265,14 @@ extern const JobDriver mirror_job_driver;
  * which the last writes are copied. 0, or -errno with errp and nothing moved. Main context.
  */
 int coroutine_fn mirror_co_pivot(MirrorBlockJob *s, GError **errp);
+
+/* --- converging (converge.c) --- */
+
+/*
+ * Looks whether what is left shrinks; `wanted`: source and target are to meet. Begins to forward
+ * guests' writes when it does not, and ends that when it is not wanted any more; tells users.
+ */
+void coroutine_fn mirror_co_watch_progress(MirrorBlockJob *s, bool wanted);
 
 /* --- ranges (mirror-copy.c) --- */
 
@@ -218,6 +295,18 @@ bool mirror_is_clean(const MirrorBlockJob *s);
 void coroutine_fn mirror_co_wait_idle(MirrorBlockJob *s);
 /* Flushes the target; 0 or -errno. */
 int coroutine_fn mirror_co_flush_target(MirrorBlockJob *s);
+
+/* --- the target's side (write.c) --- */
+
+/*
+ * The target reads as zeroes in all of the range: by the map, or because it says so. The range is
+ * owned by an operation, as for the two below.
+ */
+bool coroutine_fn mirror_co_target_is_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes);
+/* Makes the range read as zeroes. 0 or -errno. */
+int coroutine_fn mirror_co_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes);
+/* Writes what was read, all of qiov, its runs of zeroes as zeroes. 0 or -errno. */
+int coroutine_fn mirror_co_write_read(MirrorBlockJob *s, int64_t offset, QEMUIOVector *qiov);
 
 /* --- memory (mirror-buffer.c) --- */
 

@@ -16,6 +16,8 @@
 /* Requests: at first, and at least unless granularity or the job's speed wants less; bytes. */
 #define START_REQUEST (1 << 20)
 #define MIN_REQUEST   (64 << 10)
+/* While guests' writes wait for a request that is under way in the same place. */
+#define CONVERGING_REQUEST (256 << 10)
 /* A request that took less is followed by a larger one, one that took more by a smaller one. */
 #define QUICK_NS (10 * SCALE_MS)
 #define SLOW_NS  (100 * SCALE_MS)
@@ -61,6 +63,7 @@ static int64_t max_request(const MirrorBlockJob *s)
 
 void mirror_pace_init(MirrorBlockJob *s)
 {
+    s->processors = (int)MIN(g_get_num_processors(), MAX_DEPTH);
     s->depth = START_DEPTH;
     s->request_bytes = START_REQUEST;
 }
@@ -81,6 +84,9 @@ int64_t mirror_request_bytes(const MirrorBlockJob *s)
     int64_t speed = __atomic_load_n(&s->common.speed, __ATOMIC_SEQ_CST);
     int64_t bytes = long_request_is_due(s) ? MIRROR_MAX_REQUEST : usual_request(s);
 
+    if (mirror_is_converging(s)) {
+        bytes = MIN(bytes, CONVERGING_REQUEST);
+    }
     while (s->max_transfer && bytes > MIN_REQUEST && bytes > s->max_transfer) {
         bytes /= 2;
     }
@@ -110,7 +116,7 @@ bool mirror_has_room(const MirrorBlockJob *s)
          * Workers only wait for a processor where they are more, but for one that takes over while
          * another waits for the kernel.
          */
-        limit = MIN(limit, (int64_t)g_get_num_processors() + 1);
+        limit = MIN(limit, s->processors + 1);
     } else {
         limit = MIN(limit, s->buf_size / MAX(usual_request(s), 1));
     }

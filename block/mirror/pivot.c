@@ -10,27 +10,96 @@
 #include "block/graph/graph.h"
 #include "util/error.h"
 
+/* Between two attempts to hold guests up and finish, and how long one looks away at most. */
+#define SETTLE_RETRY_NS (200 * SCALE_MS)
+#define SETTLE_LOOK_NS  SCALE_MS
+
 /*
- * Drained: copies what was left over by writes that could not be forwarded, and makes all of it
- * durable.
+ * What the target has to do before it can take the place, and whether the time for it is over. A
+ * flush that hangs holds a reference.
  */
-static int coroutine_fn settle_co_target(MirrorBlockJob *s)
+typedef struct Settle {
+    MirrorBlockJob *s;
+    bool flushed, expired;
+    int ret, refs;
+} Settle;
+
+static void settle_unref(Settle *settle)
 {
-    Job *job = &s->common.job;
-    int ret;
+    if (--settle->refs == 0) {
+        g_free(settle);
+    }
+}
 
-    while (s->ret == 0 && !job_is_cancelled(job) && !mirror_is_clean(s)) {
-        int64_t wait = mirror_pump(s, true);
+static void settle_expired(void *opaque)
+{
+    Settle *settle = opaque;
 
-        if (s->in_flight) {
+    settle->expired = true;
+    qemu_co_queue_restart_all(&settle->s->op_ended);
+}
+
+static void coroutine_fn flush_co_entry(void *opaque)
+{
+    Settle *settle = opaque;
+
+    settle->ret = mirror_co_flush_target(settle->s);
+    settle->flushed = true;
+    qemu_co_queue_restart_all(&settle->s->op_ended);
+    settle_unref(settle);
+}
+
+/* Copies what writes left over that could not be forwarded, and waits for all that is under way. */
+static void coroutine_fn co_copy_rest(Settle *settle)
+{
+    MirrorBlockJob *s = settle->s;
+
+    while (!settle->expired) {
+        bool more = s->ret == 0 && !job_is_cancelled(&s->common.job) && !mirror_is_clean(s);
+        int64_t wait = more ? mirror_pump(s, true) : 0;
+
+        if (s->in_flight + s->left_behind) {
             qemu_co_queue_wait(&s->op_ended, NULL);
+        } else if (!more) {
+            break;
         } else if (wait) {
-            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, wait);
+            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, MIN(wait, SETTLE_LOOK_NS));
         }
     }
-    mirror_co_wait_idle(s);
-    ret = s->ret < 0 ? s->ret : mirror_co_flush_target(s);
-    return job_is_cancelled(job) ? -ECANCELED : ret;
+}
+
+/*
+ * Makes the copy complete and durable; *ret: 0 or -errno. limit_ns 0: as long as it takes. False: the
+ * time is over, and something is still on its way to the target.
+ */
+static bool coroutine_fn settle_co_target(MirrorBlockJob *s, int64_t limit_ns, int *ret)
+{
+    Settle *settle = g_new(Settle, 1);
+    QEMUTimer *timer = NULL;
+    bool done;
+
+    *settle = (Settle){.s = s, .refs = 1};
+    if (limit_ns) {
+        timer =
+            aio_timer_new(s->common.job.aio_context, QEMU_CLOCK_REALTIME, settle_expired, settle);
+        timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns);
+    }
+    co_copy_rest(settle);
+    if (!settle->expired && s->ret == 0) {
+        settle->refs++;
+        qemu_coroutine_enter(qemu_coroutine_create(flush_co_entry, settle));
+        while (!settle->flushed && !settle->expired) {
+            qemu_co_queue_wait(&s->op_ended, NULL);
+        }
+    }
+    timer_free(timer);
+    done = settle->flushed || (s->ret < 0 && !settle->expired);
+    *ret = s->ret < 0 ? s->ret : settle->ret;
+    if (job_is_cancelled(&s->common.job)) {
+        *ret = -ECANCELED;
+    }
+    settle_unref(settle);
+    return done;
 }
 
 /*
@@ -88,27 +157,91 @@ static bool stays_with_source(BdrvChild *child, void *opaque)
            (child->opaque == s->filter || bdrv_graph_contains(s->target_bs, child->opaque));
 }
 
-/* Within drained sections of all three. */
+/* Within drained sections of all three. All parents move, or none. */
 static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, BlockDriverState *backing,
                   GError **errp)
 {
-    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp) || !attach_backing(s, backing, errp)) {
-        return false;
-    }
-    if (to_replace != s->source) {
-        return bdrv_replace_node(to_replace, s->target_bs, errp);
-    }
     /* Users above the filter, and those that joined below it while the job ran. */
-    if (!bdrv_replace_node(s->filter, s->target_bs, errp)) {
+    BlockDriverState *from[] = {s->filter, s->source};
+    BdrvReplace how = {.stays = stays_with_source, .opaque = s};
+    BlockDriverState *old_backing = bdrv_cow_bs(s->target_bs);
+    bool ok;
+
+    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp)) {
         return false;
     }
-    if (!bdrv_replace_node_if(s->source, s->target_bs, stays_with_source, s, errp)) {
-        return false;
+    if (old_backing) {
+        bdrv_ref(old_backing);
     }
-    return true;
+    ok = attach_backing(s, backing, errp);
+    if (ok) {
+        ok = to_replace == s->source ? bdrv_replace_nodes(from, 2, s->target_bs, &how, errp)
+                                     : bdrv_replace_node(to_replace, s->target_bs, errp);
+        if (!ok && bdrv_cow_bs(s->target_bs) != old_backing) {
+            /* The target is the user's again, as it was; it may not be openable in that way now. */
+            (void)bdrv_set_backing_hd(bdrv_skip_filters(s->target_bs), old_backing, NULL);
+        }
+    }
+    if (old_backing) {
+        bdrv_unref_later(old_backing);
+    }
+    return ok;
 }
 
-/* Guests are held up from the first drained section to the last line. */
+/* All three, or none, within the time that guests may be held up. */
+static bool coroutine_fn co_drain_all_three(MirrorBlockJob *s, BlockDriverState *to_replace)
+{
+    BlockDriverState *nodes[] = {s->source, s->target_bs, to_replace};
+    unsigned n = 0;
+
+    while (n < G_N_ELEMENTS(nodes) &&
+           bdrv_co_drained_begin_within(nodes[n], MIRROR_MEET_WAIT_NS, NULL)) {
+        n++;
+    }
+    if (n == G_N_ELEMENTS(nodes)) {
+        return true;
+    }
+    while (n > 0) {
+        bdrv_co_drained_end(nodes[--n]);
+    }
+    return false;
+}
+
+static void coroutine_fn co_undrain_all_three(MirrorBlockJob *s, BlockDriverState *to_replace)
+{
+    bdrv_co_drained_end(to_replace);
+    bdrv_co_drained_end(s->target_bs);
+    bdrv_co_drained_end(s->source);
+}
+
+/*
+ * Returns with all three drained and the target complete and durable: 0; or -errno, and nothing is
+ * drained. A target that does not answer is waited for while guests go on. The job's context.
+ */
+static int coroutine_fn co_stand_still(MirrorBlockJob *s, BlockDriverState *to_replace)
+{
+    int ret;
+
+    for (;;) {
+        (void)settle_co_target(s, 0, &ret);
+        if (ret < 0) {
+            return ret;
+        }
+        if (co_drain_all_three(s, to_replace)) {
+            if (settle_co_target(s, MIRROR_MEET_WAIT_NS, &ret)) {
+                break;
+            }
+            co_undrain_all_three(s, to_replace);
+        }
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SETTLE_RETRY_NS);
+    }
+    if (ret < 0) {
+        co_undrain_all_three(s, to_replace);
+    }
+    return ret;
+}
+
+/* Guests are held up from the drained sections to the last line. */
 static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_replace,
                                     BlockDriverState *backing, GError **errp)
 {
@@ -119,28 +252,22 @@ static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_repl
     if (hop) {
         aio_co_reschedule_self(ctx);
     }
-    bdrv_co_drained_begin(s->source);
-    ret = settle_co_target(s);
-    bdrv_co_drained_begin(s->target_bs);
-    bdrv_co_drained_begin(to_replace);
+    ret = co_stand_still(s, to_replace);
     if (hop) {
         aio_co_reschedule_self(qemu_get_aio_context());
-    }
-    s->forward = MIRROR_FORWARD_NEVER;
-    if (job_is_cancelled(&s->common.job)) {
-        ret = -ECANCELED;
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not make the copy on node '%s' complete",
                          bdrv_get_node_name(s->target_bs));
+        return ret;
+    }
+    if (job_is_cancelled(&s->common.job)) {
+        ret = -ECANCELED;
     } else if (!pivot(s, to_replace, backing, errp)) {
         ret = -EPERM;
-    } else {
-        __atomic_store_n(&s->switched, true, __ATOMIC_SEQ_CST);
     }
-    bdrv_co_drained_end(to_replace);
-    bdrv_co_drained_end(s->target_bs);
-    bdrv_co_drained_end(s->source);
+    mirror_event(s, ret < 0 ? MIRROR_EVENT_ENDED : MIRROR_EVENT_SWITCHED);
+    co_undrain_all_three(s, to_replace);
     return ret;
 }
 

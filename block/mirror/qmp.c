@@ -196,6 +196,7 @@ bool coroutine_fn qmp_blockdev_mirror(const BlockdevMirror *arg, GError **errp)
         .unmap = true,
         .target_is_zero = arg->has_target_is_zero && arg->target_is_zero,
         .backing_mode = MIRROR_LEAVE_BACKING,
+        .converge = arg->has_x_converge ? arg->x_converge : true,
         .flags = job_flags(arg->has_auto_finalize, arg->auto_finalize, arg->has_auto_dismiss,
                            arg->auto_dismiss),
     };
@@ -331,6 +332,7 @@ bool coroutine_fn qmp_drive_mirror(const DriveMirror *arg, GError **errp)
         .on_target_error =
             arg->has_on_target_error ? arg->on_target_error : BLOCKDEV_ON_ERROR_REPORT,
         .unmap = arg->has_unmap ? arg->unmap : true,
+        .converge = arg->has_x_converge ? arg->x_converge : true,
         .flags = job_flags(arg->has_auto_finalize, arg->auto_finalize, arg->has_auto_dismiss,
                            arg->auto_dismiss),
     };

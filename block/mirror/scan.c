@@ -43,6 +43,16 @@ static void clear_bits_ahead(MirrorBlockJob *s)
     }
 }
 
+/*
+ * Small extents at pos: how far they are taken together. A question about each costs more than
+ * reading the holes between them, so they are asked for ever more rarely while they last.
+ */
+static int64_t mixed_bytes(MirrorScan *scan, int64_t left)
+{
+    scan->mixed_bytes = CLAMP(scan->mixed_bytes * 2, MIRROR_MIXED_UNIT, MIRROR_MIXED_MAX);
+    return MIN(left, scan->mixed_bytes - (scan->pos & (scan->mixed_bytes - 1)));
+}
+
 static void coroutine_fn scan_co_step(MirrorBlockJob *s)
 {
     MirrorScan *scan = &s->scan;
@@ -66,7 +76,15 @@ static void coroutine_fn scan_co_step(MirrorBlockJob *s)
     } else if (st.flags & BDRV_BLOCK_ZERO) {
         kind = MIRROR_EXTENT_ZERO;
     }
-    scan_append(scan, MIN(st.pnum, left), kind);
+    st.pnum = MIN(st.pnum, left);
+    if (st.pnum < MIRROR_MIXED_UNIT && st.pnum < left && !s->base) {
+        scan_append(scan, mixed_bytes(scan, left), MIRROR_EXTENT_MIXED);
+        return;
+    }
+    if (st.pnum > MIRROR_MIXED_UNIT) {
+        scan->mixed_bytes = 0;
+    }
+    scan_append(scan, st.pnum, kind);
 }
 
 static void coroutine_fn scan_co_entry(void *opaque)
@@ -109,7 +127,8 @@ bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent
         return false;
     }
     *extent = *head;
-    if (head->kind == MIRROR_EXTENT_DATA && head->bytes > max_bytes) {
+    if (head->kind != MIRROR_EXTENT_ZERO && head->kind != MIRROR_EXTENT_SKIP &&
+        head->bytes > max_bytes) {
         extent->bytes = max_bytes - (head->offset & (max_bytes - 1));
         extent->bytes = MIN(extent->bytes, head->bytes);
     } else if (head->kind == MIRROR_EXTENT_ZERO) {

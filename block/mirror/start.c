@@ -8,6 +8,10 @@
 /* One buffer. */
 #define PIECE_BYTES     (1 << 20)
 #define MIN_PIECE_BYTES (64 << 10)
+/* File systems allocate blocks of this size. */
+#define ZERO_UNIT_BYTES 4096
+/* A write request costs about as much as so many bytes of it. */
+#define ZERO_RUN_BYTES (16 << 10)
 
 /* The driver that the chain of primary children ends in. */
 static const BlockDriver *lowest_driver(BlockDriverState *bs)
@@ -31,6 +35,7 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     s->on_source_error = opts->on_source_error;
     s->on_target_error = opts->on_target_error;
     s->unmap = opts->unmap;
+    s->converge = opts->converge;
     s->backing_mode = opts->backing_mode;
     s->size = bdrv_getlength(opts->source);
     s->tail_bytes = bdrv_getlength(opts->target) - s->size;
@@ -44,6 +49,7 @@ static void init_state(MirrorBlockJob *s, const MirrorOptions *opts, uint32_t gr
     s->host_target = lowest_driver(s->target_bs)->bdrv_get_read_fd;
     s->server_target = lowest_driver(s->target_bs)->bdrv_cancel_in_flight;
     LIST_INIT(&s->ops);
+    TAILQ_INIT(&s->guest_waits);
     qemu_co_queue_init(&s->op_ended);
     qemu_co_queue_init(&s->idle);
     qemu_co_queue_init(&s->memory_freed);
@@ -79,6 +85,28 @@ static uint32_t coroutine_fn effective_granularity(const MirrorOptions *opts)
     return granularity;
 }
 
+/*
+ * How finely zeroes are kept out of the target: by what it allocates, as long as a request for each
+ * piece costs no more than it spares.
+ */
+static void coroutine_fn choose_zero_unit(MirrorBlockJob *s)
+{
+    BlockDriverState *bs = bdrv_skip_filters(s->target_bs);
+    int64_t cluster = 0;
+    bool is_dirty;
+
+    s->zero_unit = ZERO_UNIT_BYTES;
+    s->zero_run = ZERO_RUN_BYTES;
+    if (bs->drv->bdrv_co_get_info && bs->drv->bdrv_co_get_info(bs, &cluster, &is_dirty) &&
+        cluster > s->zero_unit) {
+        s->zero_unit = MIN(cluster, MIRROR_MIXED_UNIT);
+    } else if (s->host_target && !(bs->open_flags & BDRV_O_NOCACHE)) {
+        s->zero_run = s->zero_unit;
+        s->fine_target = true;
+    }
+    s->zero_unit = MAX(s->zero_unit, (int64_t)s->target_bs->bl.request_alignment);
+}
+
 /* The target's own edge: it writes, and nobody else may. */
 static bool attach_target(MirrorBlockJob *s, GError **errp)
 {
@@ -108,13 +136,14 @@ static bool wire_up(MirrorBlockJob *s, GError **errp)
     return true;
 }
 
+/* The target first: no guest waits while it is waited for. */
 static bool coroutine_fn co_drain_both(const MirrorOptions *opts, GError **errp)
 {
-    if (!bdrv_co_drained_begin_within(opts->source, BDRV_DRAIN_COMMAND_NS, errp)) {
+    if (!bdrv_co_drained_begin_within(opts->target, BDRV_DRAIN_COMMAND_NS, errp)) {
         return false;
     }
-    if (!bdrv_co_drained_begin_within(opts->target, BDRV_DRAIN_COMMAND_NS, errp)) {
-        bdrv_co_drained_end(opts->source);
+    if (!bdrv_co_drained_begin_within(opts->source, BDRV_DRAIN_COMMAND_NS, errp)) {
+        bdrv_co_drained_end(opts->target);
         return false;
     }
     return true;
@@ -143,13 +172,14 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
     ok = s != NULL;
     if (ok) {
         init_state(s, opts, granularity);
+        choose_zero_unit(s);
         s->filter = filter;
         bdrv_ref(opts->source);
         bdrv_ref(opts->target);
         ok = wire_up(s, errp);
     }
-    bdrv_co_drained_end(opts->target);
     bdrv_co_drained_end(opts->source);
+    bdrv_co_drained_end(opts->target);
     if (ok) {
         job_start(&s->common.job);
         return true;

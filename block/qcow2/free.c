@@ -39,6 +39,7 @@ void qcow2_free_later(BlockDriverState *bs, uint64_t host, uint64_t bytes,
     if (bytes == 0) {
         return;
     }
+    s->frees_clusters += f.count;
     /* Entries below the seal belong to a flush under way: later changes must not hide in them. */
     if (s->frees_base + s->frees->len > s->frees_sealed) {
         Qcow2PendingFree *last = &g_array_index(s->frees, Qcow2PendingFree, s->frees->len - 1);
@@ -54,6 +55,9 @@ void qcow2_free_later(BlockDriverState *bs, uint64_t host, uint64_t bytes,
 /* The first `count` frees are durable; they wait for the requests that are in flight. */
 static void start_grace(BDRVQcow2State *s, guint count)
 {
+    for (guint i = 0; i < count; i++) {
+        s->frees_clusters -= g_array_index(s->frees, Qcow2PendingFree, i).count;
+    }
     g_array_append_vals(s->grace, s->frees->data, count);
     g_array_remove_range(s->frees, 0, count);
     s->frees_base += count;
@@ -160,12 +164,45 @@ int coroutine_fn qcow2_co_flush_metadata(BlockDriverState *bs)
     s->grace_busy = true;
     ret = co_process_frees(bs, mark);
     s->grace_busy = false;
+    qemu_co_queue_restart_all(&s->requests_ended);
     return ret < 0 ? ret : qcow2_co_writeback(bs, false);
+}
+
+/* So much waits that the file would grow for nothing. */
+static bool too_much_waits(const BlockDriverState *bs)
+{
+    const BDRVQcow2State *s = bs->opaque;
+    uint64_t bytes = s->frees_clusters << s->cluster_bits;
+    uint64_t file = (uint64_t)MAX(bs->file->bs->total_bytes, 0);
+
+    return s->frees->len > QCOW2_MAX_PENDING_FREES ||
+           bytes >= MAX(QCOW2_PENDING_FREE_BYTES, file / 8);
 }
 
 int coroutine_fn qcow2_co_throttle_frees(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
+    bool grace_over = s->grace->len && s->in_flight[s->grace_epoch] == 0;
 
-    return s->frees->len > QCOW2_MAX_PENDING_FREES ? qcow2_co_flush_metadata(bs) : 0;
+    if (s->grace_busy || !too_much_waits(bs)) {
+        return 0;
+    }
+    /* What is in its grace goes first; without that a flush brings nothing back. */
+    return s->grace->len == 0 || grace_over ? qcow2_co_flush_metadata(bs) : 0;
+}
+
+bool coroutine_fn qcow2_co_reclaim(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t mark = s->frees_base + s->frees->len;
+    bool waits = s->frees->len || s->grace->len;
+
+    while (s->frees_base < mark || s->grace->len) {
+        if (s->grace_busy || (s->grace->len && s->in_flight[s->grace_epoch])) {
+            qemu_co_queue_wait(&s->requests_ended, NULL);
+        } else if (qcow2_co_flush_metadata(bs) < 0) {
+            break;
+        }
+    }
+    return waits;
 }

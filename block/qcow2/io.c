@@ -289,24 +289,38 @@ static int coroutine_fn co_write_some(BlockDriverState *bs, uint64_t offset, uin
     return qcow2_co_finish_write(bs, &plan, ret);
 }
 
+/* All of it, or up to an error; *written: what was done. */
+static int coroutine_fn co_write_range(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset, uint64_t *written)
+{
+    BDRVQcow2State *s = bs->opaque;
+    unsigned epoch = qcow2_request_begin(s);
+    uint64_t total = 0;
+    int ret = 0;
+
+    while (ret == 0 && total < bytes) {
+        uint64_t done = 0;
+
+        ret = co_write_some(bs, offset + total, bytes - total, qiov, qiov_offset + total, &done);
+        total += ret == 0 ? done : 0;
+    }
+    qcow2_request_end(s, epoch);
+    *written = total;
+    return ret;
+}
+
 int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                   QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
-    BDRVQcow2State *s = bs->opaque;
-    unsigned epoch;
+    uint64_t done = 0, more = 0;
     int ret = qcow2_co_prepare_write(bs);
 
     if (ret < 0) {
         return ret;
     }
-    epoch = qcow2_request_begin(s);
-    while (ret == 0 && bytes > 0) {
-        uint64_t done = 0;
-        ret = co_write_some(bs, offset, bytes, qiov, qiov_offset, &done);
-        offset += done;
-        qiov_offset += done;
-        bytes -= done;
+    ret = co_write_range(bs, offset, bytes, qiov, qiov_offset, &done);
+    if (ret == -ENOSPC && qcow2_co_reclaim(bs)) {
+        ret = co_write_range(bs, offset + done, bytes - done, qiov, qiov_offset + done, &more);
     }
-    qcow2_request_end(s, epoch);
     return ret < 0 ? ret : qcow2_co_throttle_frees(bs);
 }

@@ -285,6 +285,7 @@ static void init_state(BDRVQcow2State *s)
     LIST_INIT(&s->allocs);
     s->frees = g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree));
     s->grace = g_array_new(FALSE, FALSE, sizeof(Qcow2PendingFree));
+    qemu_co_queue_init(&s->requests_ended);
     s->sparse_file = -1;
 }
 

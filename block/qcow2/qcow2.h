@@ -52,6 +52,11 @@ extern const BlockDriver bdrv_qcow2;
 #define QCOW2_MAX_RUN_BYTES (16u << 20)
 /* Freed but uncounted runs that are kept before a flush is forced. */
 #define QCOW2_MAX_PENDING_FREES 65536
+/*
+ * Bytes of freed clusters that are kept before a flush brings them back: an eighth of the file, this
+ * at least.
+ */
+#define QCOW2_PENDING_FREE_BYTES (4u << 20)
 
 /* What a guest cluster (or subcluster) is. */
 typedef enum Qcow2Kind {
@@ -200,6 +205,8 @@ typedef struct BDRVQcow2State {
     GArray *grace;         /* of Qcow2PendingFree: durable once grace_epoch's requests are done */
     unsigned grace_epoch;
     bool grace_busy;
+    uint64_t frees_clusters; /* in `frees` */
+    CoQueue requests_ended;  /* ... of an epoch, or a flush that frees */
     uint64_t frees_base; /* how many entries have left `frees` since the image was opened */
     uint64_t
         /* entries before this one, counted as frees_base, are not merged with new ones */
@@ -413,12 +420,19 @@ static inline unsigned qcow2_request_begin(BDRVQcow2State *s)
 }
 static inline void qcow2_request_end(BDRVQcow2State *s, unsigned e)
 {
-    s->in_flight[e]--;
+    if (--s->in_flight[e] == 0) {
+        qemu_co_queue_restart_all(&s->requests_ended);
+    }
 }
 /* Flush: writeback, then counts down what may be. s->lock not held. */
 int coroutine_fn qcow2_co_flush_metadata(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 /* Flushes when too much is waiting to be freed. s->lock not held, outside of request_begin/end. */
 int coroutine_fn qcow2_co_throttle_frees(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * After a request found no room: makes all that waits to be freed usable, and waits for the requests
+ * that may use it still. True: there is room that there was not before. As above.
+ */
+bool coroutine_fn qcow2_co_reclaim(BlockDriverState *bs);
 
 /* --- writeback.c --- */
 

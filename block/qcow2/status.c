@@ -107,7 +107,7 @@ static int coroutine_fn co_copy_extent(BlockDriverState *bs, const Qcow2Extent *
     default:
         return -ENOTSUP;
     }
-    if (ret == 0 && inside < x->bytes) {
+    if (ret == 0 && inside < x->bytes && !(flags & BDRV_REQ_SKIP_ZEROES)) {
         ret = bdrv_co_pwrite_zeroes(dst, dst_offset + inside, x->bytes - inside, flags);
     }
     return ret;
@@ -162,7 +162,7 @@ static int coroutine_fn co_copy_into(BlockDriverState *bs, BdrvChild *src, uint6
         ret = -ENOTSUP;
     } else {
         ret = bdrv_co_copy_range_to(src, src_offset, s->data_file, plan.host_offset, plan.bytes,
-                                    flags);
+                                    flags & ~BDRV_REQ_SKIP_ZEROES); /* clusters may be reused */
     }
     return qcow2_co_finish_write(bs, &plan, ret);
 }

@@ -90,6 +90,15 @@ static void throttle_drain_end(BlockDriverState *bs)
     throttle_member_bypass_end(&s->member);
 }
 
+static void throttle_lift_limits(BlockDriverState *bs, bool lift)
+{
+    if (lift) {
+        throttle_drain_begin(bs);
+    } else {
+        throttle_drain_end(bs);
+    }
+}
+
 /* Moves the node to another group. The node is drained, so nothing waits in the old one. */
 static bool coroutine_fn throttle_co_reopen_prepare(BDRVReopenState *state, GError **errp)
 {
@@ -132,6 +141,7 @@ const BlockDriver bdrv_throttle = {
     .bdrv_co_pdiscard = throttle_co_pdiscard,
     .bdrv_drain_begin = throttle_drain_begin,
     .bdrv_drain_end = throttle_drain_end,
+    .bdrv_lift_limits = throttle_lift_limits,
     .bdrv_co_reopen_prepare = throttle_co_reopen_prepare,
     .bdrv_co_reopen_commit = throttle_co_reopen_commit,
     .bdrv_co_reopen_abort = throttle_co_reopen_abort,

@@ -11,10 +11,11 @@ from pathlib import Path
 from cases import CASES as MIRROR_CASES, Unsupported, peers
 import ferry
 from migrate_cases import MIGRATE_CASES
+from mirror_cases import COPYING, HARD_CASES, Busy
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / 'build' / 'bench'
-CASES = [*MIRROR_CASES, *MIGRATE_CASES]
+CASES = [*MIRROR_CASES, *HARD_CASES, *(Busy(case) for case in MIRROR_CASES if case.name in COPYING), *MIGRATE_CASES]
 FIGURES = {
     'ready_s': 'seconds to READY', 'cpu_s_per_gib': 'CPU s/GiB', 'peak_mib': 'peak memory, MiB',
     'startup_ms': 'start-up, ms', 'idle_mib': 'idle memory, MiB', 'alone_p99_us': 'p99 alone, µs',

@@ -99,6 +99,10 @@ static const JobDriver test_driver = {
 
 static GString *told; /* "j:created j:running ..." */
 
+/* Paused again, as a drain does it, when it is told to be running; and whether it counted as quiet. */
+static Job *pause_at_running;
+static bool quiet_at_running;
+
 static void record_event(const char *name, json_object *data)
 {
     json_object *id, *status;
@@ -107,6 +111,10 @@ static void record_event(const char *name, json_object *data)
         json_object_object_get_ex(data, "status", &status)) {
         g_string_append_printf(told, "%s%s:%s", told->len ? " " : "", json_object_get_string(id),
                                json_object_get_string(status));
+        if (pause_at_running && strcmp(json_object_get_string(status), "running") == 0) {
+            quiet_at_running = __atomic_load_n(&pause_at_running->paused, __ATOMIC_SEQ_CST);
+            job_pause(g_steal_pointer(&pause_at_running));
+        }
     }
     json_object_put(data);
 }
@@ -366,6 +374,25 @@ static void test_pause_resume(void)
     g_string_truncate(told, 0);
 }
 
+/* A drain that begins while users are told of the end of a pause: it must not find the job quiet. */
+static void test_pause_during_resume(void)
+{
+    TestJob *t = job_in(JOB_STATUS_PAUSED);
+
+    g_string_truncate(told, 0);
+    pause_at_running = &t->job;
+    g_assert_true(job_user_resume(&t->job, NULL));
+    while (pause_at_running) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    run_until(t, JOB_STATUS_PAUSED);
+    g_assert_false(quiet_at_running);
+    expect_told("j:running j:paused");
+    job_resume(&t->job);
+    run_until(t, JOB_STATUS_RUNNING);
+    end_job(t);
+}
+
 static void test_cancel_everywhere(void)
 {
     static const JobStatus cancellable[] = {JOB_STATUS_CREATED, JOB_STATUS_RUNNING,
@@ -585,6 +612,7 @@ int main(int argc, char **argv)
     g_test_add_func("/job/life/ids", test_ids);
     g_test_add_func("/job/verbs/refusals", test_refusals);
     g_test_add_func("/job/verbs/pause-resume", test_pause_resume);
+    g_test_add_func("/job/verbs/pause-during-resume", test_pause_during_resume);
     g_test_add_func("/job/verbs/cancel-everywhere", test_cancel_everywhere);
     g_test_add_func("/job/verbs/soft-cancel", test_soft_cancel);
     g_test_add_func("/job/verbs/finalize", test_finalize);
