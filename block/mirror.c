@@ -48,16 +48,51 @@ static MirrorFinish finish_asked(const MirrorBlockJob *s)
     return __atomic_load_n(&s->finish, __ATOMIC_SEQ_CST);
 }
 
-int64_t mirror_bytes_left(const MirrorBlockJob *s)
-{
-    return s->size - s->scan.issued + bdrv_get_dirty_count(s->dirty) + s->bytes_in_flight;
-}
-
 void mirror_update_progress(MirrorBlockJob *s)
 {
-    job_progress_set_remaining(&s->common.job, mirror_bytes_left(s));
-    __atomic_store_n(&s->in_step, mirror_is_clean(s), __ATOMIC_RELAXED);
+    job_progress_set_remaining(&s->common.job, copy_bytes_left(&s->copy));
+    __atomic_store_n(&s->in_step, copy_is_clean(&s->copy), __ATOMIC_RELAXED);
 }
+
+/* --- what the engine asks --- */
+
+static CopyWish mirror_wish(void *owner)
+{
+    Job *job = owner;
+
+    return job_is_cancelled(job) ? COPY_CANCEL : job_should_pause(job) ? COPY_PAUSE : COPY_GO_ON;
+}
+
+static int64_t mirror_delay_ns(void *owner, int64_t bytes)
+{
+    return block_job_ratelimit_ns(owner, bytes);
+}
+
+static BlockErrorAction coroutine_fn mirror_co_copy_failed(void *owner, bool is_read, int error)
+{
+    MirrorBlockJob *s = owner;
+    BlockErrorAction action = block_job_co_error_action(
+        &s->common, is_read ? s->on_source_error : s->on_target_error, is_read, error);
+
+    s->stopped |= action == BLOCK_ERROR_ACTION_STOP;
+    return action;
+}
+
+static void mirror_moved(void *owner, int64_t bytes)
+{
+    MirrorBlockJob *s = owner;
+
+    job_progress_update(&s->common.job, bytes);
+    mirror_update_progress(s);
+    job_enter(&s->common.job);
+}
+
+const CopyOwner mirror_copy_owner = {
+    .wish = mirror_wish,
+    .delay_ns = mirror_delay_ns,
+    .co_failed = mirror_co_copy_failed,
+    .moved = mirror_moved,
+};
 
 /* --- main loop --- */
 
@@ -74,7 +109,7 @@ static bool coroutine_fn target_co_failed(MirrorBlockJob *s, int ret)
         job_co_sleep_ns(&s->common.job, FINAL_RETRY_NS);
         return true;
     default:
-        s->ret = ret;
+        s->copy.ret = ret;
         return false;
     }
 }
@@ -88,18 +123,19 @@ static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
     Job *job = &s->common.job;
     int64_t deadline = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + MIRROR_MEET_WAIT_NS;
 
-    if (!bdrv_co_drained_begin_within(s->source, MIRROR_MEET_WAIT_NS, NULL)) {
+    if (!bdrv_co_drained_begin_within(s->copy.source, MIRROR_MEET_WAIT_NS, NULL)) {
         return false;
     }
-    while (!mirror_is_clean(s)) {
+    while (!copy_is_clean(&s->copy)) {
         int64_t left = deadline - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         int64_t wait;
 
-        if (s->ret < 0 || left <= 0 || job_is_cancelled(job) || s->stopped) {
-            bdrv_co_drained_end(s->source);
+        if (s->copy.ret < 0 || left <= 0 || job_is_cancelled(job) || s->stopped) {
+            bdrv_co_drained_end(s->copy.source);
             return false;
         }
-        wait = mirror_pump(s, true);
+        wait = copy_pump(&s->copy, true);
+        mirror_update_progress(s);
         job_co_sleep_ns(job, wait ? MIN(wait, left) : left);
     }
     return true;
@@ -108,31 +144,35 @@ static bool coroutine_fn mirror_co_meet(MirrorBlockJob *s)
 /* Nothing is on its way to the target, or it has finished something of late. */
 static bool target_answers(const MirrorBlockJob *s)
 {
-    return s->in_flight + s->left_behind == 0 ||
-           (!s->lagging &&
-            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->last_end_ns < ANSWERS_WITHIN_NS);
+    return s->copy.in_flight + s->copy.left_behind == 0 ||
+           (!mirror_is_lagging(s) &&
+            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->copy.last_end_ns < ANSWERS_WITHIN_NS);
 }
 
 /* Little enough is left that guests may be held up to copy it. */
 static bool little_left(const MirrorBlockJob *s)
 {
-    int64_t bytes = s->rate / (NANOSECONDS_PER_SECOND / FINAL_EXPECTED_NS);
+    int64_t bytes = s->copy.rate / (NANOSECONDS_PER_SECOND / FINAL_EXPECTED_NS);
 
-    return mirror_scan_done(s) && target_answers(s) &&
-           mirror_bytes_left(s) <= MIN(bytes, FINAL_MAX_BYTES);
+    if (mirror_is_converging(s)) {
+        bytes /= 16; /* it comes to its end without that */
+    }
+
+    return copy_scan_done(&s->copy) && target_answers(s) &&
+           copy_bytes_left(&s->copy) <= MIN(bytes, FINAL_MAX_BYTES);
 }
 
 /* A target of whole sectors ends in zeroes where the source ends within its last sector. */
 static int coroutine_fn zero_co_tail(MirrorBlockJob *s)
 {
     BdrvBlockStatus st;
-    int ret = bdrv_co_block_status_above(s->target_bs, NULL, s->size, s->tail_bytes, &st);
+    int ret = bdrv_co_block_status_above(s->copy.target_bs, NULL, s->copy.size, s->tail_bytes, &st);
 
     /* What is not allocated stays so: a write would fill the rest of its cluster. */
     if (ret == 0 && (st.flags & BDRV_BLOCK_ZERO) && st.pnum >= s->tail_bytes) {
         return 0;
     }
-    return blk_co_pwrite_zeroes(s->target, s->size, s->tail_bytes, 0);
+    return blk_co_pwrite_zeroes(s->copy.target, s->copy.size, s->tail_bytes, 0);
 }
 
 static int coroutine_fn mirror_co_zero_tail(MirrorBlockJob *s)
@@ -142,14 +182,14 @@ static int coroutine_fn mirror_co_zero_tail(MirrorBlockJob *s)
     if (!s->tail_bytes || job_is_cancelled(&s->common.job)) {
         return 0;
     }
-    s->in_flight++;
+    s->copy.in_flight++;
     ret = zero_co_tail(s);
-    s->in_flight--;
+    s->copy.in_flight--;
     if (ret == 0) {
         s->tail_bytes = 0;
     }
-    mirror_note_idle(s);
-    qemu_co_queue_restart_all(&s->op_ended);
+    copy_note_idle(&s->copy);
+    qemu_co_queue_restart_all(&s->copy.op_ended);
     bdrv_drain_kick();
     return ret;
 }
@@ -163,7 +203,7 @@ static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
     mirror_update_progress(s);
     ret = mirror_co_zero_tail(s);
     if (ret == 0) {
-        ret = mirror_co_flush_target(s);
+        ret = copy_co_flush_target(&s->copy);
     }
     if (ret < 0) {
         (void)target_co_failed(s, ret);
@@ -180,7 +220,7 @@ static void coroutine_fn mirror_co_become_ready(MirrorBlockJob *s)
 /* The user wants it to end, and little is left. True: the copy is final. */
 static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
 {
-    int ret = mirror_co_flush_target(s); /* most of it while guests go on */
+    int ret = copy_co_flush_target(&s->copy); /* most of it while guests go on */
     bool keep;
 
     if (ret == 0 && !mirror_co_meet(s)) {
@@ -192,9 +232,9 @@ static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
     }
     keep = finish_asked(s) == MIRROR_FINISH_KEEP;
     mirror_event(s, keep ? MIRROR_EVENT_MET_TO_KEEP : MIRROR_EVENT_MET_TO_PIVOT);
-    bdrv_co_drained_end(s->source);
+    bdrv_co_drained_end(s->copy.source);
     if (keep) {
-        s->ret = mirror_co_flush_target(s);
+        s->copy.ret = copy_co_flush_target(&s->copy);
     }
     return true;
 }
@@ -202,8 +242,8 @@ static bool coroutine_fn mirror_co_try_finish(MirrorBlockJob *s)
 /* How long small changes wait for more, ns. */
 static int64_t batch_delay_ns(const MirrorBlockJob *s)
 {
-    if (!is_ready(s) || finish_asked(s) != MIRROR_FINISH_NONE || s->in_flight ||
-        bdrv_get_dirty_count(s->dirty) >= READY_BATCH_BYTES) {
+    if (!is_ready(s) || finish_asked(s) != MIRROR_FINISH_NONE || s->copy.in_flight ||
+        bdrv_get_dirty_count(s->copy.dirty) >= READY_BATCH_BYTES) {
         return 0;
     }
     return READY_BATCH_NS;
@@ -218,7 +258,7 @@ static void coroutine_fn mirror_co_idle(MirrorBlockJob *s)
     if (s->guest_flushed) {
         /* Guests do not wait for it; what the target keeps until a flush comes back. */
         s->guest_flushed = false;
-        wait = mirror_co_flush_target(s);
+        wait = copy_co_flush_target(&s->copy);
         if (wait < 0) {
             (void)target_co_failed(s, (int)wait);
         }
@@ -231,7 +271,7 @@ static void coroutine_fn mirror_co_idle(MirrorBlockJob *s)
     }
     job_co_yield(job, true);
     wait = batch_delay_ns(s);
-    if (wait && !mirror_is_clean(s)) {
+    if (wait && !copy_is_clean(&s->copy)) {
         job_co_sleep_ns(job, wait);
     }
 }
@@ -243,7 +283,7 @@ static bool coroutine_fn mirror_co_force_meeting(MirrorBlockJob *s)
         return mirror_co_try_finish(s);
     }
     if (mirror_co_meet(s)) {
-        bdrv_co_drained_end(s->source);
+        bdrv_co_drained_end(s->copy.source);
         mirror_co_become_ready(s);
     } else {
         s->not_before_final_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + FINAL_RETRY_NS;
@@ -255,15 +295,16 @@ static bool coroutine_fn mirror_co_force_meeting(MirrorBlockJob *s)
 static bool coroutine_fn mirror_co_step(MirrorBlockJob *s)
 {
     Job *job = &s->common.job;
-    bool wants_meeting = is_ready(s) ? finish_asked(s) != MIRROR_FINISH_NONE : !mirror_is_clean(s);
+    bool wants_meeting =
+        is_ready(s) ? finish_asked(s) != MIRROR_FINISH_NONE : !copy_is_clean(&s->copy);
     int64_t wait;
 
     mirror_co_watch_progress(s, !is_ready(s) || wants_meeting);
-    if (wants_meeting && (little_left(s) || mirror_is_clean(s)) &&
+    if (wants_meeting && (little_left(s) || copy_is_clean(&s->copy)) &&
         qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->not_before_final_ns) {
         return mirror_co_force_meeting(s);
     }
-    if (mirror_is_clean(s)) {
+    if (copy_is_clean(&s->copy)) {
         if (is_ready(s)) {
             mirror_co_idle(s);
         } else {
@@ -271,8 +312,13 @@ static bool coroutine_fn mirror_co_step(MirrorBlockJob *s)
         }
         return false;
     }
-    wait = mirror_pump(s, false);
-    if (s->ret == 0 && !job_should_pause(job) && !mirror_is_clean(s)) {
+    wait = copy_pump(&s->copy, false);
+    mirror_update_progress(s);
+    if (s->copy.turn_over) {
+        qemu_co_yield_to_loop();
+        return false;
+    }
+    if (s->copy.ret == 0 && !job_should_pause(job) && !copy_is_clean(&s->copy)) {
         if (wait) {
             job_co_sleep_ns(job, wait);
         } else {
@@ -290,45 +336,45 @@ static void dirty_notify(void *opaque)
     job_enter(&s->common.job);
 }
 
-static int coroutine_fn mirror_run(Job *job, GError **errp)
+static int coroutine_fn mirror_co_work(Job *job, GError **errp)
 {
     MirrorBlockJob *s = mirror_of(job);
 
-    bdrv_dirty_bitmap_set_notify(s->dirty, dirty_notify, s);
+    bdrv_dirty_bitmap_set_notify(s->copy.dirty, dirty_notify, s);
     mirror_update_progress(s);
-    while (s->ret == 0 && !job_is_cancelled(job)) {
+    while (s->copy.ret == 0 && !job_is_cancelled(job)) {
         job_co_pause_point(job);
         if (job_is_cancelled(job) || mirror_co_step(s)) {
             break;
         }
     }
     mirror_co_watch_progress(s, false);
-    mirror_co_wait_idle(s);
-    bdrv_dirty_bitmap_set_notify(s->dirty, NULL, NULL);
-    return job_is_cancelled(job) ? -ECANCELED : s->ret;
+    copy_co_wait_idle(&s->copy);
+    bdrv_dirty_bitmap_set_notify(s->copy.dirty, NULL, NULL);
+    return job_is_cancelled(job) ? -ECANCELED : s->copy.ret;
 }
 
-static void coroutine_fn mirror_pause(Job *job)
+static void coroutine_fn mirror_co_rest(Job *job)
 {
-    mirror_co_wait_idle(mirror_of(job));
+    copy_co_wait_idle(&mirror_of(job)->copy);
 }
 
-static void coroutine_fn mirror_resume(Job *job)
+static void coroutine_fn mirror_co_go_on(Job *job)
 {
     mirror_of(job)->stopped = false;
 }
 
-static bool mirror_drained_poll(Job *job, BlockDriverState *bs)
+static bool mirror_is_busy_at(Job *job, BlockDriverState *bs)
 {
     MirrorBlockJob *s = mirror_of(job);
 
     /* A guest's write that was left behind concerns the target alone. */
-    return s->in_flight > 0 || (bs == s->target_bs && s->left_behind > 0);
+    return s->copy.in_flight > 0 || (bs == s->copy.target_bs && s->copy.left_behind > 0);
 }
 
 /* --- end --- */
 
-static int coroutine_fn mirror_prepare(Job *job, GError **errp)
+static int coroutine_fn mirror_co_switch(Job *job, GError **errp)
 {
     MirrorBlockJob *s = mirror_of(job);
 
@@ -346,12 +392,12 @@ static void coroutine_fn co_drain_at_rest(MirrorBlockJob *s)
     if (ctx != main_ctx) {
         aio_co_reschedule_self(ctx);
     }
-    mirror_co_wait_idle(s);
-    bdrv_co_drained_begin(s->source);
-    while (s->left_behind) {
-        bdrv_co_drained_end(s->source);
-        mirror_co_wait_idle(s);
-        bdrv_co_drained_begin(s->source);
+    copy_co_wait_idle(&s->copy);
+    bdrv_co_drained_begin(s->copy.source);
+    while (s->copy.left_behind) {
+        bdrv_co_drained_end(s->copy.source);
+        copy_co_wait_idle(&s->copy);
+        bdrv_co_drained_begin(s->copy.source);
     }
     if (ctx != main_ctx) {
         aio_co_reschedule_self(main_ctx);
@@ -369,33 +415,32 @@ static void coroutine_fn remove_filter(MirrorBlockJob *s)
     s->guest_timer = NULL;
     mirror_filter_set_job(s->filter, NULL);
     bdrv_co_drained_begin(s->filter);
-    if (!LIST_EMPTY(&s->filter->parents) && !bdrv_replace_node(s->filter, s->source, &err)) {
+    if (!LIST_EMPTY(&s->filter->parents) && !bdrv_replace_node(s->filter, s->copy.source, &err)) {
         /* It only passes requests through now: users of the disk notice nothing. */
         warn_report("mirror job '%s' leaves its filter '%s' in place: %s", s->common.job.id,
                     bdrv_get_node_name(s->filter), err->message);
     }
-    bdrv_release_dirty_bitmap(s->dirty);
-    s->dirty = NULL;
+    bdrv_release_dirty_bitmap(s->copy.dirty);
+    s->copy.dirty = NULL;
     bdrv_co_drained_end(s->filter);
-    bdrv_co_drained_end(s->source);
+    bdrv_co_drained_end(s->copy.source);
 }
 
-static void coroutine_fn mirror_clean(Job *job)
+static void coroutine_fn mirror_co_let_go(Job *job)
 {
     MirrorBlockJob *s = mirror_of(job);
 
     remove_filter(s);
     block_job_remove_all_bdrv(&s->common);
-    blk_unref(s->target);
-    s->target = NULL;
+    blk_unref(s->copy.target);
+    s->copy.target = NULL;
     bdrv_co_unref(s->filter);
-    bdrv_co_unref(s->target_bs);
-    bdrv_co_unref(s->source);
-    mirror_free_buffers(s);
-    mirror_map_destroy(&s->map);
+    bdrv_co_unref(s->copy.target_bs);
+    bdrv_co_unref(s->copy.source);
+    copy_destroy(&s->copy);
 }
 
-static void mirror_free(Job *job)
+static void mirror_forget(Job *job)
 {
     MirrorBlockJob *s = mirror_of(job);
 
@@ -405,7 +450,7 @@ static void mirror_free(Job *job)
 
 /* --- verbs; main thread --- */
 
-static bool mirror_complete(Job *job, GError **errp)
+static bool mirror_ask_pivot(Job *job, GError **errp)
 {
     MirrorBlockJob *s = mirror_of(job);
 
@@ -417,7 +462,7 @@ static bool mirror_complete(Job *job, GError **errp)
                        s->replaces);
             return false;
         }
-        if (bdrv_getlength(bs) != s->size) {
+        if (bdrv_getlength(bs) != s->copy.size) {
             error_setg(errp, "Node '%s' has another size than the copy that is to replace it",
                        s->replaces);
             return false;
@@ -477,7 +522,7 @@ static GPtrArray *lift_limits(MirrorBlockJob *s, BlockDriverState *target)
 {
     GPtrArray *nodes = g_ptr_array_new();
 
-    find_limits(s->source, nodes);
+    find_limits(s->copy.source, nodes);
     find_limits(target, nodes);
     for (guint i = 0; i < nodes->len; i++) {
         BlockDriverState *bs = g_ptr_array_index(nodes, i);
@@ -498,19 +543,6 @@ static void restore_limits(GPtrArray *nodes)
     g_ptr_array_free(nodes, true);
 }
 
-/* Something is on its way to the target: copying, a flush, or a guest's write. */
-static bool target_busy(const MirrorBlockJob *s)
-{
-    return s->in_flight > 0 || !LIST_EMPTY(&s->ops);
-}
-
-void mirror_note_idle(MirrorBlockJob *s)
-{
-    if (!target_busy(s)) {
-        qemu_co_queue_restart_all(&s->idle);
-    }
-}
-
 /* One forced cancel; holds a reference to the job and to the target. */
 typedef struct GiveUp {
     MirrorBlockJob *s;
@@ -528,13 +560,13 @@ static void coroutine_fn give_up_co_entry(void *opaque)
     GPtrArray *limits;
 
     /* After the switch-over it is the guest's disk. */
-    if (target_busy(s) && mirror_phase(s) < MIRROR_PIVOTED) {
+    if (copy_target_busy(&s->copy) && mirror_phase(s) < MIRROR_PIVOTED) {
         trace_mirror_give_up(bdrv_get_node_name(g->target));
         refuse_requests(g->target, true);
         cancel_in_flight(g->target);
         limits = lift_limits(s, g->target);
-        while (target_busy(s)) {
-            qemu_co_queue_wait(&s->idle, NULL);
+        while (copy_target_busy(&s->copy)) {
+            qemu_co_queue_wait(&s->copy.idle, NULL);
         }
         restore_limits(limits);
         refuse_requests(g->target, false);
@@ -548,7 +580,7 @@ static void cancel_bh(void *opaque)
     qemu_coroutine_enter(qemu_coroutine_create(give_up_co_entry, opaque));
 }
 
-static bool mirror_cancel(Job *job, bool force)
+static bool mirror_ask_end(Job *job, bool force)
 {
     MirrorBlockJob *s = mirror_of(job);
     GiveUp *g;
@@ -558,14 +590,14 @@ static bool mirror_cancel(Job *job, bool force)
         return false;
     }
     g = g_new(GiveUp, 1);
-    *g = (GiveUp){.s = s, .target = s->target_bs};
+    *g = (GiveUp){.s = s, .target = s->copy.target_bs};
     job_ref(job);
     bdrv_ref(g->target);
     aio_bh_schedule_oneshot(job->aio_context, cancel_bh, g);
     return true;
 }
 
-static bool mirror_change(Job *job, const BlockJobChangeOptions *opts, GError **errp)
+static bool mirror_take_options(Job *job, const BlockJobChangeOptions *opts, GError **errp)
 {
     MirrorBlockJob *s = mirror_of(job);
 
@@ -579,7 +611,7 @@ static bool mirror_change(Job *job, const BlockJobChangeOptions *opts, GError **
     return true;
 }
 
-static void mirror_query(Job *job, BlockJobInfo *info)
+static void mirror_describe(Job *job, BlockJobInfo *info)
 {
     MirrorBlockJob *s = mirror_of(job);
 
@@ -592,15 +624,15 @@ static void mirror_query(Job *job, BlockJobInfo *info)
 const JobDriver mirror_job_driver = {
     .instance_size = sizeof(MirrorBlockJob),
     .job_type = JOB_TYPE_MIRROR,
-    .run = mirror_run,
-    .prepare = mirror_prepare,
-    .clean = mirror_clean,
-    .pause = mirror_pause,
-    .resume = mirror_resume,
-    .complete = mirror_complete,
-    .cancel = mirror_cancel,
-    .change = mirror_change,
-    .query = mirror_query,
-    .drained_poll = mirror_drained_poll,
-    .free = mirror_free,
+    .run = mirror_co_work,
+    .prepare = mirror_co_switch,
+    .clean = mirror_co_let_go,
+    .pause = mirror_co_rest,
+    .resume = mirror_co_go_on,
+    .complete = mirror_ask_pivot,
+    .cancel = mirror_ask_end,
+    .change = mirror_take_options,
+    .query = mirror_describe,
+    .drained_poll = mirror_is_busy_at,
+    .free = mirror_forget,
 };

@@ -16,7 +16,7 @@
 
 /* --- the edges to its nodes --- */
 
-static char *child_job_get_parent_desc(BdrvChild *child)
+static char *edge_describe(BdrvChild *child)
 {
     Job *job = child->opaque;
 
@@ -24,12 +24,12 @@ static char *child_job_get_parent_desc(BdrvChild *child)
                            job->id ? job->id : "");
 }
 
-static void child_job_drained_begin(BdrvChild *child)
+static void edge_quiet_begin(BdrvChild *child)
 {
     job_pause(child->opaque);
 }
 
-static bool child_job_drained_poll(BdrvChild *child)
+static bool edge_is_busy(BdrvChild *child)
 {
     Job *job = child->opaque;
 
@@ -43,65 +43,68 @@ static bool child_job_drained_poll(BdrvChild *child)
            !__atomic_load_n(&job->paused, __ATOMIC_SEQ_CST);
 }
 
-static void child_job_drained_end(BdrvChild *child)
+static void edge_quiet_end(BdrvChild *child)
 {
     job_resume(child->opaque);
 }
 
 /* A job ties graphs together that are moved one by one, so it holds them where they are. */
-static bool child_job_can_set_aio_context(BdrvChild *child, AioContext *ctx, GError **errp)
+static bool edge_may_move(BdrvChild *child, AioContext *ctx, GError **errp)
 {
-    g_autofree char *desc = child_job_get_parent_desc(child);
+    g_autofree char *desc = edge_describe(child);
 
     error_setg(errp, "Node '%s' cannot move to another thread while %s runs",
                bdrv_get_node_name(child->bs), desc);
     return false;
 }
 
-static AioContext *child_job_get_parent_aio_context(BdrvChild *child)
+static AioContext *edge_context(BdrvChild *child)
 {
     Job *job = child->opaque;
 
     return job->aio_context;
 }
 
-static const BdrvChildClass child_job = {
+static const BdrvChildClass job_edge_class = {
     .stay_at_node = true,
-    .get_parent_desc = child_job_get_parent_desc,
-    .drained_begin = child_job_drained_begin,
-    .drained_poll = child_job_drained_poll,
-    .drained_end = child_job_drained_end,
-    .can_set_aio_context = child_job_can_set_aio_context,
-    .get_parent_aio_context = child_job_get_parent_aio_context,
+    .get_parent_desc = edge_describe,
+    .drained_begin = edge_quiet_begin,
+    .drained_poll = edge_is_busy,
+    .drained_end = edge_quiet_end,
+    .can_set_aio_context = edge_may_move,
+    .get_parent_aio_context = edge_context,
 };
+
+static void drop_edge(gpointer edge, gpointer bjob)
+{
+    BdrvChild *child = edge;
+
+    bdrv_op_unblock_all(child->bs, ((BlockJob *)bjob)->blocker);
+    bdrv_root_unref_child(child);
+}
 
 bool block_job_add_bdrv(BlockJob *bjob, const char *name, BlockDriverState *bs, uint64_t perm,
                         uint64_t shared, GError **errp)
 {
-    BdrvChild *child;
+    BdrvChild *edge = NULL;
 
-    if (!bdrv_check_active(bs, errp)) {
-        return false;
+    if (bdrv_check_active(bs, errp)) {
+        bdrv_ref(bs); /* the edge's; given back by the call if it fails */
+        edge = bdrv_root_attach_child(bs, name, &job_edge_class, 0, perm, shared, bjob, errp);
     }
-    bdrv_ref(bs);
-    child = bdrv_root_attach_child(bs, name, &child_job, 0, perm, shared, bjob, errp);
-    if (!child) {
-        return false;
+    if (edge) {
+        bdrv_op_block_all(bs, bjob->blocker);
+        bjob->nodes = g_slist_prepend(bjob->nodes, edge);
     }
-    bjob->nodes = g_slist_prepend(bjob->nodes, child);
-    bdrv_op_block_all(bs, bjob->blocker);
-    return true;
+    return edge != NULL;
 }
 
 void block_job_remove_all_bdrv(BlockJob *bjob)
 {
-    while (bjob->nodes) {
-        BdrvChild *child = bjob->nodes->data;
+    GSList *edges = g_steal_pointer(&bjob->nodes);
 
-        bjob->nodes = g_slist_delete_link(bjob->nodes, bjob->nodes);
-        bdrv_op_unblock_all(child->bs, bjob->blocker);
-        bdrv_root_unref_child(child);
-    }
+    g_slist_foreach(edges, drop_edge, bjob);
+    g_slist_free(edges);
 }
 
 /* --- events --- */

@@ -42,7 +42,7 @@ void job_mark_cancelled(Job *job);
 /* Tells the driver and wakes the coroutine. Not for jobs whose run() has ended. */
 void job_request_cancel(Job *job, bool force);
 /*
- * Ended: the driver let go of everything, users were told. Dismisses the job where nobody else
+ * Ended: the driver let go of everything, users were told. Dismisses the job where no user
  * will.
  */
 void job_conclude(Job *job);

@@ -157,32 +157,36 @@ bool block_job_check_id(const char *job_id, BlockDriverState *bs, GError **errp)
     return job_id_usable(job_id, errp);
 }
 
+/* Into the transaction, or into one of its own. */
+static void job_join(Job *job, JobTxn *txn)
+{
+    JobTxn *own = txn ? NULL : job_txn_new();
+
+    job_txn_add(own ? own : txn, job);
+    job_txn_unref(own);
+}
+
 void *job_create(const char *id, const JobDriver *driver, JobTxn *txn, AioContext *ctx, int flags,
                  GError **errp)
 {
-    Job *job;
+    Job *job = NULL;
 
     assert_main_thread();
-    g_assert(!id == !!(flags & JOB_INTERNAL));
-    if (id && !job_id_usable(id, errp)) {
-        return NULL;
+    g_assert((id == NULL) == ((flags & JOB_INTERNAL) != 0));
+    if (!id || job_id_usable(id, errp)) {
+        job = g_malloc0(driver->instance_size);
+        *job = (Job){
+            .driver = driver,
+            .id = g_strdup(id),
+            .aio_context = ctx,
+            .auto_dismiss = (flags & JOB_MANUAL_DISMISS) == 0,
+            .auto_finalize = (flags & JOB_MANUAL_FINALIZE) == 0,
+            .refcnt = 1,
+        };
+        job_join(job, txn);
+        TAILQ_INSERT_TAIL(all_jobs(), job, all_jobs);
+        job_event(job, JOB_EVENT_CREATE);
     }
-    job = g_malloc0(driver->instance_size);
-    job->driver = driver;
-    job->id = g_strdup(id);
-    job->refcnt = 1;
-    job->aio_context = ctx;
-    job->auto_finalize = !(flags & JOB_MANUAL_FINALIZE);
-    job->auto_dismiss = !(flags & JOB_MANUAL_DISMISS);
-    TAILQ_INSERT_TAIL(all_jobs(), job, all_jobs);
-    if (txn) {
-        job_txn_add(txn, job);
-    } else {
-        txn = job_txn_new();
-        job_txn_add(txn, job);
-        job_txn_unref(txn);
-    }
-    job_event(job, JOB_EVENT_CREATE);
     return job;
 }
 
@@ -277,7 +281,7 @@ void job_set_result(Job *job, int ret, GError *err)
     }
 }
 
-static void coroutine_fn job_co_entry(void *opaque)
+static void coroutine_fn job_co_main(void *opaque)
 {
     Job *job = opaque;
     GError *err = NULL;
@@ -307,7 +311,7 @@ void job_start(Job *job)
     job->start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     __atomic_store_n(&job->busy, true, __ATOMIC_SEQ_CST);
     job_event(job, JOB_EVENT_START);
-    aio_co_schedule(job->aio_context, qemu_coroutine_create(job_co_entry, job));
+    aio_co_schedule(job->aio_context, qemu_coroutine_create(job_co_main, job));
 }
 
 /* --- waits of the running job --- */

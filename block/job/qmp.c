@@ -6,7 +6,7 @@
 #include "qapi/qapi-commands-job.h"
 #include "util/error.h"
 
-static Job *find_job(const char *id, GError **errp)
+static Job *job_named(const char *id, GError **errp)
 {
     Job *job = job_get(id);
 
@@ -18,42 +18,42 @@ static Job *find_job(const char *id, GError **errp)
 
 bool coroutine_fn qmp_job_pause(const JobPauseArg *arg, GError **errp)
 {
-    Job *job = find_job(arg->id, errp);
+    Job *job = job_named(arg->id, errp);
 
     return job && job_user_pause(job, errp);
 }
 
 bool coroutine_fn qmp_job_resume(const JobResumeArg *arg, GError **errp)
 {
-    Job *job = find_job(arg->id, errp);
+    Job *job = job_named(arg->id, errp);
 
     return job && job_user_resume(job, errp);
 }
 
 bool coroutine_fn qmp_job_cancel(const JobCancelArg *arg, GError **errp)
 {
-    Job *job = find_job(arg->id, errp);
+    Job *job = job_named(arg->id, errp);
 
     return job && job_user_cancel(job, true, errp);
 }
 
 bool coroutine_fn qmp_job_complete(const JobCompleteArg *arg, GError **errp)
 {
-    Job *job = find_job(arg->id, errp);
+    Job *job = job_named(arg->id, errp);
 
     return job && job_complete(job, errp);
 }
 
 bool coroutine_fn qmp_job_finalize(const JobFinalizeArg *arg, GError **errp)
 {
-    Job *job = find_job(arg->id, errp);
+    Job *job = job_named(arg->id, errp);
 
     return job && job_finalize(job, errp);
 }
 
 bool coroutine_fn qmp_job_dismiss(const JobDismissArg *arg, GError **errp)
 {
-    Job *job = find_job(arg->id, errp);
+    Job *job = job_named(arg->id, errp);
 
     return job && job_dismiss(job, errp);
 }

@@ -117,7 +117,7 @@ static void txn_fail_members(JobTxn *txn)
     }
 }
 
-/* Aborts all if nobody runs any more. */
+/* Aborts all if none of them runs any more. */
 static void coroutine_fn txn_co_try_abort(JobTxn *txn)
 {
     if (!txn->finalizing && !txn_any_has_coroutine(txn)) {

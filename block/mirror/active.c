@@ -31,8 +31,8 @@ bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes)
     int64_t end = offset + bytes;
     bool by_mode = mirror_forward(s) == MIRROR_FORWARD_BY_MODE;
 
-    if (s->lagging || mirror_forward(s) == MIRROR_FORWARD_NEVER || s->ret < 0 ||
-        job_is_cancelled(&s->common.job) || blk_in_drain(s->target)) {
+    if (mirror_is_lagging(s) || mirror_forward(s) == MIRROR_FORWARD_NEVER || s->copy.ret < 0 ||
+        job_is_cancelled(&s->common.job) || blk_in_drain(s->copy.target)) {
         return false;
     }
     if (by_mode &&
@@ -41,10 +41,17 @@ bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes)
         return false;
     }
     /* Ahead of the copying the data is not there yet and will be read later. */
-    return end <= s->scan.issued && (end + s->granularity <= s->scan.issued || mirror_scan_done(s));
+    return end <= s->copy.scan.issued &&
+           (end + s->copy.granularity <= s->copy.scan.issued || copy_scan_done(&s->copy));
 }
 
 /* --- guests that wait --- */
+
+bool mirror_is_lagging(const MirrorBlockJob *s)
+{
+    return s->lagging_since_ns &&
+           (s->copy.left_behind > 0 || s->copy.last_end_ns <= s->lagging_since_ns);
+}
 
 typedef struct MirrorGuestWait {
     int64_t since_ns;
@@ -55,16 +62,16 @@ typedef struct MirrorGuestWait {
 static void release_guests(MirrorBlockJob *s)
 {
     GuestWait *wait;
-    MirrorOp *op;
+    CopyOp *op;
 
-    s->lagging = true;
+    s->lagging_since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     TAILQ_FOREACH(wait, &s->guest_waits, next) {
         if (wait->for_target) {
             aio_co_wake(wait->for_target);
             wait->for_target = NULL;
         }
     }
-    LIST_FOREACH(op, &s->ops, next) {
+    LIST_FOREACH(op, &s->copy.ops, next) {
         qemu_co_queue_restart_all(&op->waiters);
     }
     qemu_co_queue_restart_all(&s->active_ended);
@@ -114,22 +121,29 @@ static void guest_wait_end(MirrorBlockJob *s, GuestWait *wait)
 /* Freed by its coroutine when it is left behind, else by the guest's write. */
 typedef struct TargetWrite {
     MirrorBlockJob *s;
-    MirrorOp op; /* the range */
-    void *buf;   /* NULL: zeroes */
+    CopyOp op; /* the range */
+    void *buf; /* NULL: zeroes */
     BdrvRequestFlags flags;
     int ret;
     bool done, left_behind;
     GuestWait *guest;
 } TargetWrite;
 
+/* What goes beyond the guests' own bound is taken from the engine's. */
+static void use_memory(MirrorBlockJob *s, int64_t bytes)
+{
+    s->active_bytes += bytes;
+    s->copy.lent_bytes = MAX(s->active_bytes - ACTIVE_MAX_BYTES, 0);
+}
+
 static void target_write_free(TargetWrite *t)
 {
     MirrorBlockJob *s = t->s;
 
     if (t->buf) {
-        s->active_bytes -= t->op.bytes;
+        use_memory(s, -t->op.bytes);
         qemu_co_queue_restart_all(&s->active_ended);
-        qemu_co_queue_restart_all(&s->memory_freed);
+        qemu_co_queue_restart_all(&s->copy.memory_freed);
         qemu_vfree(t->buf);
     }
     g_free(t);
@@ -144,8 +158,8 @@ static void coroutine_fn active_co_target_failed(MirrorBlockJob *s, int error)
     BlockErrorAction action =
         block_job_co_error_action(&s->common, s->on_target_error, false, error);
 
-    if (action == BLOCK_ERROR_ACTION_REPORT && s->ret == 0) {
-        s->ret = -error;
+    if (action == BLOCK_ERROR_ACTION_REPORT && s->copy.ret == 0) {
+        s->copy.ret = -error;
     }
     job_enter(&s->common.job);
 }
@@ -157,17 +171,17 @@ static void coroutine_fn left_behind_co_ended(TargetWrite *t)
     int ret = t->ret;
 
     if (ret < 0) {
-        bdrv_set_dirty_bitmap(s->dirty, t->op.offset, t->op.bytes);
+        bdrv_set_dirty_bitmap(s->copy.dirty, t->op.offset, t->op.bytes);
     }
-    mirror_op_end(s, &t->op);
+    copy_op_end(&s->copy, &t->op);
     if (ret < 0) {
         active_co_target_failed(s, -ret);
     }
     target_write_free(t);
-    s->left_behind--;
-    mirror_note_idle(s);
+    s->copy.left_behind--;
+    copy_note_idle(&s->copy);
     mirror_update_progress(s);
-    qemu_co_queue_restart_all(&s->op_ended);
+    qemu_co_queue_restart_all(&s->copy.op_ended);
     job_enter(&s->common.job);
     bdrv_drain_kick();
 }
@@ -178,14 +192,15 @@ static void coroutine_fn target_co_entry(void *opaque)
     MirrorBlockJob *s = t->s;
 
     if (t->buf) {
-        t->ret =
-            blk_co_pwrite(s->target, t->op.offset, t->op.bytes, t->buf, t->flags & BDRV_REQ_FUA);
+        t->ret = blk_co_pwrite(s->copy.target, t->op.offset, t->op.bytes, t->buf,
+                               t->flags & BDRV_REQ_FUA);
     } else {
         t->ret = blk_co_pwrite_zeroes(
-            s->target, t->op.offset, t->op.bytes,
-            t->flags & (BDRV_REQ_FUA | (s->unmap && s->target_plain ? BDRV_REQ_MAY_UNMAP : 0)));
+            s->copy.target, t->op.offset, t->op.bytes,
+            t->flags &
+                (BDRV_REQ_FUA | (s->copy.unmap && s->copy.target_plain ? BDRV_REQ_MAY_UNMAP : 0)));
         if (t->ret == 0) {
-            mirror_map_set_zero(&s->map, t->op.offset, t->op.bytes);
+            copy_map_set_zero(&s->copy.map, t->op.offset, t->op.bytes);
         }
     }
     t->done = true;
@@ -202,12 +217,12 @@ static void coroutine_fn target_co_entry(void *opaque)
 /* Clears the bits of the granules that lie wholly in the range. */
 static void clear_whole_granules(MirrorBlockJob *s, int64_t offset, int64_t bytes)
 {
-    int64_t mask = (int64_t)s->granularity - 1;
+    int64_t mask = (int64_t)s->copy.granularity - 1;
     int64_t start = (offset + mask) & ~mask;
-    int64_t end = offset + bytes == s->size ? s->size : (offset + bytes) & ~mask;
+    int64_t end = offset + bytes == s->copy.size ? s->copy.size : (offset + bytes) & ~mask;
 
-    if (start < end && bdrv_get_dirty_count(s->dirty) > 0) {
-        bdrv_reset_dirty_bitmap(s->dirty, start, end - start);
+    if (start < end && bdrv_get_dirty_count(s->copy.dirty) > 0) {
+        bdrv_reset_dirty_bitmap(s->copy.dirty, start, end - start);
     }
 }
 
@@ -228,18 +243,18 @@ static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
     int ret;
 
     clear_whole_granules(s, t->op.offset, t->op.bytes);
-    mirror_map_set_data(&s->map, t->op.offset, t->op.bytes);
-    bdrv_dirty_bitmap_expect(s->dirty, t->op.offset, t->op.bytes);
+    copy_map_set_data(&s->copy.map, t->op.offset, t->op.bytes);
+    bdrv_dirty_bitmap_expect(s->copy.dirty, t->op.offset, t->op.bytes);
 
     qemu_coroutine_enter(qemu_coroutine_create(target_co_entry, t));
     ret = source_co_write(s, t);
-    (void)bdrv_dirty_bitmap_unexpect(s->dirty, t->op.offset, t->op.bytes);
-    if (!t->done && !s->lagging) {
+    (void)bdrv_dirty_bitmap_unexpect(s->copy.dirty, t->op.offset, t->op.bytes);
+    if (!t->done && !mirror_is_lagging(s)) {
         t->guest->for_target = qemu_coroutine_self();
         qemu_coroutine_yield();
     }
     if (ret < 0 || (t->done && t->ret < 0)) {
-        bdrv_set_dirty_bitmap(s->dirty, t->op.offset, t->op.bytes);
+        bdrv_set_dirty_bitmap(s->copy.dirty, t->op.offset, t->op.bytes);
         job_enter(&s->common.job);
     }
     return ret;
@@ -248,14 +263,10 @@ static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
 /* Memory that guest writes may take now, bytes. */
 static int64_t active_limit(const MirrorBlockJob *s)
 {
-    int64_t engine = MAX(mirror_memory_held(s), s->in_flight * (int64_t)s->piece_bytes);
+    int64_t engine =
+        MAX(copy_memory_held(&s->copy), s->copy.in_flight * (int64_t)s->copy.piece_bytes);
 
-    return ACTIVE_MAX_BYTES + MAX(s->buf_size - engine, 0);
-}
-
-int64_t mirror_active_borrowed(const MirrorBlockJob *s)
-{
-    return MAX(s->active_bytes - ACTIVE_MAX_BYTES, 0);
+    return ACTIVE_MAX_BYTES + MAX(s->copy.buf_size - engine, 0);
 }
 
 /* The target's half, with its range and memory; NULL: the write is left to the copy engine. */
@@ -264,20 +275,21 @@ static TargetWrite *coroutine_fn active_co_claim(MirrorBlockJob *s, const Mirror
 {
     int64_t offset = w->offset + done;
     TargetWrite *t;
-    MirrorOp *other;
+    CopyOp *other;
     void *buf = NULL;
 
-    while (!s->lagging && (other = mirror_find_overlap(s, offset, bytes))) {
+    while (!mirror_is_lagging(s) && (other = copy_find_overlap(&s->copy, offset, bytes))) {
         qemu_co_queue_wait(&other->waiters, NULL);
     }
     if (w->qiov) {
-        while (!s->lagging && s->active_bytes && s->active_bytes + bytes > active_limit(s)) {
+        while (!mirror_is_lagging(s) && s->active_bytes &&
+               s->active_bytes + bytes > active_limit(s)) {
             qemu_co_queue_wait(&s->active_ended, NULL);
         }
-        buf = qemu_try_blockalign(s->source, bytes);
+        buf = qemu_try_blockalign(s->copy.source, bytes);
     }
     /* All of this waited, or memory is short. */
-    if (!mirror_forwards_now(s, offset, bytes) || mirror_find_overlap(s, offset, bytes) ||
+    if (!mirror_forwards_now(s, offset, bytes) || copy_find_overlap(&s->copy, offset, bytes) ||
         (w->qiov && !buf)) {
         qemu_vfree(buf);
         return NULL;
@@ -286,9 +298,9 @@ static TargetWrite *coroutine_fn active_co_claim(MirrorBlockJob *s, const Mirror
     *t = (TargetWrite){.s = s, .buf = buf, .flags = w->flags};
     if (buf) {
         qemu_iovec_to_buf(w->qiov, w->qiov_offset + done, buf, bytes);
-        s->active_bytes += bytes;
+        use_memory(s, bytes);
     }
-    mirror_op_begin(s, &t->op, offset, bytes);
+    copy_op_begin(&s->copy, &t->op, offset, bytes);
     return t;
 }
 
@@ -313,12 +325,12 @@ static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrit
     if (!t->done) {
         t->left_behind = true;
         t->guest = NULL;
-        s->left_behind++;
+        s->copy.left_behind++;
         trace_mirror_left_behind(t->op.offset, t->op.bytes);
         return ret;
     }
     target_ret = t->ret;
-    mirror_op_end(s, &t->op);
+    copy_op_end(&s->copy, &t->op);
     target_write_free(t);
     if (target_ret < 0) {
         active_co_target_failed(s, -target_ret);

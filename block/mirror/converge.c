@@ -2,8 +2,8 @@
 /*
  * A mirror comes to its end however fast guests write. While source and target are to meet (before
  * READY, and when the user asked for the end), the least that was left to copy is remembered. When
- * that has not become less for as long as copying it once would take, within bounds, guests' writes
- * go to both sides until the two have met: what is left then only shrinks.
+ * that has not become less for an eighth of the time that copying it would take, within bounds, guests'
+ * writes go to both sides until the two have met: what is left then only shrinks.
  *
  *   watching    what is left has become less than ever      note it and the time
  *   watching    it has not, for patience_ns()               converging: BLOCK_JOB_CONVERGING, active
@@ -13,23 +13,26 @@
 
 #include "qapi/qapi-events.h"
 
-#define PATIENCE_MIN_NS (300 * SCALE_MS)
+#define PATIENCE_MIN_NS (50 * SCALE_MS)
 #define PATIENCE_MAX_NS (10 * NANOSECONDS_PER_SECOND)
 
 static int64_t patience_ns(const MirrorBlockJob *s)
 {
-    double once = s->rate > 0 ? (double)s->least_left / (double)s->rate * NANOSECONDS_PER_SECOND
-                              : (double)PATIENCE_MAX_NS;
+    double whole = s->copy.rate > 0
+                       ? (double)s->least_left / (double)s->copy.rate * NANOSECONDS_PER_SECOND
+                       : (double)PATIENCE_MAX_NS;
 
-    return CLAMP((int64_t)MIN(once, (double)PATIENCE_MAX_NS), PATIENCE_MIN_NS, PATIENCE_MAX_NS);
+    return CLAMP((int64_t)MIN(whole / 8, (double)PATIENCE_MAX_NS), PATIENCE_MIN_NS,
+                 PATIENCE_MAX_NS);
 }
 
 static void coroutine_fn co_set_converging(MirrorBlockJob *s, bool converging)
 {
     AioContext *ctx = qemu_get_current_aio_context(), *main_ctx = qemu_get_aio_context();
-    int64_t left = mirror_bytes_left(s);
+    int64_t left = copy_bytes_left(&s->copy);
 
     __atomic_store_n(&s->converging, converging, __ATOMIC_RELAXED);
+    s->copy.short_requests = converging;
     if (!s->common.job.id) {
         return;
     }
@@ -54,7 +57,7 @@ void coroutine_fn mirror_co_watch_progress(MirrorBlockJob *s, bool wanted)
         return;
     }
     now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    left = mirror_bytes_left(s);
+    left = copy_bytes_left(&s->copy);
     if (!s->least_left_ns || left < s->least_left || job_should_pause(&s->common.job)) {
         s->least_left = s->least_left_ns ? MIN(left, s->least_left) : left;
         s->least_left_ns = now;

@@ -9,106 +9,20 @@
  *   filter.c     the node above the source that sees guest writes
  *   active.c     guest writes that go to both sides together
  *   converge.c   begins to send them there when copying does not catch up
- *   copy.c       the copy engine: takes extents, keeps several in flight, handles errors
- *   write.c      data and zeroes on their way to the target
- *   scan.c       finds what is allocated in the source, a bounded amount ahead of the copying
- *   pace.c       how large requests are and how many are in flight, by measurement
- *   buffer.c     the memory that copying holds, within buf-size
- *   state.c      what is known of the target: unknown, zero, data
  *   phase.c      the phases of the job, as a table
  *
- * Invariants that make the copy right:
- *
- *   1. A granule at or behind scan.issued that may differ from the target is dirty in `dirty`, or
- *      in flight. What lies ahead of scan.issued has not been copied at all.
- *   2. A dirty bit is cleared before the source is read, and the request path sets it after the
- *      source was written: a write that a read may have missed leaves its bit behind.
- *   3. No two ranges in `ops` overlap, so no two requests race on the same bytes of the target.
+ * The copying itself, and what keeps it right, is block/copy/.
  *
  * Everything here runs in the graph's thread, but for what is marked.
  */
 #ifndef FERRY_BLOCK_MIRROR_INT_H
 #define FERRY_BLOCK_MIRROR_INT_H
 
-#include "block/block_int.h"
-#include "block/dirty-bitmap.h"
+#include "block/copy/copy.h"
 #include "block/job/job.h"
 #include "block/mirror.h"
-#include "util/co-lock.h"
-
-/* Largest single request, bytes. */
-#define MIRROR_MAX_REQUEST (16 << 20)
-/* Requests in flight at most, whatever their size. */
-#define MIRROR_MAX_IN_FLIGHT 64
-/* Extents found ahead of the copying, at most. */
-#define MIRROR_SCAN_ITEMS 64
 
 typedef struct MirrorBlockJob MirrorBlockJob;
-
-/* --- mirror-state.c: per granule, what the target holds --- */
-
-typedef enum MirrorTargetState {
-    MIRROR_TARGET_UNKNOWN,
-    MIRROR_TARGET_ZERO,
-    MIRROR_TARGET_DATA,
-} MirrorTargetState;
-
-typedef struct MirrorTargetMap {
-    bool zero_at_start;   /* granules in neither bitmap: ZERO, else UNKNOWN */
-    HBitmap *zero, *data; /* disjoint */
-} MirrorTargetMap;
-
-void mirror_map_init(MirrorTargetMap *map, int64_t size, uint32_t granularity, bool zero_at_start);
-void mirror_map_destroy(MirrorTargetMap *map);
-/* State at offset; *pnum: how far (at most bytes) it is the same. */
-MirrorTargetState mirror_map_get(const MirrorTargetMap *map, int64_t offset, int64_t bytes,
-                                 int64_t *pnum);
-/* Something is about to be written: every granule touched becomes DATA. */
-void mirror_map_set_data(MirrorTargetMap *map, int64_t offset, int64_t bytes);
-/* The range reads as zeroes: granules that lie wholly in it become ZERO. */
-void mirror_map_set_zero(MirrorTargetMap *map, int64_t offset, int64_t bytes);
-
-/* --- mirror-scan.c --- */
-
-/*
- * An extent shorter than this is no request of its own: it is copied together with its neighbours,
- * up to the next multiple of this.
- */
-#define MIRROR_MIXED_UNIT (64 << 10)
-/* ... and while such extents follow each other, the source is asked once for so much. */
-#define MIRROR_MIXED_MAX (1 << 20)
-
-typedef enum MirrorExtentKind {
-    MIRROR_EXTENT_SKIP, /* not to be copied: sync=top, below the top layer */
-    MIRROR_EXTENT_ZERO, /* reads as zeroes */
-    MIRROR_EXTENT_DATA,
-    MIRROR_EXTENT_MIXED, /* data and holes in small pieces: read all of it and look */
-    MIRROR_EXTENT_DIRTY, /* written since it was copied: ask again what it is */
-} MirrorExtentKind;
-
-typedef struct MirrorExtent {
-    int64_t offset, bytes;
-    MirrorExtentKind kind;
-} MirrorExtent;
-
-typedef struct MirrorScan {
-    int64_t pos;                           /* found up to here */
-    int64_t issued;                        /* copying begun up to here; <= pos */
-    bool running;                          /* its coroutine is under way */
-    int64_t mixed_bytes;                   /* of the last MIXED extents, found in a row */
-    MirrorExtent items[MIRROR_SCAN_ITEMS]; /* ring; contiguous from issued to pos */
-    unsigned head, count;
-} MirrorScan;
-
-/* Goes on finding extents if there is room; calls job_enter() when something was found. */
-void mirror_scan_kick(MirrorBlockJob *s);
-/*
- * The next extent, cut to max_bytes if it is DATA or MIXED; false when none has been found yet. Advances
- * issued.
- */
-bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent);
-/* Everything was found and taken. */
-bool mirror_scan_done(const MirrorBlockJob *s);
 
 /* --- the job --- */
 
@@ -118,13 +32,6 @@ bool mirror_scan_done(const MirrorBlockJob *s);
  */
 #define MIRROR_FORWARD_WAIT_NS (2 * NANOSECONDS_PER_SECOND)
 #define MIRROR_MEET_WAIT_NS    (500 * SCALE_MS)
-
-/* A range that is being written on the target, by the copy engine or by a guest write. */
-typedef struct MirrorOp {
-    int64_t offset, bytes;
-    CoQueue waiters;
-    LIST_ENTRY(MirrorOp) next;
-} MirrorOp;
 
 typedef enum MirrorFinish {
     MIRROR_FINISH_NONE,
@@ -162,30 +69,15 @@ typedef enum MirrorEvent {
 struct MirrorBlockJob {
     BlockJob common;
 
+    CopyEngine copy; /* the graph's thread */
+
     /* Set at start, then constant. */
-    BlockDriverState *filter, *source,
-        *base; /* base: sync=top copies what is above it; NULL: all */
-    BlockDriverState *target_bs;
-    BlockBackend *target;
+    BlockDriverState *filter;
     char *replaces; /* node name or NULL */
     MirrorSyncMode sync;
     BlockdevOnError on_source_error, on_target_error;
-    bool unmap;
-    bool
-        /* what the target does not hold reads as zeroes: no backing file will show through */
-        target_plain;
     MirrorBackingMode backing_mode;
-    int64_t size;
-    uint32_t granularity;
-    int64_t buf_size;
-    bool host_target;     /* the target's bytes end in a file of this host */
-    bool server_target;   /* ... or behind a connection */
-    int64_t max_transfer; /* of the target, bytes; 0: no limit */
-    size_t piece_bytes;   /* of one buffer */
-    int64_t zero_unit;    /* zeroes in what was read are looked for in blocks of this; power of 2 */
-    bool fine_target;     /* ... and worker threads find them where both ends are host files */
-    int64_t zero_run;     /* shorter runs of them are not worth a request of their own, bytes */
-    int64_t tail_bytes;   /* of the target, beyond size, that are still to be zeroed */
+    bool converge; /* as the user wants it */
 
     /* Graph thread writes, main thread reads: atomic. */
     bool in_step;    /* nothing in flight and nothing left to copy, when that was last looked at */
@@ -198,45 +90,20 @@ struct MirrorBlockJob {
     int finish;    /* MirrorFinish */
 
     /* Graph thread. */
-    BdrvDirtyBitmap *dirty; /* on source */
-    MirrorScan scan;
-    MirrorTargetMap map;
-    LIST_HEAD(, MirrorOp) ops;
-    int in_flight; /* copying operations; guest writes not counted */
-    int64_t bytes_in_flight;
-    int64_t rate;                      /* bytes/s copied of late; 0: not known yet */
-    int64_t rate_start_ns, rate_bytes; /* the measurement under way */
-    int processors;                    /* of this host */
-    int depth;                         /* operations in flight that have proved useful */
-    int64_t best_latency, latency_sum; /* ns for 1 MiB */
-    int latency_ops;
-    int64_t dirty_cursor;        /* where the search for dirty extents goes on */
-    int64_t not_before_ns;       /* no new operation before this time: after an ignored error */
-    int ret;                     /* first fatal error */
-    int copy_range_refusals;     /* of bdrv_co_copy_range(), in a row */
-    int copy_range_skip;         /* pieces to copy by hand before it is tried again */
+    int64_t tail_bytes;          /* of the target, beyond the source, that are still to be zeroed */
     int64_t not_before_final_ns; /* no attempt to hold up guests and finish before this time */
     bool stopped;                /* an error paused it, and the user has not resumed it yet */
-    CoQueue idle;                /* woken when nothing is on its way to the target any more */
-    CoQueue op_ended;            /* woken at the end of every copying operation */
-    int64_t request_bytes;       /* that the device has proved to be quick with; a power of two */
-    bool server_quick, long_request_sent; /* see mirror-pace.c */
-    GSList *free_buffers;
-    int nr_buffers;         /* free or in use, of piece_bytes each */
-    int64_t memory_charged; /* held by copies that the nodes do by themselves */
-    CoQueue memory_freed;
-    int64_t active_bytes; /* of guest writes in flight to both sides */
-    CoQueue active_ended;
-    /* Guests' writes that may wait for the target, the oldest first (active.c). */
-    TAILQ_HEAD(, MirrorGuestWait) guest_waits;
-    QEMUTimer *guest_timer; /* NULL: not needed so far */
-    bool guest_timer_armed;
-    bool lagging; /* the target kept a guest waiting for too long, and has finished nothing since */
-    int left_behind; /* target's halves of writes that their guests do not wait for any more */
-    bool converge;   /* as the user wants it */
+    bool guest_flushed;          /* since the target was flushed last */
     int64_t least_left, least_left_ns; /* the least that was left, and when; see converge.c */
-    bool guest_flushed;                /* since the target was flushed last */
-    int64_t last_end_ns;               /* when an operation on the target ended last */
+
+    /* Guests' writes that go to both sides (active.c); graph thread. */
+    int64_t active_bytes; /* in flight */
+    CoQueue active_ended;
+    TAILQ_HEAD(, MirrorGuestWait) guest_waits; /* that may wait for the target, the oldest first */
+    QEMUTimer *guest_timer;                    /* NULL: not needed so far */
+    bool guest_timer_armed;
+    /* The target kept a guest waiting for too long, then, and has finished nothing since. 0: no. */
+    int64_t lagging_since_ns;
 };
 
 /* Goes to the next phase, as the table says. */
@@ -254,11 +121,11 @@ static inline bool mirror_is_converging(const MirrorBlockJob *s)
     return __atomic_load_n(&s->converging, __ATOMIC_RELAXED);
 }
 
-/* What is still to be copied, bytes, and the job's progress from it. */
-int64_t mirror_bytes_left(const MirrorBlockJob *s);
+/* The job's progress, from what is still to be copied. */
 void mirror_update_progress(MirrorBlockJob *s);
 
 extern const JobDriver mirror_job_driver;
+extern const CopyOwner mirror_copy_owner;
 
 /*
  * Moves the parents of the source (or of `replaces`) to the target, within one drained section in
@@ -273,67 +140,6 @@ int coroutine_fn mirror_co_pivot(MirrorBlockJob *s, GError **errp);
  * guests' writes when it does not, and ends that when it is not wanted any more; tells users.
  */
 void coroutine_fn mirror_co_watch_progress(MirrorBlockJob *s, bool wanted);
-
-/* --- ranges (mirror-copy.c) --- */
-
-MirrorOp *mirror_find_overlap(MirrorBlockJob *s, int64_t offset, int64_t bytes);
-void mirror_op_begin(MirrorBlockJob *s, MirrorOp *op, int64_t offset, int64_t bytes);
-void mirror_op_end(MirrorBlockJob *s, MirrorOp *op);
-/* An operation has ended; whoever waits for the last one hears of it. */
-void mirror_note_idle(MirrorBlockJob *s);
-
-/* --- the engine (mirror-copy.c) --- */
-
-/*
- * Starts as many operations as make sense now. Returns 0, or how many ns to wait before it can
- * start more. even_if_paused: inside the job's own drained section.
- */
-int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused);
-/* Nothing in flight and nothing left to copy. */
-bool mirror_is_clean(const MirrorBlockJob *s);
-/* Waits until no copying operation is in flight. Any coroutine of the graph's thread. */
-void coroutine_fn mirror_co_wait_idle(MirrorBlockJob *s);
-/* Flushes the target; 0 or -errno. */
-int coroutine_fn mirror_co_flush_target(MirrorBlockJob *s);
-
-/* --- the target's side (write.c) --- */
-
-/*
- * The target reads as zeroes in all of the range: by the map, or because it says so. The range is
- * owned by an operation, as for the two below.
- */
-bool coroutine_fn mirror_co_target_is_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes);
-/* Makes the range read as zeroes. 0 or -errno. */
-int coroutine_fn mirror_co_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes);
-/* Writes what was read, all of qiov, its runs of zeroes as zeroes. 0 or -errno. */
-int coroutine_fn mirror_co_write_read(MirrorBlockJob *s, int64_t offset, QEMUIOVector *qiov);
-
-/* --- memory (mirror-buffer.c) --- */
-
-/*
- * Initialises qiov over buffers of at most `bytes`, as many as can be had, and returns their size:
- * waits for the first one only. 0: no memory. Ended by mirror_put_buffer().
- */
-int64_t coroutine_fn mirror_co_get_buffer(MirrorBlockJob *s, int64_t bytes, QEMUIOVector *qiov);
-void mirror_put_buffer(MirrorBlockJob *s, QEMUIOVector *qiov);
-/* Waits until `bytes` that somebody else allocates for the job fit in, and counts them. */
-void coroutine_fn mirror_co_charge_memory(MirrorBlockJob *s, int64_t bytes);
-void mirror_uncharge_memory(MirrorBlockJob *s, int64_t bytes);
-/* Bytes that copying holds now: buffers, idle ones too, and what was charged. */
-int64_t mirror_memory_held(const MirrorBlockJob *s);
-/* All buffers that are not in use. */
-void mirror_free_buffers(MirrorBlockJob *s);
-
-/* --- pace (mirror-pace.c) --- */
-
-void mirror_pace_init(MirrorBlockJob *s);
-/* Bytes that the next request should have at most: a power of two. */
-int64_t mirror_request_bytes(const MirrorBlockJob *s);
-/* One more operation may start. */
-bool mirror_has_room(const MirrorBlockJob *s);
-/* An operation starts, before it is counted; one has ended that copied data_bytes (0: zeroes). */
-void mirror_pace_started(MirrorBlockJob *s, int64_t data_bytes);
-void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns);
 
 /* --- the filter (mirror-filter.c, mirror-active.c) --- */
 
@@ -352,8 +158,11 @@ typedef struct MirrorGuestWrite {
 
 /* Whether a guest write goes to both sides now; then that it does. */
 bool mirror_forwards_now(const MirrorBlockJob *s, int64_t offset, int64_t bytes);
-/* Of buf_size, bytes that guest writes use now: the copy engine waits for them. */
-int64_t mirror_active_borrowed(const MirrorBlockJob *s);
+/*
+ * The target keeps guests waiting, and has finished nothing since: their writes go to the source
+ * alone.
+ */
+bool mirror_is_lagging(const MirrorBlockJob *s);
 int coroutine_fn mirror_co_active_write(MirrorBlockJob *s, const MirrorGuestWrite *w);
 
 #endif

@@ -36,16 +36,16 @@ static void settle_expired(void *opaque)
     Settle *settle = opaque;
 
     settle->expired = true;
-    qemu_co_queue_restart_all(&settle->s->op_ended);
+    qemu_co_queue_restart_all(&settle->s->copy.op_ended);
 }
 
 static void coroutine_fn flush_co_entry(void *opaque)
 {
     Settle *settle = opaque;
 
-    settle->ret = mirror_co_flush_target(settle->s);
+    settle->ret = copy_co_flush_target(&settle->s->copy);
     settle->flushed = true;
-    qemu_co_queue_restart_all(&settle->s->op_ended);
+    qemu_co_queue_restart_all(&settle->s->copy.op_ended);
     settle_unref(settle);
 }
 
@@ -55,11 +55,12 @@ static void coroutine_fn co_copy_rest(Settle *settle)
     MirrorBlockJob *s = settle->s;
 
     while (!settle->expired) {
-        bool more = s->ret == 0 && !job_is_cancelled(&s->common.job) && !mirror_is_clean(s);
-        int64_t wait = more ? mirror_pump(s, true) : 0;
+        bool more =
+            s->copy.ret == 0 && !job_is_cancelled(&s->common.job) && !copy_is_clean(&s->copy);
+        int64_t wait = more ? copy_pump(&s->copy, true) : 0;
 
-        if (s->in_flight + s->left_behind) {
-            qemu_co_queue_wait(&s->op_ended, NULL);
+        if (s->copy.in_flight + s->copy.left_behind) {
+            qemu_co_queue_wait(&s->copy.op_ended, NULL);
         } else if (!more) {
             break;
         } else if (wait) {
@@ -85,16 +86,16 @@ static bool coroutine_fn settle_co_target(MirrorBlockJob *s, int64_t limit_ns, i
         timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns);
     }
     co_copy_rest(settle);
-    if (!settle->expired && s->ret == 0) {
+    if (!settle->expired && s->copy.ret == 0) {
         settle->refs++;
         qemu_coroutine_enter(qemu_coroutine_create(flush_co_entry, settle));
         while (!settle->flushed && !settle->expired) {
-            qemu_co_queue_wait(&s->op_ended, NULL);
+            qemu_co_queue_wait(&s->copy.op_ended, NULL);
         }
     }
     timer_free(timer);
-    done = settle->flushed || (s->ret < 0 && !settle->expired);
-    *ret = s->ret < 0 ? s->ret : settle->ret;
+    done = settle->flushed || (s->copy.ret < 0 && !settle->expired);
+    *ret = s->copy.ret < 0 ? s->copy.ret : settle->ret;
     if (job_is_cancelled(&s->common.job)) {
         *ret = -ECANCELED;
     }
@@ -109,14 +110,14 @@ static bool coroutine_fn settle_co_target(MirrorBlockJob *s, int64_t limit_ns, i
 static bool coroutine_fn co_find_backing(MirrorBlockJob *s, BlockDriverState **backing,
                                          GError **errp)
 {
-    BlockDriverState *bs = bdrv_skip_filters(s->target_bs);
+    BlockDriverState *bs = bdrv_skip_filters(s->copy.target_bs);
     g_autofree char *path = NULL;
 
     *backing = NULL;
     if (s->sync == MIRROR_SYNC_MODE_TOP) {
-        *backing = bdrv_cow_bs(s->source);
+        *backing = bdrv_cow_bs(s->copy.source);
     } else if (s->sync == MIRROR_SYNC_MODE_NONE) {
-        *backing = s->source;
+        *backing = s->copy.source;
     }
     if (s->backing_mode == MIRROR_OPEN_BACKING) {
         if (!bs->backing_file || !bs->backing_file[0]) {
@@ -133,7 +134,7 @@ static bool coroutine_fn co_find_backing(MirrorBlockJob *s, BlockDriverState **b
 
             *backing = bdrv_co_open_filename(path, format, NULL, 0, errp);
             return *backing &&
-                   bdrv_co_set_aio_context(*backing, bdrv_get_aio_context(s->target_bs), errp);
+                   bdrv_co_set_aio_context(*backing, bdrv_get_aio_context(s->copy.target_bs), errp);
         }
     }
     if (*backing) {
@@ -144,8 +145,8 @@ static bool coroutine_fn co_find_backing(MirrorBlockJob *s, BlockDriverState **b
 
 static bool attach_backing(MirrorBlockJob *s, BlockDriverState *backing, GError **errp)
 {
-    return s->backing_mode == MIRROR_LEAVE_BACKING || bdrv_cow_bs(s->target_bs) == backing ||
-           bdrv_set_backing_hd(bdrv_skip_filters(s->target_bs), backing, errp);
+    return s->backing_mode == MIRROR_LEAVE_BACKING || bdrv_cow_bs(s->copy.target_bs) == backing ||
+           bdrv_set_backing_hd(bdrv_skip_filters(s->copy.target_bs), backing, errp);
 }
 
 /* Parents that stay with the source although the target takes its place. */
@@ -154,7 +155,7 @@ static bool stays_with_source(BdrvChild *child, void *opaque)
     MirrorBlockJob *s = opaque;
 
     return child->klass->parent_is_bds &&
-           (child->opaque == s->filter || bdrv_graph_contains(s->target_bs, child->opaque));
+           (child->opaque == s->filter || bdrv_graph_contains(s->copy.target_bs, child->opaque));
 }
 
 /* Within drained sections of all three. All parents move, or none. */
@@ -162,12 +163,12 @@ static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, BlockDriverSt
                   GError **errp)
 {
     /* Users above the filter, and those that joined below it while the job ran. */
-    BlockDriverState *from[] = {s->filter, s->source};
+    BlockDriverState *from[] = {s->filter, s->copy.source};
     BdrvReplace how = {.stays = stays_with_source, .opaque = s};
-    BlockDriverState *old_backing = bdrv_cow_bs(s->target_bs);
+    BlockDriverState *old_backing = bdrv_cow_bs(s->copy.target_bs);
     bool ok;
 
-    if (!blk_set_perm(s->target, 0, BLK_PERM_ALL, errp)) {
+    if (!blk_set_perm(s->copy.target, 0, BLK_PERM_ALL, errp)) {
         return false;
     }
     if (old_backing) {
@@ -175,11 +176,12 @@ static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, BlockDriverSt
     }
     ok = attach_backing(s, backing, errp);
     if (ok) {
-        ok = to_replace == s->source ? bdrv_replace_nodes(from, 2, s->target_bs, &how, errp)
-                                     : bdrv_replace_node(to_replace, s->target_bs, errp);
-        if (!ok && bdrv_cow_bs(s->target_bs) != old_backing) {
+        ok = to_replace == s->copy.source
+                 ? bdrv_replace_nodes(from, 2, s->copy.target_bs, &how, errp)
+                 : bdrv_replace_node(to_replace, s->copy.target_bs, errp);
+        if (!ok && bdrv_cow_bs(s->copy.target_bs) != old_backing) {
             /* The target is the user's again, as it was; it may not be openable in that way now. */
-            (void)bdrv_set_backing_hd(bdrv_skip_filters(s->target_bs), old_backing, NULL);
+            (void)bdrv_set_backing_hd(bdrv_skip_filters(s->copy.target_bs), old_backing, NULL);
         }
     }
     if (old_backing) {
@@ -191,7 +193,7 @@ static bool pivot(MirrorBlockJob *s, BlockDriverState *to_replace, BlockDriverSt
 /* All three, or none, within the time that guests may be held up. */
 static bool coroutine_fn co_drain_all_three(MirrorBlockJob *s, BlockDriverState *to_replace)
 {
-    BlockDriverState *nodes[] = {s->source, s->target_bs, to_replace};
+    BlockDriverState *nodes[] = {s->copy.source, s->copy.target_bs, to_replace};
     unsigned n = 0;
 
     while (n < G_N_ELEMENTS(nodes) &&
@@ -210,8 +212,8 @@ static bool coroutine_fn co_drain_all_three(MirrorBlockJob *s, BlockDriverState 
 static void coroutine_fn co_undrain_all_three(MirrorBlockJob *s, BlockDriverState *to_replace)
 {
     bdrv_co_drained_end(to_replace);
-    bdrv_co_drained_end(s->target_bs);
-    bdrv_co_drained_end(s->source);
+    bdrv_co_drained_end(s->copy.target_bs);
+    bdrv_co_drained_end(s->copy.source);
 }
 
 /*
@@ -258,7 +260,7 @@ static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_repl
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not make the copy on node '%s' complete",
-                         bdrv_get_node_name(s->target_bs));
+                         bdrv_get_node_name(s->copy.target_bs));
         return ret;
     }
     if (job_is_cancelled(&s->common.job)) {
@@ -273,7 +275,7 @@ static int coroutine_fn switch_over(MirrorBlockJob *s, BlockDriverState *to_repl
 
 int coroutine_fn mirror_co_pivot(MirrorBlockJob *s, GError **errp)
 {
-    BlockDriverState *to_replace = s->source, *backing = NULL;
+    BlockDriverState *to_replace = s->copy.source, *backing = NULL;
     int ret = -ENOENT;
 
     if (s->replaces) {

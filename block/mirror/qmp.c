@@ -80,9 +80,8 @@ static bool check_replaces(const MirrorOptions *opts, GError **errp)
     }
     if (!shown) {
         error_setg(errp,
-                   "Cannot replace '%s' by a node mirrored from '%s', because it cannot be "
-                   "guaranteed that doing so "
-                   "would not lead to an abrupt change of visible data",
+                   "Node '%s' cannot give way to a copy of node '%s': it does not show that node's "
+                   "data, and its users would suddenly see other contents",
                    opts->replaces, bdrv_get_node_name(opts->source));
         return false;
     }

@@ -48,7 +48,7 @@ REFUSED = [
     ({'job-id': '1bad'}, 'Invalid job ID'),
     ({'job-id': None}, 'Invalid job ID'),
     ({'replaces': 'nope'}, 'nope'),
-    ({'replaces': 'copy'}, 'Cannot replace'),
+    ({'replaces': 'copy'}, 'cannot give way'),
     ({'filter-node-name': 'disk'}, 'disk'),
     ({'filter-node-name': 'not a name'}, 'Invalid node-name'),
     ({'on-target-error': 'weep'}, 'on-target-error'),

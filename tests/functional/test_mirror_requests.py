@@ -26,7 +26,7 @@ def traced(vm, point, field):
 
 # --- size ---
 
-# How they grow and shrink with what was measured is in tests/unit/test-mirror-pace.c; here the machine's speed must not matter.
+# How they grow and shrink with what was measured is in tests/unit/test-copy-pace.c; here the machine's speed must not matter.
 
 def test_requests_are_between_1_and_16_mib_where_nothing_is_slow(vmm, work):
     vm = vmm('-trace', 'blk_co_pwritev')
@@ -87,14 +87,14 @@ def mixed_image(work, compressed, plain):
 
 
 def test_offloading_is_tried_rarely_where_it_is_refused_and_used_again_where_it_works(vmm, work):
-    vm = vmm('-trace', 'mirror_offload')
+    vm = vmm('-trace', 'copy_offload')
     image = mixed_image(work, 16 * MIB, 96 * MIB)
     vm.add_file(image, 'qcow2', node_name='disk')
     vm.add_file(ferry.make_image(work / 'copy.raw', 112 * MIB), node_name='copy')
     start(vm, buf_size=MIB)
     vm.wait('BLOCK_JOB_READY', device='m')
     cancel(vm)
-    tries = re.findall(r'mirror_offload .*bytes (\d+) ret (-?\d+)', vm.stderr())
+    tries = re.findall(r'copy_offload .*bytes (\d+) ret (-?\d+)', vm.stderr())
     done = [int(n) for n, ret in tries if ret == '0']
     refused = [int(n) for n, ret in tries if ret == '-95']
     assert 2 <= len(refused) <= 10          # of 32 pieces
@@ -129,14 +129,14 @@ def test_holes_of_a_file_in_memory_are_filled_with_large_pages_where_that_fits_i
 # --- memory ---
 
 def held(vm):
-    return traced(vm, 'mirror_memory', 'held')
+    return traced(vm, 'copy_memory', 'held')
 
 
 @pytest.mark.parametrize('buf_size', [64 * 1024, 600 * 1024, 3 * MIB, 16 * MIB])
 @pytest.mark.parametrize('source', ['raw', 'null-co', 'compressed'])
 def test_what_is_held_stays_within_buf_size(vmm, work, source, buf_size):
     """A compressed image is copied partly by the nodes themselves, partly through buffers."""
-    vm = vmm('-trace', 'mirror_memory')
+    vm = vmm('-trace', 'copy_memory')
     if source == 'null-co':
         vm.add('null-co', 'disk', size=64 * MIB, read_zeroes=False)
     else:

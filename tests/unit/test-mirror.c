@@ -33,7 +33,7 @@ static void record_event(const char *name, json_object *data)
 {
     json_object *error;
 
-    if (strcmp(name, "JOB_STATUS_CHANGE") != 0) {
+    if (strcmp(name, "JOB_STATUS_CHANGE") != 0 && strcmp(name, "BLOCK_JOB_CONVERGING") != 0) {
         g_string_append_printf(told, "%s%s", told->len ? " " : "", name);
         if (json_object_object_get_ex(data, "error", &error)) {
             g_string_append_printf(told, "(%s)", json_object_get_string(error));
@@ -279,6 +279,7 @@ static void coroutine_fn run_schedule(uint32_t seed, AioContext *ctx)
         .granularity = 4096u << (seed % 6),
         .buf_size = seed % 5 ? 0 : 256 << 10,
         .unmap = seed % 4 != 0,
+        .converge = seed % 3 != 1,
     };
     bool pivot = g_rand_boolean(w->verbs), force = g_rand_int_range(w->verbs, 0, 8) == 0;
     int steps = g_rand_int_range(w->verbs, 5, 40);
@@ -447,6 +448,36 @@ static void coroutine_fn none_entry(void *opaque)
     world_free(w);
 }
 
+/* One parent that may not move: then all stay, and guests go on with the source. */
+static void coroutine_fn refused_pivot_entry(void *opaque)
+{
+    World *w = world_new(17, false, qemu_get_aio_context());
+    MirrorOptions opts = {.sync = MIRROR_SYNC_MODE_FULL, .unmap = true};
+    BlockBackend *joined = blk_new(BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
+
+    start_writers(w);
+    start_mirror(w, &opts);
+    g_assert_true(blk_insert_bs(joined, w->source, NULL)); /* below the filter */
+    blk_root(joined)->frozen = true;
+    wait_status(w, JOB_STATUS_READY);
+    g_assert_true(job_complete(w->job, NULL));
+    wait_status(w, JOB_STATUS_NULL);
+    g_assert_cmpint(w->job->ret, ==, -EPERM);
+    g_assert_true(blk_bs(w->disk) == w->source);
+    g_assert_true(blk_bs(joined) == w->source);
+    stop_writers(w);
+    assert_file_is(w->source_path, w->model);
+    blk_root(joined)->frozen = false;
+    blk_unref(joined);
+    job_unref(w->job);
+    world_free(w);
+}
+
+static void test_refused_pivot(void)
+{
+    aio_run_coroutine(refused_pivot_entry, NULL);
+}
+
 static void test_none(void)
 {
     aio_run_coroutine(none_entry, NULL);
@@ -466,6 +497,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/none", test_none);
     g_test_add_func("/mirror/thin", test_thin);
     g_test_add_func("/mirror/finalize", test_finalize);
+    g_test_add_func("/mirror/refused-pivot", test_refused_pivot);
     g_test_add_func("/mirror/schedules/main", test_schedules);
     g_test_add_func("/mirror/schedules/iothread", test_schedules_iothread);
     ret = g_test_run();

@@ -6,25 +6,25 @@
  * Dirty bits ahead of the scan are cleared before its status is asked for: whatever is written
  * after that sets its bit again, and is copied once more when the copying has passed it.
  */
-#include "block/mirror/mirror-int.h"
+#include "block/copy/copy.h"
 
 #include "block/graph/graph.h"
 
-bool mirror_scan_done(const MirrorBlockJob *s)
+bool copy_scan_done(const CopyEngine *s)
 {
     return s->scan.issued >= s->size;
 }
 
 /* Appends to the ring; a run of the same kind grows the last item. */
-static void scan_append(MirrorScan *scan, int64_t bytes, MirrorExtentKind kind)
+static void scan_append(CopyScan *scan, int64_t bytes, CopyExtentKind kind)
 {
-    MirrorExtent *last = &scan->items[(scan->head + scan->count - 1) % MIRROR_SCAN_ITEMS];
+    CopyExtent *last = &scan->items[(scan->head + scan->count - 1) % COPY_SCAN_ITEMS];
 
     if (scan->count && last->kind == kind) {
         last->bytes += bytes;
     } else {
-        scan->items[(scan->head + scan->count) % MIRROR_SCAN_ITEMS] =
-            (MirrorExtent){.offset = scan->pos, .bytes = bytes, .kind = kind};
+        scan->items[(scan->head + scan->count) % COPY_SCAN_ITEMS] =
+            (CopyExtent){.offset = scan->pos, .bytes = bytes, .kind = kind};
         scan->count++;
     }
     scan->pos += bytes;
@@ -34,7 +34,7 @@ static void scan_append(MirrorScan *scan, int64_t bytes, MirrorExtentKind kind)
  * Clears the bits that the scan is going to cover. A granule that copying has already begun in
  * keeps its bit.
  */
-static void clear_bits_ahead(MirrorBlockJob *s)
+static void clear_bits_ahead(CopyEngine *s)
 {
     int64_t start = (s->scan.pos + s->granularity - 1) & ~((int64_t)s->granularity - 1);
 
@@ -47,17 +47,17 @@ static void clear_bits_ahead(MirrorBlockJob *s)
  * Small extents at pos: how far they are taken together. A question about each costs more than
  * reading the holes between them, so they are asked for ever more rarely while they last.
  */
-static int64_t mixed_bytes(MirrorScan *scan, int64_t left)
+static int64_t mixed_bytes(CopyScan *scan, int64_t left)
 {
-    scan->mixed_bytes = CLAMP(scan->mixed_bytes * 2, MIRROR_MIXED_UNIT, MIRROR_MIXED_MAX);
+    scan->mixed_bytes = CLAMP(scan->mixed_bytes * 2, COPY_MIXED_UNIT, COPY_MIXED_MAX);
     return MIN(left, scan->mixed_bytes - (scan->pos & (scan->mixed_bytes - 1)));
 }
 
-static void coroutine_fn scan_co_step(MirrorBlockJob *s)
+static void coroutine_fn scan_co_step(CopyEngine *s)
 {
-    MirrorScan *scan = &s->scan;
+    CopyScan *scan = &s->scan;
     BdrvBlockStatus st;
-    MirrorExtentKind kind = MIRROR_EXTENT_DATA;
+    CopyExtentKind kind = COPY_EXTENT_DATA;
     int64_t left = s->size - scan->pos;
     int ret;
 
@@ -68,20 +68,20 @@ static void coroutine_fn scan_co_step(MirrorBlockJob *s)
          * Without knowledge it is copied; reading it will show what is wrong, under the error
          * policy.
          */
-        scan_append(scan, MIN(left, MIRROR_MAX_REQUEST), MIRROR_EXTENT_DATA);
+        scan_append(scan, MIN(left, COPY_MAX_REQUEST), COPY_EXTENT_DATA);
         return;
     }
     if (s->base && !(st.flags & BDRV_BLOCK_ALLOCATED)) {
-        kind = MIRROR_EXTENT_SKIP;
+        kind = COPY_EXTENT_SKIP;
     } else if (st.flags & BDRV_BLOCK_ZERO) {
-        kind = MIRROR_EXTENT_ZERO;
+        kind = COPY_EXTENT_ZERO;
     }
     st.pnum = MIN(st.pnum, left);
-    if (st.pnum < MIRROR_MIXED_UNIT && st.pnum < left && !s->base) {
-        scan_append(scan, mixed_bytes(scan, left), MIRROR_EXTENT_MIXED);
+    if (st.pnum < COPY_MIXED_UNIT && st.pnum < left && !s->base) {
+        scan_append(scan, mixed_bytes(scan, left), COPY_EXTENT_MIXED);
         return;
     }
-    if (st.pnum > MIRROR_MIXED_UNIT) {
+    if (st.pnum > COPY_MIXED_UNIT) {
         scan->mixed_bytes = 0;
     }
     scan_append(scan, st.pnum, kind);
@@ -89,55 +89,54 @@ static void coroutine_fn scan_co_step(MirrorBlockJob *s)
 
 static void coroutine_fn scan_co_entry(void *opaque)
 {
-    MirrorBlockJob *s = opaque;
-    MirrorScan *scan = &s->scan;
+    CopyEngine *s = opaque;
+    CopyScan *scan = &s->scan;
 
-    while (scan->pos < s->size && scan->count < MIRROR_SCAN_ITEMS &&
-           !job_should_pause(&s->common.job) && !job_is_cancelled(&s->common.job)) {
+    while (scan->pos < s->size && scan->count < COPY_SCAN_ITEMS && copy_wish(s) == COPY_GO_ON) {
         scan_co_step(s);
         if (scan->count == 1) {
-            job_enter(&s->common.job);
+            copy_moved(s, 0);
         }
     }
     scan->running = false;
     s->in_flight--;
-    mirror_note_idle(s);
+    copy_note_idle(s);
     qemu_co_queue_restart_all(&s->op_ended);
-    job_enter(&s->common.job);
+    copy_moved(s, 0);
     bdrv_drain_kick();
 }
 
-void mirror_scan_kick(MirrorBlockJob *s)
+void copy_scan_kick(CopyEngine *s)
 {
-    MirrorScan *scan = &s->scan;
+    CopyScan *scan = &s->scan;
 
-    if (!scan->running && scan->pos < s->size && scan->count < MIRROR_SCAN_ITEMS / 2) {
+    if (!scan->running && scan->pos < s->size && scan->count < COPY_SCAN_ITEMS / 2) {
         scan->running = true;
         s->in_flight++;
         qemu_coroutine_enter(qemu_coroutine_create(scan_co_entry, s));
     }
 }
 
-bool mirror_scan_take(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent)
+bool copy_scan_take(CopyEngine *s, int64_t max_bytes, CopyExtent *extent)
 {
-    MirrorScan *scan = &s->scan;
-    MirrorExtent *head = &scan->items[scan->head];
+    CopyScan *scan = &s->scan;
+    CopyExtent *head = &scan->items[scan->head];
 
     if (!scan->count) {
         return false;
     }
     *extent = *head;
-    if (head->kind != MIRROR_EXTENT_ZERO && head->kind != MIRROR_EXTENT_SKIP &&
+    if (head->kind != COPY_EXTENT_ZERO && head->kind != COPY_EXTENT_SKIP &&
         head->bytes > max_bytes) {
         extent->bytes = max_bytes - (head->offset & (max_bytes - 1));
         extent->bytes = MIN(extent->bytes, head->bytes);
-    } else if (head->kind == MIRROR_EXTENT_ZERO) {
+    } else if (head->kind == COPY_EXTENT_ZERO) {
         extent->bytes = MIN(head->bytes, BDRV_REQUEST_MAX_BYTES & ~((int64_t)s->granularity - 1));
     }
     head->offset += extent->bytes;
     head->bytes -= extent->bytes;
     if (!head->bytes) {
-        scan->head = (scan->head + 1) % MIRROR_SCAN_ITEMS;
+        scan->head = (scan->head + 1) % COPY_SCAN_ITEMS;
         scan->count--;
     }
     scan->issued = extent->offset + extent->bytes;

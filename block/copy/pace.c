@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror's pace: how large its requests are, and how many are in flight.
+ * The pace of a copy: how large its requests are, and how many are in flight.
  *
  * Both follow what was measured. A request that is over soon is followed by one of twice its size,
- * as large as MIRROR_MAX_REQUEST: what a request costs by itself is then small beside its data. One
+ * as large as COPY_MAX_REQUEST: what a request costs by itself is then small beside its data. One
  * that takes long is followed by half of it, so that pausing, draining and a guest's write to the
  * same place do not wait long either.
  */
-#include "block/mirror/mirror-int.h"
+#include "block/copy/copy.h"
 
 /* Operations in flight: at first, at least, at most. */
 #define START_DEPTH 4
@@ -16,8 +16,8 @@
 /* Requests: at first, and at least unless granularity or the job's speed wants less; bytes. */
 #define START_REQUEST (1 << 20)
 #define MIN_REQUEST   (64 << 10)
-/* While guests' writes wait for a request that is under way in the same place. */
-#define CONVERGING_REQUEST (256 << 10)
+/* While the owner's writes wait for a request that is under way in the same place. */
+#define SHORT_REQUEST (256 << 10)
 /* A request that took less is followed by a larger one, one that took more by a smaller one. */
 #define QUICK_NS (10 * SCALE_MS)
 #define SLOW_NS  (100 * SCALE_MS)
@@ -33,7 +33,7 @@
  * the longest does, too.
  */
 #define LONG_REQUEST_SERVER_NS (4 * SCALE_MS)
-#define LONG_REQUEST_MIN       (MIRROR_MAX_REQUEST / 2)
+#define LONG_REQUEST_MIN       (COPY_MAX_REQUEST / 2)
 /* How large an operation is that tells something about latency. */
 #define ADAPT_MIN_BYTES (256 << 10)
 /* How long the rate is measured before it counts. */
@@ -42,7 +42,7 @@
 #define SPEED_REQUEST_NS (50 * SCALE_MS)
 
 /* Data passes through no memory of the job. */
-static bool is_offloaded(const MirrorBlockJob *s)
+static bool is_offloaded(const CopyEngine *s)
 {
     return s->copy_range_refusals == 0;
 }
@@ -51,9 +51,9 @@ static bool is_offloaded(const MirrorBlockJob *s)
  * Requests that pass through buffers are small enough for several of them: some are read while
  * others are written.
  */
-static int64_t max_request(const MirrorBlockJob *s)
+static int64_t max_request(const CopyEngine *s)
 {
-    int64_t bytes = MIRROR_MAX_REQUEST;
+    int64_t bytes = COPY_MAX_REQUEST;
 
     while (!(is_offloaded(s) && s->host_target) && bytes > MIN_REQUEST && bytes * 2 > s->buf_size) {
         bytes /= 2;
@@ -61,31 +61,31 @@ static int64_t max_request(const MirrorBlockJob *s)
     return bytes;
 }
 
-void mirror_pace_init(MirrorBlockJob *s)
+void copy_pace_init(CopyEngine *s)
 {
     s->processors = (int)MIN(g_get_num_processors(), MAX_DEPTH);
     s->depth = START_DEPTH;
     s->request_bytes = START_REQUEST;
 }
 
-static bool long_request_is_due(const MirrorBlockJob *s)
+static bool long_request_is_due(const CopyEngine *s)
 {
     return s->server_quick && !s->long_request_sent && is_offloaded(s);
 }
 
 /* Bytes that requests have, but for a long one in between. */
-static int64_t usual_request(const MirrorBlockJob *s)
+static int64_t usual_request(const CopyEngine *s)
 {
     return MIN(s->request_bytes, max_request(s));
 }
 
-int64_t mirror_request_bytes(const MirrorBlockJob *s)
+int64_t copy_request_bytes(const CopyEngine *s)
 {
-    int64_t speed = __atomic_load_n(&s->common.speed, __ATOMIC_SEQ_CST);
-    int64_t bytes = long_request_is_due(s) ? MIRROR_MAX_REQUEST : usual_request(s);
+    int64_t speed = s->speed ? __atomic_load_n(s->speed, __ATOMIC_SEQ_CST) : 0;
+    int64_t bytes = long_request_is_due(s) ? COPY_MAX_REQUEST : usual_request(s);
 
-    if (mirror_is_converging(s)) {
-        bytes = MIN(bytes, CONVERGING_REQUEST);
+    if (s->short_requests) {
+        bytes = MIN(bytes, SHORT_REQUEST);
     }
     while (s->max_transfer && bytes > MIN_REQUEST && bytes > s->max_transfer) {
         bytes /= 2;
@@ -106,7 +106,7 @@ int64_t mirror_request_bytes(const MirrorBlockJob *s)
  * wait for each other. A local file settles at what its cores can copy, a distant server at what
  * fills the line or the buffers.
  */
-bool mirror_has_room(const MirrorBlockJob *s)
+bool copy_has_room(const CopyEngine *s)
 {
     int64_t limit = MAX_DEPTH;
     int depth;
@@ -120,12 +120,15 @@ bool mirror_has_room(const MirrorBlockJob *s)
     } else {
         limit = MIN(limit, s->buf_size / MAX(usual_request(s), 1));
     }
+    if (s->short_requests && s->server_target) {
+        limit = MIN(limit, MIN_DEPTH); /* the owner's writes stand behind these in one queue */
+    }
     depth = (int)CLAMP(s->depth, MIN_DEPTH, MAX(limit, MIN_DEPTH));
-    return s->in_flight < MIN(depth, MIRROR_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
+    return s->in_flight < MIN(depth, COPY_MAX_IN_FLIGHT) + (s->scan.running ? 1 : 0);
 }
 
 /* Looks, after as many operations as are in flight, whether that was a good number. */
-static void adapt_depth(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
+static void adapt_depth(CopyEngine *s, int64_t bytes, int64_t elapsed_ns)
 {
     int64_t per_mib = (int64_t)((double)elapsed_ns * (1 << 20) / (double)bytes);
     int64_t mean;
@@ -145,7 +148,7 @@ static void adapt_depth(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
 }
 
 /* What a short request tells about a long one is that it takes no longer in proportion. */
-static void adapt_request(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
+static void adapt_request(CopyEngine *s, int64_t bytes, int64_t elapsed_ns)
 {
     double whole_ns = (double)elapsed_ns * (double)MAX(s->request_bytes, bytes) / (double)bytes;
 
@@ -157,7 +160,7 @@ static void adapt_request(MirrorBlockJob *s, int64_t bytes, int64_t elapsed_ns)
 }
 
 /* Times the copying in windows that begin when it begins. */
-static void measure_rate(MirrorBlockJob *s, int64_t bytes)
+static void measure_rate(CopyEngine *s, int64_t bytes)
 {
     int64_t elapsed = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->rate_start_ns;
 
@@ -171,7 +174,7 @@ static void measure_rate(MirrorBlockJob *s, int64_t bytes)
     }
 }
 
-void mirror_pace_started(MirrorBlockJob *s, int64_t data_bytes)
+void copy_pace_started(CopyEngine *s, int64_t data_bytes)
 {
     s->long_request_sent |= data_bytes >= LONG_REQUEST_MIN;
     if (s->bytes_in_flight == 0) {
@@ -180,7 +183,7 @@ void mirror_pace_started(MirrorBlockJob *s, int64_t data_bytes)
     }
 }
 
-void mirror_pace_ended(MirrorBlockJob *s, int64_t data_bytes, int64_t elapsed_ns)
+void copy_pace_ended(CopyEngine *s, int64_t data_bytes, int64_t elapsed_ns)
 {
     measure_rate(s, data_bytes);
     if (!data_bytes) {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the mirror knows of its target, granule by granule. Two lazily allocated bitmaps: an
+ * What is known of the target of a copy, granule by granule. Two lazily allocated bitmaps: an
  * untouched target costs nothing.
  */
-#include "block/mirror/mirror-int.h"
+#include "block/copy/copy.h"
 
-void mirror_map_init(MirrorTargetMap *map, int64_t size, uint32_t granularity, bool zero_at_start)
+void copy_map_init(CopyTargetMap *map, int64_t size, uint32_t granularity, bool zero_at_start)
 {
     map->zero_at_start = zero_at_start;
     map->zero = hbitmap_new(size, granularity);
     map->data = hbitmap_new(size, granularity);
 }
 
-void mirror_map_destroy(MirrorTargetMap *map)
+void copy_map_destroy(CopyTargetMap *map)
 {
     if (map->zero) {
         hbitmap_free(map->zero);
@@ -21,26 +21,25 @@ void mirror_map_destroy(MirrorTargetMap *map)
     }
 }
 
-MirrorTargetState mirror_map_get(const MirrorTargetMap *map, int64_t offset, int64_t bytes,
-                                 int64_t *pnum)
+CopyTargetState copy_map_get(const CopyTargetMap *map, int64_t offset, int64_t bytes, int64_t *pnum)
 {
     uint64_t run;
     bool data = hbitmap_status(map->data, offset, bytes, &run);
 
     *pnum = (int64_t)run;
     if (data) {
-        return MIRROR_TARGET_DATA;
+        return COPY_TARGET_DATA;
     }
     if (map->zero_at_start) {
-        return MIRROR_TARGET_ZERO;
+        return COPY_TARGET_ZERO;
     }
     bool zero = hbitmap_status(map->zero, offset, *pnum, &run);
 
     *pnum = (int64_t)run;
-    return zero ? MIRROR_TARGET_ZERO : MIRROR_TARGET_UNKNOWN;
+    return zero ? COPY_TARGET_ZERO : COPY_TARGET_UNKNOWN;
 }
 
-void mirror_map_set_data(MirrorTargetMap *map, int64_t offset, int64_t bytes)
+void copy_map_set_data(CopyTargetMap *map, int64_t offset, int64_t bytes)
 {
     uint64_t granularity = hbitmap_granularity(map->data);
     uint64_t start = (uint64_t)offset & ~(granularity - 1);
@@ -53,7 +52,7 @@ void mirror_map_set_data(MirrorTargetMap *map, int64_t offset, int64_t bytes)
     }
 }
 
-void mirror_map_set_zero(MirrorTargetMap *map, int64_t offset, int64_t bytes)
+void copy_map_set_zero(CopyTargetMap *map, int64_t offset, int64_t bytes)
 {
     uint64_t granularity = hbitmap_granularity(map->data);
     uint64_t start = ((uint64_t)offset + granularity - 1) & ~(granularity - 1);

@@ -1,39 +1,44 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mirror's copy engine.
+ * The copy engine: choosing, copying, and what follows from errors.
  *
  * An operation is a coroutine that owns a range of the target until it ends. The range's dirty bits
  * are cleared before its first read; if it fails they are set again and the error policy decides
  * what follows. Data goes through bdrv_co_copy_range() where both ends can do it, else through a
  * bounded pool of buffers (buffer.c); how it is written is in write.c.
  */
-#include "block/mirror/mirror-int.h"
+#include "block/copy/copy.h"
 
 #include <errno.h>
 #include "block/graph/graph.h"
 #include "trace/trace-block.h"
 
-/* A dirty range that is shorter is read without asking what it holds: what it reads as says so. */
-#define DIRTY_ASK_BYTES (1 << 20)
 /* A request that is shorter goes through a buffer: handing it to a worker costs more. */
 #define OFFLOAD_MIN_BYTES (128 << 10)
+/* A dirty range that is shorter is read without asking what it holds: what it reads as says so. */
+#define DIRTY_ASK_BYTES OFFLOAD_MIN_BYTES
 /* After an ignored error: time before the next try. */
 #define IGNORED_ERROR_DELAY_NS (100 * SCALE_MS)
+/*
+ * Small requests to a file in memory are over when they have been started. The thread's other users
+ * have their turn after so long.
+ */
+#define TURN_NS (500 * SCALE_US)
 /* bdrv_co_copy_range() that goes on being refused is tried for one of this power of two pieces. */
 #define COPY_RANGE_MAX_BACKOFF 10
 
-typedef struct MirrorCopy {
-    MirrorBlockJob *s;
-    MirrorExtent extent;
-    MirrorOp op;
+typedef struct CopyTask {
+    CopyEngine *s;
+    CopyExtent extent;
+    CopyOp op;
     bool read_failed; /* which side an error came from */
-} MirrorCopy;
+} CopyTask;
 
 /* --- ranges --- */
 
-MirrorOp *mirror_find_overlap(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+CopyOp *copy_find_overlap(CopyEngine *s, int64_t offset, int64_t bytes)
 {
-    MirrorOp *op;
+    CopyOp *op;
 
     LIST_FOREACH(op, &s->ops, next) {
         if (offset < op->offset + op->bytes && op->offset < offset + bytes) {
@@ -43,44 +48,43 @@ MirrorOp *mirror_find_overlap(MirrorBlockJob *s, int64_t offset, int64_t bytes)
     return NULL;
 }
 
-void mirror_op_begin(MirrorBlockJob *s, MirrorOp *op, int64_t offset, int64_t bytes)
+void copy_op_begin(CopyEngine *s, CopyOp *op, int64_t offset, int64_t bytes)
 {
-    g_assert(!mirror_find_overlap(s, offset, bytes));
+    g_assert(!copy_find_overlap(s, offset, bytes));
     op->offset = offset;
     op->bytes = bytes;
     qemu_co_queue_init(&op->waiters);
     LIST_INSERT_HEAD(&s->ops, op, next);
 }
 
-void mirror_op_end(MirrorBlockJob *s, MirrorOp *op)
+void copy_op_end(CopyEngine *s, CopyOp *op)
 {
     LIST_REMOVE(op, next);
     s->last_end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    s->lagging = s->lagging && s->left_behind > 0; /* the target answers */
     qemu_co_queue_restart_all(&op->waiters);
-    mirror_note_idle(s);
+    copy_note_idle(s);
 }
 
 /* --- one operation --- */
 
 /* Reads and writes as much of *bytes as there are buffers for, and says how much that was. */
-static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t *bytes)
+static int coroutine_fn bounce_co_piece(CopyTask *c, int64_t offset, int64_t *bytes)
 {
-    MirrorBlockJob *s = c->s;
+    CopyEngine *s = c->s;
     QEMUIOVector qiov;
     int ret;
 
-    *bytes = mirror_co_get_buffer(s, *bytes, &qiov);
+    *bytes = copy_co_get_buffer(s, *bytes, &qiov);
     if (!*bytes) {
         return -ENOMEM;
     }
-    ret = bdrv_co_preadv(s->filter->file, offset, *bytes, &qiov, 0);
+    ret = bdrv_co_preadv(s->source_edge, offset, *bytes, &qiov, 0);
     if (ret < 0) {
         c->read_failed = true;
     } else {
-        ret = mirror_co_write_read(s, offset, &qiov);
+        ret = copy_co_write_read(s, offset, &qiov);
     }
-    mirror_put_buffer(s, &qiov);
+    copy_put_buffer(s, &qiov);
     return ret;
 }
 
@@ -88,7 +92,7 @@ static int coroutine_fn bounce_co_piece(MirrorCopy *c, int64_t offset, int64_t *
  * -ENOTSUP may be about one place only (compressed clusters), or about all. So it is tried again,
  * more and more rarely as long as it goes on being refused.
  */
-static bool may_copy_range(MirrorBlockJob *s)
+static bool may_copy_range(CopyEngine *s)
 {
     if (s->copy_range_skip > 0) {
         s->copy_range_skip--;
@@ -97,7 +101,7 @@ static bool may_copy_range(MirrorBlockJob *s)
     return true;
 }
 
-static void note_copy_range(MirrorBlockJob *s, int ret)
+static void note_copy_range(CopyEngine *s, int ret)
 {
     if (ret == -ENOTSUP) {
         s->copy_range_refusals = MIN(s->copy_range_refusals + 1, COPY_RANGE_MAX_BACKOFF);
@@ -109,7 +113,7 @@ static void note_copy_range(MirrorBlockJob *s, int ret)
 }
 
 /* Lets the nodes copy by themselves, with these flags; -ENOTSUP: they cannot. */
-static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int64_t bytes,
+static int coroutine_fn offload_co_piece(CopyEngine *s, int64_t offset, int64_t bytes,
                                          BdrvRequestFlags flags)
 {
     int64_t memory = BDRV_COPY_RANGE_BUFFER;
@@ -119,29 +123,28 @@ static int coroutine_fn offload_co_piece(MirrorBlockJob *s, int64_t offset, int6
         memory += BDRV_COPY_RANGE_MAP;
         flags = BDRV_REQ_MAY_MAP;
     }
-    mirror_co_charge_memory(s, memory);
-    if (job_is_cancelled(&s->common.job)) {
+    copy_co_charge_memory(s, memory);
+    if (copy_wish(s) == COPY_CANCEL) {
         ret = -ECANCELED;
     } else {
-        mirror_map_set_data(&s->map, offset, bytes);
-        ret =
-            bdrv_co_copy_range(s->filter->file, offset, blk_root(s->target), offset, bytes, flags);
+        copy_map_set_data(&s->map, offset, bytes);
+        ret = bdrv_co_copy_range(s->source_edge, offset, blk_root(s->target), offset, bytes, flags);
         note_copy_range(s, ret);
-        trace_mirror_offload(offset, bytes, ret);
+        trace_copy_offload(offset, bytes, ret);
     }
-    mirror_uncharge_memory(s, memory);
+    copy_uncharge_memory(s, memory);
     return ret;
 }
 
-static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64_t bytes)
+static int coroutine_fn task_co_copy_data(CopyTask *c, int64_t offset, int64_t bytes)
 {
-    MirrorBlockJob *s = c->s;
+    CopyEngine *s = c->s;
 
     while (bytes > 0) {
-        int64_t n = MIN(MIRROR_MAX_REQUEST, bytes);
+        int64_t n = MIN(COPY_MAX_REQUEST, bytes);
         int ret = -ENOTSUP;
 
-        if (job_is_cancelled(&s->common.job)) {
+        if (copy_wish(s) == COPY_CANCEL) {
             return -ECANCELED;
         }
         if ((n >= OFFLOAD_MIN_BYTES || !s->host_target) && may_copy_range(s)) {
@@ -161,19 +164,19 @@ static int coroutine_fn mirror_co_copy_data(MirrorCopy *c, int64_t offset, int64
 }
 
 /* Data and holes in small pieces: what the target need not hold is not written. */
-static int coroutine_fn mirror_co_copy_mixed(MirrorCopy *c, int64_t offset, int64_t bytes)
+static int coroutine_fn task_co_copy_mixed(CopyTask *c, int64_t offset, int64_t bytes)
 {
-    MirrorBlockJob *s = c->s;
+    CopyEngine *s = c->s;
 
     while (bytes > 0) {
-        int64_t n = MIN(MIRROR_MIXED_MAX, bytes);
+        int64_t n = MIN(COPY_MIXED_MAX, bytes);
         int ret = -ENOTSUP;
 
-        if (job_is_cancelled(&s->common.job)) {
+        if (copy_wish(s) == COPY_CANCEL) {
             return -ECANCELED;
         }
         if (s->fine_target && n >= OFFLOAD_MIN_BYTES && may_copy_range(s) &&
-            mirror_co_target_is_zero(s, offset, n)) {
+            copy_co_target_is_zero(s, offset, n)) {
             ret = offload_co_piece(s, offset, n, BDRV_REQ_SKIP_ZEROES);
         }
         if (ret < 0) {
@@ -192,9 +195,9 @@ static int coroutine_fn mirror_co_copy_mixed(MirrorCopy *c, int64_t offset, int6
  * Asks what a long range holds that was written since it was copied: holes need no reading. A small
  * write into a hole does not make the whole granule data.
  */
-static int coroutine_fn mirror_co_copy_dirty(MirrorCopy *c, int64_t offset, int64_t bytes)
+static int coroutine_fn task_co_copy_dirty(CopyTask *c, int64_t offset, int64_t bytes)
 {
-    MirrorBlockJob *s = c->s;
+    CopyEngine *s = c->s;
     BdrvBlockStatus st;
 
     while (bytes > 0) {
@@ -202,18 +205,18 @@ static int coroutine_fn mirror_co_copy_dirty(MirrorCopy *c, int64_t offset, int6
         int ret;
 
         if (bytes < DIRTY_ASK_BYTES) {
-            return mirror_co_copy_mixed(c, offset, bytes);
+            return task_co_copy_mixed(c, offset, bytes);
         }
         ret = bdrv_co_block_status_above(s->source, NULL, offset, bytes, &st);
         if (ret < 0 || st.pnum <= 0) {
-            ret = mirror_co_copy_data(c, offset, n);
-        } else if (st.pnum < MIRROR_MIXED_UNIT) {
-            n = MIN(bytes, MIRROR_MIXED_MAX);
-            ret = mirror_co_copy_mixed(c, offset, n);
+            ret = task_co_copy_data(c, offset, n);
+        } else if (st.pnum < COPY_MIXED_UNIT) {
+            n = MIN(bytes, COPY_MIXED_MAX);
+            ret = task_co_copy_mixed(c, offset, n);
         } else {
             n = MIN(bytes, st.pnum);
-            ret = st.flags & BDRV_BLOCK_ZERO ? mirror_co_zero(s, offset, n)
-                                             : mirror_co_copy_data(c, offset, n);
+            ret = st.flags & BDRV_BLOCK_ZERO ? copy_co_zero(s, offset, n)
+                                             : task_co_copy_data(c, offset, n);
         }
         if (ret < 0) {
             return ret;
@@ -224,13 +227,12 @@ static int coroutine_fn mirror_co_copy_dirty(MirrorCopy *c, int64_t offset, int6
     return 0;
 }
 
-static void coroutine_fn copy_co_failed(MirrorCopy *c, int ret)
+static void coroutine_fn task_co_failed(CopyTask *c, int ret)
 {
-    MirrorBlockJob *s = c->s;
-    BlockdevOnError policy = c->read_failed ? s->on_source_error : s->on_target_error;
+    CopyEngine *s = c->s;
 
     bdrv_set_dirty_bitmap(s->dirty, c->extent.offset, c->extent.bytes);
-    switch (block_job_co_error_action(&s->common, policy, c->read_failed, -ret)) {
+    switch (s->callbacks->co_failed(s->owner, c->read_failed, -ret)) {
     case BLOCK_ERROR_ACTION_REPORT:
         if (s->ret == 0) {
             s->ret = ret;
@@ -239,69 +241,67 @@ static void coroutine_fn copy_co_failed(MirrorCopy *c, int ret)
     case BLOCK_ERROR_ACTION_IGNORE:
         s->not_before_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + IGNORED_ERROR_DELAY_NS;
         break;
-    default: /* paused until the user resumes it */
-        s->stopped = true;
+    default: /* the owner is paused until the user resumes it */
         break;
     }
 }
 
-static void coroutine_fn copy_co_entry(void *opaque)
+static void coroutine_fn task_co_entry(void *opaque)
 {
-    MirrorCopy *c = opaque;
-    MirrorBlockJob *s = c->s;
+    CopyTask *c = opaque;
+    CopyEngine *s = c->s;
     int64_t offset = c->extent.offset, bytes = c->extent.bytes;
-    int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME), copied = 0;
     int ret;
 
     switch (c->extent.kind) {
-    case MIRROR_EXTENT_ZERO:
-        ret = mirror_co_zero(s, offset, bytes);
+    case COPY_EXTENT_ZERO:
+        ret = copy_co_zero(s, offset, bytes);
         break;
-    case MIRROR_EXTENT_DATA:
-        ret = mirror_co_copy_data(c, offset, bytes);
+    case COPY_EXTENT_DATA:
+        ret = task_co_copy_data(c, offset, bytes);
         break;
-    case MIRROR_EXTENT_MIXED:
-        ret = mirror_co_copy_mixed(c, offset, bytes);
+    case COPY_EXTENT_MIXED:
+        ret = task_co_copy_mixed(c, offset, bytes);
         break;
     default:
-        ret = mirror_co_copy_dirty(c, offset, bytes);
+        ret = task_co_copy_dirty(c, offset, bytes);
         break;
     }
     if (ret < 0) {
-        copy_co_failed(c, ret);
+        task_co_failed(c, ret);
     } else {
-        job_progress_update(&s->common.job, bytes);
-        mirror_pace_ended(s, c->extent.kind == MIRROR_EXTENT_ZERO ? 0 : bytes,
-                          qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns);
+        copied = bytes;
+        copy_pace_ended(s, c->extent.kind == COPY_EXTENT_ZERO ? 0 : bytes,
+                        qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns);
     }
-    mirror_op_end(s, &c->op);
+    copy_op_end(s, &c->op);
     s->bytes_in_flight -= bytes;
     s->in_flight--;
-    mirror_note_idle(s);
-    mirror_update_progress(s);
+    copy_note_idle(s);
     qemu_co_queue_restart_all(&s->op_ended);
-    job_enter(&s->common.job);
+    copy_moved(s, copied);
     bdrv_drain_kick();
     g_free(c);
 }
 
-static void start_copy(MirrorBlockJob *s, const MirrorExtent *extent)
+static void start_task(CopyEngine *s, const CopyExtent *extent)
 {
-    MirrorCopy *c = g_new0(MirrorCopy, 1);
+    CopyTask *c = g_new0(CopyTask, 1);
 
     c->s = s;
     c->extent = *extent;
-    mirror_pace_started(s, extent->kind == MIRROR_EXTENT_ZERO ? 0 : extent->bytes);
+    copy_pace_started(s, extent->kind == COPY_EXTENT_ZERO ? 0 : extent->bytes);
     s->in_flight++;
     s->bytes_in_flight += extent->bytes;
-    mirror_op_begin(s, &c->op, extent->offset, extent->bytes);
-    qemu_coroutine_enter(qemu_coroutine_create(copy_co_entry, c));
+    copy_op_begin(s, &c->op, extent->offset, extent->bytes);
+    qemu_coroutine_enter(qemu_coroutine_create(task_co_entry, c));
 }
 
-/* --- choosing what comes next --- */
+/* --- choosing the next operation --- */
 
 /* The next dirty extent behind the scan that nothing in flight touches. */
-static bool next_dirty(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *extent)
+static bool next_dirty(CopyEngine *s, int64_t max_bytes, CopyExtent *extent)
 {
     HBitmap *hb = bdrv_dirty_bitmap_hbitmap(s->dirty);
     int64_t limit = s->scan.issued;
@@ -313,7 +313,7 @@ static bool next_dirty(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *exten
     max_bytes = MAX(max_bytes, (int64_t)s->granularity);
     for (;;) {
         uint64_t start, bytes;
-        MirrorOp *op;
+        CopyOp *op;
 
         if (!hbitmap_next_dirty_area(hb, s->dirty_cursor, limit, max_bytes, &start, &bytes)) {
             if (wrapped || !s->dirty_cursor) {
@@ -323,18 +323,17 @@ static bool next_dirty(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *exten
             s->dirty_cursor = 0;
             continue;
         }
-        op = mirror_find_overlap(s, start, bytes);
+        op = copy_find_overlap(s, start, bytes);
         if (!op) {
-            *extent = (MirrorExtent){.offset = start, .bytes = bytes, .kind = MIRROR_EXTENT_DIRTY};
+            *extent = (CopyExtent){.offset = start, .bytes = bytes, .kind = COPY_EXTENT_DIRTY};
             s->dirty_cursor = start + bytes;
             return true;
         }
         /* What lies before the operation can go; else look behind it. */
         if (op->offset - (int64_t)start >= s->granularity) {
             bytes = (op->offset - start) & ~((uint64_t)s->granularity - 1);
-            if (!mirror_find_overlap(s, start, bytes)) {
-                *extent =
-                    (MirrorExtent){.offset = start, .bytes = bytes, .kind = MIRROR_EXTENT_DIRTY};
+            if (!copy_find_overlap(s, start, bytes)) {
+                *extent = (CopyExtent){.offset = start, .bytes = bytes, .kind = COPY_EXTENT_DIRTY};
                 s->dirty_cursor = start + bytes;
                 return true;
             }
@@ -353,9 +352,9 @@ static bool next_dirty(MirrorBlockJob *s, int64_t max_bytes, MirrorExtent *exten
 }
 
 /* How long to wait before the next operation starts, ns; 0: now. */
-static int64_t start_delay_ns(MirrorBlockJob *s)
+static int64_t start_delay_ns(CopyEngine *s)
 {
-    int64_t wait = block_job_ratelimit_ns(&s->common, 0);
+    int64_t wait = s->callbacks->delay_ns(s->owner, 0);
 
     if (s->not_before_ns) {
         wait = MAX(wait, s->not_before_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
@@ -366,65 +365,87 @@ static int64_t start_delay_ns(MirrorBlockJob *s)
     return MAX(wait, 0);
 }
 
-int64_t mirror_pump(MirrorBlockJob *s, bool even_if_paused)
+int64_t copy_pump(CopyEngine *s, bool even_if_paused)
 {
-    MirrorExtent extent;
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + TURN_NS;
+    CopyExtent extent;
     int64_t wait;
 
-    while (s->ret == 0 && (even_if_paused || !job_should_pause(&s->common.job))) {
-        mirror_scan_kick(s);
-        if (!mirror_has_room(s)) {
+    s->turn_over = false;
+    while (s->ret == 0 && (even_if_paused || copy_wish(s) != COPY_PAUSE)) {
+        copy_scan_kick(s);
+        if (!copy_has_room(s)) {
             break;
         }
         wait = start_delay_ns(s);
         if (wait) {
             return wait;
         }
-        if (!mirror_scan_done(s)) {
-            if (!mirror_scan_take(s, mirror_request_bytes(s), &extent)) {
+        if (!copy_scan_done(s)) {
+            if (!copy_scan_take(s, copy_request_bytes(s), &extent)) {
                 break;
             }
-        } else if (!next_dirty(s, mirror_request_bytes(s), &extent)) {
+        } else if (!next_dirty(s, copy_request_bytes(s), &extent)) {
             break;
         } else {
             bdrv_reset_dirty_bitmap(s->dirty, extent.offset, extent.bytes);
         }
-        if (extent.kind == MIRROR_EXTENT_SKIP) {
+        if (extent.kind == COPY_EXTENT_SKIP) {
             continue;
         }
-        if (extent.kind != MIRROR_EXTENT_ZERO) {
-            (void)block_job_ratelimit_ns(&s->common, extent.bytes);
+        if (extent.kind != COPY_EXTENT_ZERO) {
+            (void)s->callbacks->delay_ns(s->owner, extent.bytes);
         }
-        start_copy(s, &extent);
+        start_task(s, &extent);
+        if (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) > end_ns) {
+            s->turn_over = true;
+            break;
+        }
     }
-    mirror_update_progress(s);
     return 0;
 }
 
-bool mirror_is_clean(const MirrorBlockJob *s)
+int64_t copy_bytes_left(const CopyEngine *s)
 {
-    return s->in_flight + s->left_behind == 0 && mirror_scan_done(s) &&
+    return s->size - s->scan.issued + bdrv_get_dirty_count(s->dirty) + s->bytes_in_flight;
+}
+
+bool copy_target_busy(const CopyEngine *s)
+{
+    return s->in_flight > 0 || !LIST_EMPTY(&s->ops);
+}
+
+void copy_note_idle(CopyEngine *s)
+{
+    if (!copy_target_busy(s)) {
+        qemu_co_queue_restart_all(&s->idle);
+    }
+}
+
+bool copy_is_clean(const CopyEngine *s)
+{
+    return s->in_flight + s->left_behind == 0 && copy_scan_done(s) &&
            bdrv_get_dirty_count(s->dirty) == 0;
 }
 
-void coroutine_fn mirror_co_wait_idle(MirrorBlockJob *s)
+void coroutine_fn copy_co_wait_idle(CopyEngine *s)
 {
     while (s->in_flight + s->left_behind > 0) {
         qemu_co_queue_wait(&s->op_ended, NULL);
     }
 }
 
-int coroutine_fn mirror_co_flush_target(MirrorBlockJob *s)
+int coroutine_fn copy_co_flush_target(CopyEngine *s)
 {
     int ret;
 
-    if (job_is_cancelled(&s->common.job)) {
+    if (copy_wish(s) == COPY_CANCEL) {
         return -ECANCELED;
     }
     s->in_flight++;
     ret = blk_co_flush(s->target);
     s->in_flight--;
-    mirror_note_idle(s);
+    copy_note_idle(s);
     qemu_co_queue_restart_all(&s->op_ended);
     bdrv_drain_kick();
     return ret;

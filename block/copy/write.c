@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How data and zeroes reach the mirror's target.
+ * How data and zeroes reach the target of a copy.
  *
  * Zeroes are cheapest first: nothing where the target reads as zeroes already, a write-zeroes request
  * (which may deallocate), data. Data that was read is looked through in blocks of zero_unit, what the
  * target allocates, so that a hole of the source stays one although it was read with its neighbours.
  */
-#include "block/mirror/mirror-int.h"
+#include "block/copy/copy.h"
 
 #include <errno.h>
 #include "block/block_int.h"
@@ -15,7 +15,7 @@
 #define PUNCH_MIN_BYTES (16 << 10)
 
 /* Zeroes that a backing file could show through must be there in so many words. */
-static bool status_is_zero(const MirrorBlockJob *s, const BdrvBlockStatus *st)
+static bool status_is_zero(const CopyEngine *s, const BdrvBlockStatus *st)
 {
     int zero = BDRV_BLOCK_ZERO | (s->target_plain ? 0 : BDRV_BLOCK_ALLOCATED);
 
@@ -26,32 +26,32 @@ static bool status_is_zero(const MirrorBlockJob *s, const BdrvBlockStatus *st)
  * What the target holds from offset on: ZERO or DATA, where the map does not know it by asking the
  * target. *pnum: how far (at most bytes) this is so.
  */
-static MirrorTargetState coroutine_fn co_target_state(MirrorBlockJob *s, int64_t offset,
-                                                      int64_t bytes, int64_t *pnum)
+static CopyTargetState coroutine_fn co_target_state(CopyEngine *s, int64_t offset, int64_t bytes,
+                                                    int64_t *pnum)
 {
-    MirrorTargetState state = mirror_map_get(&s->map, offset, bytes, pnum);
+    CopyTargetState state = copy_map_get(&s->map, offset, bytes, pnum);
     BdrvBlockStatus st;
 
-    if (state != MIRROR_TARGET_UNKNOWN) {
+    if (state != COPY_TARGET_UNKNOWN) {
         return state;
     }
     if (bdrv_co_block_status_above(s->target_bs, NULL, offset, *pnum, &st) < 0 || st.pnum <= 0) {
-        return MIRROR_TARGET_DATA;
+        return COPY_TARGET_DATA;
     }
     *pnum = MIN(*pnum, st.pnum);
     if (!status_is_zero(s, &st)) {
-        return MIRROR_TARGET_DATA;
+        return COPY_TARGET_DATA;
     }
-    mirror_map_set_zero(&s->map, offset, *pnum);
-    return MIRROR_TARGET_ZERO;
+    copy_map_set_zero(&s->map, offset, *pnum);
+    return COPY_TARGET_ZERO;
 }
 
-bool coroutine_fn mirror_co_target_is_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+bool coroutine_fn copy_co_target_is_zero(CopyEngine *s, int64_t offset, int64_t bytes)
 {
     while (bytes > 0) {
         int64_t run;
 
-        if (co_target_state(s, offset, bytes, &run) != MIRROR_TARGET_ZERO) {
+        if (co_target_state(s, offset, bytes, &run) != COPY_TARGET_ZERO) {
             return false;
         }
         offset += run;
@@ -60,13 +60,13 @@ bool coroutine_fn mirror_co_target_is_zero(MirrorBlockJob *s, int64_t offset, in
     return true;
 }
 
-static int coroutine_fn co_punch(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+static int coroutine_fn co_punch(CopyEngine *s, int64_t offset, int64_t bytes)
 {
     while (bytes > 0) {
         int64_t n = MIN(bytes, BDRV_REQUEST_MAX_BYTES & ~((int64_t)s->granularity - 1));
         int ret;
 
-        if (job_is_cancelled(&s->common.job)) {
+        if (copy_wish(s) == COPY_CANCEL) {
             return -ECANCELED; /* the target was given up already, and may hang again */
         }
         ret = blk_co_pwrite_zeroes(s->target, offset, n,
@@ -74,23 +74,23 @@ static int coroutine_fn co_punch(MirrorBlockJob *s, int64_t offset, int64_t byte
         if (ret < 0) {
             return ret;
         }
-        mirror_map_set_zero(&s->map, offset, n);
+        copy_map_set_zero(&s->map, offset, n);
         offset += n;
         bytes -= n;
     }
     return 0;
 }
 
-int coroutine_fn mirror_co_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes)
+int coroutine_fn copy_co_zero(CopyEngine *s, int64_t offset, int64_t bytes)
 {
     while (bytes > 0) {
         int64_t run;
         int ret = 0;
 
-        if (job_is_cancelled(&s->common.job)) {
+        if (copy_wish(s) == COPY_CANCEL) {
             return -ECANCELED;
         }
-        if (co_target_state(s, offset, bytes, &run) != MIRROR_TARGET_ZERO) {
+        if (co_target_state(s, offset, bytes, &run) != COPY_TARGET_ZERO) {
             ret = co_punch(s, offset, run);
         }
         if (ret < 0) {
@@ -104,7 +104,7 @@ int coroutine_fn mirror_co_zero(MirrorBlockJob *s, int64_t offset, int64_t bytes
 
 /* What was read, and where it goes. */
 typedef struct ReadData {
-    MirrorBlockJob *s;
+    CopyEngine *s;
     QEMUIOVector *qiov;
     int64_t offset; /* of its first byte */
     int64_t min;    /* zeroes in a shorter run are data */
@@ -151,11 +151,11 @@ static int64_t run_end(const ReadData *r, int64_t at, int64_t end, bool *zero)
 
 static int coroutine_fn co_write_data(ReadData *r, int64_t from, int64_t to)
 {
-    MirrorBlockJob *s = r->s;
+    CopyEngine *s = r->s;
     QEMUIOVector part;
     int ret;
 
-    mirror_map_set_data(&s->map, r->offset + from, to - from);
+    copy_map_set_data(&s->map, r->offset + from, to - from);
     if (from == 0 && to == (int64_t)r->qiov->size) {
         return blk_co_pwritev(s->target, r->offset, to, r->qiov, 0);
     }
@@ -166,22 +166,21 @@ static int coroutine_fn co_write_data(ReadData *r, int64_t from, int64_t to)
 }
 
 /* [from, to) of it, over a part of the target that is all in one state. */
-static int coroutine_fn co_write_runs(ReadData *r, int64_t from, int64_t to,
-                                      MirrorTargetState state)
+static int coroutine_fn co_write_runs(ReadData *r, int64_t from, int64_t to, CopyTargetState state)
 {
     int ret = 0;
 
-    r->min = state == MIRROR_TARGET_ZERO ? r->s->zero_run : MAX(r->s->zero_run, PUNCH_MIN_BYTES);
+    r->min = state == COPY_TARGET_ZERO ? r->s->zero_run : MAX(r->s->zero_run, PUNCH_MIN_BYTES);
     while (ret == 0 && from < to) {
         bool zero;
         int64_t end = run_end(r, from, to, &zero);
 
-        if (job_is_cancelled(&r->s->common.job)) {
+        if (copy_wish(r->s) == COPY_CANCEL) {
             return -ECANCELED;
         }
         if (!zero) {
             ret = co_write_data(r, from, end);
-        } else if (state != MIRROR_TARGET_ZERO) {
+        } else if (state != COPY_TARGET_ZERO) {
             ret = co_punch(r->s, r->offset + from, end - from);
         }
         from = end;
@@ -189,18 +188,18 @@ static int coroutine_fn co_write_runs(ReadData *r, int64_t from, int64_t to,
     return ret;
 }
 
-int coroutine_fn mirror_co_write_read(MirrorBlockJob *s, int64_t offset, QEMUIOVector *qiov)
+int coroutine_fn copy_co_write_read(CopyEngine *s, int64_t offset, QEMUIOVector *qiov)
 {
     ReadData r = {.s = s, .qiov = qiov, .offset = offset, .min = s->zero_run};
     int64_t bytes = (int64_t)qiov->size, done = 0;
     bool zero;
 
     if (run_end(&r, 0, bytes, &zero) == bytes && !zero) {
-        return co_write_runs(&r, 0, bytes, MIRROR_TARGET_ZERO); /* data all through */
+        return co_write_runs(&r, 0, bytes, COPY_TARGET_ZERO); /* data all through */
     }
     while (done < bytes) {
         int64_t run;
-        MirrorTargetState state = co_target_state(s, offset + done, bytes - done, &run);
+        CopyTargetState state = co_target_state(s, offset + done, bytes - done, &run);
         int ret = co_write_runs(&r, done, done + run, state);
 
         if (ret < 0) {
