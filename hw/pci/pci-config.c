@@ -294,7 +294,7 @@ const VMStateDescription vmstate_pci_device = {
     .version_id = 2,
     .minimum_version_id = 1,
     .post_load = loaded,
-    .fields = (const VMStateField[]){VMSTATE_SINGLE(version_id, PCIDevice, 0, vmstate_info_int32_le,
+    .fields = (const VMStateField[]){VMSTATE_SINGLE(version_id, PCIDevice, vmstate_info_int32_le,
                                                     int32_t),
                                      CONFIG_FIELD(is_conventional, PCI_CONFIG_SIZE),
                                      CONFIG_FIELD(is_express, PCIE_CONFIG_SIZE),
