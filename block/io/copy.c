@@ -66,10 +66,9 @@ int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvC
     bdrv_request_begin(&req, bs, dst_offset, bytes, BDRV_TRACKED_WRITE);
     ret = bdrv_request_prepare_write(dst, &req, dst_offset, bytes, write_flags);
     if (ret == 0) {
-        ret = bs->drv->bdrv_co_copy_range_to(bs, src, src_offset, dst_offset, bytes,
-                                             write_flags &
-                                                 (bs->supported_write_flags | BDRV_REQ_MAY_MAP |
-                                                  BDRV_REQ_SKIP_ZEROES));
+        ret = bs->drv->bdrv_co_copy_range_to(
+            bs, src, src_offset, dst_offset, bytes,
+            write_flags & (bs->supported_write_flags | BDRV_REQ_MAY_MAP | BDRV_REQ_SKIP_ZEROES));
         if (ret == -ENOTSUP) {
             /* The driver promises that nothing was written. */
             bdrv_request_end(&req);
