@@ -152,7 +152,9 @@ static void test_names_the_mistake(void)
         g_autoptr(GError) err = NULL;
         json_object *value;
 
-        g_test_message("%s", cases[i].text);
+        g_autofree char *shown = g_strescape(cases[i].text, NULL);
+
+        g_test_message("%s", shown); /* not all of them are UTF-8 */
         g_assert_false(json_parse_text(cases[i].text, strlen(cases[i].text), &value, &err));
         g_assert_cmpstr(err->message, ==, whole);
     }
