@@ -57,6 +57,15 @@ def test_violation_is_found(tree, work, name, text, finding):
     assert finding in output
 
 
+def test_a_large_circle_of_includes_is_found(tree, work):
+    names = ['aio', 'bql', 'co', 'dl', 'el']
+    for one, other in zip(names, names[1:] + names[:1]):
+        tree(f'util/{one}.h', SPDX_C + f'#include "util/{other}.h"\n')
+    status, output = check(work)
+    assert status == 1
+    assert '5 files include each other in a circle: util/aio, util/bql, util/co, util/dl, util/el' in output
+
+
 def test_commented_out_source_is_nobodys(tree, work):
     tree('block/meson.build', SPDX + "# src += files('mirror.c')\n")
     assert 'no meson.build above it names this file' in check(work)[1]
