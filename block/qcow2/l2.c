@@ -128,7 +128,8 @@ int coroutine_fn qcow2_co_l2_get(BlockDriverState *bs, uint64_t offset, Qcow2Cac
 
 void qcow2_l1_set(BDRVQcow2State *s, uint32_t i, uint64_t value)
 {
-    uint64_t old = s->l1_table[i] & QCOW2_OFFSET_MASK, new = value &QCOW2_OFFSET_MASK;
+    uint64_t before = (s->l1_table[i] & QCOW2_OFFSET_MASK);
+    uint64_t after = (value & QCOW2_OFFSET_MASK);
 
     s->l1_table[i] = value;
     if (s->l1_dirty_start == s->l1_dirty_end) {
@@ -138,11 +139,14 @@ void qcow2_l1_set(BDRVQcow2State *s, uint32_t i, uint64_t value)
         s->l1_dirty_start = MIN(s->l1_dirty_start, i);
         s->l1_dirty_end = MAX(s->l1_dirty_end, i + 1);
     }
-    if (old != new &&old) {
-        g_hash_table_remove(s->l2_clusters, &old);
+    if (before == after) {
+        return;
     }
-    if (old != new &&new) {
-        g_hash_table_add(s->l2_clusters, g_memdup2(&new, sizeof(new)));
+    if (before) {
+        g_hash_table_remove(s->l2_clusters, &before);
+    }
+    if (after) {
+        g_hash_table_add(s->l2_clusters, g_memdup2(&after, sizeof(after)));
     }
 }
 

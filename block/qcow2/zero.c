@@ -28,7 +28,7 @@ static bool zeroed_entry(const BDRVQcow2State *s, ZeroMode mode, uint64_t old, u
         *bitmap = 0;
         return !empty;
     }
-    *new = keep &&reserved ? old & ~QCOW2_OFLAG_ZERO : 0;
+    *new = (keep && reserved) ? old & ~QCOW2_OFLAG_ZERO : 0;
     *bitmap = 0;
     if (s->header.version < 3) {
         *new = 0; /* no zero flag: callers see to it that there is no backing file */
