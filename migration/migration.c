@@ -222,8 +222,7 @@ bool coroutine_fn qmp_migrate(const MigrateArg *arg, GError **errp)
     if (!guest_can_leave(errp)) {
         return false;
     }
-    addr = migration_args_to_address(arg->uri, arg->has_channels, arg->channels, "migrate",
-                                     errp);
+    addr = migration_args_to_address(arg->uri, arg->has_channels, arg->channels, "migrate", errp);
     if (!addr) {
         return false;
     }

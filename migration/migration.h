@@ -232,11 +232,11 @@ typedef struct MigrationIncomingState {
     GMutex send_lock;
     QEMUFile *to_src; /* opened by the incoming thread, closed by the main loop; NULL: none */
 
-    GMutex lock;                /* guards members, never held over a wait */
-    GError *error;              /* lock */
+    GMutex lock;                  /* guards members, never held over a wait */
+    GError *error;                /* lock */
     SocketAddressList *addresses; /* lock: where it listens, or listened at first */
-    int switchover_ack_pending; /* lock: parts that have not agreed yet */
-    bool return_path_open;      /* lock: there is a way to say so */
+    int switchover_ack_pending;   /* lock: parts that have not agreed yet */
+    bool return_path_open;        /* lock: there is a way to say so */
 
     bool from_file; /* a file that can be read anywhere */
     bool exit_on_error;

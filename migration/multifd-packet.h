@@ -22,8 +22,8 @@
 
 #define MULTIFD_HANDSHAKE_BYTES 64
 /* Of these, the magic number, by which a channel is told from the main one. */
-#define MULTIFD_FIRST_BYTES 4
-#define MULTIFD_HEADER_BYTES    1344
+#define MULTIFD_FIRST_BYTES  4
+#define MULTIFD_HEADER_BYTES 1344
 /* Most bytes of a payload: those of a compressed one; a plain one has half as many at most. */
 #define MULTIFD_PAYLOAD_MAX (1024 * 1024)
 

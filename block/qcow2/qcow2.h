@@ -207,7 +207,7 @@ typedef struct BDRVQcow2State {
     bool grace_busy;
     uint64_t frees_clusters; /* in `frees` */
     CoQueue requests_ended;  /* ... of an epoch, or a flush that frees */
-    uint64_t frees_base; /* how many entries have left `frees` since the image was opened */
+    uint64_t frees_base;     /* how many entries have left `frees` since the image was opened */
     uint64_t
         /* entries before this one, counted as frees_base, are not merged with new ones */
         frees_sealed;
