@@ -111,7 +111,7 @@ void address_spaces_update(uint64_t transaction)
             continue;
         }
         if (as->current->root == root && flatview_same(as->current, view)) {
-            /* Changed to and fro: the others shall find this one, too. */
+            /* It changed and changed back. Other spaces with this root take the same view. */
             g_hash_table_insert(fresh, root, address_space_get_flatview(as));
             continue;
         }
