@@ -165,6 +165,8 @@ void coroutine_fn vm_co_halt(void)
 {
     guest.stops++;
     lock(&guest.changing);
+    g_assert(!guest.refusal);
+    guest.refusal = "The process is ending";
     if (runstate_is_running()) {
         stand(RUN_STATE_SHUTDOWN, false);
     } else if (runstate_may_become(RUN_STATE_SHUTDOWN)) {

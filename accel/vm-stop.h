@@ -48,7 +48,10 @@ int coroutine_fn vm_co_stop(RunState state);
  * lock.
  */
 void vm_stop_request(RunState state);
-/* The guest stops for the end of the process: as vm_co_pause(), without STOP. It is not taken. */
+/*
+ * The guest stops for the end of the process: as vm_co_pause(), without STOP. It is not taken, and
+ * nothing starts, takes or resets it any more: vm_check_not_taken() says that the process is ending.
+ */
 void coroutine_fn vm_co_halt(void);
 
 /*

@@ -487,6 +487,10 @@ bool coroutine_fn qmp_migrate_incoming(const MigrateIncomingArg *arg, GError **e
         error_setg(errp, "'-incoming' was not specified on the command line");
         return false;
     }
+    if (qemu_shutdown_cause() != SHUTDOWN_CAUSE_NONE) {
+        error_setg(errp, "The process is ending");
+        return false;
+    }
     if (mis->started || !runstate_check(RUN_STATE_INMIGRATE)) {
         error_setg(errp, "The incoming migration has already been started");
         return false;

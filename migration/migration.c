@@ -200,6 +200,9 @@ static bool guest_can_leave(GError **errp)
     const char *why = source_is_busy() ? "There's a migration process in progress"
                                        : nothing_to_move[runstate_get()];
 
+    if (qemu_shutdown_cause() != SHUTDOWN_CAUSE_NONE) {
+        why = "The process is ending"; /* migrations have been told to end: this one would not be */
+    }
     if (why) {
         error_setg(errp, "%s", why);
         return false;

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands that arrive while the process ends: they neither end it otherwise than with status 0 nor hold it up."""
+import signal
+
+import pytest
+
+import ferry
+
+MIB = ferry.MIB
+MACHINE = ['-machine', 'none', '-display', 'none', '-nodefaults', '-m', '16M']
+
+
+@pytest.fixture
+def ending(vmm, work, qemu_nbd):
+    """A process that was told to end and waits for a server to flush a disk."""
+    vm = vmm(*MACHINE, defaults=False)
+    server = qemu_nbd(ferry.make_image(work / 'far.raw', MIB), 'raw')
+    vm.cmd('blockdev-add', server.node('far', reconnect_delay=600))
+    vm.add_file(ferry.make_image(work / 'near.raw', MIB), node_name='near')
+    vm.add_file(ferry.make_image(work / 'near2.raw', MIB), node_name='near2')
+    vm.qemu_io('far', 'write 0 4k')
+    server.signal(signal.SIGSTOP)
+    vm.process.send_signal(signal.SIGTERM)
+    vm.wait('SHUTDOWN')
+    while vm.cmd('query-status')['running']:
+        pass                                        # the event is sent first
+    yield vm, server
+    server.signal(signal.SIGCONT)
+
+
+def refused(vm, command, **args):
+    with pytest.raises(ferry.QMPError, match='[Pp]rocess is'):
+        vm.cmd(command, args)
+
+
+def end(vm, server):
+    server.signal(signal.SIGCONT)
+    assert vm.wait_exit() == 0, vm.describe()
+    assert vm.seen('RESUME') == []
+
+
+def test_guest_of_a_process_that_ends_does_not_start_again(ending):
+    vm, server = ending
+    refused(vm, 'cont')
+    refused(vm, 'system_reset')
+    assert vm.cmd('query-status') == {'running': False, 'status': 'shutdown'}
+    end(vm, server)
+
+
+def test_guest_of_a_process_that_ends_does_not_leave(ending, work):
+    vm, server = ending
+    refused(vm, 'migrate', uri=f'unix:{work}/nowhere')
+    assert vm.cmd('query-migrate') == {}
+    end(vm, server)
+
+
+def test_disks_and_servers_that_come_late_go_in_order(ending, work):
+    vm, server = ending
+    vm.export('near')
+    vm.cmd('blockdev-mirror', {'job-id': 'j', 'device': 'near', 'target': 'near2', 'sync': 'full', 'speed': 1})
+    vm.cmd('object-add', qom_type='iothread', id='late')
+    vm.cmd('quit')
+    end(vm, server)
