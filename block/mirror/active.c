@@ -97,10 +97,9 @@ static void guest_timer_fired(void *opaque)
     }
 }
 
-static void guest_wait_begin(MirrorBlockJob *s, GuestWait *wait)
+/* A guest that goes on waiting after the timer has fired arms it again. */
+static void guest_timer_arm(MirrorBlockJob *s, const GuestWait *wait)
 {
-    *wait = (GuestWait){.since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME)};
-    TAILQ_INSERT_TAIL(&s->guest_waits, wait, next);
     if (!s->guest_timer) {
         s->guest_timer =
             aio_timer_new(s->common.job.aio_context, QEMU_CLOCK_REALTIME, guest_timer_fired, s);
@@ -109,6 +108,13 @@ static void guest_wait_begin(MirrorBlockJob *s, GuestWait *wait)
         s->guest_timer_armed = true;
         timer_mod_ns(s->guest_timer, wait->since_ns + MIRROR_FORWARD_WAIT_NS);
     }
+}
+
+static void guest_wait_begin(MirrorBlockJob *s, GuestWait *wait)
+{
+    *wait = (GuestWait){.since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME)};
+    TAILQ_INSERT_TAIL(&s->guest_waits, wait, next);
+    guest_timer_arm(s, wait);
 }
 
 static void guest_wait_end(MirrorBlockJob *s, GuestWait *wait)
@@ -251,6 +257,7 @@ static int coroutine_fn active_co_both(MirrorBlockJob *s, TargetWrite *t)
     (void)bdrv_dirty_bitmap_unexpect(s->copy.dirty, t->op.offset, t->op.bytes);
     if (!t->done && !mirror_is_lagging(s)) {
         t->guest->for_target = qemu_coroutine_self();
+        guest_timer_arm(s, t->guest);
         qemu_coroutine_yield();
     }
     if (ret < 0 || (t->done && t->ret < 0)) {
@@ -271,7 +278,7 @@ static int64_t active_limit(const MirrorBlockJob *s)
 
 /* The target's half, with its range and memory; NULL: the write is left to the copy engine. */
 static TargetWrite *coroutine_fn active_co_claim(MirrorBlockJob *s, const MirrorGuestWrite *w,
-                                                 int64_t done, int64_t bytes)
+                                                 const GuestWait *wait, int64_t done, int64_t bytes)
 {
     int64_t offset = w->offset + done;
     TargetWrite *t;
@@ -279,11 +286,13 @@ static TargetWrite *coroutine_fn active_co_claim(MirrorBlockJob *s, const Mirror
     void *buf = NULL;
 
     while (!mirror_is_lagging(s) && (other = copy_find_overlap(&s->copy, offset, bytes))) {
+        guest_timer_arm(s, wait);
         qemu_co_queue_wait(&other->waiters, NULL);
     }
     if (w->qiov) {
         while (!mirror_is_lagging(s) && s->active_bytes &&
                s->active_bytes + bytes > active_limit(s)) {
+            guest_timer_arm(s, wait);
             qemu_co_queue_wait(&s->active_ended, NULL);
         }
         buf = qemu_try_blockalign(s->copy.source, bytes);
@@ -312,7 +321,7 @@ static int coroutine_fn active_co_slice(MirrorBlockJob *s, const MirrorGuestWrit
     int ret, target_ret;
 
     guest_wait_begin(s, &wait);
-    t = active_co_claim(s, w, done, bytes);
+    t = active_co_claim(s, w, &wait, done, bytes);
     if (!t) {
         guest_wait_end(s, &wait);
         return w->qiov ? bdrv_co_pwritev_part(s->filter->file, w->offset + done, bytes, w->qiov,

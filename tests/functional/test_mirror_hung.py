@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import nbd
 import pytest
 
 import ferry
@@ -153,3 +154,35 @@ def test_limits_do_not_hold_up_the_end(vm, work, side, how):
         vm.cmd('block-job-cancel', device='m', force=True)
         vm.wait('BLOCK_JOB_CANCELLED', device='m')
     vm.quit()
+
+
+def test_a_write_whose_own_disk_was_slow_waits_for_the_target_no_longer_than_others(vm, work):
+    """Both halves are held; the target answers another write in between, and then not this one."""
+    for name in ('disk', 'copy'):
+        path = ferry.make_image(work / f'{name}.raw', SIZE)
+        vm.cmd('blockdev-add', driver='raw', node_name=name,
+               file={'driver': 'blkdebug', 'image': {'driver': 'file', 'filename': str(path)}})
+    slow, other = (ferry.nbd_connect(vm.export('disk', name=f'e{n}')) for n in range(2))
+    start(vm, copy_mode='write-blocking')
+    vm.wait('BLOCK_JOB_READY', device='m')
+    vm.qemu_io('disk', 'break write_aio source')
+    vm.qemu_io('copy', 'break write_aio first')
+    cookie = slow.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b'a' * 4096)), 0)
+    vm.qemu_io('copy', 'wait_break first')
+    vm.qemu_io('disk', 'wait_break source')
+    vm.qemu_io('copy', 'break write_aio second')
+    other.pwrite(b'b' * 4096, MIB)                  # acknowledged without the target, when the time is over
+    vm.qemu_io('copy', 'resume second')
+    while (work / 'copy.raw').read_bytes()[MIB:MIB + 4096] != b'b' * 4096:
+        pass                                        # the target answers
+    vm.cmd('query-block-jobs')
+    vm.qemu_io('disk', 'resume source')
+    while not slow.aio_command_completed(cookie):
+        slow.poll(1000)
+    vm.qemu_io('copy', 'resume first')
+    slow.shutdown()
+    other.shutdown()
+    vm.cmd('block-job-cancel', device='m')
+    vm.wait('BLOCK_JOB_COMPLETED', device='m')
+    vm.quit()
+    assert (work / 'copy.raw').read_bytes()[:4096] == b'a' * 4096
