@@ -9,6 +9,7 @@ TAILQ_HEAD(CPUList, CPUState);
 static struct {
     struct CPUList list;
     bool may_run;
+    unsigned throttle_percent;
     Coroutine *stopper; /* waits until all stand; NULL: none */
 } cpus = {.list = TAILQ_HEAD_INITIALIZER(cpus.list)};
 
@@ -47,6 +48,9 @@ void cpu_add(CPUState *cpu, const AccelCPUOps *ops)
     cpu->ends = false;
     set_leave(cpu, !cpus.may_run);
     TAILQ_INSERT_TAIL(&cpus.list, cpu, link);
+    if (cpus.throttle_percent && ops->throttle) {
+        ops->throttle(cpu, cpus.throttle_percent);
+    }
 }
 
 void cpu_remove(CPUState *cpu)
@@ -120,6 +124,22 @@ void coroutine_fn cpus_co_stop(void)
         cpus.stopper = qemu_coroutine_self();
         qemu_coroutine_yield();
     }
+}
+
+bool cpus_throttle(unsigned percent)
+{
+    bool any = false;
+    CPUState *cpu;
+
+    g_assert(bql_locked());
+    cpus.throttle_percent = percent;
+    TAILQ_FOREACH(cpu, &cpus.list, link) {
+        if (cpu->ops->throttle) {
+            cpu->ops->throttle(cpu, percent);
+            any = true;
+        }
+    }
+    return any;
 }
 
 bool cpus_fetch(GError **errp)

@@ -30,7 +30,7 @@
 
 typedef struct CPUState CPUState;
 
-/* An accelerator's operations on one vCPU. fetch and push are optional. */
+/* An accelerator's operations on one vCPU. All but kick are optional. */
 typedef struct AccelCPUOps {
     /*
      * Brings the vCPU out of guest code soon. Any thread. A kick that comes before guest code is
@@ -41,6 +41,8 @@ typedef struct AccelCPUOps {
     bool (*fetch)(CPUState *cpu, GError **errp);
     /* The other way, after that struct was loaded or reset. The vCPU stands. */
     bool (*push)(CPUState *cpu, GError **errp);
+    /* Keeps the vCPU out of guest code for this part of the time; 0: it runs freely. Big lock. */
+    void (*throttle)(CPUState *cpu, unsigned percent);
 } AccelCPUOps;
 
 /* Embedded in the accelerator's or the model's own struct. */
@@ -80,6 +82,12 @@ void cpus_start(void);
 void coroutine_fn cpus_co_stop(void);
 /* No vCPU runs, or there is none. Big lock. */
 bool cpus_stand(void);
+
+/*
+ * Throttle of every vCPU, also of those that are added later; 0 to 99 percent. False: no vCPU can be
+ * slowed down. Big lock.
+ */
+bool cpus_throttle(unsigned percent);
 
 /* Fetch of every vCPU, before devices are saved. All stand. Big lock. False with an error. */
 bool cpus_fetch(GError **errp) G_GNUC_WARN_UNUSED_RESULT;

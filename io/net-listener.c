@@ -67,6 +67,12 @@ QIONetListener *qio_net_listener_new_in(AioContext *ctx)
     return listener;
 }
 
+void qio_net_listener_close(QIONetListener *listener)
+{
+    qio_net_listener_set_client_func(listener, NULL, NULL);
+    g_ptr_array_set_size(listener->sockets, 0);
+}
+
 void qio_net_listener_free(QIONetListener *listener)
 {
     if (!listener) {

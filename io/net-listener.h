@@ -18,7 +18,12 @@ typedef void QIONetListenerClientFunc(QIONetListener *listener, QIOChannelSocket
 QIONetListener *qio_net_listener_new(void);
 /* Accepts in ctx, whose thread sets the client function and frees the listener. */
 QIONetListener *qio_net_listener_new_in(AioContext *ctx);
-/* Closes all sockets and removes the unix socket files that were made. NULL is allowed. */
+/*
+ * Closes all sockets and removes the unix socket files that were made; the client function is not
+ * called again. The client function itself may do this, and free the listener in a bottom half.
+ */
+void qio_net_listener_close(QIONetListener *listener);
+/* The same, and frees it. NULL is allowed. */
 void qio_net_listener_free(QIONetListener *listener);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QIONetListener, qio_net_listener_free)
 

@@ -2,22 +2,30 @@
 /* auto-converge: when the guest is slowed down, and by how much. */
 #include "migration/auto-converge.h"
 
+#include "accel/cpus.h"
+#include "util/bql.h"
 #include "util/timer.h"
 
 #define PERIOD_NS NANOSECONDS_PER_SECOND
 /* Periods in a row in which the guest is too fast, before it is slowed down (further). */
 #define PATIENCE 2
 
-void (*ram_throttle_hook)(unsigned percent);
-
 static void set_percent(AutoConverge *ac, MigrationState *s, unsigned percent)
 {
+    bool locked = bql_locked(), slower;
+
     if (percent == ac->percent) {
         return;
     }
     ac->percent = percent;
-    if (ram_throttle_hook) {
-        ram_throttle_hook(percent);
+    if (!locked) {
+        bql_lock();
+    }
+    slower = cpus_throttle(percent);
+    if (!locked) {
+        bql_unlock();
+    }
+    if (slower || !percent) {
         stat64_set(&s->counters.throttle_percent, percent);
     }
 }

@@ -9,12 +9,6 @@
 #include "migration/migration.h"
 #include "migration/options.h"
 
-/*
- * Who can slow vCPUs down sets it at start-up: percent of the time in which they shall not run, 0: run
- * freely. Called in the source's thread. NULL: nobody can.
- */
-extern void (*ram_throttle_hook)(unsigned percent);
-
 /* One migration's; the source's thread's. Zeroes and period_start_ns are its start. */
 typedef struct AutoConverge {
     int64_t period_start_ns;   /* QEMU_CLOCK_REALTIME */
@@ -29,7 +23,7 @@ typedef struct AutoConvergePeriod {
     uint64_t dirty_bytes, sent_bytes;
 } AutoConvergePeriod;
 
-/* A pass has found that `dirty_bytes` were written; may change the throttle. */
+/* A pass has found that `dirty_bytes` were written; may change the throttle, under the big lock. */
 void auto_converge_pass(AutoConverge *ac, MigrationState *s, int64_t now_ns, uint64_t dirty_bytes);
 /* The decision: the percentage that follows from a period. */
 unsigned auto_converge_decide(AutoConverge *ac, const MigrationThrottle *throttle,

@@ -21,6 +21,7 @@
 #include "accel/runstate.h"
 #include "accel/vm-stop.h"
 #include "block/graph/activate.h"
+#include "hw/core/reset.h"
 #include "io/hangup-watch.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
@@ -42,6 +43,15 @@ MigrationIncomingState *migration_incoming_get_current(void)
 static MigrationStatus incoming_status(MigrationIncomingState *mis)
 {
     return (MigrationStatus)__atomic_load_n(&mis->status, __ATOMIC_ACQUIRE);
+}
+
+bool migration_incoming_check_not_loading(GError **errp)
+{
+    if (incoming && incoming_status(incoming) == MIGRATION_STATUS_ACTIVE) {
+        error_setg(errp, "The guest is being loaded: its state is what the source says");
+        return false;
+    }
+    return true;
 }
 
 /* --- the end --- */
@@ -261,19 +271,31 @@ static void tell_source(Arrival *arrival)
     }
 }
 
+/* `cont` came when the disks had been left where they were. */
+static void coroutine_fn start_late(void)
+{
+    GError *err = NULL;
+
+    runstate_set(RUN_STATE_PAUSED);
+    if (!vm_co_cont(&err)) {
+        warn_report("the guest has arrived and stays paused: %s; 'cont' tries again", err->message);
+        g_error_free(err);
+    }
+}
+
 static void coroutine_fn start_guest(Arrival *arrival)
 {
     MigrationIncomingState *mis = arrival->mis;
+    RunState state = state_after_arrival(); /* `stop` or `cont` may have come meanwhile */
 
-    if (arrival->state == RUN_STATE_RUNNING && !runstate_get_autostart()) {
-        arrival->state = RUN_STATE_PAUSED; /* `stop` came while disks were being activated */
-    }
-    if (arrival->state == RUN_STATE_RUNNING) {
+    if (state == RUN_STATE_RUNNING && arrival->state != state) {
+        start_late();
+    } else if (state == RUN_STATE_RUNNING) {
         vm_start();
         stat64_set(&mis->resume_ns,
                    (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - arrival->loaded_ns);
     } else {
-        runstate_set(arrival->state);
+        runstate_set(state);
     }
     announce_arrival(mis);
 }
@@ -314,11 +336,18 @@ static void coroutine_fn settle_co(void *opaque)
     }
 }
 
+/* A reset that began before the load would undo what the stream says of a device. */
+static void coroutine_fn await_reset_co(void *opaque)
+{
+    devices_co_await_reset();
+}
+
 static void *incoming_thread(void *opaque)
 {
     MigrationIncomingState *mis = opaque;
     Arrival arrival = {.mis = mis};
 
+    main_loop_run_co(await_reset_co, NULL);
     (void)loadvm_state(mis, mis->from_src, &arrival.err);
     arrival.loaded_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     if (!arrival.err) {

@@ -129,8 +129,8 @@ void migration_listener_stop(MigrationListener *listener)
         return;
     }
     if (listener->net) {
-        /* It may be its callback that we are called from. */
-        qio_net_listener_set_client_func(listener->net, NULL, NULL);
+        /* Its callback may be the caller. The path is free at once: another may be bound to it. */
+        qio_net_listener_close(listener->net);
         aio_bh_schedule_oneshot(qemu_get_aio_context(), free_net_bh,
                                 g_steal_pointer(&listener->net));
     }

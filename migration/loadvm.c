@@ -348,8 +348,10 @@ static int check_all_ended(const LoadTable *table, GError **errp)
 {
     for (unsigned i = 0; i < table->n; i++) {
         const LoadItem *item = &table->items[i];
+        const SaveVMHandlers *ops = item->se->ops;
 
-        if (item->se->ops && (item->started || item->se->ops->always_sent) && !item->ended) {
+        if (ops && !item->ended &&
+            (ops->always_sent || (item->started && savevm_handlers_send_end(ops)))) {
             error_setg(errp, "the stream ends before the last section of '%s'", item->se->idstr);
             return -EINVAL;
         }

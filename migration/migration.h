@@ -156,7 +156,7 @@ bool migrate_set_state(int *status, const MigrationSettings *settings, Migration
                        MigrationStatus to);
 /* The table: whether a status may follow another. */
 bool migration_status_may_become(MigrationStatus from, MigrationStatus to);
-/* Something is under way: not none, completed, failed, cancelled. */
+/* Something is under way: every status is, but for the final ones in state.c. */
 bool migration_status_is_running(MigrationStatus status);
 
 /* Keeps err, which it takes over, unless there is an error already. Any thread. */
@@ -253,6 +253,9 @@ MigrationIncomingState *migration_incoming_get_current(void);
  * guest's machine exists. false with an error.
  */
 bool coroutine_fn migration_incoming_co_start(const char *uri_or_json, GError **errp);
+
+/* False with an error: a stream is being loaded. Nothing may reset a device meanwhile. Main thread. */
+bool migration_incoming_check_not_loading(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
 /* Keeps err, which it takes over, as what ends the load, unless there is one. Any thread. */
 void migrate_incoming_set_error(MigrationIncomingState *mis, GError *err);

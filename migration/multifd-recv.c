@@ -138,7 +138,7 @@ static int receive_normal(RecvChannel *ch, RAMRecvBlock *rb, GError **errp)
     uint8_t *host = rb->block->host;
     int ret;
 
-    if (ram_recv_is_readonly(rb) || ram_recv_is_by_write(rb)) {
+    if (!ram_recv_takes_in_place(rb) || ram_recv_is_by_write(rb)) {
         return receive_and_put(ch, rb, errp);
     }
     multifd_pages_from_offsets(&ch->pages, host, packet->offsets, packet->normal);

@@ -208,7 +208,7 @@ static int load_pages(RAMLoadState *rl, RAMRecvBlock *rb, QEMUFile *f, uint64_t 
     uint64_t left = (ram_block_used_length(rb->block) >> TARGET_PAGE_BITS) - page;
     uint64_t fresh = ram_recv_fresh(rb, page, MIN(left, RUN_MAX_PAGES));
     bool in_place =
-        fresh > 1 && !rl->mis->multifd && !ram_recv_is_by_write(rb) && !ram_recv_is_readonly(rb);
+        fresh > 1 && !rl->mis->multifd && !ram_recv_is_by_write(rb) && ram_recv_takes_in_place(rb);
     QEMUFileRun run = {
         .base = in_place ? rb->block->host + (page << TARGET_PAGE_BITS) : rl->scratch,
         .body_size = TARGET_PAGE_SIZE,
@@ -252,6 +252,11 @@ static int load_delta(RAMLoadState *rl, RAMRecvBlock *rb, QEMUFile *f, uint64_t 
     }
     if (ram_recv_is_readonly(rb)) {
         error_setg(errp, "RAM block %s is read-only here, a page of it cannot be changed",
+                   rb->block->idstr);
+        return -EINVAL;
+    }
+    if (!ram_recv_takes_in_place(rb)) {
+        error_setg(errp, "RAM block %s: a difference can only be put into guest memory",
                    rb->block->idstr);
         return -EINVAL;
     }

@@ -271,7 +271,7 @@ static int load_range(void *opaque, QIOChannel *file, void *scratch, const Mappe
     const struct iovec iov = {rb->block->host + offset, range->n << TARGET_PAGE_BITS};
     int ret;
 
-    if (ram_recv_is_readonly(rb) || by_write) {
+    if (!ram_recv_takes_in_place(rb) || by_write) {
         ret = read_and_put(file, source, scratch, range->first, range->first + range->n, errp);
     } else {
         ret = qio_channel_preadv_all(file, &iov, 1, (off_t)(source->pages_offset + offset), errp);

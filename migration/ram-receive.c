@@ -39,10 +39,13 @@ static bool is_written(const RAMBlock *block)
            !strstr(settings, "[advise]");
 }
 
-static bool recv_block_init(RAMRecvBlock *rb, RAMBlock *block, const MigrationSettings *settings,
+static bool recv_block_init(RAMRecv *recv, RAMBlock *block, const MigrationSettings *settings,
                             GError **errp)
 {
+    RAMRecvBlock *rb = &recv->blocks[recv->n++];
+
     ram_block_ref(block);
+    rb->recv = recv;
     rb->block = block;
     rb->ignored = ram_block_is_ignored(block, settings);
     rb->pages = block->max_length >> TARGET_PAGE_BITS;
@@ -71,8 +74,7 @@ RAMRecv *ram_recv_new(const MigrationSettings *settings, GError **errp)
     for (unsigned i = 0; i < list->n; i++) {
         RAMBlock *block = list->blocks[i];
 
-        if (ram_block_is_migratable(block) &&
-            !recv_block_init(&recv->blocks[recv->n++], block, settings, errp)) {
+        if (ram_block_is_migratable(block) && !recv_block_init(recv, block, settings, errp)) {
             ram_recv_free(recv);
             return NULL;
         }
@@ -91,6 +93,7 @@ void ram_recv_free(RAMRecv *recv)
         g_free(recv->blocks[i].noted);
         ram_block_unref(recv->blocks[i].block);
     }
+    g_free(recv->gathered.bytes);
     g_free(recv->blocks);
     g_free(recv);
 }
@@ -153,6 +156,11 @@ bool ram_recv_is_readonly(const RAMRecvBlock *rb)
     return ram_block_flags(rb->block) & RAM_READONLY;
 }
 
+bool ram_recv_takes_in_place(const RAMRecvBlock *rb)
+{
+    return !rb->recv->place.func && !ram_recv_is_readonly(rb);
+}
+
 static bool fail_readonly(const RAMRecvBlock *rb, uint64_t page, GError **errp)
 {
     error_setg(errp, "RAM block %s is read-only here and has other contents at offset 0x%" PRIx64,
@@ -182,10 +190,113 @@ static bool clear_page(RAMRecvBlock *rb, uint64_t page, GError **errp)
     return true;
 }
 
+/* --- another place than guest memory --- */
+
+void ram_recv_set_place(RAMRecv *recv, const RAMPlace *place)
+{
+    g_assert(!recv->gathered.n);
+    recv->place = place ? *place : (RAMPlace){0};
+}
+
+static bool place_now(RAMRecvBlock *rb, uint64_t page, uint64_t n, const void *data, GError **errp)
+{
+    const RAMPlace *place = &rb->recv->place;
+
+    if (!place->func(place->opaque, rb, page, n, data, errp)) {
+        return false;
+    }
+    ram_recv_mark(rb, page, n);
+    return true;
+}
+
+static uint64_t host_page_pages(const RAMRecvBlock *rb)
+{
+    return MAX(rb->block->page_size >> TARGET_PAGE_BITS, 1);
+}
+
+/* False with an error: `page` is neither the next one of what is gathered nor the first of a host page. */
+static bool begin_gathering(RAMRecvBlock *rb, uint64_t page, GError **errp)
+{
+    RAMRecv *recv = rb->recv;
+    bool follows = recv->gathered.n
+                       ? recv->gathered.rb == rb && page == recv->gathered.first + recv->gathered.n
+                       : page % host_page_pages(rb) == 0;
+
+    if (!follows) {
+        error_setg(errp,
+                   "RAM block '%s': the page at offset 0x%" PRIx64
+                   " comes before the rest of a host page of 0x%zx bytes",
+                   rb->block->idstr, page << TARGET_PAGE_BITS, rb->block->page_size);
+        return false;
+    }
+    if (!recv->gathered.n) {
+        recv->gathered.rb = rb;
+        recv->gathered.first = page;
+        recv->gathered.zero = true;
+        recv->gathered.bytes = g_realloc(recv->gathered.bytes, rb->block->page_size);
+    }
+    return true;
+}
+
+/* Takes pages, at most to the end of the host page; *n: how many. */
+static bool gather(RAMRecvBlock *rb, uint64_t page, uint64_t *n, const uint8_t *data, GError **errp)
+{
+    RAMRecv *recv = rb->recv;
+    uint8_t *to;
+
+    if (!begin_gathering(rb, page, errp)) {
+        return false;
+    }
+    *n = MIN(*n, host_page_pages(rb) - recv->gathered.n);
+    to = recv->gathered.bytes + (recv->gathered.n << TARGET_PAGE_BITS);
+    if (data) {
+        memcpy(to, data, *n << TARGET_PAGE_BITS);
+    } else {
+        memset(to, 0, *n << TARGET_PAGE_BITS);
+    }
+    recv->gathered.zero &= !data;
+    recv->gathered.n += *n;
+    if (recv->gathered.n < host_page_pages(rb)) {
+        return true;
+    }
+    recv->gathered.n = 0;
+    return place_now(rb, recv->gathered.first, host_page_pages(rb),
+                     recv->gathered.zero ? NULL : recv->gathered.bytes, errp);
+}
+
+/* Whole host pages in as few calls as possible, and the rest in pieces. data is NULL for zeroes. */
+static bool place_pages(RAMRecvBlock *rb, uint64_t page, uint64_t n, const uint8_t *data,
+                        GError **errp)
+{
+    const uint64_t unit = rb->recv->place.whole_host_pages ? host_page_pages(rb) : 1;
+
+    while (n > 0) {
+        uint64_t taken = n / unit * unit;
+        bool whole = !rb->recv->gathered.n && page % unit == 0 && taken;
+
+        if (!whole) {
+            taken = n;
+        }
+        if (!(whole ? place_now(rb, page, taken, data, errp)
+                    : gather(rb, page, &taken, data, errp))) {
+            return false;
+        }
+        page += taken;
+        n -= taken;
+        data = data ? data + (taken << TARGET_PAGE_BITS) : NULL;
+    }
+    return true;
+}
+
+/* --- zero pages --- */
+
 bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n, GError **errp)
 {
     uint64_t end = page + n;
 
+    if (rb->recv->place.func) {
+        return place_pages(rb, page, n, NULL, errp);
+    }
     while (page < end) {
         uint64_t fresh = ram_recv_fresh(rb, page, end - page);
 
@@ -229,6 +340,11 @@ bool ram_recv_settle(RAMRecv *recv, GError **errp)
 {
     uint64_t written[SETTLE_PAGES / 64];
 
+    if (recv->gathered.n) {
+        error_setg(errp, "RAM block '%s': the host page at offset 0x%" PRIx64 " is not whole",
+                   recv->gathered.rb->block->idstr, recv->gathered.first << TARGET_PAGE_BITS);
+        return false;
+    }
     for (unsigned i = 0; i < recv->n; i++) {
         RAMRecvBlock *rb = &recv->blocks[i];
         uint64_t end = rb->ignored ? 0 : ram_block_used_length(rb->block) >> TARGET_PAGE_BITS;
@@ -287,6 +403,9 @@ bool ram_recv_put(RAMRecvBlock *rb, uint64_t page, uint64_t n, const void *data,
     size_t bytes = (size_t)(n << TARGET_PAGE_BITS);
     int ret = 1;
 
+    if (rb->recv->place.func) {
+        return place_pages(rb, page, n, data, errp);
+    }
     if (ram_recv_is_readonly(rb)) {
         return compare_all(rb, page, n, data, errp);
     }

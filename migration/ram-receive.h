@@ -7,6 +7,9 @@
  * load begins. A write of this process after that (the reset of a machine loads its ROMs again) is found
  * at the end, among the pages that were only noted, by ram_recv_settle().
  *
+ * Every page goes through one place, ram_recv_put() or ram_recv_zero(), or into memory directly where
+ * ram_recv_takes_in_place(). RAMPlace says what these two do.
+ *
  * Threads: made and freed by the incoming thread; channels' threads use it in between. Two threads
  * never put the same page at a time: the source separates them by barriers (and if a hostile one does
  * not, the guest's memory is garbled, nothing else).
@@ -20,7 +23,10 @@
 #include "memory/ram-block.h"
 #include "migration/options.h"
 
+typedef struct RAMRecv RAMRecv;
+
 typedef struct RAMRecvBlock {
+    RAMRecv *recv;
     RAMBlock *block;    /* referenced */
     bool ignored;       /* the source has the same file: no pages come */
     bool mapped;        /* its part of a mapped-ram file has been read */
@@ -31,10 +37,38 @@ typedef struct RAMRecvBlock {
     bool by_write;      /* pages are put by ram_recv_put(), which writes to the file; atomic */
 } RAMRecvBlock;
 
-typedef struct RAMRecv {
+/*
+ * Puts n pages from `data`, NULL: zeroes. False with an error. The thread that has read them, without the
+ * big lock.
+ */
+typedef bool RAMPlaceFunc(void *opaque, RAMRecvBlock *rb, uint64_t page, uint64_t n,
+                          const void *data, GError **errp);
+
+/*
+ * Where pages go that do not simply go into memory: a guest that runs already must see each page whole
+ * and once, a second guest's memory takes them later from a cache.
+ */
+typedef struct RAMPlace {
+    RAMPlaceFunc *func; /* NULL: guest memory */
+    void *opaque;
+    /*
+     * Only whole pages of the host are placed, which may be larger than those of the stream. They are
+     * gathered: their parts come in order, in one thread.
+     */
+    bool whole_host_pages;
+} RAMPlace;
+
+struct RAMRecv {
     unsigned n;
     RAMRecvBlock *blocks;
-} RAMRecv;
+    RAMPlace place; /* changed while no page is on its way */
+    struct {
+        RAMRecvBlock *rb;
+        uint64_t first, n; /* pages that are there; n is 0: none is begun */
+        bool zero;         /* all of them are */
+        uint8_t *bytes;    /* of the largest host page; NULL: not needed so far */
+    } gathered;            /* the beginning of a host page */
+};
 
 /* All blocks that migrate; finds the pages that were never touched. NULL with an error. */
 RAMRecv *ram_recv_new(const MigrationSettings *settings, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -44,6 +78,12 @@ void ram_recv_free(RAMRecv *recv); /* NULL is allowed */
 RAMRecvBlock *ram_recv_find(RAMRecv *recv, const char *name, GError **errp);
 /* Whether [offset, offset + bytes), whole pages, is in the block's used length; else an error. */
 bool ram_recv_check(const RAMRecvBlock *rb, uint64_t offset, uint64_t bytes, GError **errp);
+
+/*
+ * Where pages go from now on; NULL: into guest memory again. Between two sections, after
+ * ram_recv_settle().
+ */
+void ram_recv_set_place(RAMRecv *recv, const RAMPlace *place);
 
 /* How many pages from `page` on are zero and untouched: at most max, 0 if it is not itself. */
 uint64_t ram_recv_fresh(const RAMRecvBlock *rb, uint64_t page, uint64_t max);
@@ -71,9 +111,14 @@ bool ram_recv_zero(RAMRecvBlock *rb, uint64_t page, uint64_t n,
 bool ram_recv_settle(RAMRecv *recv, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * Memory that is mapped without the right to write: bytes that come for it must be the ones that are
- * there. Everything else takes bytes at block->host; ram_recv_put() does what is right for each.
+ * there. ram_recv_put() does what is right for each.
  */
 bool ram_recv_is_readonly(const RAMRecvBlock *rb);
+/*
+ * Bytes may be read, or decoded, straight into block->host; ram_recv_mark() notes it. Otherwise each page
+ * goes through ram_recv_put() and ram_recv_zero().
+ */
+bool ram_recv_takes_in_place(const RAMRecvBlock *rb);
 bool ram_recv_compare(RAMRecvBlock *rb, uint64_t page, const void *data,
                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 

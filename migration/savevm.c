@@ -15,6 +15,9 @@
 
 struct SaveVMState {
     GPtrArray *live; /* SaveStateEntry, in order; devices cannot come or go meanwhile */
+    guint
+        prepared; /* of which that many have had their early set-up, the last one perhaps in part */
+    guint set_up; /* and that many their START section */
     bool footers;
 };
 
@@ -64,20 +67,7 @@ static int put_live_section(SaveVMState *sv, QEMUFile *f, SaveStateEntry *se, ui
     return file_ret < 0 ? file_ret : ret;
 }
 
-static void cleanup_live(SaveVMState *sv, guint n)
-{
-    for (guint i = 0; i < n; i++) {
-        SaveStateEntry *se = g_ptr_array_index(sv->live, i);
-
-        if (se->ops->save_cleanup) {
-            se->ops->save_cleanup(se->opaque);
-        }
-    }
-    g_ptr_array_unref(sv->live);
-    g_free(sv);
-}
-
-SaveVMState *savevm_setup(QEMUFile *f, const MigrationSettings *settings, GError **errp)
+SaveVMState *savevm_prepare(const MigrationSettings *settings, GError **errp)
 {
     SaveVMState *sv = g_new0(SaveVMState, 1);
     SaveStateEntry *se;
@@ -86,19 +76,32 @@ SaveVMState *savevm_setup(QEMUFile *f, const MigrationSettings *settings, GError
     sv->footers = settings->compat.send_section_footer;
     bql_lock();
     TAILQ_FOREACH(se, savevm_entries(), next) {
-        if (se->ops && (!se->ops->is_active || se->ops->is_active(se->opaque))) {
+        if (se->ops && se->ops->save_setup &&
+            (!se->ops->is_active || se->ops->is_active(se->opaque))) {
             g_ptr_array_add(sv->live, se);
         }
     }
     bql_unlock();
-    for (guint i = 0; i < sv->live->len; i++) {
-        se = g_ptr_array_index(sv->live, i);
-        if (put_live_section(sv, f, se, QEMU_VM_SECTION_START, se->ops->save_setup, errp) < 0) {
-            cleanup_live(sv, i + 1);
+    while (sv->prepared < sv->live->len) {
+        se = g_ptr_array_index(sv->live, sv->prepared++);
+        if (se->ops->save_prepare && se->ops->save_prepare(se->opaque, errp) < 0) {
+            savevm_cleanup(sv);
             return NULL;
         }
     }
     return sv;
+}
+
+int savevm_setup(SaveVMState *sv, QEMUFile *f, GError **errp)
+{
+    int ret = 0;
+
+    while (ret >= 0 && sv->set_up < sv->live->len) {
+        SaveStateEntry *se = g_ptr_array_index(sv->live, sv->set_up++);
+
+        ret = put_live_section(sv, f, se, QEMU_VM_SECTION_START, se->ops->save_setup, errp);
+    }
+    return MIN(ret, 0);
 }
 
 int savevm_iterate(SaveVMState *sv, QEMUFile *f, GError **errp)
@@ -139,25 +142,66 @@ uint64_t savevm_pending(SaveVMState *sv, bool exact)
     return pending.must_precopy + pending.can_postcopy;
 }
 
-int savevm_complete_live(SaveVMState *sv, QEMUFile *f, GError **errp)
+int savevm_complete_live(SaveVMState *sv, QEMUFile *f, bool postcopy, GError **errp)
 {
-    for (guint i = 0; i < sv->live->len; i++) {
-        SaveStateEntry *se = g_ptr_array_index(sv->live, i);
-        int ret = put_live_section(sv, f, se, QEMU_VM_SECTION_END,
-                                   se->ops->save_live_complete_precopy, errp);
+    int ret = 0;
 
-        if (ret < 0) {
-            return ret;
+    for (guint i = 0; ret >= 0 && i < sv->live->len; i++) {
+        SaveStateEntry *se = g_ptr_array_index(sv->live, i);
+
+        if (se->ops->save_live_complete_precopy &&
+            !(postcopy && se->ops->save_live_complete_postcopy)) {
+            ret = put_live_section(sv, f, se, QEMU_VM_SECTION_END,
+                                   se->ops->save_live_complete_precopy, errp);
         }
     }
-    return 0;
+    return MIN(ret, 0);
+}
+
+int savevm_complete_postcopy(SaveVMState *sv, QEMUFile *f, GError **errp)
+{
+    int ret = 0;
+
+    for (guint i = 0; ret >= 0 && i < sv->live->len; i++) {
+        SaveStateEntry *se = g_ptr_array_index(sv->live, i);
+
+        if (se->ops->save_live_complete_postcopy) {
+            ret = put_live_section(sv, f, se, QEMU_VM_SECTION_END,
+                                   se->ops->save_live_complete_postcopy, errp);
+        }
+    }
+    return MIN(ret, 0);
+}
+
+int savevm_resume_prepare(SaveVMState *sv, GError **errp)
+{
+    int ret = 0;
+
+    for (guint i = 0; ret >= 0 && i < sv->live->len; i++) {
+        SaveStateEntry *se = g_ptr_array_index(sv->live, i);
+
+        if (se->ops->resume_prepare) {
+            ret = se->ops->resume_prepare(se->opaque, errp);
+        }
+    }
+    return MIN(ret, 0);
 }
 
 void savevm_cleanup(SaveVMState *sv)
 {
-    if (sv) {
-        cleanup_live(sv, sv->live->len);
+    if (!sv) {
+        return;
     }
+    for (guint i = 0; i < sv->live->len; i++) {
+        const SaveStateEntry *se = g_ptr_array_index(sv->live, i);
+        bool begun = i < sv->set_up || (se->ops->save_prepare && i < sv->prepared);
+
+        if (begun && se->ops->save_cleanup) {
+            se->ops->save_cleanup(se->opaque);
+        }
+    }
+    g_ptr_array_unref(sv->live);
+    g_free(sv);
 }
 
 /* --- devices --- */

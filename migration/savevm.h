@@ -107,23 +107,29 @@ typedef struct SaveVMState SaveVMState;
 
 /* Header, configuration. 0 or -errno (here and below: the file's error counts as well). */
 int savevm_send_header(QEMUFile *f, const MigrationSettings *settings, GError **errp);
-/* The START sections. NULL with an error; what was begun has been cleaned up then. */
-SaveVMState *savevm_setup(QEMUFile *f, const MigrationSettings *settings, GError **errp);
+/* The list, and early set-up, before the header. NULL with an error; what was begun is cleaned up then. */
+SaveVMState *savevm_prepare(const MigrationSettings *settings, GError **errp);
+/* The START sections. */
+int savevm_setup(SaveVMState *sv, QEMUFile *f, GError **errp);
 /* A PART section of each live part in turn, until one is not done or all are: 1: all are. */
 int savevm_iterate(SaveVMState *sv, QEMUFile *f, GError **errp);
 /* Bytes that are left; exact: after a look at the log, which takes time. */
 SaveVMPending savevm_pending_by_kind(SaveVMState *sv, bool exact);
 /* The same, all of them. */
 uint64_t savevm_pending(SaveVMState *sv, bool exact);
-/* The END sections. The guest is stopped. */
-int savevm_complete_live(SaveVMState *sv, QEMUFile *f, GError **errp);
+/* The END sections, without those that savevm_complete_postcopy() sends. The guest is stopped. */
+int savevm_complete_live(SaveVMState *sv, QEMUFile *f, bool postcopy, GError **errp);
+/* The END sections of a postcopy migration, after the guest has started at the destination. */
+int savevm_complete_postcopy(SaveVMState *sv, QEMUFile *f, GError **errp);
+/* A postcopy migration goes on over new channels. */
+int savevm_resume_prepare(SaveVMState *sv, GError **errp);
 /*
  * Everything from the first FULL section to the end of the stream, in memory; *eof: the offset of the
  * byte that ends the sections, after which a destination may start the guest. Takes the big lock. NULL
  * with an error.
  */
 GBytes *savevm_save_devices(const MigrationSettings *settings, size_t *eof, GError **errp);
-/* Ends the live parts' work. */
+/* Ends the live parts' work. NULL is allowed. */
 void savevm_cleanup(SaveVMState *sv);
 
 void savevm_send_command(QEMUFile *f, MigCommand cmd, const void *data, uint16_t len);

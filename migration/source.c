@@ -31,8 +31,13 @@ static uint64_t now_ns(void)
 
 static int send_beginning(MigrationState *s, SaveVMState **sv, GError **errp)
 {
-    int ret = savevm_send_header(s->to_dst, s->settings, errp);
+    int ret;
 
+    *sv = savevm_prepare(s->settings, errp);
+    if (!*sv) {
+        return -EIO;
+    }
+    ret = savevm_send_header(s->to_dst, s->settings, errp);
     if (ret < 0) {
         return ret;
     }
@@ -54,9 +59,9 @@ static int send_beginning(MigrationState *s, SaveVMState **sv, GError **errp)
         !multifd_send_setup(s, errp)) {
         return -EIO;
     }
-    *sv = savevm_setup(s->to_dst, s->settings, errp);
-    if (!*sv) {
-        return -EIO;
+    ret = savevm_setup(*sv, s->to_dst, errp);
+    if (ret < 0) {
+        return ret;
     }
     ret = qemu_fflush(s->to_dst);
     return ret < 0 ? qemu_file_get_error_obj(s->to_dst, errp) : 0;
@@ -249,7 +254,7 @@ static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
         savevm_send_command(s->to_dst, MIG_CMD_SWITCHOVER_START, NULL, 0);
     }
     if (ret == 0) {
-        ret = savevm_complete_live(sv, s->to_dst, errp); /* RAM notes its own two phases */
+        ret = savevm_complete_live(sv, s->to_dst, false, errp); /* RAM notes its own two phases */
     }
     since = now_ns();
     if (ret == 0) {

@@ -9,6 +9,9 @@
 /* What may end a migration at any moment at which it could go on. */
 #define ENDS (S(CANCELLING) | S(FAILING) | S(FAILED))
 
+/* Nothing is under way: not yet, or not any more. */
+#define FINAL (S(NONE) | S(COMPLETED) | S(FAILED) | S(CANCELLED))
+
 /*
  * from: the statuses that may follow.
  *
@@ -36,9 +39,7 @@ bool migration_status_may_become(MigrationStatus from, MigrationStatus to)
 
 bool migration_status_is_running(MigrationStatus status)
 {
-    return transitions[status] && status != MIGRATION_STATUS_NONE &&
-           status != MIGRATION_STATUS_COMPLETED && status != MIGRATION_STATUS_CANCELLED &&
-           status != MIGRATION_STATUS_FAILED;
+    return !(FINAL & 1u << status);
 }
 
 bool migrate_set_state(int *status, const MigrationSettings *settings, MigrationStatus from,

@@ -10,6 +10,7 @@
 #include "hw/types.h"
 #include "memory/address-space.h"
 #include "memory/machine-ram.h"
+#include "migration/migration.h"
 #include "qapi/qapi-commands-machine.h"
 #include "qapi/qapi-commands-run-state.h"
 #include "qapi/qapi-events-run-state.h"
@@ -172,7 +173,7 @@ bool coroutine_fn qmp_system_reset(GError **errp)
         return true;
     }
     /* What is being saved must not change, and a guest that has left is not here to be reset. */
-    if (!vm_check_not_taken(errp)) {
+    if (!vm_check_not_taken(errp) || !migration_incoming_check_not_loading(errp)) {
         return false;
     }
     if (!reset_runs) {

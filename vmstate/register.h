@@ -41,7 +41,15 @@ typedef struct SaveVMHandlers {
     /* False: this part takes no part in the present migration. NULL: it does. */
     bool (*is_active)(void *opaque);
 
-    /* Start of a migration: the contents of the START section. Takes the big lock as it needs. */
+    /*
+     * Early set-up, before a byte of the stream has left: resources are taken, and a migration that cannot
+     * be is refused while it costs nothing.
+     */
+    int (*save_prepare)(void *opaque, GError **errp);
+    /*
+     * Start of a migration: the contents of the START section. Takes the big lock as it needs. Without it
+     * this part is not sent at all.
+     */
     int (*save_setup)(QEMUFile *f, void *opaque, GError **errp);
     /* Adds what would have to be sent if the guest stopped now; exact: after a look at the log. */
     void (*state_pending)(void *opaque, bool exact, SaveVMPending *pending);
@@ -52,7 +60,20 @@ typedef struct SaveVMHandlers {
     int (*save_live_iterate)(QEMUFile *f, void *opaque, GError **errp);
     /* The contents of the END section: all that is left. The guest is stopped. */
     int (*save_live_complete_precopy)(QEMUFile *f, void *opaque, GError **errp);
-    /* After success, failure or cancellation, in the source's thread, if save_setup was called. */
+    /*
+     * The same in a postcopy migration, in which the guest runs at the destination by now. A part that
+     * has it sends nothing at the switchover. A part with neither of the two has no END section.
+     */
+    int (*save_live_complete_postcopy)(QEMUFile *f, void *opaque, GError **errp);
+    /*
+     * A postcopy migration goes on over new channels: learns what the destination has, and marks the rest
+     * as to be sent.
+     */
+    int (*resume_prepare)(void *opaque, GError **errp);
+    /*
+     * After success, failure or cancellation, in the source's thread, if save_prepare or save_setup was
+     * called.
+     */
     void (*save_cleanup)(void *opaque);
 
     /* Before the first section is loaded. */
@@ -74,6 +95,12 @@ typedef struct SaveVMHandlers {
      */
     bool (*switchover_ack_needed)(void *opaque);
 } SaveVMHandlers;
+
+/* An END section belongs to what this part sends. */
+static inline bool savevm_handlers_send_end(const SaveVMHandlers *ops)
+{
+    return ops->save_live_complete_precopy || ops->save_live_complete_postcopy;
+}
 
 typedef struct SaveStateEntry {
     char idstr[SAVEVM_IDSTR_MAX + 1];

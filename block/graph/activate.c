@@ -19,7 +19,6 @@
 #include <string.h>
 #include "block/dirty-bitmap.h"
 #include "block/graph/graph.h"
-#include "qapi/qapi-commands-block-node.h"
 #include "trace/trace-block.h"
 #include "util/error.h"
 
@@ -427,27 +426,4 @@ bool coroutine_fn bdrv_co_activate_all(GError **errp)
 {
     default_inactive = false;
     return co_activate(NULL, errp);
-}
-
-/* --- QMP --- */
-
-bool coroutine_fn qmp_blockdev_set_active(const BlockdevSetActiveArg *arg, GError **errp)
-{
-    BlockDriverState *bs = NULL;
-    bool ok;
-
-    if (arg->node_name) {
-        bs = bdrv_lookup_bs(NULL, arg->node_name, errp);
-        if (!bs) {
-            return false;
-        }
-        bdrv_ref(bs);
-    }
-    if (arg->active) {
-        ok = bs ? bdrv_co_activate(bs, errp) : bdrv_co_activate_all(errp);
-    } else {
-        ok = (bs ? bdrv_co_inactivate(bs, errp) : bdrv_co_inactivate_all(errp)) == 0;
-    }
-    bdrv_co_unref(bs);
-    return ok;
 }

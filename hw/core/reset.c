@@ -20,6 +20,7 @@
 #include "hw/core/device-int.h"
 #include "util/aio.h"
 #include "util/bql.h"
+#include "util/co-lock.h"
 
 #define RESETTING       (UINT64_C(1) << 63)
 #define WATCHED         (UINT64_C(1) << 62)
@@ -213,7 +214,27 @@ void coroutine_fn devices_co_settle(void)
     }
 }
 
-void coroutine_fn devices_co_reset(void)
+/* Held by a reset of the machine. */
+static CoMutex *reset_lock(void)
+{
+    static CoMutex lock;
+    static bool made;
+
+    g_assert(bql_locked());
+    if (!made) {
+        qemu_co_mutex_init(&lock);
+        made = true;
+    }
+    return &lock;
+}
+
+void coroutine_fn devices_co_await_reset(void)
+{
+    qemu_co_mutex_lock(reset_lock());
+    qemu_co_mutex_unlock(reset_lock());
+}
+
+static void coroutine_fn co_reset_all(void)
 {
     g_autoptr(GPtrArray) all = all_devices();
 
@@ -226,6 +247,13 @@ void coroutine_fn devices_co_reset(void)
     for (guint i = 0; i < all->len; i++) {
         device_reset_release(g_ptr_array_index(all, i));
     }
+}
+
+void coroutine_fn devices_co_reset(void)
+{
+    qemu_co_mutex_lock(reset_lock());
+    co_reset_all();
+    qemu_co_mutex_unlock(reset_lock());
 }
 
 void devices_run_state_changed(bool running)

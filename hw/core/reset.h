@@ -46,8 +46,10 @@ void coroutine_fn device_co_settle(DeviceState *dev);
  * before disks are drained. Main thread.
  */
 void coroutine_fn devices_co_settle(void);
-/* Resets the machine. Main thread. */
+/* Resets the machine, after a reset that is under way. Main thread. */
 void coroutine_fn devices_co_reset(void);
+/* Yields until no reset of the machine is under way. Main thread. */
+void coroutine_fn devices_co_await_reset(void);
 /* Tells every device; a handler of run states calls it. */
 void devices_run_state_changed(bool running);
 

@@ -228,6 +228,32 @@ def test_an_extra_channel_that_goes_before_all_are_there(vmm, work, said, cause)
     main.close()
 
 
+@pytest.mark.parametrize('said', [b'', b'QEV'])
+def test_a_main_channel_that_breaks_before_it_is_known(vmm, work, said):
+    """The extra channel was there first."""
+    vm = waiting_destination(vmm, work)
+    extra = connect(work)
+    extra.sendall(handshake(0))
+    main = connect(work)
+    main.sendall(said)
+    main.close()
+    extra.close()
+    fails_and_can_wait_again(vm, work, 'channel 0: the source has closed it too early')
+
+
+def test_yank_ends_the_wait_at_a_barrier(mover):
+    """Everything has come but what one channel brings."""
+    one = mover(params=unlimited())
+    channels = one.start({(1, False): (HANDSHAKE + 700, 'stall')})
+    assert channels.stalled.wait(m.LIMIT_S)
+    m.wait_status(one.destination.vm, 'active')
+    one.destination.vm.cmd('yank', instances=[{'type': 'migration'}])
+    assert 'cut by yank' in m.wait_status(one.destination.vm, 'failed')['error-desc']
+    channels.drop()
+    assert one.outcome() == 'here'
+    one.finish()
+
+
 def test_a_channel_that_ends_while_the_main_one_is_silent(mover):
     """Before the first barrier it is seen at once."""
     one = mover(params=unlimited())

@@ -15,8 +15,8 @@ MACHINE = ['-machine', 'none', '-display', 'none', '-nodefaults', '-m', '16M']
 IDLE = 150
 
 
-def destination(vmm, work, caps=(), creds=None):
-    vm = vmm(*MACHINE, '-incoming', 'defer', defaults=False, name='destination')
+def destination(vmm, work, caps=(), creds=None, args=()):
+    vm = vmm(*MACHINE, *args, '-incoming', 'defer', defaults=False, name='destination')
     m.set_caps(vm, *caps)
     if creds:
         vm.cmd('object-add', {'qom-type': 'tls-creds-psk', 'id': 'tls', 'dir': str(creds), 'endpoint': 'server'})
@@ -102,21 +102,32 @@ def test_answers_that_are_not_read_freeze_nothing(vmm, work):
     conn.close()
 
 
+def answers_that_fit(vmm, work):
+    measured = destination(vmm, work)
+    conn, room = asks_without_end(work)
+    cut_by_yank(measured)
+    conn.close()
+    return room
+
+
+def sends_all_and_reads_nothing(work, room):
+    """The destination loads the guest, and then cannot say so."""
+    conn = connect(work, m.header() + m.configuration() + m.command(m.OPEN_RETURN_PATH) +
+                   m.command(m.PING, m.be32(1)) * room)
+    pieces = {**m.base(), 'start': m.ram_start([('ram', 16 * ferry.MIB)])}
+    conn.sendall(m.joined({name: piece for name, piece in pieces.items() if name not in ('header', 'configuration')}))
+    return conn
+
+
 @pytest.mark.parametrize('yank', [True, False])
 def test_a_verdict_that_is_not_read_is_given_up(vmm, work, yank):
     """
     The answers fill the socket, then the whole guest comes: the monitor goes on, and the guest does not start, for its
     source cannot be told to let go of it.
     """
-    measured = destination(vmm, work)
-    conn, room = asks_without_end(work)
-    cut_by_yank(measured)
-    conn.close()
+    room = answers_that_fit(vmm, work)
     there = destination(vmm, work)
-    conn = connect(work, m.header() + m.configuration() + m.command(m.OPEN_RETURN_PATH) +
-                   m.command(m.PING, m.be32(1)) * room)
-    pieces = {**m.base(), 'start': m.ram_start([('ram', 16 * ferry.MIB)])}
-    conn.sendall(m.joined({name: piece for name, piece in pieces.items() if name not in ('header', 'configuration')}))
+    conn = sends_all_and_reads_nothing(work, room)
     m.wait_status(there, 'active')
     assert m.run_state(there) == 'inmigrate'
     if yank:
@@ -125,4 +136,27 @@ def test_a_verdict_that_is_not_read_is_given_up(vmm, work, yank):
         there.expected = {1}
         assert there.wait_exit() == 1
         assert 'before it could be told' in m.error_lines(there)[0]
+    conn.close()
+
+
+@pytest.mark.parametrize('late', [True, False])
+def test_cont_holds_until_the_guest_starts(vmm, work, late):
+    """
+    The destination has decided that the guest stays paused here (its disk shows it) and waits for the source to be told.
+    """
+    room = answers_that_fit(vmm, work)
+    caps = ['late-block-activate'] if late else []
+    there = destination(vmm, work, caps, args=['-S', '-blockdev', 'null-co,node-name=disk'])
+    conn = sends_all_and_reads_nothing(work, room)
+    guard = ferry.Guard(m.LIMIT_S)
+    while not late and not there.cmd('query-named-block-nodes')[0]['active']:
+        guard.left()
+    m.wait_status(there, 'active')
+    there.cmd('cont')
+    assert m.run_state(there) == 'inmigrate'
+    while conn.recv(65536):
+        pass
+    assert m.wait_over(there)['status'] == 'completed'
+    assert m.run_state(there) == 'running'
+    assert there.cmd('query-named-block-nodes')[0]['active']
     conn.close()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The run state belongs to the migration from the stop of the guest until it is settled where the guest is: commands
 in between neither start the guest on two sides nor end the process, and a stop holds wherever the guest goes on."""
+import socket
+
 import pytest
 
 import ferry
@@ -110,6 +112,38 @@ def test_a_reset_is_refused_while_the_guest_is_on_its_way(source, destination, w
     vm.cmd('system_reset')
     assert len(vm.seen('RESET')) == 1
     assert m.run_state(vm) == 'running'
+
+
+def test_disks_of_a_guest_on_its_way_are_the_migrations(source, destination, work):
+    vm = source()
+    vm.cmd('blockdev-add', driver='null-co', node_name='disk', size=ferry.MIB)
+    at_pre_switchover(vm, f'unix:{work}/in')
+    for active in (False, True):
+        with pytest.raises(ferry.QMPError, match='Migration is not finalized yet'):
+            vm.cmd('blockdev-set-active', node_name='disk', active=active)
+    vm.cmd('migrate_cancel')
+    assert m.wait_status(vm, 'cancelled')
+    vm.cmd('blockdev-set-active', node_name='disk', active=False)
+
+
+def stream(pieces, *names):
+    return b''.join(pieces[name] for name in pieces if name in names)
+
+
+def test_a_reset_is_refused_while_the_guest_is_loaded(destination, work):
+    """What was loaded stays as the source says."""
+    destination.cmd('system_reset')
+    pieces = {**m.base(), 'start': m.ram_start([('ram', 16 * ferry.MIB)])}
+    conn = socket.socket(socket.AF_UNIX)
+    conn.connect(f'{work}/in')
+    conn.sendall(stream(pieces, 'header', 'configuration', 'start'))
+    m.wait_status(destination, 'active')
+    refused(destination, 'system_reset', 'being loaded')
+    conn.sendall(stream(pieces, 'end', 'devices', 'globalstate', 'eof', 'description'))
+    assert m.wait_over(destination)['status'] == 'completed'
+    destination.cmd('system_reset')
+    assert m.run_state(destination) == 'running'
+    conn.close()
 
 
 def test_a_guest_stopped_before_its_migration_stops_is_stopped_at_the_destination(source, destination, work):

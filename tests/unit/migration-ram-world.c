@@ -246,8 +246,14 @@ int load_file(QEMUFile *f, MigrationSettings *settings, GError **errp)
     RAMLoadState *rl = ram_load_new(&mis, errp);
     int ret = rl ? 0 : -ENOMEM;
 
+    if (rl && world.place) {
+        ram_recv_set_place(rl->recv, world.place);
+    }
     while (ret == 0 && !qemu_file_at_end(f)) {
         ret = ram_load_section(rl, f, RAM_SAVE_VERSION, errp);
+    }
+    if (ret == 0) {
+        ret = ram_load_complete(rl, errp);
     }
     ram_load_free(rl);
     return ret;

@@ -25,10 +25,11 @@ typedef struct RAMWorld {
         *channels; /* what they were told: "BLOCK FIRST+N [detect] [untouched];", "sync@OFFSET;" */
     QEMUFile *f;   /* the main channel, whose offset that is */
     unsigned recv_syncs;
-    RAMRecv *recv_ram; /* where the channels put pages */
-    int file;          /* of mapped-ram: opened again for its threads */
-    unsigned opened;   /* how often */
-    GError *error;     /* what a thread failed with; NULL: nothing */
+    RAMRecv *recv_ram;     /* where the channels put pages */
+    const RAMPlace *place; /* where loads put them; NULL: into memory */
+    int file;              /* of mapped-ram: opened again for its threads */
+    unsigned opened;       /* how often */
+    GError *error;         /* what a thread failed with; NULL: nothing */
 } RAMWorld;
 
 extern RAMWorld world;

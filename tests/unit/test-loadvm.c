@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The loader of a stream: parts of the guest that hold the switchover back until they are ready. */
+#include <errno.h>
 #include <glib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 #include "util/aio.h"
 #include "util/bql.h"
 #include "util/bswap.h"
+#include "util/error.h"
 #include "vmstate/register.h"
 #include "vmstate/vmstate-fields.h"
 
@@ -274,7 +276,8 @@ static void test_what_is_left_is_told_by_when_it_has_to_go(void)
     register_savevm_live("memory", 0, 1, &memory, &memory_part);
     register_savevm_live("device", 0, 1, &device, &device_part);
     bql_unlock();
-    sv = savevm_setup(f, settings, NULL);
+    sv = savevm_prepare(settings, NULL);
+    g_assert_cmpint(savevm_setup(sv, f, NULL), ==, 0);
     pending = savevm_pending_by_kind(sv, false);
     g_assert_cmpuint(pending.must_precopy, ==, 70);
     g_assert_cmpuint(pending.can_postcopy, ==, 905);
@@ -284,6 +287,152 @@ static void test_what_is_left_is_told_by_when_it_has_to_go(void)
     unregister_savevm("memory", &memory_part);
     unregister_savevm("device", &device_part);
     g_free(settings);
+}
+
+/* --- the life of live parts at the source --- */
+
+/* What is called, in order, and what a part sends. */
+static GString *calls;
+
+static int note_call(const char *what, void *opaque)
+{
+    g_string_append_printf(calls, "%s.%s ", ((const Part *)opaque)->name, what);
+    return 0;
+}
+
+static int note_prepare(void *opaque, GError **errp)
+{
+    return note_call("prepare", opaque);
+}
+
+static int refuse_early(void *opaque, GError **errp)
+{
+    note_call("prepare", opaque);
+    error_setg(errp, "no room");
+    return -ENOMEM;
+}
+
+static int note_setup(QEMUFile *f, void *opaque, GError **errp)
+{
+    return note_call("setup", opaque);
+}
+
+static int note_precopy(QEMUFile *f, void *opaque, GError **errp)
+{
+    return note_call("precopy", opaque);
+}
+
+static int note_postcopy(QEMUFile *f, void *opaque, GError **errp)
+{
+    return note_call("postcopy", opaque);
+}
+
+static int note_resume(void *opaque, GError **errp)
+{
+    return note_call("resume", opaque);
+}
+
+static void note_cleanup(void *opaque)
+{
+    note_call("cleanup", opaque);
+}
+
+/* Memory may follow its guest, a device may not; the third part only loads. */
+static const SaveVMHandlers memory_ops = {
+    .save_prepare = note_prepare,
+    .save_setup = note_setup,
+    .save_live_complete_precopy = note_precopy,
+    .save_live_complete_postcopy = note_postcopy,
+    .resume_prepare = note_resume,
+    .save_cleanup = note_cleanup,
+};
+static const SaveVMHandlers device_ops = {
+    .save_setup = note_setup,
+    .save_live_complete_precopy = note_precopy,
+    .save_cleanup = note_cleanup,
+};
+static const SaveVMHandlers loads_only = {.load_state = part_load, .save_cleanup = note_cleanup};
+static const SaveVMHandlers begins_only = {.save_setup = note_setup};
+static const SaveVMHandlers refuses = {
+    .save_prepare = refuse_early,
+    .save_setup = note_setup,
+    .save_cleanup = note_cleanup,
+};
+
+/* Registers the parts, runs `life` and returns the calls. */
+static char *calls_of(unsigned n, const SaveVMHandlers *const *ops,
+                      void (*life)(QEMUFile *f, const MigrationSettings *settings))
+{
+    static Part parts[] = {{"a"}, {"b"}, {"c"}};
+    g_autoptr(QEMUFile) f = qemu_file_new_memory_output(4096);
+    MigrationSettings *settings = settings_with(false);
+
+    calls = g_string_new("");
+    for (unsigned i = 0; i < n; i++) {
+        register_savevm_live(parts[i].name, 0, 1, ops[i], &parts[i]);
+    }
+    bql_unlock();
+    life(f, settings);
+    bql_lock();
+    for (unsigned i = 0; i < n; i++) {
+        unregister_savevm(parts[i].name, &parts[i]);
+    }
+    g_free(settings);
+    return g_string_free(calls, FALSE);
+}
+
+static void live_precopy(QEMUFile *f, const MigrationSettings *settings)
+{
+    SaveVMState *sv = savevm_prepare(settings, NULL);
+
+    g_assert_cmpint(savevm_setup(sv, f, NULL), ==, 0);
+    g_assert_cmpint(savevm_complete_live(sv, f, false, NULL), ==, 0);
+    savevm_cleanup(sv);
+}
+
+static void live_postcopy(QEMUFile *f, const MigrationSettings *settings)
+{
+    SaveVMState *sv = savevm_prepare(settings, NULL);
+
+    g_assert_cmpint(savevm_setup(sv, f, NULL), ==, 0);
+    g_assert_cmpint(savevm_complete_live(sv, f, true, NULL), ==, 0);
+    g_assert_cmpint(savevm_resume_prepare(sv, NULL), ==, 0);
+    g_assert_cmpint(savevm_complete_postcopy(sv, f, NULL), ==, 0);
+    savevm_cleanup(sv);
+}
+
+static void refused_early(QEMUFile *f, const MigrationSettings *settings)
+{
+    g_autoptr(GError) err = NULL;
+
+    g_assert_null(savevm_prepare(settings, &err));
+    g_assert_cmpstr(err->message, ==, "no room");
+    g_assert_cmpuint(qemu_file_transferred(f), ==, 0);
+}
+
+static void test_parts_do_what_they_have_functions_for(void)
+{
+    const SaveVMHandlers *const ops[] = {&memory_ops, &loads_only, &begins_only};
+    g_autofree char *text = calls_of(3, ops, live_precopy);
+
+    g_assert_cmpstr(text, ==, "a.prepare a.setup c.setup a.precopy a.cleanup ");
+}
+
+static void test_in_postcopy_memory_ends_after_its_guest_has_started(void)
+{
+    const SaveVMHandlers *const ops[] = {&memory_ops, &device_ops};
+    g_autofree char *text = calls_of(2, ops, live_postcopy);
+
+    g_assert_cmpstr(text, ==,
+                    "a.prepare a.setup b.setup b.precopy a.resume a.postcopy a.cleanup b.cleanup ");
+}
+
+static void test_a_part_that_refuses_early_costs_nothing(void)
+{
+    const SaveVMHandlers *const ops[] = {&memory_ops, &device_ops, &refuses};
+    g_autofree char *text = calls_of(3, ops, refused_early);
+
+    g_assert_cmpstr(text, ==, "a.prepare c.prepare a.cleanup c.cleanup ");
 }
 
 int main(int argc, char **argv)
@@ -298,6 +447,9 @@ int main(int argc, char **argv)
     g_test_add_func("/loadvm/unplugged",
                     test_a_device_that_is_unplugged_during_the_load_is_not_touched);
     g_test_add_func("/loadvm/pending", test_what_is_left_is_told_by_when_it_has_to_go);
+    g_test_add_func("/savevm/functions", test_parts_do_what_they_have_functions_for);
+    g_test_add_func("/savevm/postcopy", test_in_postcopy_memory_ends_after_its_guest_has_started);
+    g_test_add_func("/savevm/refused-early", test_a_part_that_refuses_early_costs_nothing);
     g_test_add_func("/loadvm/unmigratable", test_a_device_that_cannot_be_migrated);
     return g_test_run();
 }

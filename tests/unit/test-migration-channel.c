@@ -565,6 +565,30 @@ static void test_free_in_callback(void)
     destination_clear(&dst);
 }
 
+/* The path belongs to the second listener, whatever the first one has still to do. */
+static void test_a_listener_that_has_ended_leaves_its_path_to_the_next(void)
+{
+    g_autofree char *path = path_in_dir("again");
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    Destination first = {0}, second = {0};
+    g_autoptr(MigrationConnector) c = NULL;
+    QIOChannel *ioc;
+
+    migration_settings_reset();
+    listen_at(&first, uri);
+    migration_listener_stop(first.listener);
+    listen_at(&second, uri);
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+    c = new_connector(uri);
+    ioc = connect_to(c);
+    say_hello(ioc);
+    run_until(&second.arrived);
+    qio_channel_unref(ioc);
+    destination_clear(&first);
+    destination_clear(&second);
+}
+
 int main(int argc, char **argv)
 {
     migration_ends_init(&argc, &argv);
@@ -584,6 +608,8 @@ int main(int argc, char **argv)
     g_test_add_func("/migration-channel/first-bytes",
                     test_a_peer_is_the_source_when_its_first_bytes_say_so);
     g_test_add_func("/migration-channel/garbage-then-guest", test_garbage_then_guest);
+    g_test_add_func("/migration-channel/path-again",
+                    test_a_listener_that_has_ended_leaves_its_path_to_the_next);
     g_test_add_func("/migration-channel/free-in-callback", test_free_in_callback);
     return migration_ends_run();
 }

@@ -284,6 +284,107 @@ static void test_a_zero_page_lands_where_memory_was_written_meanwhile(void)
     zero_pages_land(RAM_SHARED);
 }
 
+/* --- another place for pages --- */
+
+enum { CACHED = 64, HOST_PAGE = 4 };
+
+/* Keeps pages, as a second guest's cache will, and counts calls, as a kernel that wakes a guest will. */
+typedef struct Cache {
+    uint8_t *bytes;
+    uint64_t unit; /* pages: calls are whole multiples */
+    unsigned calls, zero_calls;
+} Cache;
+
+static bool cache_page(void *opaque, RAMRecvBlock *rb, uint64_t page, uint64_t n, const void *data,
+                       GError **errp)
+{
+    Cache *cache = opaque;
+
+    g_assert_cmpuint(page % cache->unit, ==, 0);
+    g_assert_cmpuint(n % cache->unit, ==, 0);
+    cache->calls++;
+    if (data) {
+        memcpy(cache->bytes + page * PAGE, data, n * PAGE);
+    } else {
+        cache->zero_calls++;
+        memset(cache->bytes + page * PAGE, 0, n * PAGE);
+    }
+    return true;
+}
+
+/* Pages 0 to 9 and 33 hold data: host pages that are full, mixed and empty. */
+static void load_into_cache(ChangeSettings *change, bool whole_host_pages, Cache *cache)
+{
+    RAMBlock *block = make_block("ram", CACHED * PAGE, 0), *twin;
+    const RAMPlace place = {
+        .func = cache_page, .opaque = cache, .whole_host_pages = whole_host_pages};
+    g_autoptr(GBytes) bytes = NULL;
+
+    fill_pages(block, 0, 10, 1);
+    fill_pages(block, 33, 1, 2);
+    bytes = save_all(change);
+    twin = make_twin(block, 0);
+    twin->page_size = HOST_PAGE * PAGE;
+    cache->bytes = g_malloc(CACHED * PAGE);
+    memset(cache->bytes, 0xee, CACHED * PAGE);
+    cache->unit = whole_host_pages ? HOST_PAGE : 1;
+    world.place = &place;
+    load_ok(bytes, change);
+    world.place = NULL;
+    g_assert_cmpmem(cache->bytes, CACHED * PAGE, block->host, CACHED * PAGE);
+    g_assert_cmpuint(touched_pages(twin), ==, 0);
+    g_free(cache->bytes);
+    ram_block_free(block);
+    ram_block_free(twin);
+}
+
+static void test_pages_go_to_the_place_that_is_set(void)
+{
+    Cache cache = {0};
+
+    load_into_cache(NULL, false, &cache);
+    g_assert_cmpuint(cache.zero_calls, >, 0);
+    g_assert_cmpuint(cache.calls, >, cache.zero_calls);
+}
+
+static void test_a_host_page_is_placed_whole_and_once(void)
+{
+    Cache cache = {0};
+
+    load_into_cache(NULL, true, &cache);
+    g_assert_cmpuint(cache.calls, <=, CACHED / HOST_PAGE);
+    g_assert_cmpuint(cache.zero_calls, >, 0);
+}
+
+static void test_a_host_page_in_disorder_is_refused(void)
+{
+    g_autoptr(MigrationSettings) settings = migration_settings_get();
+    RAMBlock *block = make_block("ram", CACHED * PAGE, 0);
+    g_autofree uint8_t *data = g_malloc0(CACHED * PAGE), *bytes = g_malloc0(CACHED * PAGE);
+    Cache cache = {.bytes = bytes, .unit = HOST_PAGE};
+    const RAMPlace place = {.func = cache_page, .opaque = &cache, .whole_host_pages = true};
+    RAMRecv *recv = ram_recv_new(settings, NULL);
+    RAMRecvBlock *rb = ram_recv_find(recv, "ram", NULL);
+    GError *err = NULL;
+
+    block->page_size = HOST_PAGE * PAGE;
+    ram_recv_set_place(recv, &place);
+    g_assert_false(ram_recv_put(rb, 1, 1, data, &err)); /* not its beginning */
+    g_assert_nonnull(strstr(err->message, "0x1000 comes before the rest of a host page"));
+    g_clear_error(&err);
+    g_assert_true(ram_recv_put(rb, 0, 10, data, NULL));
+    g_assert_cmpuint(cache.calls, ==, 1);
+    g_assert_false(ram_recv_zero(rb, 12, 4, &err)); /* 8 and 9 have come, 10 and 11 are missing */
+    g_clear_error(&err);
+    g_assert_false(ram_recv_settle(recv, &err));
+    g_assert_nonnull(strstr(err->message, "0x8000 is not whole"));
+    g_clear_error(&err);
+    g_assert_true(ram_recv_zero(rb, 10, 6, NULL));
+    g_assert_true(ram_recv_settle(recv, NULL));
+    ram_recv_free(recv);
+    ram_block_free(block);
+}
+
 /* --- untouched memory --- */
 
 static void untouched(uint32_t flags)
@@ -485,6 +586,9 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/ram/into-files", test_pages_are_put_into_files);
     g_test_add_func("/migration/ram/zero-pages-land",
                     test_a_zero_page_lands_where_memory_was_written_meanwhile);
+    g_test_add_func("/migration/ram/place", test_pages_go_to_the_place_that_is_set);
+    g_test_add_func("/migration/ram/place/host-pages", test_a_host_page_is_placed_whole_and_once);
+    g_test_add_func("/migration/ram/place/disorder", test_a_host_page_in_disorder_is_refused);
     g_test_add_func("/migration/ram/untouched", test_untouched_memory_stays_untouched);
     g_test_add_func("/migration/ram/hardware-log", test_log_is_cleared_before_pages_are_read);
     g_test_add_func("/migration/ram/log-begins-full",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* auto-converge, for somebody who can slow vCPUs down: what he is told, and what query-migrate says. */
+/* auto-converge with an accelerator that slows vCPUs down: what it is told, and what query-migrate says. */
 #include <glib.h>
 
+#include "accel/cpus.h"
 #include "migration/auto-converge.h"
 #include "qapi/qapi-commands-migration.h"
 #include "util/aio.h"
@@ -9,10 +10,18 @@
 
 static unsigned told; /* to the vCPUs */
 
-static void slow_down(unsigned percent)
+static void kick(CPUState *cpu)
+{
+}
+
+static void slow_down(CPUState *cpu, unsigned percent)
 {
     told = percent;
 }
+
+static const AccelCPUOps can_throttle = {.kick = kick, .throttle = slow_down};
+static const AccelCPUOps cannot = {.kick = kick};
+static CPUState cpu;
 
 static void coroutine_fn query_co(void *opaque)
 {
@@ -41,7 +50,7 @@ static void pass(AutoConverge *ac, MigrationState *s, unsigned seconds)
     }
 }
 
-static MigrationState *begin(bool on)
+static MigrationState *begin(bool on, const AccelCPUOps *ops)
 {
     MigrationCapabilityStatus cap = {.capability = MIGRATION_CAPABILITY_AUTO_CONVERGE, .state = on};
     MigrationCapabilityStatusList list = {.value = &cap};
@@ -52,6 +61,7 @@ static MigrationState *begin(bool on)
     s->status = MIGRATION_STATUS_ACTIVE;
     s->start_ns = 1;
     told = 0;
+    cpu_add(&cpu, ops);
     return s;
 }
 
@@ -60,16 +70,16 @@ static void end(AutoConverge *ac, MigrationState *s)
     auto_converge_end(ac, s);
     g_assert_cmpuint(told, ==, 0);
     g_assert_cmpint(shown(), ==, -1);
+    cpu_remove(&cpu);
     migration_settings_unref(g_steal_pointer(&s->settings));
     s->status = MIGRATION_STATUS_NONE;
 }
 
 static void test_percentage_is_told_and_shown(void)
 {
-    MigrationState *s = begin(true);
+    MigrationState *s = begin(true, &can_throttle);
     AutoConverge ac = {0};
 
-    ram_throttle_hook = slow_down;
     g_assert_cmpint(shown(), ==, -1);
     pass(&ac, s, 2);
     g_assert_cmpuint(told, ==, 20);
@@ -83,24 +93,40 @@ static void test_percentage_is_told_and_shown(void)
     end(&ac, s);
 }
 
-static void test_nothing_is_shown_that_nobody_does(void)
+static void test_no_percentage_is_shown_when_no_vcpu_can_be_slowed_down(void)
 {
-    MigrationState *s = begin(true);
+    MigrationState *s = begin(true, &cannot);
     AutoConverge ac = {0};
 
-    ram_throttle_hook = NULL;
     pass(&ac, s, 4);
     g_assert_cmpuint(ac.percent, >, 0);
     g_assert_cmpint(shown(), ==, -1);
     end(&ac, s);
 }
 
+static void test_a_vcpu_that_is_plugged_in_is_slowed_down_too(void)
+{
+    MigrationState *s = begin(true, &cannot);
+    AutoConverge ac = {0};
+    CPUState second = {0};
+
+    pass(&ac, s, 2);
+    g_assert_cmpuint(told, ==, 0);
+    cpu_add(&second, &can_throttle);
+    g_assert_cmpuint(told, ==, 20);
+    pass(&ac, s, 2);
+    g_assert_cmpuint(told, ==, 30);
+    g_assert_cmpint(shown(), ==, 30);
+    auto_converge_end(&ac, s);
+    cpu_remove(&second);
+    end(&ac, s);
+}
+
 static void test_without_the_capability_nothing_happens(void)
 {
-    MigrationState *s = begin(false);
+    MigrationState *s = begin(false, &can_throttle);
     AutoConverge ac = {0};
 
-    ram_throttle_hook = slow_down;
     pass(&ac, s, 4);
     g_assert_cmpuint(told, ==, 0);
     end(&ac, s);
@@ -116,10 +142,9 @@ static void test_parameters_of_a_running_migration(void)
                                   .max_cpu_throttle = 70,
                                   .has_throttle_trigger_threshold = true,
                                   .throttle_trigger_threshold = 100};
-    MigrationState *s = begin(true);
+    MigrationState *s = begin(true, &can_throttle);
     AutoConverge ac = {0};
 
-    ram_throttle_hook = slow_down;
     g_assert_true(migration_settings_change_params(&params, NULL));
     pass(&ac, s, 2);
     g_assert_cmpint(shown(), ==, 40);
@@ -140,7 +165,10 @@ int main(int argc, char **argv)
     g_assert_true(qemu_init_main_loop(NULL));
     migration_init();
     g_test_add_func("/migration/throttle/shown", test_percentage_is_told_and_shown);
-    g_test_add_func("/migration/throttle/nobody", test_nothing_is_shown_that_nobody_does);
+    g_test_add_func("/migration/throttle/nobody",
+                    test_no_percentage_is_shown_when_no_vcpu_can_be_slowed_down);
+    g_test_add_func("/migration/throttle/plugged",
+                    test_a_vcpu_that_is_plugged_in_is_slowed_down_too);
     g_test_add_func("/migration/throttle/off", test_without_the_capability_nothing_happens);
     g_test_add_func("/migration/throttle/live", test_parameters_of_a_running_migration);
     return g_test_run();
