@@ -247,6 +247,29 @@ def test_pages_differences_and_zeroes(ram_destination):
     assert one.qtest.read(RAM - m.PAGE, m.PAGE) == b'\x22' * m.PAGE
 
 
+def test_a_zero_page_lands_whatever_was_written_there(vmm, work):
+    """
+    One page is written before the load, one before its zero page comes, and one, where memory was not touched before,
+    after its zero page came.
+    """
+    pages = (0, m.PAGE, 8 * ferry.MIB)
+    qtest = ferry.QTest(work)
+    one = Destination(vmm, work, *MACHINE, '-m', '16M', *qtest.args)
+    pieces = m.base()
+    qtest.write(0, b'\xaa' * m.PAGE)
+    one.feed(pieces['header'] + pieces['configuration'] + m.command(m.OPEN_RETURN_PATH) +
+             m.ram_start([('ram', RAM)]) + m.command(m.PING, m.be32(1)), end=False)
+    assert one.conn.recv(8) == bytes.fromhex('00020004 00000001')
+    qtest.write(pages[1], b'\xbb' * m.PAGE)
+    one.feed(m.ram_part(*(m.zero(at, None if at else 'ram') for at in pages)) +
+             m.command(m.PING, m.be32(2)), end=False)
+    assert one.conn.recv(8) == bytes.fromhex('00020004 00000002')
+    qtest.write(pages[2], b'\xcc' * m.PAGE)
+    one.feed(b''.join(pieces[name] for name in ('end', 'devices', 'globalstate', 'eof', 'description')), end=False)
+    assert one.loaded() == 'running'
+    assert [qtest.read(at, m.PAGE) for at in pages] == [bytes(m.PAGE)] * 3
+
+
 def test_a_block_continues_from_a_part_to_the_end(ram_destination):
     one = ram_destination(m.ram_part(m.page(0x10000, b'\x33' * m.PAGE, 'ram')), m.ram_end(m.page(0x20000, b'\x44' * m.PAGE)))
     assert one.loaded() == 'running'
