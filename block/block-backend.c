@@ -84,7 +84,7 @@ bool blk_set_name(BlockBackend *blk, const char *name, GError **errp)
         error_setg(errp, "Device with id '%s' already exists", name);
         return false;
     }
-    if (bdrv_find_node(name)) {
+    if (bdrv_node_name_in_use(name)) {
         error_setg(errp, "Device name '%s' conflicts with an existing node name", name);
         return false;
     }

@@ -118,7 +118,10 @@ void bdrv_unref_later(BlockDriverState *bs);
 
 /* --- names --- */
 
+/* A node that is open. One that is still being opened has its name, and is not found by it. */
 BlockDriverState *bdrv_find_node(const char *node_name);
+/* Whether a node has the name, open or not. */
+bool bdrv_node_name_in_use(const char *node_name);
 /*
  * A device (BlockBackend name or qdev id) or a node name; DeviceNotFound/GenericError in errp when
  * neither exists.

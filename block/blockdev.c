@@ -98,6 +98,38 @@ static char *resize_get_desc(void *opaque)
     return g_strdup("block_resize");
 }
 
+#define RESIZING "its size is being changed"
+
+/* Jobs and snapshots take the size of what they begin with: none begins while it changes. */
+static const BlockOpType not_while_resizing[] = {
+    BLOCK_OP_TYPE_MIRROR_SOURCE,
+    BLOCK_OP_TYPE_MIRROR_TARGET,
+    BLOCK_OP_TYPE_EXTERNAL_SNAPSHOT,
+    BLOCK_OP_TYPE_REPLACE,
+};
+
+static bool coroutine_fn resize_drained(BlockDriverState *bs, BlockBackend *blk, int64_t size,
+                                        GError **errp)
+{
+    AioContext *from;
+    bool ok;
+
+    /* A job may have begun while requests ended. */
+    if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_RESIZE, errp)) {
+        return false;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(not_while_resizing); i++) {
+        bdrv_op_block(bs, not_while_resizing[i], RESIZING);
+    }
+    from = bdrv_co_enter_graph(bs);
+    ok = blk_co_truncate(blk, size, false, PREALLOC_MODE_OFF, errp);
+    bdrv_co_leave_graph(bs, from);
+    for (size_t i = 0; i < G_N_ELEMENTS(not_while_resizing); i++) {
+        bdrv_op_unblock(bs, not_while_resizing[i], RESIZING);
+    }
+    return ok;
+}
+
 static const BlockDevOps resize_ops = {.get_desc = resize_get_desc};
 
 bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
@@ -125,10 +157,7 @@ bool coroutine_fn qmp_block_resize(const BlockResizeArg *arg, GError **errp)
     bdrv_ref(bs);
     ok = bdrv_co_drained_begin_within(bs, BDRV_DRAIN_COMMAND_NS, errp);
     if (ok) {
-        AioContext *from = bdrv_co_enter_graph(bs);
-
-        ok = blk_co_truncate(blk, arg->size, false, PREALLOC_MODE_OFF, errp);
-        bdrv_co_leave_graph(bs, from);
+        ok = resize_drained(bs, blk, arg->size, errp);
         bdrv_co_drained_end(bs);
     }
     blk_unref(blk);

@@ -20,7 +20,8 @@ typedef enum MirrorBackingMode {
     MIRROR_OPEN_BACKING,   /* full: none; else what the target's header names */
 } MirrorBackingMode;
 
-typedef struct MirrorOptions {
+typedef struct MirrorOptions MirrorOptions;
+struct MirrorOptions {
     const char *job_id; /* NULL: the device name */
     /* The target is as large as the source, or ends with the source's last sector. */
     BlockDriverState *source, *target;
@@ -37,7 +38,9 @@ typedef struct MirrorOptions {
     bool target_is_zero; /* the target is known to read as zeroes throughout */
     MirrorBackingMode backing_mode;
     int flags; /* JOB_* */
-} MirrorOptions;
+    /* Whether both ends still allow the job, asked within drained sections of both; or NULL. */
+    bool (*check)(const MirrorOptions *opts, GError **errp);
+};
 
 /*
  * Checks both ends, inserts the filter above the source, and starts the job. On failure nothing has

@@ -9,7 +9,14 @@
 
 BlockDriverState *bdrv_find_node(const char *node_name)
 {
-    return g_hash_table_lookup(block_graph()->by_name, node_name);
+    BlockDriverState *bs = g_hash_table_lookup(block_graph()->by_name, node_name);
+
+    return bs && bs->is_open ? bs : NULL;
+}
+
+bool bdrv_node_name_in_use(const char *node_name)
+{
+    return g_hash_table_contains(block_graph()->by_name, node_name);
 }
 
 BlockDriverState *bdrv_lookup_bs(const char *device, const char *node_name, GError **errp)
@@ -23,6 +30,8 @@ BlockDriverState *bdrv_lookup_bs(const char *device, const char *node_name, GErr
     }
     if (drive && !found) {
         error_setg(errp, "Device '%s' has no medium", device);
+    } else if (!found && node_name && bdrv_node_name_in_use(node_name)) {
+        error_setg(errp, "Node '%s' is still being opened", node_name);
     } else if (!found) {
         error_setg(errp, "Cannot find device='%s' nor node-name='%s'", device ? device : "",
                    node_name ? node_name : "");

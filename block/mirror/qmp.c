@@ -139,12 +139,20 @@ static bool check_target(const MirrorOptions *opts, GError **errp)
     return check_sizes(source, target, errp);
 }
 
+/* Once before any wait, and again after the last: other monitors change the graph meanwhile. */
+static bool check_ends(const MirrorOptions *opts, GError **errp)
+{
+    return check_source(opts->job_id, opts->source, errp) && check_target(opts, errp) &&
+           (!opts->replaces || check_replaces(opts, errp));
+}
+
 static bool coroutine_fn check_and_start_held(MirrorOptions *opts, GError **errp)
 {
     if (opts->sync == MIRROR_SYNC_MODE_TOP && !bdrv_cow_bs(opts->source)) {
         opts->sync = MIRROR_SYNC_MODE_FULL;
     }
-    if (!check_target(opts, errp) || (opts->replaces && !check_replaces(opts, errp))) {
+    opts->check = check_ends;
+    if (!check_ends(opts, errp)) {
         return false;
     }
     /* The graph of the target follows the source to its thread. */
@@ -264,7 +272,7 @@ static bool check_drive_mirror(const DriveMirror *arg, const MirrorOptions *opts
         error_setg(errp, "Unknown file format '%s'", format);
         return false;
     }
-    if (arg->node_name && bdrv_find_node(arg->node_name)) {
+    if (arg->node_name && bdrv_node_name_in_use(arg->node_name)) {
         error_setg(errp, "Duplicate nodes with node-name='%s': choose another name for the target",
                    arg->node_name);
         return false;

@@ -113,7 +113,7 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
                                 .flags = opts->flags};
     uint32_t granularity = effective_granularity(opts);
     BlockDriverState *filter = mirror_filter_co_new(opts, errp);
-    MirrorBlockJob *s;
+    MirrorBlockJob *s = NULL;
     bool ok;
 
     if (!filter) {
@@ -123,7 +123,9 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
         bdrv_co_unref(filter);
         return false;
     }
-    s = block_job_create(&job_opts, &mirror_job_driver, errp);
+    if (!opts->check || opts->check(opts, errp)) {
+        s = block_job_create(&job_opts, &mirror_job_driver, errp);
+    }
     ok = s != NULL;
     if (ok) {
         co_init_state(s, opts, granularity);

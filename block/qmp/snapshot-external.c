@@ -59,6 +59,20 @@ static bool has_users(BlockDriverState *bs)
     return !LIST_EMPTY(&bs->parents);
 }
 
+/* What is asked of an overlay that the client has opened. */
+static bool check_overlay(BlockDriverState *overlay, GError **errp)
+{
+    if (has_users(overlay)) {
+        error_setg(errp, "The overlay '%s' is already in use", overlay->node_name);
+        return false;
+    }
+    if (overlay->backing) {
+        error_setg(errp, "The overlay '%s' already has a backing image", overlay->node_name);
+        return false;
+    }
+    return true;
+}
+
 /* Makes old_bs the backing file of the overlay and moves old_bs's users to the overlay. */
 static bool coroutine_fn put_on_top(ExternalSnapshot *s, GError **errp)
 {
@@ -68,8 +82,12 @@ static bool coroutine_fn put_on_top(ExternalSnapshot *s, GError **errp)
     if (!bdrv_co_drained_begin_within(s->overlay, BDRV_DRAIN_COMMAND_NS, errp)) {
         return false;
     }
-    ok = bdrv_co_join_contexts(s->old_bs, s->overlay, errp) &&
-         bdrv_set_backing_hd(s->overlay, s->old_bs, errp);
+    /*
+     * Looked at again after the last wait: a job of another monitor that has begun meanwhile would
+     * copy the old node, and miss what is written to the overlay.
+     */
+    ok = bdrv_co_join_contexts(s->old_bs, s->overlay, errp) && check_old_node(s->old_bs, errp) &&
+         check_overlay(s->overlay, errp) && bdrv_set_backing_hd(s->overlay, s->old_bs, errp);
     if (ok) {
         ok = bdrv_replace_node(s->old_bs, s->overlay, errp);
         if (!ok) {
@@ -129,12 +147,7 @@ static bool coroutine_fn blockdev_snapshot_prepare(TransactionStep *step, GError
     if (!check_old_node(s->old_bs, errp)) {
         return false;
     }
-    if (has_users(s->overlay)) {
-        error_setg(errp, "The overlay '%s' is already in use", arg->overlay);
-        return false;
-    }
-    if (s->overlay->backing) {
-        error_setg(errp, "The overlay '%s' already has a backing image", arg->overlay);
+    if (!check_overlay(s->overlay, errp)) {
         return false;
     }
     if (!s->overlay->drv->supports_backing) {
@@ -194,7 +207,7 @@ static bool coroutine_fn blockdev_snapshot_sync_prepare(TransactionStep *step, G
         error_setg(errp, "New overlay node-name missing");
         return false;
     }
-    if (arg->snapshot_node_name && bdrv_find_node(arg->snapshot_node_name)) {
+    if (arg->snapshot_node_name && bdrv_node_name_in_use(arg->snapshot_node_name)) {
         error_setg(errp, "New overlay node-name already in use");
         return false;
     }

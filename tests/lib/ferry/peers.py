@@ -4,6 +4,7 @@
 A server gets its listening socket from us (the LISTEN_FDS protocol of sd_listen_fds(3)): it takes connections from
 the moment it is started, and nothing has to wait for it.
 """
+import contextlib
 import itertools
 import os
 import select
@@ -86,14 +87,16 @@ class NbdServer:
 
     def close(self):
         """Ends it in order, so that what it holds is written; kills it if it does not end."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20 * time_scale())
-            except subprocess.TimeoutExpired:
-                text = describe_process(self.process.pid)
-                self.kill()
-                raise AssertionError(f'{self.name} did not end\n{text}') from None
+        for _ in range(10):
+            if self.process.poll() is not None:
+                break
+            self.process.terminate()    # again: qemu-nbd loses a SIGTERM that finds it starting
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(2 * time_scale())
+        else:
+            text = describe_process(self.process.pid)
+            self.kill()
+            raise AssertionError(f'{self.name} did not end\n{text}')
         if self.path and os.path.exists(self.path):
             os.unlink(self.path)
 

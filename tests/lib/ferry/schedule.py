@@ -208,6 +208,14 @@ class Schedule:
             exports = []
         return next((e['node-name'] for e in exports if e['id'] == 'export-disk'), 'disk')
 
+    def node(self, name):
+        """The node's entry of query-named-block-nodes, or None."""
+        try:
+            nodes = self.source.ask('query-named-block-nodes', flat=True) if self.source.alive() else []
+        except QMPClosed:
+            nodes = []
+        return next((n for n in nodes if n['node-name'] == name), None)
+
     # One run
 
     def run(self):

@@ -310,11 +310,7 @@ def snapshot_sync(s):
 @verb
 def snapshot(s):
     node, top = s.new_name('overlay-node'), s.top()
-    try:
-        nodes = s.source.ask('query-named-block-nodes', flat=True) if s.source.alive() else []
-    except QMPClosed:
-        return
-    base = next((n for n in nodes if n['node-name'] == top), None)
+    base = s.node(top)
     if base is None or not base['image']['filename'].startswith('/'):
         return
     path = make_image(s.path('overlay'), SIZE, 'qcow2', backing=base['image']['filename'], backing_fmt=base['drv'])
@@ -325,7 +321,11 @@ def snapshot(s):
 
 @verb
 def change_backing_file(s):
-    s.send(s.source, 'change-backing-file', device=s.top(), image_node_name=s.top(), backing_file=s.disk)
+    """What the top records becomes what it has: another name, or a chain cut short, would be the user's own loss."""
+    top = s.top()
+    node = s.node(top)
+    backing = node and node['image'].get('backing-filename')
+    s.send(s.source, 'change-backing-file', device=top, image_node_name=top, backing_file=backing or s.disk)
 
 
 @verb
