@@ -17,7 +17,10 @@ LONG, LONG_PART = int(os.environ.get('FERRY_SCHEDULES', '10000')), 50
 def run(lab, numbers):
     print(f'schedules {", ".join(map(str, numbers))}')
     for number in numbers:
-        schedule.Schedule(lab.vmm, lab.folder(ferry.lab.fast_folder()), number).run()
+        one = schedule.Schedule(lab.vmm, lab.folder(ferry.lab.fast_folder()), number)
+        one.run()
+        if schedule.pair(number) not in one.pairs:
+            print('not issued:', *schedule.pair(number), f'(the source of schedule {number} had ended)')
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ A schedule follows from its number alone. After each verb every monitor answers,
 runs; at the end every command has been answered and the disk holds what its clients were told that it holds.
 Schedule n has the n-th ordered pair of verbs in its middle, so pairs() schedules in a row issue every pair.
 """
+import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -13,7 +15,7 @@ import time
 
 from .guard import HangError, describe_process, time_scale
 from .images import MIB, make_image
-from .model import Model, Writer
+from .model import Model, run_writers
 from .peers import qemu_nbd
 from .qmp import QMPClient, QMPClosed, QMPError
 from .qtest import QTest
@@ -28,7 +30,9 @@ CAPABILITIES = ['return-path', 'pause-before-switchover', 'multifd', 'late-block
 QUERIES = ['query-migrate', 'query-block-jobs', 'query-jobs', 'query-block-exports', 'query-yank', 'query-iothreads',
            'query-block', 'query-named-block-nodes']
 OPENINGS = [(), ('blockdev_add', 'export_add'), ('blockdev_mirror',), ('migrate',), ('blockdev_mirror', 'migrate'),
-            ('cont', 'migrate'), ('snapshot_sync', 'blockdev_mirror')]
+            ('cont', 'migrate'), ('snapshot_sync', 'blockdev_mirror'), ('migrate', 'system_reset'),
+            ('monitor_stops_reading', 'blockdev_mirror')]
+ENDS = {'quit_source', 'terminate'}
 VERBS = {}
 
 
@@ -85,14 +89,17 @@ class Side:
     def __init__(self, schedule, name, *args):
         self.name = name
         self.ended = False      # it was told to end, or has ended as it may
+        self.deaf = None        # a socket of a monitor, of which nothing is read
+        self.unsent = b''
         self.qtest = QTest(schedule.work, schedule.new_name(f'{name}-qtest'))
-        paths = [schedule.path(f'{name}-qmp') for _ in range(SESSIONS)]
+        paths = [schedule.path(f'{name}-qmp') for _ in range(SESSIONS + 1)]
         words = []
         for index, path in enumerate(paths):
             words += ['-chardev', f'socket,id=m{index},path={path},server=on,wait=off',
                       '-mon', f'chardev=m{index},mode=control']
         self.vm = schedule.vmm(*MACHINE, *self.qtest.args, *words, *args, defaults=False, name=name)
         self.qtest.accept()
+        self.deaf_path = paths.pop()
         self.sessions = [Session(path) for path in paths]
         self.nbd = schedule.path(f'{name}-nbd')
         self.vm.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': self.nbd}})
@@ -115,8 +122,26 @@ class Side:
         except QMPClosed:
             return False
 
+    def ask_without_reading(self, queries):
+        """Sends as much of so many queries as the monitor takes, whose answers are never read."""
+        if not self.deaf:
+            self.deaf = socket.socket(socket.AF_UNIX)
+            self.deaf.setblocking(False)
+            self.deaf.connect(self.deaf_path)
+            self.unsent = b'{"execute": "qmp_capabilities"}'
+        self.unsent += b'{"execute": "query-named-block-nodes"}' * queries
+        with contextlib.suppress(BlockingIOError):
+            while self.unsent:
+                self.unsent = self.unsent[self.deaf.send(self.unsent):]
+
+    def leave_deaf(self):
+        if self.deaf:
+            self.deaf.close()
+            self.deaf = None
+
     def end(self):
         self.vm.kill()
+        self.leave_deaf()
         for one in self.sessions:
             one.qmp.close()
         self.qtest.close()
@@ -129,24 +154,31 @@ class Schedule:
         self.vmm, self.work, self.number, self.length = vmm, work, number, length
         self.rng = random.Random(number)
         self.log, self.issued = [], []
+        self.pairs = set()      # of verbs, that were issued while the source lived
         self.names = {}
         self.made = {'node': [], 'object': [], 'export': [], 'bitmap': [], 'client': []}
         self.channels = self.destination = None
         self.server_stopped = False
         self.capabilities = [c for c in CAPABILITIES if self.rng.random() < .4]
-        self.disk = make_image(self.path('disk'), SIZE, seed=number, data=SIZE // 2)
+        self.format = self.rng.choice(['raw', 'raw', 'qcow2'])
+        self.disk = make_image(self.path('disk'), SIZE, self.format, seed=number, data=SIZE // 2)
+        self.store = None       # a server of the disk that does not fail
+        if self.rng.random() < .3:
+            os.truncate(self.disk, max(os.path.getsize(self.disk), SIZE if self.format == 'raw' else 4 * SIZE))
+            self.store = qemu_nbd(work, self.disk)
         self.shared = make_image(self.path('shared'), MIB)
         self.target = make_image(self.path('target'), SIZE)
-        self.model = Model(SIZE, self.disk)
+        self.model = Model(SIZE)
+        self.model.load(self.disk, self.format)
         self.server = qemu_nbd(work, self.target)
         self.source = Side(self, 'source', '-object', 'iothread,id=io0', '-object', 'iothread,id=io1',
                            '-object', 'throttle-group,id=tg,x-bps-total=8388608')
         thread = {'iothread': self.rng.choice(['io0', 'io1'])} if self.rng.random() < .5 else {}
         self.add_disks(self.source, **thread)
-        self.writer = Writer(f'nbd+unix:///disk?socket={self.source.nbd}', self.model, number, fatal=False,
-                             mix={'write': 12, 'zero': 1, 'trim': 1, 'flush': 2, 'read': 4},
-                             sizes=(512, 4096, 65536), rate=16 * MIB)
-        self.writer.start()
+        self.writers = run_writers(f'nbd+unix:///disk?socket={self.source.nbd}', self.model, number,
+                                   self.rng.choice([1, 1, 3]), fatal=False,
+                                   mix={'write': 12, 'zero': 1, 'trim': 1, 'flush': 2, 'read': 4},
+                                   sizes=(512, 4096, 65536), rate=16 * MIB)
 
     # The scene
 
@@ -160,10 +192,17 @@ class Schedule:
     def add_disks(self, side, **thread):
         """`disk`, which clients write, and `shared`, whose lock shows which side has the guest."""
         incoming = {'allow-inactive': True} if side.name == 'destination' else {}
-        for node, image in (('disk', self.disk), ('shared', self.shared)):
-            side.vm.add_file(image, node_name=node, discard='unmap')
+        side.vm.cmd('blockdev-add', self.disk_options(discard='unmap'))
+        side.vm.add_file(self.shared, node_name='shared', discard='unmap')
+        for node in ('disk', 'shared'):
             side.vm.cmd('block-export-add', {'type': 'nbd', 'id': f'export-{node}', 'node-name': node, 'name': node,
                                              'writable': True, **incoming, **(thread if node == 'disk' else {})})
+
+    def disk_options(self, file_options=None, **options):
+        """What blockdev-add and blockdev-reopen are told about `disk`."""
+        file = {'driver': 'nbd', 'server': self.store.address} if self.store else \
+            {'driver': 'file', 'filename': self.disk, **(file_options or {})}
+        return {'driver': self.format, 'node-name': 'disk', 'file': file, **options}
 
     def new_destination(self):
         """A process that waits for the guest; the one before is ended."""
@@ -183,8 +222,9 @@ class Schedule:
                                                          for c in CAPABILITIES])
 
     def send(self, side, command, **args):
-        """Sends a command in one of the sessions; now and then its answer is waited for, for a moment."""
-        if not side or not side.alive():
+        """Sends a command in one of the sessions; now and then its answer is waited for, for a moment. A process that
+        was told to end takes commands until it has ended."""
+        if not side or not side.vm.running():
             return
         args = {name.rstrip('_').replace('_', '-'): value for name, value in args.items()}
         session, wait = self.rng.choice(side.sessions), self.rng.choice([0, 0, .02, .2])
@@ -232,8 +272,11 @@ class Schedule:
         chosen = [self.rng.choice(names) for _ in range(self.length)]
         middle = self.rng.randrange(self.length - 1)
         chosen[middle:middle + 2] = pair(self.number)
+        chosen[:middle] = [name for name in chosen[:middle] if name not in ENDS]
         chosen[:0] = self.rng.choice(OPENINGS)      # most verbs need something that is under way
         for name in chosen:
+            if self.source.vm.running():
+                self.pairs.add((self.issued[-1] if self.issued else '', name))
             self.issued.append(name)
             VERBS[name](self)
             self.check()
@@ -266,9 +309,11 @@ class Schedule:
 
     def check_not_frozen(self):
         """A client's write ends although peers hang: its disk is a file."""
-        if self.source.alive() and self.writer.is_alive():
+        for writer in self.writers:
+            if not self.source.alive() or not writer.is_alive():
+                continue
             try:
-                self.writer.wait_count(1, FREEZE_S)
+                writer.wait_count(1, FREEZE_S)
             except HangError as error:
                 raise AssertionError(f'the guest is frozen: {error}\n{describe_process(self.source.vm.pid)}') from None
             except AssertionError:
@@ -311,8 +356,9 @@ class Schedule:
     def finish(self):
         self.made['client'].clear()
         image = self.image() if self.source.alive() else None
-        self.writer.stop()
-        assert not isinstance(self.writer.error, AssertionError), self.writer.error
+        for writer in self.writers:
+            writer.stop()
+            assert not isinstance(writer.error, AssertionError), writer.error
         for side in (self.destination, self.source):
             if side and side.alive():
                 side.ended = True
@@ -322,6 +368,8 @@ class Schedule:
         self.server.close()
         if image:
             self.model.check(*image)
+        if self.store:
+            self.store.close()
 
     def image(self):
         """(path, format) of what the disk's export writes to; None when clients have no export any more."""
@@ -331,8 +379,10 @@ class Schedule:
         if top not in nodes:
             return None
         name = nodes[top]['image']['filename']
-        if name.startswith('nbd'):
+        if self.server.path in name:
             return self.target, 'raw'
+        if self.store and self.store.path in name:
+            return self.disk, self.format
         return name, nodes[top]['drv']
 
     def _end(self):
@@ -345,3 +395,5 @@ class Schedule:
                 side.ended = True
                 side.end()
         self.server.close()
+        if self.store:
+            self.store.close()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verbs of random schedules (schedule.py): what users, management tools and failing peers do, at any time."""
+import contextlib
 import json
 import signal
 
@@ -289,9 +290,8 @@ def blockdev_del(s):
 
 @verb
 def reopen_disk(s):
-    s.send(s.source, 'blockdev-reopen', options=[{
-        'driver': 'raw', 'node-name': 'disk', 'discard': s.rng.choice(['unmap', 'ignore']),
-        'file': {'driver': 'file', 'filename': s.disk, 'aio': s.rng.choice(['threads', 'io_uring'])}}])
+    s.send(s.source, 'blockdev-reopen', options=[
+        s.disk_options({'aio': s.rng.choice(['threads', 'io_uring'])}, discard=s.rng.choice(['unmap', 'ignore']))])
 
 
 @verb
@@ -433,7 +433,22 @@ def transaction(s):
 @verb
 def hmp(s):
     s.send(s.source, 'human-monitor-command', command_line=s.rng.choice(
-        ['info block', 'info block-jobs', 'info migrate', 'info status', 'info mtree', 'info network']))
+        ['info block', 'info block-jobs', 'info snapshots', 'info migrate', 'info status', 'info mtree', 'info network']))
+
+
+@verb
+def monitor_stops_reading(s):
+    """The queries of a client that reads no answer; their answers, and events, wait for it."""
+    side = s.rng.choice([x for x in (s.source, s.destination) if x])
+    with contextlib.suppress(OSError):      # the process ends
+        side.ask_without_reading(s.rng.choice([1, 30, 300]))
+
+
+@verb
+def monitor_leaves(s):
+    for side in (s.source, s.destination):
+        if side:
+            side.leave_deaf()
 
 
 @verb
