@@ -32,6 +32,9 @@ void aio_co_wake(Coroutine *co)
 
     g_assert(ctx); /* it was entered in a thread that runs no event loop */
     aio_co_schedule(ctx, co);
+    if (aio_context_in_own_thread(ctx)) {
+        ctx->handed_over = true;
+    }
 }
 
 void coroutine_fn aio_co_reschedule_self(AioContext *ctx)

@@ -92,8 +92,9 @@ struct AioDiskRequest {
     bool fua;
 };
 
-/* Called around every wait of the context that has them. */
+/* Called around the waits of the context that has them. */
 typedef struct AioWaitHooks {
+    bool (*needed)(void); /* whether a turn that does not wait calls the others as well */
     void (*before)(void);
     void (*after)(void);
 } AioWaitHooks;
@@ -113,6 +114,7 @@ struct AioContext {
     unsigned n_watches; /* size of watches[], indexed by fd */
     TimerList timers;
     bool polling;
+    bool handed_over;               /* a coroutine of this context was woken in its own thread */
     const AioWaitHooks *wait_hooks; /* NULL: none */
 };
 

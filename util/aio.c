@@ -19,11 +19,11 @@
 #include "util/error.h"
 
 /*
- * A loop without anything to do for this long gives all but a few coroutine stacks back to the
- * system.
+ * Waiters of a lock wake each other in turn. So many of these rounds belong to one turn of the loop,
+ * so that the requests that they make reach the kernel together; the bound keeps descriptors and
+ * timers alive beside coroutines that wake each other for ever.
  */
-#define IDLE_TRIM_NS (250 * SCALE_MS)
-#define IDLE_STACKS  8
+#define HAND_OVER_ROUNDS 64
 
 static bool backend_from_environment(AioBackend *backend, GError **errp)
 {
@@ -166,14 +166,22 @@ void aio_context_post(AioContext *ctx, AioPost *post)
 
 static bool run_posts(AioContext *ctx)
 {
-    AioPost *post = aio_post_take(&ctx->posts);
-    bool progress = post != NULL;
+    bool progress = false;
 
-    while (post) {
-        AioPost *next = post->next;
+    for (unsigned round = 0; round < HAND_OVER_ROUNDS; round++) {
+        AioPost *post = aio_post_take(&ctx->posts);
 
-        post->run(post);
-        post = next;
+        ctx->handed_over = false;
+        progress |= post != NULL;
+        while (post) {
+            AioPost *next = post->next;
+
+            post->run(post);
+            post = next;
+        }
+        if (!ctx->handed_over) {
+            break;
+        }
     }
     return progress;
 }
@@ -195,7 +203,7 @@ static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
             timeout_ns = 0;
         }
     }
-    if (ctx->wait_hooks) {
+    if (ctx->wait_hooks && (timeout_ns != 0 || ctx->wait_hooks->needed())) {
         ctx->wait_hooks->before();
         ctx->ops->wait(ctx, timeout_ns);
         ctx->wait_hooks->after();
@@ -216,20 +224,16 @@ static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
 
 bool aio_poll(AioContext *ctx, bool blocking)
 {
-    bool many_stacks = blocking && coroutine_pool_size() > IDLE_STACKS;
     bool progress;
 
     g_assert(aio_context_in_own_thread(ctx));
     g_assert(!ctx->polling); /* a nested loop */
     ctx->polling = true;
-    aio_wait(ctx, blocking, many_stacks ? IDLE_TRIM_NS : -1);
+    aio_wait(ctx, blocking, blocking ? coroutine_thread_trim() : -1);
     progress = ctx->ops->dispatch(ctx);
     progress |= timer_list_run(&ctx->timers);
     progress |= run_posts(ctx);
     ctx->polling = false;
-    if (many_stacks && !progress) {
-        coroutine_pool_trim(IDLE_STACKS);
-    }
     return progress;
 }
 

@@ -4,8 +4,9 @@
  *
  * The main thread holds it whenever its event loop does not wait, so code that runs in the main
  * loop never takes it. Other threads (vCPUs, migration) take it for as long as they touch devices,
- * and never across I/O on a channel or a disk. Threads get it in the order in which they asked: a
- * busy main loop cannot starve the others. It does not nest, and it protects no block graph: those
+ * and never across I/O on a channel or a disk. A thread that sleeps for it gets it after the sleepers
+ * before it; others pass it by only while it wakes up, and for one hold more. So a busy main loop
+ * cannot starve the others.  It does not nest, and it protects no block graph: those
  * belong to their AioContext (block/block.h).
  *
  * Lock order: the big lock before any other lock. A thread that holds it must not wait for another
@@ -23,6 +24,10 @@ void bql_lock(void);
 void bql_unlock(void);
 /* Whether the calling thread holds it. */
 bool bql_locked(void);
+/* Whether a thread sleeps for it. Any thread; the answer is a hint. */
+bool bql_wanted(void);
+/* How often a thread has slept for it so far. Any thread. */
+unsigned bql_sleeps(void);
 
 /*
  * A condition that changes under the big lock. Zero-initialise. A waiter gives the lock up, has it

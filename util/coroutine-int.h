@@ -4,6 +4,7 @@
 #define FERRY_UTIL_COROUTINE_INT_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include "util/aio-post.h"
 #include "util/coroutine.h"
 
@@ -20,8 +21,10 @@ struct Coroutine {
     bool scheduled;  /* `post` is in the list of a context */
     AioPost post;
 
-    AioContext *move_to; /* where to schedule it once it has yielded; NULL: nowhere */
-    Coroutine *pool_next;
+    AioContext *move_to;    /* where to schedule it once it has yielded; NULL: nowhere */
+    Coroutine *pool_next;   /* in a bundle of the pool */
+    Coroutine *next_bundle; /* first of a bundle in the shared pool */
+    unsigned bundle_stacks; /* the same: what the bundle holds */
     void *stack; /* lowest usable byte, above the guard page; NULL for a thread's leader */
     size_t stack_bytes;
     void *fake_stack; /* address sanitizer's shadow stack */
@@ -41,11 +44,36 @@ static inline bool coroutine_running(const Coroutine *co)
 void coroutine_set_thread_context(AioContext *ctx);
 AioContext *coroutine_get_thread_context(void);
 
+/* --- the pool of stacks (coroutine-pool.c) --- */
+
+typedef struct CoroutineBundle {
+    Coroutine *first;
+    unsigned n;
+} CoroutineBundle;
+
+/* What a thread keeps for itself. Starts zeroed; its owner alone uses it. */
+typedef struct CoroutineCache {
+    CoroutineBundle loaded; /* taken from and put to */
+    CoroutineBundle spare;  /* full or empty */
+    unsigned low_stacks;    /* least number of stacks in this period */
+    int64_t period_ends_ns;
+    bool has_destructor;
+} CoroutineCache;
+
+/* A coroutine that has ended; NULL when the pool is empty. */
+Coroutine *coroutine_pool_get(CoroutineCache *cache);
+void coroutine_pool_put(CoroutineCache *cache, Coroutine *co);
 /*
- * Ended coroutines that wait in the calling thread's pool; the pool gives stacks back until `keep`
- * are left.
+ * Gives stacks that were not needed for a period back to the system. Returns how long (ns) the calling
+ * thread may sleep before it calls this again; -1: for ever, there is nothing to give back.
  */
-unsigned coroutine_pool_size(void);
-void coroutine_pool_trim(unsigned keep);
+int64_t coroutine_pool_trim(CoroutineCache *cache);
+/* The same for the calling thread. */
+int64_t coroutine_thread_trim(void);
+
+/* Unmaps the stack of a coroutine that has ended. */
+void coroutine_free(Coroutine *co);
+/* Stacks that the process has mapped so far, whether they are still there or not. Any thread. */
+unsigned coroutine_stacks_mapped(void);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Coroutines for x86-64 (System V ABI): the stack switch, the stacks and their pool.
+ * Coroutines for x86-64 (System V ABI): the stack switch and the stacks.
  *
  * A coroutine that does not run has its callee-saved registers, MXCSR and x87 control word on its
  * own stack and its stack pointer in Coroutine.sp; all other registers are dead across a call. A
@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <glib.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,10 +29,10 @@
 #if defined(CO_ASAN) || defined(CO_TSAN)
 #define COROUTINE_STACK_BYTES (1024 * 1024)
 /* Each coroutine gets a fresh stack: a pointer into the stack of an ended one then faults. */
-#define COROUTINE_POOL_MAX 0
+#define COROUTINE_POOL 0
 #else
 #define COROUTINE_STACK_BYTES (256 * 1024)
-#define COROUTINE_POOL_MAX    128
+#define COROUTINE_POOL        1
 #endif
 
 /* What a switch hands to the stack it goes to. */
@@ -47,16 +46,12 @@ typedef struct CoroutineThread {
     Coroutine leader; /* stands for the thread's own stack */
     Coroutine *current;
     AioContext *ctx;
-    Coroutine *pool;
-    unsigned pool_size;
-    bool pool_has_destructor;
+    CoroutineCache cache;
 } CoroutineThread;
 
 static __thread CoroutineThread thread_state __attribute__((tls_model("initial-exec")));
 
-/* Frees a thread's pool when the thread ends. */
-static pthread_key_t pool_key;
-static pthread_once_t pool_key_once = PTHREAD_ONCE_INIT;
+static unsigned stacks_mapped; /* atomic */
 
 /*
  * Saves the running stack in *save_sp and continues the one at load_sp, where `action` is the
@@ -147,7 +142,7 @@ typedef struct SwitchFrame {
 
 G_STATIC_ASSERT(sizeof(SwitchFrame) == 72 && offsetof(SwitchFrame, rip) == 56);
 
-static void coroutine_free(Coroutine *co)
+void coroutine_free(Coroutine *co)
 {
     size_t guard = getpagesize();
 
@@ -156,60 +151,9 @@ static void coroutine_free(Coroutine *co)
     g_free(co);
 }
 
-static void pool_free(void *opaque)
+unsigned coroutine_stacks_mapped(void)
 {
-    CoroutineThread *t = opaque;
-
-    while (t->pool) {
-        Coroutine *co = t->pool;
-
-        t->pool = co->pool_next;
-        coroutine_free(co);
-    }
-    t->pool_size = 0;
-    t->pool_has_destructor = false;
-}
-
-static void pool_key_create(void)
-{
-    if (pthread_key_create(&pool_key, pool_free) != 0) {
-        g_error("no thread-specific key for the coroutine pool");
-    }
-}
-
-/* False when the pool is full. */
-static bool pool_put(CoroutineThread *t, Coroutine *co)
-{
-    if (t->pool_size == COROUTINE_POOL_MAX) {
-        return false;
-    }
-    if (G_UNLIKELY(!t->pool_has_destructor)) {
-        pthread_once(&pool_key_once, pool_key_create);
-        pthread_setspecific(pool_key, t);
-        t->pool_has_destructor = true;
-    }
-    co->pool_next = t->pool;
-    t->pool = co;
-    t->pool_size++;
-    return true;
-}
-
-void coroutine_pool_trim(unsigned keep)
-{
-    CoroutineThread *t = &thread_state;
-
-    while (t->pool_size > keep) {
-        Coroutine *co = t->pool;
-
-        t->pool = co->pool_next;
-        t->pool_size--;
-        coroutine_free(co);
-    }
-}
-
-unsigned coroutine_pool_size(void)
-{
-    return thread_state.pool_size;
+    return __atomic_load_n(&stacks_mapped, __ATOMIC_RELAXED);
 }
 
 static Coroutine *coroutine_new(void)
@@ -223,6 +167,7 @@ static Coroutine *coroutine_new(void)
     if (map == MAP_FAILED || mprotect(map, guard, PROT_NONE) != 0) {
         g_error("no memory for the stack of a coroutine: %s", g_strerror(errno));
     }
+    __atomic_fetch_add(&stacks_mapped, 1, __ATOMIC_RELAXED);
     co->stack = map + guard;
     co->stack_bytes = COROUTINE_STACK_BYTES;
     sanitizer_coroutine_new(co);
@@ -254,12 +199,9 @@ static inline Coroutine *current_or_leader(CoroutineThread *t)
 Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque)
 {
     CoroutineThread *t = coroutine_thread();
-    Coroutine *co = t->pool;
+    Coroutine *co = COROUTINE_POOL ? coroutine_pool_get(&t->cache) : NULL;
 
-    if (G_LIKELY(co)) {
-        t->pool = co->pool_next;
-        t->pool_size--;
-    } else {
+    if (G_UNLIKELY(!co)) {
         co = coroutine_new();
     }
     co->entry = entry;
@@ -277,7 +219,7 @@ static inline void coroutine_leave(Coroutine *self, CoroutineThread *t, Coroutin
     Coroutine *caller = self->caller;
 
     t->current = caller;
-    sanitizer_switch_start(self, caller, action == CO_ENDED && COROUTINE_POOL_MAX == 0);
+    sanitizer_switch_start(self, caller, action == CO_ENDED && !COROUTINE_POOL);
     coroutine_switch(&self->sp, caller->sp, action);
     sanitizer_switch_finish(self);
 }
@@ -311,7 +253,9 @@ void qemu_coroutine_enter(Coroutine *co)
 
     if (action == CO_ENDED) {
         co->caller = NULL;
-        if (!pool_put(t, co)) {
+        if (COROUTINE_POOL) {
+            coroutine_pool_put(&t->cache, co);
+        } else {
             coroutine_free(co);
         }
     } else {
@@ -362,4 +306,9 @@ void coroutine_set_thread_context(AioContext *ctx)
 __attribute__((noinline)) AioContext *coroutine_get_thread_context(void)
 {
     return coroutine_thread()->ctx;
+}
+
+int64_t coroutine_thread_trim(void)
+{
+    return coroutine_pool_trim(&coroutine_thread()->cache);
 }

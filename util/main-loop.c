@@ -6,8 +6,12 @@
 
 static AioContext *main_context;
 
-/* The main thread has the big lock whenever it does not wait. */
+/*
+ * The main thread has the big lock whenever it does not wait. A turn that does not wait keeps it,
+ * unless a thread sleeps for it.
+ */
 static const AioWaitHooks big_lock_hooks = {
+    .needed = bql_wanted,
     .before = bql_main_unlock,
     .after = bql_main_lock,
 };

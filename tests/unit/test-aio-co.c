@@ -2,6 +2,7 @@
 /* Coroutines and the event loop, over each of its back ends: sleeping, waking, idle stacks. */
 #include <string.h>
 #include "tests/unit/aio-fixture.h"
+#include "util/coroutine-int.h"
 
 typedef struct Sleeper {
     QemuCoSleep sleep;
@@ -154,8 +155,78 @@ static void test_idle_loop_gives_stacks_back(Fixture *f, gconstpointer data)
     for (int i = 0; i < N; i++) {
         qemu_coroutine_enter(co[i]);
     }
-    g_assert_false(aio_poll(f->ctx, true)); /* would be for ever, were there nothing to give back */
-    g_assert_cmpint(count_guard_pages(), <=, before - N / 2);
+    /* Each turn would be for ever, were there nothing to give back. */
+    while (count_guard_pages() > before - N / 2) {
+        g_assert_false(aio_poll(f->ctx, true));
+    }
+}
+
+/* Bursts that are deeper than a thread's own pool, with turns without work in between. */
+static void test_bursts_map_no_stack_twice(Fixture *f, gconstpointer data)
+{
+    enum {
+        N = 256,
+    };
+    Coroutine *co[N];
+    unsigned mapped = 0;
+    bool done;
+
+#ifdef SANITIZER
+    g_test_skip("with a sanitizer there is no pool of stacks");
+    return;
+#endif
+    for (int burst = 0; burst < 20; burst++) {
+        for (int i = 0; i < N; i++) {
+            co[i] = qemu_coroutine_create(wait_co_entry, &done);
+            qemu_coroutine_enter(co[i]);
+        }
+        for (int i = 0; i < N; i++) {
+            qemu_coroutine_enter(co[i]);
+        }
+        aio_notify(f->ctx);
+        g_assert_false(aio_poll(f->ctx, true));
+        if (burst == 0) {
+            mapped = coroutine_stacks_mapped();
+        }
+    }
+    /* A host that stops the test for longer than a period may cost a few bursts. */
+    g_assert_cmpuint(coroutine_stacks_mapped() - mapped, <=, 2 * N);
+}
+
+typedef struct Herd {
+    Coroutine *co[32];
+    int n;
+} Herd;
+
+static void *create_thread(void *opaque)
+{
+    Herd *herd = opaque;
+    static bool done;
+
+    for (int i = 0; i < herd->n; i++) {
+        herd->co[i] = qemu_coroutine_create(wait_co_entry, &done);
+        qemu_coroutine_enter(herd->co[i]);
+    }
+    return NULL;
+}
+
+/* A vCPU's threads make coroutines that end in an iothread. */
+static void test_stacks_return_to_a_thread_that_only_creates(Fixture *f, gconstpointer data)
+{
+    unsigned mapped = coroutine_stacks_mapped();
+    Herd herd = {.n = G_N_ELEMENTS(herd.co)};
+
+#ifdef SANITIZER
+    g_test_skip("with a sanitizer there is no pool of stacks");
+    return;
+#endif
+    for (int round = 0; round < 50; round++) {
+        g_thread_join(g_thread_new("vcpu", create_thread, &herd));
+        for (int i = 0; i < herd.n; i++) {
+            qemu_coroutine_enter(herd.co[i]);
+        }
+    }
+    g_assert_cmpuint(coroutine_stacks_mapped() - mapped, <=, 50 * herd.n / 4);
 }
 
 static void add_tests(AioBackend backend, const char *name)
@@ -166,6 +237,9 @@ static void add_tests(AioBackend backend, const char *name)
     ADD("co/yield-to-loop", test_co_yield_to_loop);
     ADD("co/wake-from-other-thread", test_co_wake_from_other_thread);
     ADD("co/idle-loop-gives-stacks-back", test_idle_loop_gives_stacks_back);
+    ADD("co/bursts-map-no-stack-twice", test_bursts_map_no_stack_twice);
+    ADD("co/stacks-return-to-a-thread-that-only-creates",
+        test_stacks_return_to_a_thread_that_only_creates);
 }
 
 int main(int argc, char **argv)

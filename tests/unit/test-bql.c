@@ -56,6 +56,18 @@ static void test_busy_loop(void)
     run_threads(true);
 }
 
+/*
+ * Threads that run pass the lock on among themselves while a sleeper wakes up: sleeping for each
+ * time that the lock is taken would be a convoy.
+ */
+static void test_no_convoy(void)
+{
+    unsigned before = bql_sleeps();
+
+    run_threads(false);
+    g_assert_cmpuint(bql_sleeps() - before, <, THREADS * ROUNDS / 4);
+}
+
 static BQLCond cond;
 static int turn; /* under the big lock */
 
@@ -140,6 +152,7 @@ int main(int argc, char **argv)
     g_assert_true(qemu_init_main_loop(NULL));
     g_test_add_func("/bql/idle-loop", test_idle_loop);
     g_test_add_func("/bql/busy-loop", test_busy_loop);
+    g_test_add_func("/bql/no-convoy", test_no_convoy);
     g_test_add_func("/bql/run-co", test_run_co);
     g_test_add_func("/bql/cond", test_no_wake_is_lost);
     return g_test_run();

@@ -388,6 +388,74 @@ static void test_queue_between_threads(void)
     g_assert_cmpint(c.counter, ==, CROWD * CROWD_ROUNDS);
 }
 
+enum { WAITERS = 31 };
+
+static void coroutine_fn lock_once_co_entry(void *opaque)
+{
+    Actor *a = opaque;
+
+    qemu_co_mutex_lock(&a->stage->mutex);
+    qemu_co_mutex_unlock(&a->stage->mutex);
+    a->stage->alive--;
+}
+
+static void coroutine_fn hold_until_cue_co_entry(void *opaque)
+{
+    Actor *a = opaque;
+
+    qemu_co_mutex_lock(&a->stage->mutex);
+    wait_for_cue_co(a);
+    qemu_co_mutex_unlock(&a->stage->mutex);
+    a->stage->alive--;
+}
+
+/* Each turn of the loop costs the waiters' requests a system call. */
+static void test_waiters_follow_each_other_in_one_turn(void)
+{
+    Actor holder, waiters[WAITERS];
+    Stage s;
+
+    stage_set_up(&s);
+    start(&holder, &s, 'h', hold_until_cue_co_entry);
+    for (int i = 0; i < WAITERS; i++) {
+        start(&waiters[i], &s, 'w', lock_once_co_entry);
+    }
+    settle();
+    g_assert_cmpint(s.alive, ==, WAITERS + 1);
+    qemu_coroutine_enter(holder.co);
+    aio_poll(qemu_get_aio_context(), false);
+    g_assert_cmpint(s.alive, ==, 0);
+    stage_tear_down(&s);
+}
+
+static void coroutine_fn wake_itself_co_entry(void *opaque)
+{
+    while (!*(bool *)opaque) {
+        aio_co_wake(qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+}
+
+static void stop_cb(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+static void test_endless_hand_over_leaves_room_for_timers(void)
+{
+    bool stop = false;
+    AioContext *ctx = qemu_get_aio_context();
+    QEMUTimer *timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, stop_cb, &stop);
+
+    timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + SCALE_MS);
+    qemu_coroutine_enter(qemu_coroutine_create(wake_itself_co_entry, &stop));
+    while (!stop) {
+        aio_poll(ctx, true);
+    }
+    settle();
+    timer_free(timer);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -398,6 +466,10 @@ int main(int argc, char **argv)
     g_test_add_func("/co-lock/mutex/is-handed-over", test_mutex_is_handed_over);
     g_test_add_func("/co-lock/mutex/locked-twice-aborts", test_mutex_locked_twice_aborts);
     g_test_add_func("/co-lock/mutex/between-threads", test_mutex_between_threads);
+    g_test_add_func("/co-lock/mutex/waiters-follow-each-other-in-one-turn",
+                    test_waiters_follow_each_other_in_one_turn);
+    g_test_add_func("/co-lock/endless-hand-over-leaves-room-for-timers",
+                    test_endless_hand_over_leaves_room_for_timers);
     g_test_add_func("/co-lock/queue/wakes-in-order", test_queue_wakes_in_order);
     g_test_add_func("/co-lock/queue/wait-takes-mutex-again", test_queue_wait_takes_mutex_again);
     g_test_add_func("/co-lock/queue/between-threads", test_queue_between_threads);
