@@ -77,37 +77,34 @@ void blk_unref(BlockBackend *blk)
     }
 }
 
+BlockBackend *blk_by_name(const char *name)
+{
+    BlockBackend *blk = blk_next(NULL);
+
+    while (blk && !g_str_equal(blk->name, name)) {
+        blk = blk_next(blk);
+    }
+    return blk;
+}
+
+/* Commands take the names of nodes and of backends alike, so that each means one thing. */
 bool blk_set_name(BlockBackend *blk, const char *name, GError **errp)
 {
     g_assert(!blk->name);
-    if (blk_by_name(name)) {
-        error_setg(errp, "Device with id '%s' already exists", name);
-        return false;
-    }
     if (bdrv_node_name_in_use(name)) {
         error_setg(errp, "Device name '%s' conflicts with an existing node name", name);
-        return false;
+    } else if (blk_by_name(name)) {
+        error_setg(errp, "Device with id '%s' already exists", name);
+    } else {
+        blk->name = g_strdup(name);
+        TAILQ_INSERT_TAIL(&named_backends, blk, named);
     }
-    blk->name = g_strdup(name);
-    TAILQ_INSERT_TAIL(&named_backends, blk, named);
-    return true;
+    return blk->name;
 }
 
 const char *blk_name(const BlockBackend *blk)
 {
-    return blk->name ? blk->name : "";
-}
-
-BlockBackend *blk_by_name(const char *name)
-{
-    BlockBackend *blk;
-
-    TAILQ_FOREACH(blk, &named_backends, named) {
-        if (!strcmp(blk->name, name)) {
-            return blk;
-        }
-    }
-    return NULL;
+    return blk->name ?: "";
 }
 
 bool blk_name_in_use(const char *name)

@@ -291,9 +291,9 @@ struct BlockDriverState {
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;
     uint64_t next_ticket;
     unsigned exclusive_requests;
-    CoQueue flush_queue;
-    bool active_flush;
-    uint64_t write_gen, flushed_gen; /* skip flushes that have nothing to make durable */
+    CoMutex flushing;
+    /* of contents, counted; as many as the last flush covered: one without news skips the disk */
+    uint64_t changes, durable_changes;
     TAILQ_HEAD(, BdrvDirtyBitmap) dirty_bitmaps;
     GHashTable *named_bitmaps;       /* name -> BdrvDirtyBitmap; NULL while there was none */
     int copy_on_read;                /* > 0: reads populate this node */
@@ -340,6 +340,11 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
  * errp (which says errmsg) otherwise.
  */
 bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *errmsg, GError **errp);
+/*
+ * For drivers that hand their requests to `below` as they are: bs keeps the promises about writes
+ * that below keeps. The driver may add to them afterwards.
+ */
+void bdrv_promise_as_below(BlockDriverState *bs, const BlockDriverState *below);
 /* Merges the children's limits into bs->bl and asks the driver. */
 void bdrv_refresh_limits(BlockDriverState *bs);
 

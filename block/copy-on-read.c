@@ -64,11 +64,7 @@ static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions
     }
     qemu_co_rwlock_init(&s->lock);
     bs->supported_read_flags = BDRV_REQ_PREFETCH;
-    bs->supported_write_flags =
-        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & bs->file->bs->supported_write_flags);
-    bs->supported_zero_flags =
-        BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
-                                    bs->file->bs->supported_zero_flags);
+    bdrv_promise_as_below(bs, bs->file->bs);
     return true;
 }
 

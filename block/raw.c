@@ -16,86 +16,98 @@
 /* What a probe looks at, of which a guest may write. */
 #define PROBE_BYTES 512
 
-typedef struct BDRVRawState {
-    int64_t offset; /* start of the window in the file, bytes */
-    int64_t size;   /* bytes; -1: up to the end of the file */
-} BDRVRawState;
+/*
+ * The image is a window onto its file: the bytes [start, end) of it. A window with an open end shows
+ * all that the file has from start on, and grows and shrinks with it.
+ */
+typedef struct Window {
+    int64_t start, end; /* offsets in the file, bytes */
+} Window;
 
-static bool coroutine_fn raw_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
-                                     GError **errp)
+#define OPEN_END INT64_MAX
+
+/* It shows the file from end to end: offsets here and there are the same. */
+static bool window_shows_all(const Window *w)
 {
-    const BlockdevOptionsRaw *o = &opts->u.raw;
-    BDRVRawState *s = bs->opaque;
-    int64_t file_size;
-    int role = BDRV_CHILD_PRIMARY | BDRV_CHILD_DATA;
+    return w->start == 0 && w->end == OPEN_END;
+}
 
-    if (!bdrv_co_open_child(bs, o->file, "file", role, errp)) {
-        return false;
-    }
-    s->offset = o->has_offset ? o->offset : 0;
-    s->size = o->has_size ? (int64_t)o->size : -1;
-    file_size = bdrv_co_getlength(bs->file->bs);
-    if (file_size < 0) {
-        error_setg_errno(errp, -file_size, "Could not get the size of the file below node '%s'",
-                         bs->node_name);
-        return false;
-    }
-    if ((o->has_offset && o->offset > file_size) ||
-        (o->has_size && (o->size < 0 || o->size > file_size - s->offset))) {
+/* How much of a file of that length is to be seen. */
+static int64_t window_bytes(const Window *w, int64_t file_bytes)
+{
+    return MAX(MIN(file_bytes, w->end), w->start) - w->start;
+}
+
+/* Where in the file byte `offset` of the image lies; -1 when the piece is not all in the window. */
+static int64_t window_place(const Window *w, int64_t offset, int64_t bytes)
+{
+    int64_t room = w->end - w->start;
+
+    return offset <= room && bytes <= room - offset ? w->start + offset : -1;
+}
+
+/* --- open --- */
+
+static bool window_init(Window *w, const BlockdevOptionsRaw *o, int64_t file_bytes, GError **errp)
+{
+    int64_t start = o->has_offset ? o->offset : 0;
+    int64_t size = o->has_size ? o->size : 0;
+
+    if (start < 0 || start > file_bytes || size < 0 || size > file_bytes - start) {
         error_setg(
             errp,
             "The sum of offset (%" PRId64 ") and size (%" PRId64
             ") has to be smaller or equal to the actual size of the containing file (%" PRId64 ")",
-            s->offset, MAX(s->size, 0), file_size);
+            start, size, file_bytes);
+        return false;
+    }
+    *w = (Window){.start = start, .end = o->has_size ? start + size : OPEN_END};
+    return true;
+}
+
+static bool coroutine_fn raw_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
+                                     GError **errp)
+{
+    int64_t file_bytes;
+
+    if (!bdrv_co_open_child(bs, opts->u.raw.file, "file", BDRV_CHILD_PRIMARY | BDRV_CHILD_DATA,
+                            errp)) {
+        return false;
+    }
+    file_bytes = bdrv_co_getlength(bs->file->bs);
+    if (file_bytes < 0) {
+        error_setg_errno(errp, -file_bytes, "Could not get the size of the file below node '%s'",
+                         bs->node_name);
         return false;
     }
     bs->supported_read_flags = bs->file->bs->supported_read_flags;
-    bs->supported_write_flags =
-        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & bs->file->bs->supported_write_flags);
-    bs->supported_zero_flags =
-        BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
-                                    bs->file->bs->supported_zero_flags);
-    return true;
+    bdrv_promise_as_below(bs, bs->file->bs);
+    return window_init(bs->opaque, &opts->u.raw, file_bytes, errp);
 }
 
 static void raw_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
                            uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
-    const BDRVRawState *s = bs->opaque;
+    /* A true window stays inside its file, whose length is neither ours nor others' to change. */
+    uint64_t passed = window_shows_all(bs->opaque) ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_RESIZE;
 
-    *nperm = perm;
-    *nshared = shared;
-    if (s->offset || s->size != -1) {
-        /* The window must stay inside the file, and the file around it is not ours to resize. */
-        *nperm &= ~(uint64_t)BLK_PERM_RESIZE;
-        *nshared &= ~(uint64_t)BLK_PERM_RESIZE;
-    }
+    *nperm = perm & passed;
+    *nshared = shared & passed;
 }
 
-/* Translates a request into the file's offsets; -EINVAL/-ENOSPC when it leaves the window. */
-static int translate(const BDRVRawState *s, int64_t *offset, int64_t bytes, bool is_write)
-{
-    if (s->size != -1 && (*offset > s->size || bytes > s->size - *offset)) {
-        return is_write ? -ENOSPC : -EINVAL;
-    }
-    if (*offset > INT64_MAX - s->offset) {
-        return -EINVAL;
-    }
-    *offset += s->offset;
-    return 0;
-}
+/* --- requests --- */
 
 static int coroutine_fn raw_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                       QEMUIOVector *qiov, size_t qiov_offset,
                                       BdrvRequestFlags flags)
 {
-    int ret = translate(bs->opaque, &offset, bytes, false);
+    int64_t place = window_place(bs->opaque, offset, bytes);
 
-    if (ret < 0) {
-        return ret;
+    if (place < 0) {
+        return -EINVAL;
     }
     BLKDBG_CO_EVENT(bs->file, BLKDBG_READ_AIO);
-    return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+    return bdrv_co_preadv_part(bs->file, place, bytes, qiov, qiov_offset, flags);
 }
 
 /* -EPERM when the write would make the guessed-raw image look like something else. */
@@ -122,110 +134,105 @@ static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset, int
                                        QEMUIOVector *qiov, size_t qiov_offset,
                                        BdrvRequestFlags flags)
 {
+    int64_t place = window_place(bs->opaque, offset, bytes);
     int ret = check_first_block(bs, offset, bytes, qiov, qiov_offset);
 
-    ret = ret ? ret : translate(bs->opaque, &offset, bytes, true);
-    if (ret < 0) {
-        return ret;
+    if (ret < 0 || place < 0) {
+        return ret < 0 ? ret : -ENOSPC;
     }
     BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_AIO);
-    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+    return bdrv_co_pwritev_part(bs->file, place, bytes, qiov, qiov_offset, flags);
 }
 
 static int coroutine_fn raw_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                              BdrvRequestFlags flags)
 {
-    int ret = translate(bs->opaque, &offset, bytes, true);
+    int64_t place = window_place(bs->opaque, offset, bytes);
 
-    return ret < 0 ? ret : bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
+    return place < 0 ? -ENOSPC : bdrv_co_pwrite_zeroes(bs->file, place, bytes, flags);
 }
 
 static int coroutine_fn raw_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    int ret = translate(bs->opaque, &offset, bytes, true);
+    int64_t place = window_place(bs->opaque, offset, bytes);
 
-    return ret < 0 ? ret : bdrv_co_pdiscard(bs->file, offset, bytes);
+    return place < 0 ? -ENOSPC : bdrv_co_pdiscard(bs->file, place, bytes);
 }
 
 static int coroutine_fn raw_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
                                                int64_t dst_offset, int64_t bytes,
                                                BdrvRequestFlags write_flags)
 {
-    int ret = translate(bs->opaque, &offset, bytes, false);
+    int64_t place = window_place(bs->opaque, offset, bytes);
 
-    return ret < 0 ? ret
-                   : bdrv_co_copy_range_from(bs->file, offset, dst, dst_offset, bytes, write_flags);
+    if (place < 0) {
+        return -EINVAL;
+    }
+    return bdrv_co_copy_range_from(bs->file, place, dst, dst_offset, bytes, write_flags);
 }
 
 static int coroutine_fn raw_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
                                              int64_t src_offset, int64_t offset, int64_t bytes,
                                              BdrvRequestFlags write_flags)
 {
-    int ret;
+    int64_t place = window_place(bs->opaque, offset, bytes);
 
+    if (place < 0) {
+        return -ENOSPC;
+    }
     if (bs->probed_raw && offset < PROBE_BYTES) {
         return -ENOTSUP; /* the bytes must be looked at */
     }
-    ret = translate(bs->opaque, &offset, bytes, true);
-    return ret < 0 ? ret
-                   : bdrv_co_copy_range_to(src, src_offset, bs->file, offset, bytes, write_flags);
+    return bdrv_co_copy_range_to(src, src_offset, bs->file, place, bytes, write_flags);
 }
 
 static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                             BdrvBlockStatus *status)
 {
-    const BDRVRawState *s = bs->opaque;
+    const Window *w = bs->opaque;
 
-    status->flags = BDRV_BLOCK_RAW;
-    status->pnum = bytes;
-    status->map = offset + s->offset;
-    status->file = bs->file->bs;
+    *status = (BdrvBlockStatus){
+        .flags = BDRV_BLOCK_RAW, .file = bs->file->bs, .map = w->start + offset, .pnum = bytes};
     return 0;
 }
 
+/* --- size and limits --- */
+
 static int64_t coroutine_fn raw_co_getlength(BlockDriverState *bs)
 {
-    const BDRVRawState *s = bs->opaque;
-    int64_t len = bdrv_co_getlength(bs->file->bs);
+    int64_t file_bytes = bdrv_co_getlength(bs->file->bs);
 
-    if (len < 0) {
-        return len;
-    }
-    if (len < s->offset) {
-        return 0;
-    }
-    len -= s->offset;
-    return s->size == -1 ? len : MIN(len, s->size);
+    return file_bytes < 0 ? file_bytes : window_bytes(bs->opaque, file_bytes);
 }
 
 static bool coroutine_fn raw_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
                                          PreallocMode prealloc, BdrvRequestFlags flags,
                                          GError **errp)
 {
-    const BDRVRawState *s = bs->opaque;
+    const Window *w = bs->opaque;
+    int64_t file_bytes;
 
-    if (s->size != -1) {
+    if (w->end != OPEN_END) {
         error_setg(errp, "Cannot resize fixed-size raw disks");
-        return false;
-    }
-    if (size > BDRV_MAX_LENGTH - s->offset) {
+    } else if (!add_i64(size, w->start, &file_bytes) || file_bytes > BDRV_MAX_LENGTH) {
         error_setg(errp, "Disk size too large for the chosen offset");
-        return false;
+    } else {
+        return bdrv_co_truncate(bs->file, file_bytes, exact, prealloc, flags, errp);
     }
-    return bdrv_co_truncate(bs->file, size + s->offset, exact, prealloc, flags, errp);
+    return false;
 }
 
 static void raw_refresh_limits(BlockDriverState *bs)
 {
-    const BDRVRawState *s = bs->opaque;
-    const BlockLimits *below = &bs->file->bs->bl;
+    const Window *w = bs->opaque;
 
+    if (w->start == 0) {
+        /* The file's units begin where the image's do. */
+        bs->bl.pdiscard_alignment = bs->file->bs->bl.pdiscard_alignment;
+        bs->bl.pwrite_zeroes_alignment = bs->file->bs->bl.pwrite_zeroes_alignment;
+    }
     if (bs->probed_raw) {
         bs->bl.request_alignment = PROBE_BYTES;
-    }
-    if (s->offset == 0) {
-        bs->bl.pwrite_zeroes_alignment = below->pwrite_zeroes_alignment;
-        bs->bl.pdiscard_alignment = below->pdiscard_alignment;
     }
 }
 
@@ -234,18 +241,19 @@ static bool raw_has_zero_init(BlockDriverState *bs)
     return bdrv_has_zero_init(bs->file->bs);
 }
 
+/* A path alone says all about an image that is its whole file. */
 static void raw_refresh_filename(BlockDriverState *bs)
 {
-    const BDRVRawState *s = bs->opaque;
+    const char *path = window_shows_all(bs->opaque) ? bs->file->bs->exact_filename : NULL;
 
     g_free(bs->exact_filename);
-    bs->exact_filename = s->offset || s->size != -1 ? NULL : g_strdup(bs->file->bs->exact_filename);
+    bs->exact_filename = g_strdup(path);
 }
 
 const BlockDriver bdrv_raw = {
     .format_name = "raw",
     .driver = BLOCKDEV_DRIVER_RAW,
-    .instance_size = sizeof(BDRVRawState),
+    .instance_size = sizeof(Window),
     .bdrv_co_open = raw_co_open,
     .bdrv_child_perm = raw_child_perm,
     .bdrv_co_preadv = raw_co_preadv,

@@ -21,47 +21,71 @@ typedef struct Breakpoint {
     LIST_ENTRY(Breakpoint) next;
 } Breakpoint;
 
-typedef struct BDRVBlkdebugState {
+/* What the options can claim in place of the image's limits; bytes. */
+enum {
+    CLAIM_ALIGN,
+    CLAIM_TRANSFER,
+    CLAIM_ZERO_UNIT,
+    CLAIM_ZERO_MOST,
+    CLAIM_DISCARD_UNIT,
+    CLAIM_DISCARD_MOST,
+    CLAIM_COUNT,
+};
+
+typedef struct BlkdebugNode {
     BlkdebugRules rules;
     LIST_HEAD(, Breakpoint) breakpoints;
-    CoQueue changed; /* waits for a breakpoint to be hit or to go */
-    /* bytes; 0: as the image */
-    int32_t align, max_transfer, opt_write_zero, max_write_zero, opt_discard, max_discard;
+    CoQueue changed;             /* waits for a breakpoint to be hit or to go */
+    int64_t claims[CLAIM_COUNT]; /* 0: as the image */
     uint64_t take_perms, unshare_perms;
-} BDRVBlkdebugState;
+} BlkdebugNode;
 
 /* --- open --- */
 
-static bool check_limit(const char *name, int64_t value, int64_t align, bool power_of_two,
-                        GError **errp)
+/* How an option is called, and the claim that it is a multiple of; where that is 0, of align. */
+static const struct {
+    const char *option;
+    int unit;
+} claim_rules[CLAIM_COUNT] = {
+    [CLAIM_ALIGN] = {"align", CLAIM_ALIGN},
+    [CLAIM_TRANSFER] = {"max-transfer", CLAIM_ALIGN},
+    [CLAIM_ZERO_UNIT] = {"opt-write-zero", CLAIM_ALIGN},
+    [CLAIM_ZERO_MOST] = {"max-write-zero", CLAIM_ZERO_UNIT},
+    [CLAIM_DISCARD_UNIT] = {"opt-discard", CLAIM_ALIGN},
+    [CLAIM_DISCARD_MOST] = {"max-discard", CLAIM_DISCARD_UNIT},
+};
+
+static bool claim_is_possible(const int64_t *claims, int i)
 {
-    if (value < 0 || value > INT32_MAX || (value && align && value % align) ||
-        (power_of_two && value && !is_power_of_2(value))) {
-        error_setg(errp, "Cannot meet constraints with %s %" PRId64, name, value);
-        return false;
+    int64_t unit = claims[claim_rules[i].unit];
+
+    if (unit == 0) {
+        unit = MAX(claims[CLAIM_ALIGN], 1);
     }
-    return true;
+    return claims[i] >= 0 && claims[i] <= INT32_MAX && claims[i] % unit == 0;
 }
 
-static bool take_limits(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, GError **errp)
+static bool take_claims(BlkdebugNode *s, const BlockdevOptionsBlkdebug *o, GError **errp)
 {
-    int64_t align = o->has_align ? o->align : 0;
+    int64_t *claims = s->claims;
 
-    if (!check_limit("align", align, 0, true, errp)) {
-        return false;
+    /* The decoder leaves 0 where an option is absent. */
+    claims[CLAIM_ALIGN] = o->align;
+    claims[CLAIM_TRANSFER] = o->max_transfer;
+    claims[CLAIM_ZERO_UNIT] = o->opt_write_zero;
+    claims[CLAIM_ZERO_MOST] = o->max_write_zero;
+    claims[CLAIM_DISCARD_UNIT] = o->opt_discard;
+    claims[CLAIM_DISCARD_MOST] = o->max_discard;
+    for (int i = 0; i < CLAIM_COUNT; i++) {
+        bool power = i != CLAIM_ALIGN || claims[i] == 0 || is_power_of_2(claims[i]);
+
+        if (!power || !claim_is_possible(claims, i)) {
+            error_setg(errp, "Cannot meet constraints with %s %" PRId64, claim_rules[i].option,
+                       claims[i]);
+            return false;
+        }
     }
-    s->align = align;
-    s->max_transfer = o->has_max_transfer ? o->max_transfer : 0;
-    s->opt_write_zero = o->has_opt_write_zero ? o->opt_write_zero : 0;
-    s->max_write_zero = o->has_max_write_zero ? o->max_write_zero : 0;
-    s->opt_discard = o->has_opt_discard ? o->opt_discard : 0;
-    s->max_discard = o->has_max_discard ? o->max_discard : 0;
-    return check_limit("max-transfer", s->max_transfer, align, false, errp) &&
-           check_limit("opt-write-zero", s->opt_write_zero, align, false, errp) &&
-           check_limit("max-write-zero", s->max_write_zero, MAX(s->opt_write_zero, align), false,
-                       errp) &&
-           check_limit("opt-discard", s->opt_discard, align, false, errp) &&
-           check_limit("max-discard", s->max_discard, MAX(s->opt_discard, align), false, errp);
+    return true;
 }
 
 static uint64_t perm_mask(const BlockPermissionList *list)
@@ -89,7 +113,7 @@ static uint64_t perm_mask(const BlockPermissionList *list)
     return perm;
 }
 
-static bool take_rules(BDRVBlkdebugState *s, const BlockdevOptionsBlkdebug *o, GError **errp)
+static bool take_rules(BlkdebugNode *s, const BlockdevOptionsBlkdebug *o, GError **errp)
 {
     BlkdebugInjectErrorOptionsList *error;
     BlkdebugSetStateOptionsList *state;
@@ -115,24 +139,20 @@ static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOp
                                           int flags, GError **errp)
 {
     const BlockdevOptionsBlkdebug *o = &opts->u.blkdebug;
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
 
     LIST_INIT(&s->breakpoints);
     qemu_co_queue_init(&s->changed);
     blkdebug_rules_init(&s->rules);
     s->take_perms = perm_mask(o->take_child_perms);
     s->unshare_perms = perm_mask(o->unshare_child_perms);
-    if (!take_limits(s, o, errp) || !take_rules(s, o, errp) ||
+    if (!take_claims(s, o, errp) || !take_rules(s, o, errp) ||
         !bdrv_co_open_child(bs, o->image, "image", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
                             errp)) {
         blkdebug_rules_clear(&s->rules);
         return false;
     }
-    bs->supported_write_flags =
-        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & bs->file->bs->supported_write_flags);
-    bs->supported_zero_flags =
-        BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
-                                    bs->file->bs->supported_zero_flags);
+    bdrv_promise_as_below(bs, bs->file->bs);
     return true;
 }
 
@@ -148,7 +168,7 @@ static void breakpoint_free(Breakpoint *bp)
 
 static void coroutine_fn blkdebug_co_close(BlockDriverState *bs)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     Breakpoint *bp, *next;
 
     LIST_FOREACH_SAFE(bp, &s->breakpoints, next, next) {
@@ -160,7 +180,7 @@ static void coroutine_fn blkdebug_co_close(BlockDriverState *bs)
 static void blkdebug_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
                                 uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
-    const BDRVBlkdebugState *s = bs->opaque;
+    const BlkdebugNode *s = bs->opaque;
 
     *nperm = perm | s->take_perms;
     *nshared = shared & ~s->unshare_perms;
@@ -172,7 +192,7 @@ static void blkdebug_child_perm(BlockDriverState *bs, BdrvChild *child, int role
 static int coroutine_fn apply_rules(BlockDriverState *bs, BlkdebugIOType type, int64_t offset,
                                     int64_t bytes)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     const BlkdebugErrorRule *rule = blkdebug_rules_match(&s->rules, type, offset, bytes);
     int error;
     int64_t delay_ns;
@@ -220,10 +240,10 @@ static bool too_small(const BlockDriverState *bs, int64_t bytes, int64_t optimal
 static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
                                                   int64_t bytes, BdrvRequestFlags flags)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     int ret;
 
-    if (too_small(bs, bytes, s->opt_write_zero)) {
+    if (too_small(bs, bytes, s->claims[CLAIM_ZERO_UNIT])) {
         return -ENOTSUP;
     }
     ret = apply_rules(bs, BLKDEBUG_IO_TYPE_WRITE_ZEROES, offset, bytes);
@@ -232,10 +252,10 @@ static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t 
 
 static int coroutine_fn blkdebug_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     int ret;
 
-    if (too_small(bs, bytes, s->opt_discard)) {
+    if (too_small(bs, bytes, s->claims[CLAIM_DISCARD_UNIT])) {
         return -ENOTSUP;
     }
     ret = apply_rules(bs, BLKDEBUG_IO_TYPE_DISCARD, offset, bytes);
@@ -264,25 +284,22 @@ static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, int64_t o
 
 static void blkdebug_refresh_limits(BlockDriverState *bs)
 {
-    const BDRVBlkdebugState *s = bs->opaque;
+    const BlkdebugNode *s = bs->opaque;
+    int64_t *const wide[CLAIM_COUNT] = {
+        [CLAIM_TRANSFER] = &bs->bl.max_transfer,
+        [CLAIM_ZERO_UNIT] = &bs->bl.pwrite_zeroes_alignment,
+        [CLAIM_ZERO_MOST] = &bs->bl.max_pwrite_zeroes,
+        [CLAIM_DISCARD_UNIT] = &bs->bl.pdiscard_alignment,
+        [CLAIM_DISCARD_MOST] = &bs->bl.max_pdiscard,
+    };
 
-    if (s->align) {
-        bs->bl.request_alignment = s->align;
+    for (int i = 0; i < CLAIM_COUNT; i++) {
+        if (wide[i] && s->claims[i]) {
+            *wide[i] = s->claims[i];
+        }
     }
-    if (s->max_transfer) {
-        bs->bl.max_transfer = s->max_transfer;
-    }
-    if (s->opt_write_zero) {
-        bs->bl.pwrite_zeroes_alignment = s->opt_write_zero;
-    }
-    if (s->max_write_zero) {
-        bs->bl.max_pwrite_zeroes = s->max_write_zero;
-    }
-    if (s->opt_discard) {
-        bs->bl.pdiscard_alignment = s->opt_discard;
-    }
-    if (s->max_discard) {
-        bs->bl.max_pdiscard = s->max_discard;
+    if (s->claims[CLAIM_ALIGN]) {
+        bs->bl.request_alignment = s->claims[CLAIM_ALIGN];
     }
 }
 
@@ -290,7 +307,7 @@ static void blkdebug_refresh_limits(BlockDriverState *bs)
 
 static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BlkdebugEvent event)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     Breakpoint *bp;
 
     blkdebug_rules_event(&s->rules, event);
@@ -306,7 +323,7 @@ static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BlkdebugE
     }
 }
 
-static Breakpoint *find_breakpoint(BDRVBlkdebugState *s, const char *tag)
+static Breakpoint *find_breakpoint(BlkdebugNode *s, const char *tag)
 {
     Breakpoint *bp;
 
@@ -320,7 +337,7 @@ static Breakpoint *find_breakpoint(BDRVBlkdebugState *s, const char *tag)
 
 static int blkdebug_breakpoint(BlockDriverState *bs, const char *event, const char *tag)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     BlkdebugEvent parsed;
     Breakpoint *bp;
 
@@ -334,7 +351,7 @@ static int blkdebug_breakpoint(BlockDriverState *bs, const char *event, const ch
     return 0;
 }
 
-static void breakpoint_remove(BDRVBlkdebugState *s, Breakpoint *bp)
+static void breakpoint_remove(BlkdebugNode *s, Breakpoint *bp)
 {
     if (bp->suspended) {
         printf("blkdebug: Resuming request '%s'\n", bp->tag);
@@ -377,7 +394,7 @@ static bool blkdebug_is_suspended(BlockDriverState *bs, const char *tag)
 
 static int coroutine_fn blkdebug_co_debug_wait(BlockDriverState *bs, const char *tag)
 {
-    BDRVBlkdebugState *s = bs->opaque;
+    BlkdebugNode *s = bs->opaque;
     Breakpoint *bp;
 
     while ((bp = find_breakpoint(s, tag)) && !bp->suspended) {
@@ -389,7 +406,7 @@ static int coroutine_fn blkdebug_co_debug_wait(BlockDriverState *bs, const char 
 const BlockDriver bdrv_blkdebug = {
     .format_name = "blkdebug",
     .driver = BLOCKDEV_DRIVER_BLKDEBUG,
-    .instance_size = sizeof(BDRVBlkdebugState),
+    .instance_size = sizeof(BlkdebugNode),
     .is_filter = true,
     .bdrv_co_open = blkdebug_co_open,
     .bdrv_co_close = blkdebug_co_close,

@@ -49,7 +49,7 @@ BlockDriverState *bdrv_new(void)
     }
     LIST_INIT(&bs->tracked_requests);
     TAILQ_INIT(&bs->dirty_bitmaps);
-    qemu_co_queue_init(&bs->flush_queue);
+    qemu_co_mutex_init(&bs->flushing);
     bs->cumulative_shared = BLK_PERM_ALL;
     TAILQ_INSERT_TAIL(&block_graph()->nodes, bs, all_nodes);
     return bs;
@@ -67,6 +67,7 @@ void bdrv_free(BlockDriverState *bs)
     for (int i = 0; i < BLOCK_OP_TYPE_MAX; i++) {
         g_assert(LIST_EMPTY(&bs->op_blockers[i]));
     }
+    qemu_co_mutex_destroy(&bs->flushing);
     qapi_free_BlockdevOptions(bs->options);
     g_free(bs->opaque);
     g_free(bs->filename);

@@ -3,19 +3,20 @@
 #include "block/io/accounting.h"
 
 #include <glib.h>
+#include <string.h>
+#include "util/int-math.h"
 #include "util/timer.h"
 
 void block_acct_init(BlockAcctStats *stats)
 {
-    *stats = (BlockAcctStats){.account_invalid = true, .account_failed = true};
+    memset(stats, 0, sizeof(*stats));
+    stats->account_failed = stats->account_invalid = true;
 }
 
 void block_acct_cleanup(BlockAcctStats *stats)
 {
     for (int i = 0; i < BLOCK_MAX_IOTYPE; i++) {
-        g_free(stats->histogram[i].boundaries);
-        g_free(stats->histogram[i].bins);
-        stats->histogram[i] = (BlockLatencyHistogram){0};
+        block_latency_histogram_clear(&stats->of[i].latencies);
     }
 }
 
@@ -23,68 +24,64 @@ void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t by
                       BlockAcctType type)
 {
     (void)stats;
-    cookie->bytes = bytes;
-    cookie->start_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    cookie->type = type;
+    *cookie = (BlockAcctCookie){
+        .type = type, .bytes = bytes, .start_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME)};
 }
 
-static void histogram_count(BlockLatencyHistogram *hist, uint64_t latency_ns)
+/* The number of a latency's bin: how many boundaries it has reached. */
+static size_t bin_of(const BlockLatencyHistogram *hist, uint64_t latency_ns)
 {
-    int lo = 0, hi = hist->nbins - 1;
+    size_t boundaries = hist->nbins - 1, reached = 0;
 
-    if (!hist->bins) {
-        return;
-    }
-    /* The first boundary above the latency is the end of its bin. */
-    while (lo < hi) {
-        int mid = (lo + hi) / 2;
+    for (size_t step = pow2floor(boundaries); step > 0; step /= 2) {
+        size_t tried = reached + step;
 
-        if (latency_ns < hist->boundaries[mid]) {
-            hi = mid;
-        } else {
-            lo = mid + 1;
+        if (tried <= boundaries && hist->boundaries[tried - 1] <= latency_ns) {
+            reached = tried;
         }
     }
-    hist->bins[lo]++;
+    return reached;
 }
 
-static void account(BlockAcctStats *stats, BlockAcctCookie *cookie, bool failed)
+/* The operation is over; where it counts, its time does too. */
+static void take_time(BlockAcctStats *stats, const BlockAcctCookie *cookie, bool counts)
 {
-    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    int64_t latency = now - cookie->start_time_ns;
-    BlockAcctType type = cookie->type;
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t latency_ns = now_ns - cookie->start_time_ns;
+    BlockAcctTally *tally = &stats->of[cookie->type];
 
-    if (type == BLOCK_ACCT_NONE) {
-        return;
+    if (tally->latencies.bins) {
+        tally->latencies.bins[bin_of(&tally->latencies, latency_ns)]++;
     }
-    cookie->type = BLOCK_ACCT_NONE;
-    if (failed) {
-        stats->failed_ops[type]++;
-    } else {
-        stats->nr_bytes[type] += cookie->bytes;
-        stats->nr_ops[type]++;
-    }
-    histogram_count(&stats->histogram[type], latency);
-    if (!failed || stats->account_failed) {
-        stats->total_time_ns[type] += latency;
-        stats->last_access_time_ns = now;
+    if (counts) {
+        stats->idle_since_ns = now_ns;
+        tally->time_ns += latency_ns;
     }
 }
 
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
-    account(stats, cookie, false);
+    if (cookie->type != BLOCK_ACCT_NONE) {
+        stats->of[cookie->type].ops++;
+        stats->of[cookie->type].bytes += cookie->bytes;
+        take_time(stats, cookie, true);
+        cookie->type = BLOCK_ACCT_NONE;
+    }
 }
 
 void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
-    account(stats, cookie, true);
+    if (cookie->type != BLOCK_ACCT_NONE) {
+        stats->of[cookie->type].failed++;
+        take_time(stats, cookie, stats->account_failed);
+        cookie->type = BLOCK_ACCT_NONE;
+    }
 }
 
 void block_acct_invalid(BlockAcctStats *stats, BlockAcctType type)
 {
-    stats->invalid_ops[type]++;
     if (stats->account_invalid) {
-        stats->last_access_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        stats->idle_since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     }
+    stats->of[type].invalid++;
 }

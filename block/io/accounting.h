@@ -26,16 +26,18 @@ typedef struct BlockLatencyHistogram {
     uint64_t *bins;
 } BlockLatencyHistogram;
 
+/* What is known of the operations of one type. */
+typedef struct BlockAcctTally {
+    uint64_t ops, bytes;      /* that succeeded */
+    uint64_t failed, invalid; /* operations */
+    uint64_t time_ns;         /* sum over those that count */
+    BlockLatencyHistogram latencies;
+} BlockAcctTally;
+
 typedef struct BlockAcctStats {
-    uint64_t nr_bytes[BLOCK_MAX_IOTYPE];
-    uint64_t nr_ops[BLOCK_MAX_IOTYPE];
-    uint64_t invalid_ops[BLOCK_MAX_IOTYPE];
-    uint64_t failed_ops[BLOCK_MAX_IOTYPE];
-    uint64_t total_time_ns[BLOCK_MAX_IOTYPE];
-    uint64_t merged[BLOCK_MAX_IOTYPE];
-    int64_t last_access_time_ns; /* QEMU_CLOCK_REALTIME; 0: never */
-    bool account_invalid, account_failed;
-    BlockLatencyHistogram histogram[BLOCK_MAX_IOTYPE];
+    BlockAcctTally of[BLOCK_MAX_IOTYPE];
+    int64_t idle_since_ns;                /* QEMU_CLOCK_REALTIME; 0: never used */
+    bool account_invalid, account_failed; /* such operations end the idle time (and take time) */
 } BlockAcctStats;
 
 typedef struct BlockAcctCookie {
@@ -43,6 +45,9 @@ typedef struct BlockAcctCookie {
     int64_t start_time_ns;
     BlockAcctType type;
 } BlockAcctCookie;
+
+/* Frees what it counts with; it counts nothing then. */
+void block_latency_histogram_clear(BlockLatencyHistogram *hist);
 
 void block_acct_init(BlockAcctStats *stats);
 void block_acct_cleanup(BlockAcctStats *stats);

@@ -9,7 +9,7 @@
 /* More would cost more than they tell. */
 #define LATENCY_BOUNDARIES_MAX 1024
 
-static void histogram_clear(BlockLatencyHistogram *hist)
+void block_latency_histogram_clear(BlockLatencyHistogram *hist)
 {
     g_free(hist->boundaries);
     g_free(hist->bins);
@@ -85,10 +85,10 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
     stats = blk_get_stats(blk);
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
         if (ok && (none || made[i].bins)) {
-            histogram_clear(&stats->histogram[kinds[i].type]);
-            stats->histogram[kinds[i].type] = made[i];
+            block_latency_histogram_clear(&stats->of[kinds[i].type].latencies);
+            stats->of[kinds[i].type].latencies = made[i];
         } else {
-            histogram_clear(&made[i]);
+            block_latency_histogram_clear(&made[i]);
         }
     }
     if (drained) {

@@ -31,6 +31,18 @@ int bdrv_check_request(int64_t offset, int64_t bytes)
     return 0;
 }
 
+void bdrv_promise_as_below(BlockDriverState *bs, const BlockDriverState *below)
+{
+    const BdrvRequestFlags writing = BDRV_REQ_FUA;
+    const BdrvRequestFlags zeroing = writing | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
+
+    bs->supported_write_flags = below->supported_write_flags & writing;
+    bs->supported_zero_flags = below->supported_zero_flags & zeroing;
+    /* The edge to below says whether contents change: the flag only has to get there. */
+    bs->supported_write_flags |= BDRV_REQ_WRITE_UNCHANGED;
+    bs->supported_zero_flags |= BDRV_REQ_WRITE_UNCHANGED;
+}
+
 /* --- tracking --- */
 
 void bdrv_request_begin(BdrvTrackedRequest *req, BlockDriverState *bs, int64_t offset,
@@ -160,7 +172,7 @@ void coroutine_fn bdrv_request_finish_write(BdrvTrackedRequest *req, int64_t off
 {
     BlockDriverState *bs = req->bs;
 
-    bs->write_gen++;
+    bs->changes++;
     if (ret == 0 && req->type != BDRV_TRACKED_DISCARD) {
         if ((uint64_t)(offset + bytes) > bs->wr_highest_offset) {
             bs->wr_highest_offset = offset + bytes;

@@ -5,72 +5,79 @@
 #include <errno.h>
 #include "util/int-math.h"
 
-static int coroutine_fn status_of_driver(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                         BdrvBlockStatus *st)
+/* The answer for a driver that has none: everything was written; a protocol holds it itself. */
+static void assume_data(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvBlockStatus *st)
 {
-    int64_t align = bs->bl.request_alignment;
-    int64_t start = ROUND_DOWN(offset, align);
-    int64_t end = ROUND_UP(offset + bytes, align);
-    int64_t skip = offset - start;
-    int ret;
-
-    if (!bs->drv->bdrv_co_block_status) {
-        st->flags = BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
-        st->pnum = bytes;
-        if (bs->drv->is_protocol) {
-            st->flags |= BDRV_BLOCK_OFFSET_VALID;
-            st->map = offset;
-            st->file = bs;
-        }
-        return 0;
+    *st = (BdrvBlockStatus){.flags = BDRV_BLOCK_ALLOCATED | BDRV_BLOCK_DATA, .pnum = bytes};
+    if (bs->drv->is_protocol) {
+        st->file = bs;
+        st->map = offset;
+        st->flags |= BDRV_BLOCK_OFFSET_VALID;
     }
-    ret = bs->drv->bdrv_co_block_status(bs, start, end - start, st);
-    if (ret < 0) {
-        return ret;
-    }
-    if (st->pnum <= skip) {
-        return -EIO; /* a driver that makes no progress would hang its caller */
-    }
-    st->pnum = MIN(st->pnum - skip, bytes);
-    if (st->flags & (BDRV_BLOCK_OFFSET_VALID | BDRV_BLOCK_RAW)) {
-        st->map += skip;
-    }
-    return 0;
 }
 
-/*
- * What the driver did not say but follows: allocation, zeroes past a short backing file, zeroes the
- * file below knows of.
- */
-static int coroutine_fn complete_status(BlockDriverState *bs, int64_t offset, BdrvBlockStatus *st)
+/* Asks in the driver's units, and cuts its answer to the bytes that were meant. */
+static int coroutine_fn ask_driver(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   BdrvBlockStatus *st)
 {
+    const int64_t unit = bs->bl.request_alignment;
+    const int64_t before = offset & (unit - 1);
+    int ret =
+        bs->drv->bdrv_co_block_status(bs, offset - before, ROUND_UP(before + bytes, unit), st);
+
+    st->pnum = MIN(st->pnum - before, bytes);
+    if (ret == 0 && st->pnum <= 0) {
+        ret = -EIO; /* a driver that makes no progress would hang its caller */
+    }
+    if (st->flags & (BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID)) {
+        st->map += before;
+    }
+    return ret;
+}
+
+/* What a node shows that has no contents of its own here: zeroes, unless a backing file goes on. */
+static bool coroutine_fn shows_zeroes_by_default(BlockDriverState *bs, int64_t offset)
+{
+    BlockDriverState *cow = bdrv_cow_bs(bs);
+    int64_t end = cow ? bdrv_co_getlength(cow) : 0;
+
+    return bs->drv->supports_backing && end >= 0 && offset >= end;
+}
+
+/* Data may be zeroes that the file below knows of; the answer reaches as far as the file's. */
+static void coroutine_fn look_into_file(const BlockDriverState *bs, BdrvBlockStatus *st)
+{
+    const int sure = BDRV_BLOCK_RECURSE | BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID;
+    BdrvBlockStatus below;
+
+    if ((st->flags & sure) != sure || !st->file || st->file == bs ||
+        bdrv_co_block_status(st->file, st->map, st->pnum, &below) < 0 || below.pnum == 0) {
+        return;
+    }
+    st->flags |= below.flags & BDRV_BLOCK_ZERO;
+    st->pnum = MIN(below.pnum, st->pnum);
+}
+
+/* Adds to the driver's answer what follows from it. */
+static int coroutine_fn complete_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        BdrvBlockStatus *st)
+{
+    if (st->flags & BDRV_BLOCK_RAW) {
+        int ret = bdrv_co_block_status(st->file, st->map, st->pnum, st);
+
+        if (ret == 0 && st->pnum == 0) {
+            /* The file below ends early: what lies behind its end reads as zeroes. */
+            *st = (BdrvBlockStatus){.flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED, .pnum = bytes};
+        }
+        return ret;
+    }
     if (st->flags & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO)) {
         st->flags |= BDRV_BLOCK_ALLOCATED;
-    } else if (bs->drv->supports_backing) {
-        BlockDriverState *cow = bdrv_cow_bs(bs);
-
-        if (!cow) {
-            st->flags |= BDRV_BLOCK_ZERO;
-        } else {
-            int64_t size = bdrv_co_getlength(cow);
-
-            if (size >= 0 && offset >= size) {
-                st->flags |= BDRV_BLOCK_ZERO;
-            }
-        }
+        look_into_file(bs, st);
+    } else if (shows_zeroes_by_default(bs, offset)) {
+        st->flags |= BDRV_BLOCK_ZERO;
     }
-    if ((st->flags & BDRV_BLOCK_RECURSE) && (st->flags & BDRV_BLOCK_DATA) &&
-        (st->flags & BDRV_BLOCK_OFFSET_VALID) && st->file && st->file != bs) {
-        BdrvBlockStatus below = {0};
-
-        if (bdrv_co_block_status(st->file, st->map, st->pnum, &below) == 0 && below.pnum > 0) {
-            if (below.flags & BDRV_BLOCK_ZERO) {
-                st->flags |= BDRV_BLOCK_ZERO;
-            }
-            st->pnum = MIN(st->pnum, below.pnum);
-        }
-    }
-    st->flags &= ~(BDRV_BLOCK_RECURSE | BDRV_BLOCK_RAW);
+    st->flags &= ~BDRV_BLOCK_RECURSE;
     return 0;
 }
 
@@ -106,16 +113,14 @@ int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int6
         return 0;
     }
     bdrv_inc_in_flight(bs);
-    ret = status_of_driver(bs, offset, bytes, status);
-    if (ret == 0 && (status->flags & BDRV_BLOCK_RAW)) {
-        ret = bdrv_co_block_status(status->file, status->map, status->pnum, status);
-        if (ret == 0 && status->pnum == 0) {
-            /* The file below ends early: what lies behind its end reads as zeroes. */
-            *status =
-                (BdrvBlockStatus){.flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED, .pnum = bytes};
-        }
-    } else if (ret == 0) {
-        ret = complete_status(bs, offset, status);
+    if (bs->drv->bdrv_co_block_status) {
+        ret = ask_driver(bs, offset, bytes, status);
+    } else {
+        assume_data(bs, offset, bytes, status);
+        ret = 0;
+    }
+    if (ret == 0) {
+        ret = complete_status(bs, offset, bytes, status);
     }
     if (ret == 0 && offset + status->pnum >= total) {
         status->flags |= BDRV_BLOCK_EOF;
@@ -184,18 +189,13 @@ int coroutine_fn bdrv_co_is_allocated(BlockDriverState *bs, int64_t offset, int6
 
 bool bdrv_has_zero_init(BlockDriverState *bs)
 {
-    BlockDriverState *filtered;
+    /* A filter that has no answer of its own has that of the node it shows. */
+    for (; bs && bs->drv; bs = bdrv_filter_bs(bs)) {
+        bool shows_backing = bs->backing && !bs->drv->is_filter; /* what it holds is not known */
 
-    if (!bs->drv) {
-        return false;
+        if (shows_backing || bs->drv->bdrv_has_zero_init) {
+            return !shows_backing && bs->drv->bdrv_has_zero_init(bs);
+        }
     }
-    /* An image with a backing file shows that file's contents. */
-    if (bs->backing && !bs->drv->is_filter) {
-        return false;
-    }
-    if (bs->drv->bdrv_has_zero_init) {
-        return bs->drv->bdrv_has_zero_init(bs);
-    }
-    filtered = bdrv_filter_bs(bs);
-    return filtered && bdrv_has_zero_init(filtered);
+    return false;
 }

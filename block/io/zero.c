@@ -148,73 +148,73 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
 
 /* --- flush --- */
 
-static int coroutine_fn flush_children(BlockDriverState *bs)
+/* What the driver keeps in memory goes into its files. */
+static int coroutine_fn empty_driver_caches(BlockDriverState *bs)
 {
-    BdrvChild *child;
-    int ret = 0;
-
-    LIST_FOREACH(child, &bs->children, next) {
-        const uint64_t writes = BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED;
-
-        if (child->bs && (child->perm & writes)) {
-            int child_ret = bdrv_co_flush(child->bs);
-
-            ret = ret ? ret : child_ret;
-        }
-    }
-    return ret;
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_FLUSH_TO_OS);
+    return bs->drv->bdrv_co_flush_to_os ? bs->drv->bdrv_co_flush_to_os(bs) : 0;
 }
 
-static int coroutine_fn do_flush(BlockDriverState *bs)
+/* What the driver has put in place becomes durable. */
+static int coroutine_fn sync_driver(BlockDriverState *bs)
 {
-    uint64_t gen = bs->write_gen;
-    int ret = 0;
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_FLUSH_TO_DISK);
+    return bs->drv->bdrv_co_flush_to_disk ? bs->drv->bdrv_co_flush_to_disk(bs) : 0;
+}
 
-    BLKDBG_CO_EVENT(bs->file, BLKDBG_FLUSH_TO_OS);
-    if (bs->drv->bdrv_co_flush_to_os) {
-        ret = bs->drv->bdrv_co_flush_to_os(bs);
-    }
-    if (ret < 0 || (bs->open_flags & BDRV_O_NO_FLUSH)) {
-        return ret;
-    }
-    if (bs->flushed_gen != gen) {
-        BLKDBG_CO_EVENT(bs->file, BLKDBG_FLUSH_TO_DISK);
-        if (bs->drv->bdrv_co_flush_to_disk) {
-            ret = bs->drv->bdrv_co_flush_to_disk(bs);
-            if (ret < 0) {
-                return ret;
-            }
+/* All nodes that bs may have written to, also after one of them has failed: its first error. */
+static int coroutine_fn flush_written_children(BlockDriverState *bs)
+{
+    int first = 0;
+    BdrvChild *child;
+
+    LIST_FOREACH(child, &bs->children, next) {
+        if (child->bs && (child->perm & (BLK_PERM_WRITE_UNCHANGED | BLK_PERM_WRITE))) {
+            int ret = bdrv_co_flush(child->bs);
+
+            first = first < 0 ? first : ret;
         }
     }
-    ret = flush_children(bs);
+    return first;
+}
+
+static int coroutine_fn flush_node(BlockDriverState *bs)
+{
+    /* Changes that are made from here on may or may not be covered: they count as not. */
+    const uint64_t covered = bs->changes;
+    int ret = empty_driver_caches(bs);
+
+    if (bs->open_flags & BDRV_O_NO_FLUSH) {
+        return ret;
+    }
+    if (ret == 0 && covered != bs->durable_changes) {
+        ret = sync_driver(bs);
+    }
     if (ret == 0) {
-        bs->flushed_gen = gen;
+        ret = flush_written_children(bs);
+    }
+    if (ret == 0) {
+        bs->durable_changes = covered;
     }
     return ret;
 }
 
 int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
 {
-    int ret;
+    int ret = 0;
 
     assert_graph_thread(bs);
     if (!bs->drv) {
         return -ENOMEDIUM;
     }
-    if (bdrv_is_read_only(bs) || (bs->open_flags & BDRV_O_INACTIVE)) {
-        return 0; /* nothing was written since that state began */
-    }
     bdrv_inc_in_flight(bs);
-    /*
-     * One at a time: the generation that a flush covers is read after the one before it has ended.
-     */
-    while (bs->active_flush) {
-        qemu_co_queue_wait(&bs->flush_queue, NULL);
+    /* Read-only and inactive nodes have written nothing since they became so. */
+    if (!bdrv_is_read_only(bs) && !(bs->open_flags & BDRV_O_INACTIVE)) {
+        /* In turn: what a flush covers is settled when the one before it has ended. */
+        qemu_co_mutex_lock(&bs->flushing);
+        ret = flush_node(bs);
+        qemu_co_mutex_unlock(&bs->flushing);
     }
-    bs->active_flush = true;
-    ret = do_flush(bs);
-    bs->active_flush = false;
-    qemu_co_queue_next(&bs->flush_queue);
     bdrv_dec_in_flight(bs);
     return ret;
 }
@@ -222,7 +222,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
 int coroutine_fn bdrv_co_flush_fua(BlockDriverState *bs)
 {
     /* The write counts from now on: otherwise the flush would find nothing to do. */
-    bs->write_gen++;
+    bs->changes++;
     return bdrv_co_flush(bs);
 }
 
@@ -324,7 +324,7 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t size, bool exact,
         int64_t now = bdrv_co_getlength(bs);
 
         bdrv_set_total_bytes(bs, now < 0 ? size : now);
-        bs->write_gen++;
+        bs->changes++;
         if (grown) {
             bdrv_set_dirty(bs, old, grown);
         }

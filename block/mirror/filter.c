@@ -126,11 +126,7 @@ BlockDriverState *coroutine_fn mirror_filter_co_new(const MirrorOptions *opts, G
 
     if (filter) {
         filter->implicit = !opts->filter_node_name;
-        filter->supported_write_flags =
-            BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & opts->source->supported_write_flags);
-        filter->supported_zero_flags =
-            BDRV_REQ_WRITE_UNCHANGED | ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
-                                        opts->source->supported_zero_flags);
+        bdrv_promise_as_below(filter, opts->source);
     }
     /* Nothing is attached to it yet that could object. */
     if (filter && !bdrv_co_set_aio_context(filter, bdrv_get_aio_context(opts->source), errp)) {

@@ -141,7 +141,7 @@ int coroutine_fn mirror_co_pivot(MirrorBlockJob *s, GError **errp);
  */
 void coroutine_fn mirror_co_watch_progress(MirrorBlockJob *s, bool wanted);
 
-/* --- the filter (mirror-filter.c, mirror-active.c) --- */
+/* --- the filter (filter.c, active.c) --- */
 
 extern const BlockDriver bdrv_mirror_top;
 /* A filter for the source, in its context, that nothing uses yet. NULL and errp on failure. */

@@ -328,16 +328,22 @@ static bool nbd_check_writable(BlockDriverState *bs, const NbdExportInfo *info, 
     return true;
 }
 
-static void nbd_set_supported_flags(BlockDriverState *bs, const NbdExportInfo *info)
+/* What requests may ask of the node, by what the export says that it can do. */
+static const struct {
+    uint16_t export_flags; /* all of them */
+    BdrvRequestFlags writes, zeroes;
+} export_promises[] = {
+    {NBD_FLAG_SEND_FUA, BDRV_REQ_FUA, BDRV_REQ_FUA},
+    {NBD_FLAG_SEND_WRITE_ZEROES, 0, BDRV_REQ_MAY_UNMAP},
+    {NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO, 0, BDRV_REQ_NO_FALLBACK},
+};
+
+static void node_promise_as_export(BlockDriverState *bs, uint16_t export_flags)
 {
-    if (info->flags & NBD_FLAG_SEND_FUA) {
-        bs->supported_write_flags = BDRV_REQ_FUA;
-        bs->supported_zero_flags |= BDRV_REQ_FUA;
-    }
-    if (info->flags & NBD_FLAG_SEND_WRITE_ZEROES) {
-        bs->supported_zero_flags |= BDRV_REQ_MAY_UNMAP;
-        if (info->flags & NBD_FLAG_SEND_FAST_ZERO) {
-            bs->supported_zero_flags |= BDRV_REQ_NO_FALLBACK;
+    for (size_t i = 0; i < G_N_ELEMENTS(export_promises); i++) {
+        if (!(export_promises[i].export_flags & ~export_flags)) {
+            bs->supported_write_flags |= export_promises[i].writes;
+            bs->supported_zero_flags |= export_promises[i].zeroes;
         }
     }
 }
@@ -402,7 +408,7 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
     client->drained = bs->quiesce_counter > 0;
     nbd_link_set_up(client->links[0], ioc, &client->info);
     bs->total_bytes = client->info.size;
-    nbd_set_supported_flags(bs, &client->info);
+    node_promise_as_export(bs, client->info.flags);
     return true;
 }
 

@@ -182,25 +182,31 @@ static void nbd_export_drop_bitmaps(NbdExport *exp)
 
 /* --- life --- */
 
-static bool nbd_export_check(const BlockExportOptionsNbd *nbd, const char *name, GError **errp)
+/* True, with errp, when the protocol has no room for the text; NULL always fits. */
+static bool is_beyond_wire(const char *what, const char *text, GError **errp)
 {
+    bool beyond = text && strnlen(text, NBD_MAX_STRING + 1) > NBD_MAX_STRING;
+
+    if (beyond) {
+        error_setg(errp, "%s '%s' too long", what, text);
+    }
+    return beyond;
+}
+
+static bool may_be_offered(const BlockExportOptionsNbd *nbd, const char *name, GError **errp)
+{
+    if (is_beyond_wire("export name", name, errp) ||
+        is_beyond_wire("description", nbd->description, errp)) {
+        return false;
+    }
     if (!nbd_server_is_running()) {
         error_setg(errp, "NBD server not running");
-        return false;
-    }
-    if (strlen(name) > NBD_MAX_STRING) {
-        error_setg(errp, "export name '%s' too long", name);
-        return false;
-    }
-    if (nbd->description && strlen(nbd->description) > NBD_MAX_STRING) {
-        error_setg(errp, "description '%s' too long", nbd->description);
-        return false;
-    }
-    if (nbd_export_find(name)) {
+    } else if (nbd_export_find(name)) {
         error_setg(errp, "NBD server already has export named '%s'", name);
-        return false;
+    } else {
+        return true;
     }
-    return true;
+    return false;
 }
 
 static bool coroutine_fn nbd_export_co_create(BlockExport *blk_exp, const BlockExportOptions *opts,
@@ -212,7 +218,7 @@ static bool coroutine_fn nbd_export_co_create(BlockExport *blk_exp, const BlockE
     const char *name = nbd->name ? nbd->name : opts->node_name;
     BlockDriverState *bs = blk_bs(blk_exp->blk);
 
-    if (!nbd_export_check(nbd, name, errp)) {
+    if (!may_be_offered(nbd, name, errp)) {
         return false;
     }
     exp->writable = opts->has_writable && opts->writable;

@@ -12,112 +12,98 @@
  */
 #define DEFLATE_WINDOW_BITS (-12)
 
-typedef struct CompressJob {
-    uint8_t type; /* QCOW2_COMPRESSION_* */
+/* One cluster's way through a worker thread: all of src becomes (a part of) dst. */
+typedef struct CodecJob {
     const void *src;
-    size_t src_bytes;
     void *dst;
-    size_t dst_bytes;
-} CompressJob;
+    size_t src_bytes, dst_bytes;
+} CodecJob;
+
+/* --- deflate --- */
+
+static z_stream zlib_stream_of(const CodecJob *job)
+{
+    return (z_stream){.next_in = (void *)job->src,
+                      .avail_in = job->src_bytes,
+                      .next_out = job->dst,
+                      .avail_out = job->dst_bytes};
+}
 
 /* Bytes written to dst, -ENOMEM when they do not fit, -EIO. */
-static int deflate_job(void *opaque)
+static int zlib_pack(void *opaque)
 {
-    CompressJob *job = opaque;
-    z_stream strm = {0};
-    int ret;
+    const CodecJob *job = opaque;
+    z_stream strm = zlib_stream_of(job);
+    int end;
 
-    if (deflateInit2(&strm, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WINDOW_BITS, 9,
+    if (deflateInit2(&strm, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WINDOW_BITS, MAX_MEM_LEVEL,
                      Z_DEFAULT_STRATEGY) != Z_OK) {
         return -EIO;
     }
-    strm.next_in = (void *)job->src;
-    strm.avail_in = job->src_bytes;
-    strm.next_out = job->dst;
-    strm.avail_out = job->dst_bytes;
-    ret = deflate(&strm, Z_FINISH);
-    ret = ret == Z_STREAM_END ? (int)(job->dst_bytes - strm.avail_out)
-          : ret == Z_OK       ? -ENOMEM
-                              : -EIO;
+    end = deflate(&strm, Z_FINISH);
     deflateEnd(&strm);
-    return ret;
-}
-
-/* 0 when dst was filled. */
-static int inflate_job(void *opaque)
-{
-    CompressJob *job = opaque;
-    z_stream strm = {0};
-    int ret;
-
-    if (inflateInit2(&strm, DEFLATE_WINDOW_BITS) != Z_OK) {
-        return -EIO;
+    if (end == Z_STREAM_END) {
+        return strm.total_out;
     }
-    strm.next_in = (void *)job->src;
-    strm.avail_in = job->src_bytes;
-    strm.next_out = job->dst;
-    strm.avail_out = job->dst_bytes;
-    ret = inflate(&strm, Z_FINISH);
-    /*
-     * What follows in the last sector belongs to somebody else: running out of room is the ordinary
-     * end.
-     */
-    ret = (ret == Z_STREAM_END || ret == Z_BUF_ERROR) && strm.avail_out == 0 ? 0 : -EIO;
-    inflateEnd(&strm);
-    return ret;
+    return strm.avail_out == 0 ? -ENOMEM : -EIO;
 }
 
-static int zstd_pack_job(void *opaque)
+/*
+ * 0 when dst was filled, whether or not the stream ends there: the last sector of src may hold the
+ * beginning of another cluster.
+ */
+static int zlib_unpack(void *opaque)
 {
-    CompressJob *job = opaque;
-    size_t ret =
+    const CodecJob *job = opaque;
+    z_stream strm = zlib_stream_of(job);
+    bool sound = inflateInit2(&strm, DEFLATE_WINDOW_BITS) == Z_OK;
+
+    if (sound) {
+        int end = inflate(&strm, Z_FINISH);
+
+        sound = end == Z_STREAM_END || end == Z_BUF_ERROR;
+        inflateEnd(&strm);
+    }
+    return sound && strm.avail_out == 0 ? 0 : -EIO;
+}
+
+/* --- zstd --- */
+
+static int zstd_pack(void *opaque)
+{
+    const CodecJob *job = opaque;
+    size_t packed =
         ZSTD_compress(job->dst, job->dst_bytes, job->src, job->src_bytes, ZSTD_CLEVEL_DEFAULT);
 
-    if (ZSTD_isError(ret)) {
-        return ZSTD_getErrorCode(ret) == ZSTD_error_dstSize_tooSmall ? -ENOMEM : -EIO;
+    if (!ZSTD_isError(packed)) {
+        return packed;
     }
-    return ret;
+    return ZSTD_getErrorCode(packed) == ZSTD_error_dstSize_tooSmall ? -ENOMEM : -EIO;
 }
 
-/* 8 MiB: clusters have at most 2 MiB. */
-#define ZSTD_WINDOW_BITS_MAX 23
-
-static int zstd_unpack_job(void *opaque)
+/* A cluster is one frame; it is unpacked in place, so that no window has to be allocated. */
+static int zstd_unpack(void *opaque)
 {
-    CompressJob *job = opaque;
-    ZSTD_inBuffer in = {.src = job->src, .size = job->src_bytes};
-    ZSTD_outBuffer out = {.dst = job->dst, .size = job->dst_bytes};
-    ZSTD_DStream *stream = ZSTD_createDStream();
-    size_t ret = 1;
+    const CodecJob *job = opaque;
+    size_t frame = ZSTD_findFrameCompressedSize(job->src, job->src_bytes);
+    size_t got =
+        ZSTD_isError(frame) ? frame : ZSTD_decompress(job->dst, job->dst_bytes, job->src, frame);
 
-    if (!stream) {
-        return -ENOMEM;
-    }
-    /* The image says how large a window it needs, which we would have to allocate. */
-    (void)ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax, ZSTD_WINDOW_BITS_MAX);
-    while (out.pos < out.size) {
-        size_t before_in = in.pos, before_out = out.pos;
-        ret = ZSTD_decompressStream(stream, &out, &in);
-        if (ZSTD_isError(ret) || (in.pos == before_in && out.pos == before_out)) {
-            break;
-        }
-    }
-    ZSTD_freeDStream(stream);
-    return out.pos == out.size && !ZSTD_isError(ret) ? 0 : -EIO;
+    return got == job->dst_bytes ? 0 : -EIO;
 }
 
-static int coroutine_fn co_pack(const BDRVQcow2State *s, CompressJob *job)
-{
-    job->type = s->header.compression_type;
-    return thread_pool_submit_co(job->type == QCOW2_COMPRESSION_ZSTD ? zstd_pack_job : deflate_job,
-                                 job);
-}
+/* --- clusters --- */
 
-static int coroutine_fn co_unpack(const BDRVQcow2State *s, CompressJob *job)
+typedef struct Codec {
+    ThreadPoolFunc *pack;   /* bytes of dst in use, -ENOMEM: they do not fit, -EIO */
+    ThreadPoolFunc *unpack; /* 0: dst is full, -EIO */
+} Codec;
+
+static const Codec *codec_of(const BDRVQcow2State *s)
 {
-    job->type = s->header.compression_type;
-    return thread_pool_submit_co(
-        job->type == QCOW2_COMPRESSION_ZSTD ? zstd_unpack_job : inflate_job, job);
+    static const Codec zlib = {zlib_pack, zlib_unpack}, zstd = {zstd_pack, zstd_unpack};
+
+    return s->header.compression_type == QCOW2_COMPRESSION_ZSTD ? &zstd : &zlib;
 }
 
 int coroutine_fn qcow2_co_read_compressed(BlockDriverState *bs, uint64_t entry, uint64_t in_cluster,
@@ -139,8 +125,8 @@ int coroutine_fn qcow2_co_read_compressed(BlockDriverState *bs, uint64_t entry, 
     if (ret < 0) {
         return ret;
     }
-    CompressJob job = {.src = src, .src_bytes = packed, .dst = dst, .dst_bytes = s->cluster_size};
-    ret = co_unpack(s, &job);
+    CodecJob job = {.src = src, .src_bytes = packed, .dst = dst, .dst_bytes = s->cluster_size};
+    ret = thread_pool_submit_co(codec_of(s)->unpack, &job);
     if (ret < 0) {
         return ret;
     }
@@ -196,15 +182,15 @@ static int coroutine_fn co_write_one(BlockDriverState *bs, uint64_t offset, uint
                                      uint8_t *packed)
 {
     BDRVQcow2State *s = bs->opaque;
-    CompressJob job = {.src = plain,
-                       .src_bytes = s->cluster_size,
-                       .dst = packed,
-                       .dst_bytes = s->cluster_size - 1};
+    CodecJob job = {.src = plain,
+                    .src_bytes = s->cluster_size,
+                    .dst = packed,
+                    .dst_bytes = s->cluster_size - 1};
     int ret;
 
     qemu_iovec_to_buf(qiov, qiov_offset, plain, bytes);
     memset(plain + bytes, 0, s->cluster_size - bytes);
-    ret = co_pack(s, &job);
+    ret = thread_pool_submit_co(codec_of(s)->pack, &job);
     if (ret > 0) {
         return co_write_packed(bs, offset, packed, ret);
     }

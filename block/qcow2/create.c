@@ -67,10 +67,10 @@ static bool fill_geometry(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, G
         return false;
     }
     if (h->version < 3 && bits != 16) {
-        error_setg(
-            errp,
-            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
-            "version=v3 or greater)");
+        error_setg(errp,
+                   "A refcount width of %" PRId64
+                   " bits needs version=v3: images of version=v2 have 16",
+                   bits);
         return false;
     }
     h->cluster_bits = __builtin_ctzll(cluster_size);

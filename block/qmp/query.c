@@ -238,36 +238,40 @@ static BlockLatencyHistogramInfo *histogram_info(const BlockLatencyHistogram *h)
 
 static void fill_stats(BlockDeviceStats *d, const BlockAcctStats *s)
 {
-    d->rd_bytes = s->nr_bytes[BLOCK_ACCT_READ];
-    d->wr_bytes = s->nr_bytes[BLOCK_ACCT_WRITE];
-    d->unmap_bytes = s->nr_bytes[BLOCK_ACCT_UNMAP];
-    d->rd_operations = s->nr_ops[BLOCK_ACCT_READ];
-    d->wr_operations = s->nr_ops[BLOCK_ACCT_WRITE];
-    d->flush_operations = s->nr_ops[BLOCK_ACCT_FLUSH];
-    d->unmap_operations = s->nr_ops[BLOCK_ACCT_UNMAP];
-    d->rd_total_time_ns = s->total_time_ns[BLOCK_ACCT_READ];
-    d->wr_total_time_ns = s->total_time_ns[BLOCK_ACCT_WRITE];
-    d->flush_total_time_ns = s->total_time_ns[BLOCK_ACCT_FLUSH];
-    d->unmap_total_time_ns = s->total_time_ns[BLOCK_ACCT_UNMAP];
-    d->rd_merged = s->merged[BLOCK_ACCT_READ];
-    d->wr_merged = s->merged[BLOCK_ACCT_WRITE];
-    d->unmap_merged = s->merged[BLOCK_ACCT_UNMAP];
-    d->failed_rd_operations = s->failed_ops[BLOCK_ACCT_READ];
-    d->failed_wr_operations = s->failed_ops[BLOCK_ACCT_WRITE];
-    d->failed_flush_operations = s->failed_ops[BLOCK_ACCT_FLUSH];
-    d->failed_unmap_operations = s->failed_ops[BLOCK_ACCT_UNMAP];
-    d->invalid_rd_operations = s->invalid_ops[BLOCK_ACCT_READ];
-    d->invalid_wr_operations = s->invalid_ops[BLOCK_ACCT_WRITE];
-    d->invalid_flush_operations = s->invalid_ops[BLOCK_ACCT_FLUSH];
-    d->invalid_unmap_operations = s->invalid_ops[BLOCK_ACCT_UNMAP];
-    d->account_invalid = s->account_invalid;
+    const BlockAcctTally *reads = &s->of[BLOCK_ACCT_READ], *writes = &s->of[BLOCK_ACCT_WRITE];
+    const BlockAcctTally *flushes = &s->of[BLOCK_ACCT_FLUSH], *unmaps = &s->of[BLOCK_ACCT_UNMAP];
+
+    d->rd_operations = reads->ops;
+    d->rd_bytes = reads->bytes;
+    d->rd_total_time_ns = reads->time_ns;
+    d->failed_rd_operations = reads->failed;
+    d->invalid_rd_operations = reads->invalid;
+    d->rd_latency_histogram = histogram_info(&reads->latencies);
+
+    d->wr_operations = writes->ops;
+    d->wr_bytes = writes->bytes;
+    d->wr_total_time_ns = writes->time_ns;
+    d->failed_wr_operations = writes->failed;
+    d->invalid_wr_operations = writes->invalid;
+    d->wr_latency_histogram = histogram_info(&writes->latencies);
+
+    d->flush_operations = flushes->ops;
+    d->flush_total_time_ns = flushes->time_ns;
+    d->failed_flush_operations = flushes->failed;
+    d->invalid_flush_operations = flushes->invalid;
+    d->flush_latency_histogram = histogram_info(&flushes->latencies);
+
+    d->unmap_operations = unmaps->ops;
+    d->unmap_bytes = unmaps->bytes;
+    d->unmap_total_time_ns = unmaps->time_ns;
+    d->failed_unmap_operations = unmaps->failed;
+    d->invalid_unmap_operations = unmaps->invalid;
+
     d->account_failed = s->account_failed;
-    d->rd_latency_histogram = histogram_info(&s->histogram[BLOCK_ACCT_READ]);
-    d->wr_latency_histogram = histogram_info(&s->histogram[BLOCK_ACCT_WRITE]);
-    d->flush_latency_histogram = histogram_info(&s->histogram[BLOCK_ACCT_FLUSH]);
-    if (s->last_access_time_ns) {
-        d->has_idle_time_ns = true;
-        d->idle_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->last_access_time_ns;
+    d->account_invalid = s->account_invalid;
+    d->has_idle_time_ns = s->idle_since_ns != 0;
+    if (d->has_idle_time_ns) {
+        d->idle_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->idle_since_ns;
     }
 }
 

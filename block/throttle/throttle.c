@@ -26,8 +26,7 @@ static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOp
         throttle_member_destroy(&s->member);
         return false;
     }
-    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | bs->file->bs->supported_write_flags;
-    bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED | bs->file->bs->supported_zero_flags;
+    bdrv_promise_as_below(bs, bs->file->bs);
     return true;
 }
 
