@@ -46,8 +46,8 @@ static bool take_bottom(BlockDriverState *bs, const char *name, GError **errp)
     return true;
 }
 
-static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
-                                     GError **errp)
+static bool coroutine_fn populating_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                            int flags, GError **errp)
 {
     const BlockdevOptionsCor *o = &opts->u.copy_on_read;
     BDRVCorState *s = bs->opaque;
@@ -68,7 +68,7 @@ static bool coroutine_fn cor_co_open(BlockDriverState *bs, const BlockdevOptions
     return true;
 }
 
-static void coroutine_fn cor_co_close(BlockDriverState *bs)
+static void coroutine_fn populating_co_close(BlockDriverState *bs)
 {
     BDRVCorState *s = bs->opaque;
 
@@ -76,8 +76,8 @@ static void coroutine_fn cor_co_close(BlockDriverState *bs)
     bdrv_unref_later(s->bottom);
 }
 
-static void cor_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
-                           uint64_t shared, uint64_t *nperm, uint64_t *nshared)
+static void populating_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                                  uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
     *nperm = perm;
     *nshared = shared;
@@ -156,9 +156,9 @@ static int coroutine_fn copy_piece(BlockDriverState *bs, int64_t offset, int64_t
     return ret;
 }
 
-static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset,
-                                      BdrvRequestFlags flags)
+static int coroutine_fn populating_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                             QEMUIOVector *qiov, size_t qiov_offset,
+                                             BdrvRequestFlags flags)
 {
     while (bytes > 0) {
         int64_t n = bytes;
@@ -181,9 +181,9 @@ static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int6
     return 0;
 }
 
-static int coroutine_fn cor_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset,
-                                       BdrvRequestFlags flags)
+static int coroutine_fn populating_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                              QEMUIOVector *qiov, size_t qiov_offset,
+                                              BdrvRequestFlags flags)
 {
     BDRVCorState *s = bs->opaque;
     int ret;
@@ -194,8 +194,8 @@ static int coroutine_fn cor_co_pwritev(BlockDriverState *bs, int64_t offset, int
     return ret;
 }
 
-static int coroutine_fn cor_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             BdrvRequestFlags flags)
+static int coroutine_fn populating_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                    int64_t bytes, BdrvRequestFlags flags)
 {
     BDRVCorState *s = bs->opaque;
     int ret;
@@ -206,7 +206,7 @@ static int coroutine_fn cor_co_pwrite_zeroes(BlockDriverState *bs, int64_t offse
     return ret;
 }
 
-static int coroutine_fn cor_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn populating_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BDRVCorState *s = bs->opaque;
     int ret;
@@ -222,11 +222,11 @@ const BlockDriver bdrv_copy_on_read = {
     .driver = BLOCKDEV_DRIVER_COPY_ON_READ,
     .instance_size = sizeof(BDRVCorState),
     .is_filter = true,
-    .bdrv_co_open = cor_co_open,
-    .bdrv_co_close = cor_co_close,
-    .bdrv_child_perm = cor_child_perm,
-    .bdrv_co_preadv = cor_co_preadv,
-    .bdrv_co_pwritev = cor_co_pwritev,
-    .bdrv_co_pwrite_zeroes = cor_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = cor_co_pdiscard,
+    .bdrv_co_open = populating_co_open,
+    .bdrv_co_close = populating_co_close,
+    .bdrv_child_perm = populating_child_perm,
+    .bdrv_co_preadv = populating_co_preadv,
+    .bdrv_co_pwritev = populating_co_pwritev,
+    .bdrv_co_pwrite_zeroes = populating_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = populating_co_pdiscard,
 };

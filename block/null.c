@@ -18,8 +18,8 @@ typedef struct BDRVNullState {
     bool read_zeroes;
 } BDRVNullState;
 
-static bool coroutine_fn null_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
-                                      GError **errp)
+static bool coroutine_fn blank_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
+                                       GError **errp)
 {
     const BlockdevOptionsNull *o =
         opts->driver == BLOCKDEV_DRIVER_NULL_CO ? &opts->u.null_co : &opts->u.null_aio;
@@ -41,7 +41,7 @@ static bool coroutine_fn null_co_open(BlockDriverState *bs, const BlockdevOption
     return true;
 }
 
-static int coroutine_fn null_co_wait(BlockDriverState *bs)
+static int coroutine_fn blank_co_wait(BlockDriverState *bs)
 {
     BDRVNullState *s = bs->opaque;
 
@@ -53,41 +53,41 @@ static int coroutine_fn null_co_wait(BlockDriverState *bs)
     return 0;
 }
 
-static int coroutine_fn null_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset,
-                                       BdrvRequestFlags flags)
+static int coroutine_fn blank_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        QEMUIOVector *qiov, size_t qiov_offset,
+                                        BdrvRequestFlags flags)
 {
     BDRVNullState *s = bs->opaque;
 
     qemu_iovec_memset(qiov, qiov_offset, s->read_zeroes ? 0 : NULL_PATTERN, bytes);
-    return null_co_wait(bs);
+    return blank_co_wait(bs);
 }
 
-static int coroutine_fn null_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                        QEMUIOVector *qiov, size_t qiov_offset,
-                                        BdrvRequestFlags flags)
+static int coroutine_fn blank_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         QEMUIOVector *qiov, size_t qiov_offset,
+                                         BdrvRequestFlags flags)
 {
-    return null_co_wait(bs);
+    return blank_co_wait(bs);
 }
 
-static int coroutine_fn null_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                              BdrvRequestFlags flags)
+static int coroutine_fn blank_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               BdrvRequestFlags flags)
 {
-    return null_co_wait(bs);
+    return blank_co_wait(bs);
 }
 
-static int coroutine_fn null_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn blank_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    return null_co_wait(bs);
+    return blank_co_wait(bs);
 }
 
-static int coroutine_fn null_co_flush(BlockDriverState *bs)
+static int coroutine_fn blank_co_flush(BlockDriverState *bs)
 {
-    return null_co_wait(bs);
+    return blank_co_wait(bs);
 }
 
-static int coroutine_fn null_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             BdrvBlockStatus *status)
+static int coroutine_fn blank_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                              BdrvBlockStatus *status)
 {
     BDRVNullState *s = bs->opaque;
 
@@ -98,26 +98,26 @@ static int coroutine_fn null_co_block_status(BlockDriverState *bs, int64_t offse
     return 0;
 }
 
-static int64_t coroutine_fn null_co_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn blank_co_getlength(BlockDriverState *bs)
 {
     BDRVNullState *s = bs->opaque;
 
     return s->size;
 }
 
-static int64_t coroutine_fn null_co_get_allocated_file_size(BlockDriverState *bs)
+static int64_t coroutine_fn blank_co_get_allocated_file_size(BlockDriverState *bs)
 {
     return 0;
 }
 
-static void null_refresh_filename(BlockDriverState *bs)
+static void blank_refresh_filename(BlockDriverState *bs)
 {
     g_free(bs->exact_filename);
     bs->exact_filename = g_strdup_printf("%s://", bs->drv->format_name);
 }
 
 /* "null-co://": such names say nothing but the driver. */
-static bool null_parse_filename(const char *filename, BlockdevOptions *o, GError **errp)
+static bool blank_parse_filename(const char *filename, BlockdevOptions *o, GError **errp)
 {
     if (!g_str_has_suffix(filename, "://")) {
         error_setg(errp, "The only allowed filename for this driver is '%s://'",
@@ -127,14 +127,14 @@ static bool null_parse_filename(const char *filename, BlockdevOptions *o, GError
     return true;
 }
 
-#define NULL_DRIVER_COMMON                                                                     \
-    .instance_size = sizeof(BDRVNullState), .is_protocol = true, .bdrv_co_open = null_co_open, \
-    .bdrv_co_preadv = null_co_preadv, .bdrv_co_pwritev = null_co_pwritev,                      \
-    .bdrv_co_pwrite_zeroes = null_co_pwrite_zeroes, .bdrv_co_pdiscard = null_co_pdiscard,      \
-    .bdrv_co_flush_to_disk = null_co_flush, .bdrv_co_block_status = null_co_block_status,      \
-    .bdrv_co_getlength = null_co_getlength,                                                    \
-    .bdrv_co_get_allocated_file_size = null_co_get_allocated_file_size,                        \
-    .bdrv_parse_filename = null_parse_filename, .bdrv_refresh_filename = null_refresh_filename
+#define NULL_DRIVER_COMMON                                                                      \
+    .instance_size = sizeof(BDRVNullState), .is_protocol = true, .bdrv_co_open = blank_co_open, \
+    .bdrv_co_preadv = blank_co_preadv, .bdrv_co_pwritev = blank_co_pwritev,                     \
+    .bdrv_co_pwrite_zeroes = blank_co_pwrite_zeroes, .bdrv_co_pdiscard = blank_co_pdiscard,     \
+    .bdrv_co_flush_to_disk = blank_co_flush, .bdrv_co_block_status = blank_co_block_status,     \
+    .bdrv_co_getlength = blank_co_getlength,                                                    \
+    .bdrv_co_get_allocated_file_size = blank_co_get_allocated_file_size,                        \
+    .bdrv_parse_filename = blank_parse_filename, .bdrv_refresh_filename = blank_refresh_filename
 
 const BlockDriver bdrv_null_co = {
     .format_name = "null-co",

@@ -65,8 +65,8 @@ static bool window_init(Window *w, const BlockdevOptionsRaw *o, int64_t file_byt
     return true;
 }
 
-static bool coroutine_fn raw_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
-                                     GError **errp)
+static bool coroutine_fn window_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                        int flags, GError **errp)
 {
     int64_t file_bytes;
 
@@ -85,8 +85,8 @@ static bool coroutine_fn raw_co_open(BlockDriverState *bs, const BlockdevOptions
     return window_init(bs->opaque, &opts->u.raw, file_bytes, errp);
 }
 
-static void raw_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
-                           uint64_t shared, uint64_t *nperm, uint64_t *nshared)
+static void window_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                              uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
     /* A true window stays inside its file, whose length is neither ours nor others' to change. */
     uint64_t passed = window_shows_all(bs->opaque) ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_RESIZE;
@@ -97,9 +97,9 @@ static void raw_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uin
 
 /* --- requests --- */
 
-static int coroutine_fn raw_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset,
-                                      BdrvRequestFlags flags)
+static int coroutine_fn window_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         QEMUIOVector *qiov, size_t qiov_offset,
+                                         BdrvRequestFlags flags)
 {
     int64_t place = window_place(bs->opaque, offset, bytes);
 
@@ -130,9 +130,9 @@ static int check_first_block(BlockDriverState *bs, int64_t offset, int64_t bytes
     return 0;
 }
 
-static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset,
-                                       BdrvRequestFlags flags)
+static int coroutine_fn window_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          QEMUIOVector *qiov, size_t qiov_offset,
+                                          BdrvRequestFlags flags)
 {
     int64_t place = window_place(bs->opaque, offset, bytes);
     int ret = check_first_block(bs, offset, bytes, qiov, qiov_offset);
@@ -144,24 +144,24 @@ static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset, int
     return bdrv_co_pwritev_part(bs->file, place, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn raw_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             BdrvRequestFlags flags)
+static int coroutine_fn window_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                                BdrvRequestFlags flags)
 {
     int64_t place = window_place(bs->opaque, offset, bytes);
 
     return place < 0 ? -ENOSPC : bdrv_co_pwrite_zeroes(bs->file, place, bytes, flags);
 }
 
-static int coroutine_fn raw_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn window_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     int64_t place = window_place(bs->opaque, offset, bytes);
 
     return place < 0 ? -ENOSPC : bdrv_co_pdiscard(bs->file, place, bytes);
 }
 
-static int coroutine_fn raw_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
-                                               int64_t dst_offset, int64_t bytes,
-                                               BdrvRequestFlags write_flags)
+static int coroutine_fn window_co_copy_range_from(BlockDriverState *bs, int64_t offset,
+                                                  BdrvChild *dst, int64_t dst_offset, int64_t bytes,
+                                                  BdrvRequestFlags write_flags)
 {
     int64_t place = window_place(bs->opaque, offset, bytes);
 
@@ -171,9 +171,9 @@ static int coroutine_fn raw_co_copy_range_from(BlockDriverState *bs, int64_t off
     return bdrv_co_copy_range_from(bs->file, place, dst, dst_offset, bytes, write_flags);
 }
 
-static int coroutine_fn raw_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
-                                             int64_t src_offset, int64_t offset, int64_t bytes,
-                                             BdrvRequestFlags write_flags)
+static int coroutine_fn window_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                                                int64_t src_offset, int64_t offset, int64_t bytes,
+                                                BdrvRequestFlags write_flags)
 {
     int64_t place = window_place(bs->opaque, offset, bytes);
 
@@ -186,8 +186,8 @@ static int coroutine_fn raw_co_copy_range_to(BlockDriverState *bs, BdrvChild *sr
     return bdrv_co_copy_range_to(src, src_offset, bs->file, place, bytes, write_flags);
 }
 
-static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            BdrvBlockStatus *status)
+static int coroutine_fn window_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               BdrvBlockStatus *status)
 {
     const Window *w = bs->opaque;
 
@@ -198,16 +198,16 @@ static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset
 
 /* --- size and limits --- */
 
-static int64_t coroutine_fn raw_co_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn window_co_getlength(BlockDriverState *bs)
 {
     int64_t file_bytes = bdrv_co_getlength(bs->file->bs);
 
     return file_bytes < 0 ? file_bytes : window_bytes(bs->opaque, file_bytes);
 }
 
-static bool coroutine_fn raw_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
-                                         PreallocMode prealloc, BdrvRequestFlags flags,
-                                         GError **errp)
+static bool coroutine_fn window_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
+                                            PreallocMode prealloc, BdrvRequestFlags flags,
+                                            GError **errp)
 {
     const Window *w = bs->opaque;
     int64_t file_bytes;
@@ -222,7 +222,7 @@ static bool coroutine_fn raw_co_truncate(BlockDriverState *bs, int64_t size, boo
     return false;
 }
 
-static void raw_refresh_limits(BlockDriverState *bs)
+static void window_refresh_limits(BlockDriverState *bs)
 {
     const Window *w = bs->opaque;
 
@@ -236,13 +236,13 @@ static void raw_refresh_limits(BlockDriverState *bs)
     }
 }
 
-static bool raw_has_zero_init(BlockDriverState *bs)
+static bool window_has_zero_init(BlockDriverState *bs)
 {
     return bdrv_has_zero_init(bs->file->bs);
 }
 
 /* A path alone says all about an image that is its whole file. */
-static void raw_refresh_filename(BlockDriverState *bs)
+static void window_refresh_filename(BlockDriverState *bs)
 {
     const char *path = window_shows_all(bs->opaque) ? bs->file->bs->exact_filename : NULL;
 
@@ -254,18 +254,18 @@ const BlockDriver bdrv_raw = {
     .format_name = "raw",
     .driver = BLOCKDEV_DRIVER_RAW,
     .instance_size = sizeof(Window),
-    .bdrv_co_open = raw_co_open,
-    .bdrv_child_perm = raw_child_perm,
-    .bdrv_co_preadv = raw_co_preadv,
-    .bdrv_co_pwritev = raw_co_pwritev,
-    .bdrv_co_pwrite_zeroes = raw_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = raw_co_pdiscard,
-    .bdrv_co_copy_range_from = raw_co_copy_range_from,
-    .bdrv_co_copy_range_to = raw_co_copy_range_to,
-    .bdrv_co_block_status = raw_co_block_status,
-    .bdrv_co_getlength = raw_co_getlength,
-    .bdrv_co_truncate = raw_co_truncate,
-    .bdrv_refresh_limits = raw_refresh_limits,
-    .bdrv_has_zero_init = raw_has_zero_init,
-    .bdrv_refresh_filename = raw_refresh_filename,
+    .bdrv_co_open = window_co_open,
+    .bdrv_child_perm = window_child_perm,
+    .bdrv_co_preadv = window_co_preadv,
+    .bdrv_co_pwritev = window_co_pwritev,
+    .bdrv_co_pwrite_zeroes = window_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = window_co_pdiscard,
+    .bdrv_co_copy_range_from = window_co_copy_range_from,
+    .bdrv_co_copy_range_to = window_co_copy_range_to,
+    .bdrv_co_block_status = window_co_block_status,
+    .bdrv_co_getlength = window_co_getlength,
+    .bdrv_co_truncate = window_co_truncate,
+    .bdrv_refresh_limits = window_refresh_limits,
+    .bdrv_has_zero_init = window_has_zero_init,
+    .bdrv_refresh_filename = window_refresh_filename,
 };

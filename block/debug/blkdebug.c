@@ -135,8 +135,8 @@ static bool take_rules(BlkdebugNode *s, const BlockdevOptionsBlkdebug *o, GError
     return true;
 }
 
-static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
-                                          int flags, GError **errp)
+static bool coroutine_fn faulty_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
+                                        int flags, GError **errp)
 {
     const BlockdevOptionsBlkdebug *o = &opts->u.blkdebug;
     BlkdebugNode *s = bs->opaque;
@@ -166,7 +166,7 @@ static void breakpoint_free(Breakpoint *bp)
     g_free(bp);
 }
 
-static void coroutine_fn blkdebug_co_close(BlockDriverState *bs)
+static void coroutine_fn faulty_co_close(BlockDriverState *bs)
 {
     BlkdebugNode *s = bs->opaque;
     Breakpoint *bp, *next;
@@ -177,8 +177,8 @@ static void coroutine_fn blkdebug_co_close(BlockDriverState *bs)
     blkdebug_rules_clear(&s->rules);
 }
 
-static void blkdebug_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
-                                uint64_t shared, uint64_t *nperm, uint64_t *nshared)
+static void faulty_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                              uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
     const BlkdebugNode *s = bs->opaque;
 
@@ -213,18 +213,18 @@ static int coroutine_fn apply_rules(BlockDriverState *bs, BlkdebugIOType type, i
     return -error;
 }
 
-static int coroutine_fn blkdebug_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                           QEMUIOVector *qiov, size_t qiov_offset,
-                                           BdrvRequestFlags flags)
+static int coroutine_fn faulty_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         QEMUIOVector *qiov, size_t qiov_offset,
+                                         BdrvRequestFlags flags)
 {
     int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_READ, offset, bytes);
 
     return ret ? ret : bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn blkdebug_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            QEMUIOVector *qiov, size_t qiov_offset,
-                                            BdrvRequestFlags flags)
+static int coroutine_fn faulty_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          QEMUIOVector *qiov, size_t qiov_offset,
+                                          BdrvRequestFlags flags)
 {
     int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_WRITE, offset, bytes);
 
@@ -237,8 +237,8 @@ static bool too_small(const BlockDriverState *bs, int64_t bytes, int64_t optimal
     return bytes < MAX((int64_t)bs->bl.request_alignment, optimal);
 }
 
-static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
-                                                  int64_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn faulty_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                                BdrvRequestFlags flags)
 {
     BlkdebugNode *s = bs->opaque;
     int ret;
@@ -250,7 +250,7 @@ static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t 
     return ret ? ret : bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
 }
 
-static int coroutine_fn blkdebug_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn faulty_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BlkdebugNode *s = bs->opaque;
     int ret;
@@ -262,13 +262,13 @@ static int coroutine_fn blkdebug_co_pdiscard(BlockDriverState *bs, int64_t offse
     return ret ? ret : bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
-static int coroutine_fn blkdebug_co_flush(BlockDriverState *bs)
+static int coroutine_fn faulty_co_flush(BlockDriverState *bs)
 {
     return apply_rules(bs, BLKDEBUG_IO_TYPE_FLUSH, 0, 0);
 }
 
-static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, int64_t offset,
-                                                 int64_t bytes, BdrvBlockStatus *status)
+static int coroutine_fn faulty_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               BdrvBlockStatus *status)
 {
     int ret = apply_rules(bs, BLKDEBUG_IO_TYPE_BLOCK_STATUS, offset, bytes);
 
@@ -282,7 +282,7 @@ static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, int64_t o
     return 0;
 }
 
-static void blkdebug_refresh_limits(BlockDriverState *bs)
+static void faulty_refresh_limits(BlockDriverState *bs)
 {
     const BlkdebugNode *s = bs->opaque;
     int64_t *const wide[CLAIM_COUNT] = {
@@ -305,7 +305,7 @@ static void blkdebug_refresh_limits(BlockDriverState *bs)
 
 /* --- events and breakpoints --- */
 
-static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BlkdebugEvent event)
+static void coroutine_fn faulty_co_debug_event(BlockDriverState *bs, BlkdebugEvent event)
 {
     BlkdebugNode *s = bs->opaque;
     Breakpoint *bp;
@@ -335,7 +335,7 @@ static Breakpoint *find_breakpoint(BlkdebugNode *s, const char *tag)
     return NULL;
 }
 
-static int blkdebug_breakpoint(BlockDriverState *bs, const char *event, const char *tag)
+static int faulty_breakpoint(BlockDriverState *bs, const char *event, const char *tag)
 {
     BlkdebugNode *s = bs->opaque;
     BlkdebugEvent parsed;
@@ -362,7 +362,7 @@ static void breakpoint_remove(BlkdebugNode *s, Breakpoint *bp)
 }
 
 /* Takes the breakpoint away and lets go of what it stopped. */
-static int blkdebug_resume(BlockDriverState *bs, const char *tag)
+static int faulty_resume(BlockDriverState *bs, const char *tag)
 {
     Breakpoint *bp = find_breakpoint(bs->opaque, tag);
 
@@ -373,7 +373,7 @@ static int blkdebug_resume(BlockDriverState *bs, const char *tag)
     return 0;
 }
 
-static int blkdebug_remove_breakpoint(BlockDriverState *bs, const char *tag)
+static int faulty_remove_breakpoint(BlockDriverState *bs, const char *tag)
 {
     Breakpoint *bp;
     int ret = -ENOENT;
@@ -385,14 +385,14 @@ static int blkdebug_remove_breakpoint(BlockDriverState *bs, const char *tag)
     return ret;
 }
 
-static bool blkdebug_is_suspended(BlockDriverState *bs, const char *tag)
+static bool faulty_is_suspended(BlockDriverState *bs, const char *tag)
 {
     Breakpoint *bp = find_breakpoint(bs->opaque, tag);
 
     return bp && bp->suspended;
 }
 
-static int coroutine_fn blkdebug_co_debug_wait(BlockDriverState *bs, const char *tag)
+static int coroutine_fn faulty_co_debug_wait(BlockDriverState *bs, const char *tag)
 {
     BlkdebugNode *s = bs->opaque;
     Breakpoint *bp;
@@ -408,20 +408,20 @@ const BlockDriver bdrv_blkdebug = {
     .driver = BLOCKDEV_DRIVER_BLKDEBUG,
     .instance_size = sizeof(BlkdebugNode),
     .is_filter = true,
-    .bdrv_co_open = blkdebug_co_open,
-    .bdrv_co_close = blkdebug_co_close,
-    .bdrv_child_perm = blkdebug_child_perm,
-    .bdrv_co_preadv = blkdebug_co_preadv,
-    .bdrv_co_pwritev = blkdebug_co_pwritev,
-    .bdrv_co_pwrite_zeroes = blkdebug_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = blkdebug_co_pdiscard,
-    .bdrv_co_flush_to_disk = blkdebug_co_flush,
-    .bdrv_co_block_status = blkdebug_co_block_status,
-    .bdrv_refresh_limits = blkdebug_refresh_limits,
-    .bdrv_co_debug_event = blkdebug_co_debug_event,
-    .bdrv_debug_breakpoint = blkdebug_breakpoint,
-    .bdrv_debug_remove_breakpoint = blkdebug_remove_breakpoint,
-    .bdrv_debug_resume = blkdebug_resume,
-    .bdrv_debug_is_suspended = blkdebug_is_suspended,
-    .bdrv_co_debug_wait = blkdebug_co_debug_wait,
+    .bdrv_co_open = faulty_co_open,
+    .bdrv_co_close = faulty_co_close,
+    .bdrv_child_perm = faulty_child_perm,
+    .bdrv_co_preadv = faulty_co_preadv,
+    .bdrv_co_pwritev = faulty_co_pwritev,
+    .bdrv_co_pwrite_zeroes = faulty_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = faulty_co_pdiscard,
+    .bdrv_co_flush_to_disk = faulty_co_flush,
+    .bdrv_co_block_status = faulty_co_block_status,
+    .bdrv_refresh_limits = faulty_refresh_limits,
+    .bdrv_co_debug_event = faulty_co_debug_event,
+    .bdrv_debug_breakpoint = faulty_breakpoint,
+    .bdrv_debug_remove_breakpoint = faulty_remove_breakpoint,
+    .bdrv_debug_resume = faulty_resume,
+    .bdrv_debug_is_suspended = faulty_is_suspended,
+    .bdrv_co_debug_wait = faulty_co_debug_wait,
 };

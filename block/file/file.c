@@ -332,7 +332,7 @@ typedef struct RangeJob {
     bool may_unmap;
 } RangeJob;
 
-static int do_fallocate(int fd, int mode, int64_t offset, int64_t bytes)
+static int fallocate_once(int fd, int mode, int64_t offset, int64_t bytes)
 {
     int ret;
 
@@ -351,7 +351,7 @@ static int punch_hole(BDRVFileState *s, int64_t offset, int64_t bytes)
     int ret = -ENOTSUP;
 
     if (s->has_discard) {
-        ret = do_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
+        ret = fallocate_once(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
         if (ret == -ENOTSUP) {
             s->has_discard = false;
         }
@@ -398,7 +398,7 @@ static int write_zeroes_worker(void *opaque)
         }
     }
     if (s->has_write_zeroes) {
-        ret = do_fallocate(s->fd, FALLOC_FL_ZERO_RANGE, job->offset, job->bytes);
+        ret = fallocate_once(s->fd, FALLOC_FL_ZERO_RANGE, job->offset, job->bytes);
         if (ret != -ENOTSUP) {
             return ret;
         }
@@ -410,7 +410,7 @@ static int write_zeroes_worker(void *opaque)
     /* Allocated zeroes in two steps where the file system knows only these. */
     ret = punch_hole(s, job->offset, job->bytes);
     if (ret == 0) {
-        ret = do_fallocate(s->fd, 0, job->offset, job->bytes);
+        ret = fallocate_once(s->fd, 0, job->offset, job->bytes);
     }
     return ret;
 }

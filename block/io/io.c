@@ -47,9 +47,9 @@ static int64_t max_transfer(BlockDriverState *bs)
 }
 
 /* Calls the driver with at most max_iov elements: longer vectors go through a contiguous buffer. */
-static int coroutine_fn driver_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset,
-                                      BdrvRequestFlags flags)
+static int coroutine_fn read_by_driver(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
 {
     int max_iov = bs->bl.max_iov ? bs->bl.max_iov : IOV_MAX;
     QEMUIOVector flat;
@@ -72,9 +72,8 @@ static int coroutine_fn driver_preadv(BlockDriverState *bs, int64_t offset, int6
     return ret;
 }
 
-static int coroutine_fn driver_pwritev_once(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            QEMUIOVector *qiov, size_t qiov_offset,
-                                            BdrvRequestFlags flags)
+static int coroutine_fn write_piece(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int max_iov = bs->bl.max_iov ? bs->bl.max_iov : IOV_MAX;
     QEMUIOVector flat;
@@ -101,8 +100,9 @@ static int coroutine_fn driver_pwritev_once(BlockDriverState *bs, int64_t offset
     return ret;
 }
 
-int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                     QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_write_by_driver(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
 {
     BdrvRequestFlags drv_flags = flags & (bs->supported_write_flags | BDRV_REQ_WRITE_COMPRESSED);
     bool flush = (flags & BDRV_REQ_FUA) && !(bs->supported_write_flags & BDRV_REQ_FUA);
@@ -113,7 +113,7 @@ int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64
     }
     while (bytes > 0) {
         int64_t n = MIN(bytes, max);
-        int ret = driver_pwritev_once(bs, offset, n, qiov, qiov_offset, drv_flags);
+        int ret = write_piece(bs, offset, n, qiov, qiov_offset, drv_flags);
 
         if (ret < 0) {
             return ret;
@@ -126,9 +126,8 @@ int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64
 }
 
 /* Aligned read; what lies past the end of the image reads as zeroes. */
-static int coroutine_fn aligned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset,
-                                       BdrvRequestFlags flags)
+static int coroutine_fn read_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int64_t align = bs->bl.request_alignment;
     int64_t max = max_transfer(bs);
@@ -152,7 +151,7 @@ static int coroutine_fn aligned_preadv(BlockDriverState *bs, int64_t offset, int
             return 0;
         }
         n = MIN(n, end - offset);
-        ret = driver_preadv(bs, offset, n, qiov, qiov_offset, flags);
+        ret = read_by_driver(bs, offset, n, qiov, qiov_offset, flags);
         if (ret < 0) {
             return ret;
         }
@@ -242,7 +241,7 @@ static int coroutine_fn padding_read(Padding *pad, BlockDriverState *bs)
     if (pad->head || pad->one_block) {
         qemu_iovec_init_buf(&qiov, pad->buf, align);
         rmw_event(bs, BLKDBG_PWRITEV_RMW_HEAD);
-        ret = aligned_preadv(bs, pad->offset, align, &qiov, 0, 0);
+        ret = read_aligned(bs, pad->offset, align, &qiov, 0, 0);
         if (ret < 0) {
             return ret;
         }
@@ -251,7 +250,7 @@ static int coroutine_fn padding_read(Padding *pad, BlockDriverState *bs)
     if (pad->tail && !pad->one_block) {
         qemu_iovec_init_buf(&qiov, pad->buf + align, align);
         rmw_event(bs, BLKDBG_PWRITEV_RMW_TAIL);
-        ret = aligned_preadv(bs, pad->offset + pad->bytes - align, align, &qiov, 0, 0);
+        ret = read_aligned(bs, pad->offset + pad->bytes - align, align, &qiov, 0, 0);
         if (ret < 0) {
             return ret;
         }
@@ -286,12 +285,12 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
         (void)bdrv_request_admit(&req, false); /* it waits, so it cannot fail */
     }
     if (!qiov || !needs_padding(bs, offset, bytes)) {
-        ret = qiov ? aligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags)
+        ret = qiov ? read_aligned(bs, offset, bytes, qiov, qiov_offset, flags)
                    : bs->drv->bdrv_co_preadv(bs, offset, bytes, NULL, 0, flags);
     } else {
         ret = padding_init(&pad, bs, offset, bytes, qiov, qiov_offset);
         if (ret == 0) {
-            ret = aligned_preadv(bs, pad.offset, pad.bytes, &pad.qiov, 0, flags);
+            ret = read_aligned(bs, pad.offset, pad.bytes, &pad.qiov, 0, flags);
         }
         padding_destroy(&pad);
     }
@@ -331,21 +330,21 @@ static bool detect_zero_write(BlockDriverState *bs, int64_t bytes, QEMUIOVector 
     return true;
 }
 
-static int coroutine_fn aligned_pwritev(BdrvChild *child, BdrvTrackedRequest *req, int64_t offset,
-                                        int64_t bytes, QEMUIOVector *qiov, size_t qiov_offset,
-                                        BdrvRequestFlags flags)
+static int coroutine_fn write_aligned(BdrvChild *child, BdrvTrackedRequest *req, int64_t offset,
+                                      int64_t bytes, QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
     int ret;
 
     if (!qiov || (flags & BDRV_REQ_ZERO_WRITE)) {
         BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV_ZERO);
-        ret = bdrv_do_pwrite_zeroes(bs, offset, bytes, flags);
+        ret = bdrv_zero_aligned(bs, offset, bytes, flags);
     } else if (detect_zero_write(bs, bytes, qiov, qiov_offset, &flags)) {
-        ret = bdrv_do_pwrite_zeroes(bs, offset, bytes, flags);
+        ret = bdrv_zero_aligned(bs, offset, bytes, flags);
     } else {
         BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV);
-        ret = bdrv_driver_pwritev(bs, offset, bytes, qiov, qiov_offset, flags);
+        ret = bdrv_write_by_driver(bs, offset, bytes, qiov, qiov_offset, flags);
     }
     BLKDBG_CO_EVENT(bs->file, BLKDBG_PWRITEV_DONE);
     /* A range that ends inside the last block must not make the image larger than was asked. */
@@ -376,13 +375,13 @@ static int coroutine_fn unaligned_zero_write(BdrvChild *child, BdrvTrackedReques
     if (pad.one_block) {
         memset(pad.buf + pad.head, 0, bytes);
         qemu_iovec_init_buf(&block, pad.buf, align);
-        ret = bdrv_driver_pwritev(bs, pad.offset, align, &block, 0, flags & ~BDRV_REQ_MAY_UNMAP);
+        ret = bdrv_write_by_driver(bs, pad.offset, align, &block, 0, flags & ~BDRV_REQ_MAY_UNMAP);
         goto out;
     }
     if (pad.head) {
         memset(pad.buf + pad.head, 0, align - pad.head);
         qemu_iovec_init_buf(&block, pad.buf, align);
-        ret = bdrv_driver_pwritev(bs, pad.offset, align, &block, 0, flags & ~BDRV_REQ_MAY_UNMAP);
+        ret = bdrv_write_by_driver(bs, pad.offset, align, &block, 0, flags & ~BDRV_REQ_MAY_UNMAP);
         offset = pad.offset + align;
     }
     if (ret == 0 && pad.tail) {
@@ -390,11 +389,11 @@ static int coroutine_fn unaligned_zero_write(BdrvChild *child, BdrvTrackedReques
 
         memset(pad.buf + align, 0, align - pad.tail);
         qemu_iovec_init_buf(&block, pad.buf + align, align);
-        ret = bdrv_driver_pwritev(bs, last, align, &block, 0, flags & ~BDRV_REQ_MAY_UNMAP);
+        ret = bdrv_write_by_driver(bs, last, align, &block, 0, flags & ~BDRV_REQ_MAY_UNMAP);
         end = last;
     }
     if (ret == 0 && end > offset) {
-        ret = bdrv_do_pwrite_zeroes(bs, offset, end - offset, flags);
+        ret = bdrv_zero_aligned(bs, offset, end - offset, flags);
     }
 out:
     bdrv_request_finish_write(req, req->offset, req->bytes, ret);
@@ -416,7 +415,7 @@ static int coroutine_fn unaligned_write(BdrvChild *child, BdrvTrackedRequest *re
         ret = padding_read(&pad, bs);
     }
     if (ret == 0) {
-        ret = aligned_pwritev(child, req, pad.offset, pad.bytes, &pad.qiov, 0, flags);
+        ret = write_aligned(child, req, pad.offset, pad.bytes, &pad.qiov, 0, flags);
     }
     padding_destroy(&pad);
     return ret;
@@ -444,7 +443,7 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     if (ret < 0) {
         /* Nothing was started. */
     } else if (!needs_padding(bs, offset, bytes)) {
-        ret = aligned_pwritev(child, &req, offset, bytes, qiov, qiov_offset, flags);
+        ret = write_aligned(child, &req, offset, bytes, qiov, qiov_offset, flags);
     } else if (flags & BDRV_REQ_ZERO_WRITE) {
         ret = unaligned_zero_write(child, &req, offset, bytes, flags);
     } else if (flags & BDRV_REQ_WRITE_COMPRESSED) {

@@ -40,11 +40,11 @@ void coroutine_fn bdrv_request_finish_write(BdrvTrackedRequest *req, int64_t off
 /* The flush behind a write of a driver that does not know FUA, before bdrv_request_finish_write(). */
 int coroutine_fn bdrv_co_flush_fua(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
 /* Zeroes in whatever way works; offset and bytes aligned to request_alignment. */
-int coroutine_fn bdrv_do_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       BdrvRequestFlags flags);
+int coroutine_fn bdrv_zero_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   BdrvRequestFlags flags);
 /* One driver-sized write after another; aligned. */
-int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                     QEMUIOVector *qiov, size_t qiov_offset,
-                                     BdrvRequestFlags flags);
+int coroutine_fn bdrv_write_by_driver(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags);
 
 #endif

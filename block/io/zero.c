@@ -29,7 +29,7 @@ static int coroutine_fn write_zero_buffer(BlockDriverState *bs, int64_t offset, 
         QEMUIOVector qiov;
 
         qemu_iovec_init_buf(&qiov, buf, n);
-        ret = bdrv_driver_pwritev(bs, offset, n, &qiov, 0, flags & BDRV_REQ_WRITE_UNCHANGED);
+        ret = bdrv_write_by_driver(bs, offset, n, &qiov, 0, flags & BDRV_REQ_WRITE_UNCHANGED);
         offset += n;
         bytes -= n;
     }
@@ -57,8 +57,8 @@ static int64_t zero_piece(BlockDriverState *bs, int64_t offset, int64_t bytes)
     return MIN(bytes, max);
 }
 
-int coroutine_fn bdrv_do_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       BdrvRequestFlags flags)
+int coroutine_fn bdrv_zero_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   BdrvRequestFlags flags)
 {
     bool flush = (flags & BDRV_REQ_FUA) && !(bs->supported_zero_flags & BDRV_REQ_FUA);
     BdrvRequestFlags drv_flags = flags & bs->supported_zero_flags;

@@ -26,16 +26,16 @@ static MirrorBlockJob *active_job(BlockDriverState *bs, int64_t offset, int64_t 
     return top->job && mirror_forwards_now(top->job, offset, bytes) ? top->job : NULL;
 }
 
-static int coroutine_fn mirror_top_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             QEMUIOVector *qiov, size_t qiov_offset,
-                                             BdrvRequestFlags flags)
+static int coroutine_fn mirror_filter_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                                QEMUIOVector *qiov, size_t qiov_offset,
+                                                BdrvRequestFlags flags)
 {
     return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn mirror_top_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                              QEMUIOVector *qiov, size_t qiov_offset,
-                                              BdrvRequestFlags flags)
+static int coroutine_fn mirror_filter_co_pwritev(BlockDriverState *bs, int64_t offset,
+                                                 int64_t bytes, QEMUIOVector *qiov,
+                                                 size_t qiov_offset, BdrvRequestFlags flags)
 {
     MirrorBlockJob *s = active_job(bs, offset, bytes);
 
@@ -51,8 +51,8 @@ static int coroutine_fn mirror_top_co_pwritev(BlockDriverState *bs, int64_t offs
     return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn mirror_top_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
-                                                    int64_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn mirror_filter_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                       int64_t bytes, BdrvRequestFlags flags)
 {
     MirrorBlockJob *s = active_job(bs, offset, bytes);
 
@@ -65,13 +65,14 @@ static int coroutine_fn mirror_top_co_pwrite_zeroes(BlockDriverState *bs, int64_
 }
 
 /* What a discarded range reads as is the source's to decide: the job reads it and copies that. */
-static int coroutine_fn mirror_top_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn mirror_filter_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes)
 {
     return bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
 /* The source's part is done by the caller; the job flushes a target that is in step by itself. */
-static int coroutine_fn mirror_top_co_flush_to_disk(BlockDriverState *bs)
+static int coroutine_fn mirror_filter_co_flush_to_disk(BlockDriverState *bs)
 {
     MirrorTop *top = bs->opaque;
 
@@ -82,8 +83,9 @@ static int coroutine_fn mirror_top_co_flush_to_disk(BlockDriverState *bs)
     return 0;
 }
 
-static void mirror_top_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
-                                  uint64_t shared, uint64_t *nperm, uint64_t *nshared)
+static void mirror_filter_child_perm(BlockDriverState *bs, BdrvChild *child, int role,
+                                     uint64_t perm, uint64_t shared, uint64_t *nperm,
+                                     uint64_t *nshared)
 {
     MirrorTop *top = bs->opaque;
 
@@ -93,7 +95,7 @@ static void mirror_top_child_perm(BlockDriverState *bs, BdrvChild *child, int ro
     }
 }
 
-static void mirror_top_refresh_filename(BlockDriverState *bs)
+static void mirror_filter_refresh_filename(BlockDriverState *bs)
 {
     if (bs->file) {
         g_free(bs->filename);
@@ -108,13 +110,13 @@ const BlockDriver bdrv_mirror_top = {
     .driver = BLOCKDEV_DRIVER__MAX,
     .instance_size = sizeof(MirrorTop),
     .is_filter = true,
-    .bdrv_child_perm = mirror_top_child_perm,
-    .bdrv_co_preadv = mirror_top_co_preadv,
-    .bdrv_co_pwritev = mirror_top_co_pwritev,
-    .bdrv_co_pwrite_zeroes = mirror_top_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = mirror_top_co_pdiscard,
-    .bdrv_co_flush_to_disk = mirror_top_co_flush_to_disk,
-    .bdrv_refresh_filename = mirror_top_refresh_filename,
+    .bdrv_child_perm = mirror_filter_child_perm,
+    .bdrv_co_preadv = mirror_filter_co_preadv,
+    .bdrv_co_pwritev = mirror_filter_co_pwritev,
+    .bdrv_co_pwrite_zeroes = mirror_filter_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = mirror_filter_co_pdiscard,
+    .bdrv_co_flush_to_disk = mirror_filter_co_flush_to_disk,
+    .bdrv_refresh_filename = mirror_filter_refresh_filename,
 };
 
 BlockDriverState *coroutine_fn mirror_filter_co_new(const MirrorOptions *opts, GError **errp)

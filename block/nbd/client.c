@@ -45,9 +45,9 @@ static int coroutine_fn nbd_client_co_change(NbdClient *client, NbdPending *p)
     return ret;
 }
 
-static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset,
-                                      BdrvRequestFlags flags)
+static int coroutine_fn nbd_node_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           QEMUIOVector *qiov, size_t qiov_offset,
+                                           BdrvRequestFlags flags)
 {
     NbdClient *client = bs->opaque;
     NbdPending p = {.wire = {.command = NBD_CMD_READ, .offset = offset, .length = bytes},
@@ -66,20 +66,20 @@ static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int6
     return nbd_client_co_request(client, &p);
 }
 
-static uint16_t nbd_fua(const NbdClient *client, BdrvRequestFlags flags)
+static uint16_t nbd_node_fua(const NbdClient *client, BdrvRequestFlags flags)
 {
     return (flags & BDRV_REQ_FUA) && (client->info.flags & NBD_FLAG_SEND_FUA) ? NBD_CMD_FLAG_FUA
                                                                               : 0;
 }
 
-static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset,
-                                       BdrvRequestFlags flags)
+static int coroutine_fn nbd_node_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            QEMUIOVector *qiov, size_t qiov_offset,
+                                            BdrvRequestFlags flags)
 {
     NbdClient *client = bs->opaque;
     NbdPending p = {
         .wire = {.command = NBD_CMD_WRITE,
-                 .flags = nbd_fua(client, flags),
+                 .flags = nbd_node_fua(client, flags),
                  .offset = offset,
                  .length = bytes},
         .qiov = qiov,
@@ -93,9 +93,9 @@ static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int
  * Data of a host file goes from its page cache into the socket. A failure says nothing about which
  * side it came from; the caller then reads and writes by itself.
  */
-static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
-                                             int64_t src_offset, int64_t offset, int64_t bytes,
-                                             BdrvRequestFlags flags)
+static int coroutine_fn nbd_node_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                                                  int64_t src_offset, int64_t offset, int64_t bytes,
+                                                  BdrvRequestFlags flags)
 {
     NbdClient *client = bs->opaque;
     int fd = src->bs->drv->bdrv_get_read_fd ? src->bs->drv->bdrv_get_read_fd(src->bs) : -1;
@@ -105,7 +105,7 @@ static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *sr
     }
     NbdPending p = {
         .wire = {.command = NBD_CMD_WRITE,
-                 .flags = nbd_fua(client, flags),
+                 .flags = nbd_node_fua(client, flags),
                  .offset = offset,
                  .length = bytes},
         .from_file = true,
@@ -116,8 +116,8 @@ static int coroutine_fn nbd_co_copy_range_to(BlockDriverState *bs, BdrvChild *sr
     return nbd_client_co_change(client, &p);
 }
 
-static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             BdrvRequestFlags flags)
+static int coroutine_fn nbd_node_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
 {
     NbdClient *client = bs->opaque;
     NbdPending p = {.wire = {.command = NBD_CMD_WRITE_ZEROES, .offset = offset, .length = bytes}};
@@ -125,7 +125,8 @@ static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offse
     if (!(client->info.flags & NBD_FLAG_SEND_WRITE_ZEROES)) {
         return -ENOTSUP;
     }
-    p.wire.flags = nbd_fua(client, flags) | (flags & BDRV_REQ_MAY_UNMAP ? 0 : NBD_CMD_FLAG_NO_HOLE);
+    p.wire.flags =
+        nbd_node_fua(client, flags) | (flags & BDRV_REQ_MAY_UNMAP ? 0 : NBD_CMD_FLAG_NO_HOLE);
     if (flags & BDRV_REQ_NO_FALLBACK) {
         if (!(client->info.flags & NBD_FLAG_SEND_FAST_ZERO)) {
             return -ENOTSUP;
@@ -135,7 +136,7 @@ static int coroutine_fn nbd_co_pwrite_zeroes(BlockDriverState *bs, int64_t offse
     return nbd_client_co_change(client, &p);
 }
 
-static int coroutine_fn nbd_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn nbd_node_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     NbdClient *client = bs->opaque;
     NbdPending p = {.wire = {.command = NBD_CMD_TRIM, .offset = offset, .length = bytes}};
@@ -146,7 +147,7 @@ static int coroutine_fn nbd_co_pdiscard(BlockDriverState *bs, int64_t offset, in
     return nbd_client_co_change(client, &p);
 }
 
-static int coroutine_fn nbd_co_flush(BlockDriverState *bs)
+static int coroutine_fn nbd_node_co_flush(BlockDriverState *bs)
 {
     NbdClient *client = bs->opaque;
     NbdPending p = {.wire = {.command = NBD_CMD_FLUSH}};
@@ -163,16 +164,16 @@ static int coroutine_fn nbd_co_flush(BlockDriverState *bs)
 
 /* --- size and limits --- */
 
-static int64_t coroutine_fn nbd_co_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn nbd_node_co_getlength(BlockDriverState *bs)
 {
     NbdClient *client = bs->opaque;
 
     return client->info.size;
 }
 
-static bool coroutine_fn nbd_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
-                                         PreallocMode prealloc, BdrvRequestFlags flags,
-                                         GError **errp)
+static bool coroutine_fn nbd_node_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
+                                              PreallocMode prealloc, BdrvRequestFlags flags,
+                                              GError **errp)
 {
     NbdClient *client = bs->opaque;
 
@@ -187,7 +188,7 @@ static bool coroutine_fn nbd_co_truncate(BlockDriverState *bs, int64_t size, boo
     return true;
 }
 
-static void nbd_refresh_limits(BlockDriverState *bs)
+static void nbd_node_refresh_limits(BlockDriverState *bs)
 {
     const NbdExportInfo *info = &((NbdClient *)bs->opaque)->info;
     int64_t largest =
@@ -226,7 +227,7 @@ static NbdTarget *nbd_target_new(const BlockdevOptionsNbd *opts, GError **errp)
     return target;
 }
 
-static void nbd_cancel_opening(void *opaque)
+static void nbd_node_cancel_opening(void *opaque)
 {
     qio_channel_socket_cancel_connect(opaque);
 }
@@ -234,7 +235,7 @@ static void nbd_cancel_opening(void *opaque)
 /* The attempt that yank cuts; NULL: none. */
 static void nbd_client_set_opening(NbdClient *client, QIOChannelSocket *sioc)
 {
-    QEMUBH *bh = sioc ? aio_bh_new(client->ctx, nbd_cancel_opening, sioc) : NULL, *old;
+    QEMUBH *bh = sioc ? aio_bh_new(client->ctx, nbd_node_cancel_opening, sioc) : NULL, *old;
 
     g_mutex_lock(&client->ioc_lock);
     old = client->opening_bh;
@@ -250,7 +251,7 @@ typedef struct NbdOpenDeadline {
     bool passed;
 } NbdOpenDeadline;
 
-static void nbd_open_deadline(void *opaque)
+static void nbd_node_open_deadline(void *opaque)
 {
     NbdOpenDeadline *d = opaque;
 
@@ -266,7 +267,7 @@ static QIOChannel *coroutine_fn nbd_client_co_connect_once(NbdClient *client, in
     QIOChannel *ioc = QIO_CHANNEL(sioc);
     NbdOpenDeadline deadline = {.sioc = sioc};
     QEMUTimer *timer = aio_timer_new(qemu_get_current_aio_context(), QEMU_CLOCK_REALTIME,
-                                     nbd_open_deadline, &deadline);
+                                     nbd_node_open_deadline, &deadline);
     g_autoptr(GError) err = NULL;
     int ret;
 
@@ -319,7 +320,7 @@ static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_
     }
 }
 
-static bool nbd_check_writable(BlockDriverState *bs, const NbdExportInfo *info, GError **errp)
+static bool nbd_node_check_writable(BlockDriverState *bs, const NbdExportInfo *info, GError **errp)
 {
     if ((info->flags & NBD_FLAG_READ_ONLY) && (bs->open_flags & BDRV_O_RDWR)) {
         return bdrv_apply_auto_read_only(bs, "request on write denied without write permission",
@@ -363,8 +364,8 @@ static void nbd_client_free(NbdClient *client)
     g_mutex_clear(&client->ioc_lock);
 }
 
-static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions *options,
-                                     int flags, GError **errp)
+static bool coroutine_fn nbd_node_co_open(BlockDriverState *bs, const BlockdevOptions *options,
+                                          int flags, GError **errp)
 {
     const BlockdevOptionsNbd *opts = &options->u.nbd;
     NbdClient *client = bs->opaque;
@@ -392,7 +393,7 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
     }
 
     ioc = nbd_client_co_connect(client, opts->has_open_timeout ? opts->open_timeout : 0, errp);
-    if (!ioc || !nbd_check_writable(bs, &client->info, errp)) {
+    if (!ioc || !nbd_node_check_writable(bs, &client->info, errp)) {
         qio_channel_unref(ioc);
         nbd_client_free(client);
         return false;
@@ -412,7 +413,7 @@ static bool coroutine_fn nbd_co_open(BlockDriverState *bs, const BlockdevOptions
     return true;
 }
 
-static void coroutine_fn nbd_co_close(BlockDriverState *bs)
+static void coroutine_fn nbd_node_co_close(BlockDriverState *bs)
 {
     NbdClient *client = bs->opaque;
 
@@ -439,32 +440,32 @@ static void coroutine_fn nbd_co_close(BlockDriverState *bs)
 
 /* --- threads and drained sections --- */
 
-static void nbd_drain_begin(BlockDriverState *bs)
+static void nbd_node_drain_begin(BlockDriverState *bs)
 {
     nbd_client_drain_begin(bs->opaque);
 }
 
-static void nbd_drain_end(BlockDriverState *bs)
+static void nbd_node_drain_end(BlockDriverState *bs)
 {
     nbd_client_drain_end(bs->opaque);
 }
 
-static void nbd_detach_aio_context(BlockDriverState *bs)
+static void nbd_node_detach_aio_context(BlockDriverState *bs)
 {
     nbd_client_leave_context(bs->opaque);
 }
 
-static void nbd_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
+static void nbd_node_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
 {
     nbd_client_enter_context(bs->opaque, ctx);
 }
 
-static void nbd_cancel_in_flight(BlockDriverState *bs)
+static void nbd_node_cancel_in_flight(BlockDriverState *bs)
 {
     nbd_client_cancel(bs->opaque);
 }
 
-static void nbd_refuse_requests(BlockDriverState *bs, bool refuse)
+static void nbd_node_refuse_requests(BlockDriverState *bs, bool refuse)
 {
     NbdClient *client = bs->opaque;
 
@@ -474,7 +475,7 @@ static void nbd_refuse_requests(BlockDriverState *bs, bool refuse)
 /* --- reopen, names --- */
 
 /* Only what the block layer itself changes may differ. */
-static bool coroutine_fn nbd_co_reopen_prepare(BDRVReopenState *state, GError **errp)
+static bool coroutine_fn nbd_node_co_reopen_prepare(BDRVReopenState *state, GError **errp)
 {
     NbdClient *client = state->bs->opaque;
 
@@ -489,7 +490,7 @@ static bool coroutine_fn nbd_co_reopen_prepare(BDRVReopenState *state, GError **
     return true;
 }
 
-static void nbd_refresh_filename(BlockDriverState *bs)
+static void nbd_node_refresh_filename(BlockDriverState *bs)
 {
     char *name = bs->options ? nbd_make_filename(&bs->options->u.nbd) : NULL;
 
@@ -501,7 +502,7 @@ static void nbd_refresh_filename(BlockDriverState *bs)
     }
 }
 
-static bool nbd_parse_options(const char *filename, BlockdevOptions *o, GError **errp)
+static bool nbd_node_parse_options(const char *filename, BlockdevOptions *o, GError **errp)
 {
     o->driver = BLOCKDEV_DRIVER_NBD;
     return nbd_parse_filename(filename, &o->u.nbd, errp);
@@ -516,25 +517,25 @@ const BlockDriver bdrv_nbd = {
     .instance_size = sizeof(NbdClient),
     .is_protocol = true,
     .filename_prefixes = nbd_prefixes,
-    .bdrv_parse_filename = nbd_parse_options,
-    .bdrv_co_open = nbd_co_open,
-    .bdrv_co_close = nbd_co_close,
-    .bdrv_co_reopen_prepare = nbd_co_reopen_prepare,
-    .bdrv_co_preadv = nbd_co_preadv,
-    .bdrv_co_pwritev = nbd_co_pwritev,
-    .bdrv_co_copy_range_to = nbd_co_copy_range_to,
-    .bdrv_co_pwrite_zeroes = nbd_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = nbd_co_pdiscard,
-    .bdrv_co_flush_to_disk = nbd_co_flush,
+    .bdrv_parse_filename = nbd_node_parse_options,
+    .bdrv_co_open = nbd_node_co_open,
+    .bdrv_co_close = nbd_node_co_close,
+    .bdrv_co_reopen_prepare = nbd_node_co_reopen_prepare,
+    .bdrv_co_preadv = nbd_node_co_preadv,
+    .bdrv_co_pwritev = nbd_node_co_pwritev,
+    .bdrv_co_copy_range_to = nbd_node_co_copy_range_to,
+    .bdrv_co_pwrite_zeroes = nbd_node_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = nbd_node_co_pdiscard,
+    .bdrv_co_flush_to_disk = nbd_node_co_flush,
     .bdrv_co_block_status = nbd_co_block_status,
-    .bdrv_co_getlength = nbd_co_getlength,
-    .bdrv_co_truncate = nbd_co_truncate,
-    .bdrv_refresh_limits = nbd_refresh_limits,
-    .bdrv_cancel_in_flight = nbd_cancel_in_flight,
-    .bdrv_refuse_requests = nbd_refuse_requests,
-    .bdrv_detach_aio_context = nbd_detach_aio_context,
-    .bdrv_attach_aio_context = nbd_attach_aio_context,
-    .bdrv_drain_begin = nbd_drain_begin,
-    .bdrv_drain_end = nbd_drain_end,
-    .bdrv_refresh_filename = nbd_refresh_filename,
+    .bdrv_co_getlength = nbd_node_co_getlength,
+    .bdrv_co_truncate = nbd_node_co_truncate,
+    .bdrv_refresh_limits = nbd_node_refresh_limits,
+    .bdrv_cancel_in_flight = nbd_node_cancel_in_flight,
+    .bdrv_refuse_requests = nbd_node_refuse_requests,
+    .bdrv_detach_aio_context = nbd_node_detach_aio_context,
+    .bdrv_attach_aio_context = nbd_node_attach_aio_context,
+    .bdrv_drain_begin = nbd_node_drain_begin,
+    .bdrv_drain_end = nbd_node_drain_end,
+    .bdrv_refresh_filename = nbd_node_refresh_filename,
 };

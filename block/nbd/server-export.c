@@ -209,8 +209,8 @@ static bool may_be_offered(const BlockExportOptionsNbd *nbd, const char *name, G
     return false;
 }
 
-static bool coroutine_fn nbd_export_co_create(BlockExport *blk_exp, const BlockExportOptions *opts,
-                                              GError **errp)
+static bool coroutine_fn nbd_offer_co_begin(BlockExport *blk_exp, const BlockExportOptions *opts,
+                                            GError **errp)
 {
     static uint64_t last_serial;
     NbdExport *exp = (NbdExport *)blk_exp;
@@ -245,7 +245,7 @@ static bool coroutine_fn nbd_export_co_create(BlockExport *blk_exp, const BlockE
     return true;
 }
 
-static void nbd_export_withdraw(NbdExport *exp)
+static void nbd_offer_withdraw(NbdExport *exp)
 {
     if (exp->offered) {
         TAILQ_REMOVE(&nbd_exports, exp, next);
@@ -253,12 +253,12 @@ static void nbd_export_withdraw(NbdExport *exp)
     }
 }
 
-static void nbd_export_request_shutdown(BlockExport *blk_exp)
+static void nbd_offer_end(BlockExport *blk_exp)
 {
     NbdExport *exp = (NbdExport *)blk_exp;
     NbdConn *conn;
 
-    nbd_export_withdraw(exp);
+    nbd_offer_withdraw(exp);
     g_mutex_lock(&exp->lock);
     TAILQ_FOREACH(conn, &exp->conns, next_in_export) {
         qio_channel_shutdown(conn->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
@@ -266,12 +266,12 @@ static void nbd_export_request_shutdown(BlockExport *blk_exp)
     g_mutex_unlock(&exp->lock);
 }
 
-static void nbd_export_delete(BlockExport *blk_exp)
+static void nbd_offer_free(BlockExport *blk_exp)
 {
     NbdExport *exp = (NbdExport *)blk_exp;
 
     g_assert(TAILQ_EMPTY(&exp->conns));
-    nbd_export_withdraw(exp);
+    nbd_offer_withdraw(exp);
     blk_set_dev_ops(blk_exp->blk, NULL, NULL);
     nbd_export_drop_bitmaps(exp);
     g_mutex_clear(&exp->lock);
@@ -282,9 +282,9 @@ static void nbd_export_delete(BlockExport *blk_exp)
 static const BlockExportDriver nbd_export_driver = {
     .type = BLOCK_EXPORT_TYPE_NBD,
     .instance_size = sizeof(NbdExport),
-    .create = nbd_export_co_create,
-    .request_shutdown = nbd_export_request_shutdown,
-    .delete = nbd_export_delete,
+    .create = nbd_offer_co_begin,
+    .request_shutdown = nbd_offer_end,
+    .delete = nbd_offer_free,
 };
 
 void nbd_server_register(void)

@@ -195,13 +195,13 @@ static int coroutine_fn co_write_one(BlockDriverState *bs, uint64_t offset, uint
         return co_write_packed(bs, offset, packed, ret);
     }
     if (ret == -ENOMEM) { /* does not get smaller */
-        return qcow2_co_pwritev(bs, offset, bytes, qiov, qiov_offset, 0);
+        return qcow2_co_write(bs, offset, bytes, qiov, qiov_offset, 0);
     }
     return ret < 0 ? ret : -EIO;
 }
 
-int coroutine_fn qcow2_co_pwritev_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             QEMUIOVector *qiov, size_t qiov_offset)
+int coroutine_fn qcow2_co_write_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           QEMUIOVector *qiov, size_t qiov_offset)
 {
     BDRVQcow2State *s = bs->opaque;
     g_autofree uint8_t *plain = NULL, *packed = NULL;

@@ -290,7 +290,7 @@ static bool coroutine_fn co_create_in(BlockDriverState *file, BlockDriverState *
     return ok;
 }
 
-bool coroutine_fn qcow2_co_create(const BlockdevCreateOptions *options, GError **errp)
+bool coroutine_fn qcow2_co_format(const BlockdevCreateOptions *options, GError **errp)
 {
     const BlockdevCreateOptionsQcow2 *o = &options->u.qcow2;
     g_auto(Qcow2Header)

@@ -7,7 +7,7 @@
 #include "block/qcow2/options.h"
 #include "util/error.h"
 
-static int qcow2_probe(const uint8_t *buf, size_t bytes, const char *filename)
+static int qcow2_recognise(const uint8_t *buf, size_t bytes, const char *filename)
 {
     if (bytes < QCOW2_V2_HEADER_BYTES || ldul_be_p(buf) != QCOW2_MAGIC) {
         return 0;
@@ -15,14 +15,14 @@ static int qcow2_probe(const uint8_t *buf, size_t bytes, const char *filename)
     return ldul_be_p(buf + QCOW2_OFS_VERSION) >= 2 ? 100 : 0;
 }
 
-static int64_t coroutine_fn qcow2_co_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn qcow2_co_disk_bytes(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
     return s->header.size;
 }
 
-static int coroutine_fn qcow2_co_flush_to_os(BlockDriverState *bs)
+static int coroutine_fn qcow2_co_empty_caches(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
@@ -32,7 +32,7 @@ static int coroutine_fn qcow2_co_flush_to_os(BlockDriverState *bs)
     return qcow2_co_flush_metadata(bs);
 }
 
-static void qcow2_refresh_limits(BlockDriverState *bs)
+static void qcow2_say_limits(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
@@ -40,7 +40,7 @@ static void qcow2_refresh_limits(BlockDriverState *bs)
     bs->bl.pdiscard_alignment = s->cluster_size;
 }
 
-static bool qcow2_has_zero_init(BlockDriverState *bs)
+static bool qcow2_starts_as_zeroes(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
@@ -50,7 +50,7 @@ static bool qcow2_has_zero_init(BlockDriverState *bs)
                : bdrv_has_zero_init(s->data_file->bs);
 }
 
-static bool coroutine_fn qcow2_co_reopen_prepare(BDRVReopenState *state, GError **errp)
+static bool coroutine_fn qcow2_co_try_reopen(BDRVReopenState *state, GError **errp)
 {
     BlockDriverState *bs = state->bs;
     BDRVQcow2State *s = bs->opaque;
@@ -74,7 +74,7 @@ static bool coroutine_fn qcow2_co_reopen_prepare(BDRVReopenState *state, GError 
     return true;
 }
 
-static void coroutine_fn qcow2_co_reopen_commit(BDRVReopenState *state)
+static void coroutine_fn qcow2_co_settle_reopen(BDRVReopenState *state)
 {
     BlockDriverState *bs = state->bs;
     g_autoptr(GError) err = NULL;
@@ -92,17 +92,17 @@ static void coroutine_fn qcow2_co_reopen_commit(BDRVReopenState *state)
     }
 }
 
-static void qcow2_detach_aio_context(BlockDriverState *bs)
+static void qcow2_leave_context(BlockDriverState *bs)
 {
     qcow2_clean_timer_stop(bs);
 }
 
-static void qcow2_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
+static void qcow2_enter_context(BlockDriverState *bs, AioContext *ctx)
 {
     qcow2_clean_timer_start(bs);
 }
 
-static void qcow2_refresh_filename(BlockDriverState *bs)
+static void qcow2_say_filename(BlockDriverState *bs)
 {
     g_free(bs->exact_filename);
     bs->exact_filename = g_strdup(bs->file->bs->exact_filename);
@@ -113,34 +113,34 @@ const BlockDriver bdrv_qcow2 = {
     .driver = BLOCKDEV_DRIVER_QCOW2,
     .instance_size = sizeof(BDRVQcow2State),
     .supports_backing = true,
-    .bdrv_probe = qcow2_probe,
+    .bdrv_probe = qcow2_recognise,
     .bdrv_co_open = qcow2_co_open,
     .bdrv_co_close = qcow2_co_close,
-    .bdrv_co_reopen_prepare = qcow2_co_reopen_prepare,
-    .bdrv_co_reopen_commit = qcow2_co_reopen_commit,
-    .bdrv_co_preadv = qcow2_co_preadv,
-    .bdrv_co_pwritev = qcow2_co_pwritev,
-    .bdrv_co_pwrite_zeroes = qcow2_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = qcow2_co_pdiscard,
-    .bdrv_co_pwritev_compressed = qcow2_co_pwritev_compressed,
-    .bdrv_co_flush_to_os = qcow2_co_flush_to_os,
-    .bdrv_co_copy_range_from = qcow2_co_copy_range_from,
-    .bdrv_co_copy_range_to = qcow2_co_copy_range_to,
-    .bdrv_co_block_status = qcow2_co_block_status,
-    .bdrv_co_getlength = qcow2_co_getlength,
-    .bdrv_co_truncate = qcow2_co_truncate,
-    .bdrv_refresh_limits = qcow2_refresh_limits,
-    .bdrv_has_zero_init = qcow2_has_zero_init,
-    .bdrv_co_create = qcow2_co_create,
+    .bdrv_co_reopen_prepare = qcow2_co_try_reopen,
+    .bdrv_co_reopen_commit = qcow2_co_settle_reopen,
+    .bdrv_co_preadv = qcow2_co_read,
+    .bdrv_co_pwritev = qcow2_co_write,
+    .bdrv_co_pwrite_zeroes = qcow2_co_zero,
+    .bdrv_co_pdiscard = qcow2_co_discard,
+    .bdrv_co_pwritev_compressed = qcow2_co_write_compressed,
+    .bdrv_co_flush_to_os = qcow2_co_empty_caches,
+    .bdrv_co_copy_range_from = qcow2_co_copy_out,
+    .bdrv_co_copy_range_to = qcow2_co_copy_in,
+    .bdrv_co_block_status = qcow2_co_status,
+    .bdrv_co_getlength = qcow2_co_disk_bytes,
+    .bdrv_co_truncate = qcow2_co_resize,
+    .bdrv_refresh_limits = qcow2_say_limits,
+    .bdrv_has_zero_init = qcow2_starts_as_zeroes,
+    .bdrv_co_create = qcow2_co_format,
     .bdrv_co_can_store_new_dirty_bitmap = qcow2_co_can_store_new_bitmap,
     .bdrv_co_remove_persistent_dirty_bitmap = qcow2_co_remove_stored_bitmap,
-    .bdrv_co_change_backing_file = qcow2_co_change_backing_file,
-    .bdrv_detach_aio_context = qcow2_detach_aio_context,
-    .bdrv_attach_aio_context = qcow2_attach_aio_context,
-    .bdrv_co_inactivate = qcow2_co_inactivate,
-    .bdrv_co_invalidate_cache = qcow2_co_invalidate_cache,
-    .bdrv_co_get_specific_info = qcow2_co_get_specific_info,
+    .bdrv_co_change_backing_file = qcow2_co_refer_to_backing,
+    .bdrv_detach_aio_context = qcow2_leave_context,
+    .bdrv_attach_aio_context = qcow2_enter_context,
+    .bdrv_co_inactivate = qcow2_co_hand_over,
+    .bdrv_co_invalidate_cache = qcow2_co_take_over,
+    .bdrv_co_get_specific_info = qcow2_co_describe,
     .bdrv_snapshot_list = qcow2_snapshot_list,
-    .bdrv_co_get_info = qcow2_co_get_info,
-    .bdrv_refresh_filename = qcow2_refresh_filename,
+    .bdrv_co_get_info = qcow2_co_say_geometry,
+    .bdrv_refresh_filename = qcow2_say_filename,
 };

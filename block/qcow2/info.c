@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-ImageInfoSpecific *coroutine_fn qcow2_co_get_specific_info(BlockDriverState *bs, GError **errp)
+ImageInfoSpecific *coroutine_fn qcow2_co_describe(BlockDriverState *bs, GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     ImageInfoSpecific *info = g_new0(ImageInfoSpecific, 1);
@@ -33,7 +33,7 @@ ImageInfoSpecific *coroutine_fn qcow2_co_get_specific_info(BlockDriverState *bs,
     return info;
 }
 
-bool coroutine_fn qcow2_co_get_info(BlockDriverState *bs, int64_t *cluster_size, bool *is_dirty)
+bool coroutine_fn qcow2_co_say_geometry(BlockDriverState *bs, int64_t *cluster_size, bool *is_dirty)
 {
     BDRVQcow2State *s = bs->opaque;
 
@@ -42,8 +42,8 @@ bool coroutine_fn qcow2_co_get_info(BlockDriverState *bs, int64_t *cluster_size,
     return true;
 }
 
-int coroutine_fn qcow2_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
-                                              const char *backing_fmt)
+int coroutine_fn qcow2_co_refer_to_backing(BlockDriverState *bs, const char *backing_file,
+                                           const char *backing_fmt)
 {
     BDRVQcow2State *s = bs->opaque;
     char *old_file = s->header.backing_file, *old_fmt = s->header.backing_format;

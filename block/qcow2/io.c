@@ -69,8 +69,8 @@ static int coroutine_fn co_read(BlockDriverState *bs, uint64_t offset, uint64_t 
     return MIN(ret, 0);
 }
 
-int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                 QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn qcow2_co_read(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                               QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t host;
@@ -309,8 +309,8 @@ static int coroutine_fn co_write_range(BlockDriverState *bs, uint64_t offset, ui
     return ret;
 }
 
-int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                  QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn qcow2_co_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     uint64_t done = 0, more = 0;
     int ret = qcow2_co_prepare_write(bs);

@@ -467,7 +467,7 @@ static void release_stored_bitmaps(BlockDriverState *bs)
     }
 }
 
-int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs)
+int coroutine_fn qcow2_co_hand_over(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
     int ret = bdrv_is_read_only(bs) || s->corrupt ? 0 : co_sync(bs, true);
@@ -509,7 +509,7 @@ static void forget_state(BlockDriverState *bs, BDRVQcow2State *keep, BDRVQcow2St
     bs->opaque = keep;
 }
 
-bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp)
+bool coroutine_fn qcow2_co_take_over(BlockDriverState *bs, GError **errp)
 {
     BDRVQcow2State *old = bs->opaque, *s = g_new0(BDRVQcow2State, 1);
 

@@ -454,10 +454,10 @@ int coroutine_fn qcow2_co_barrier(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESUL
 
 /* --- data path (io.c, zero.c, compress.c, status.c) --- */
 
-int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                 QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
-int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                  QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_read(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                               QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
 /* 1 when the range reads as zeroes for sure, 0 when not, -errno. */
 int coroutine_fn qcow2_co_reads_zero(BlockDriverState *bs, uint64_t offset,
                                      uint64_t bytes) G_GNUC_WARN_UNUSED_RESULT;
@@ -470,9 +470,9 @@ int coroutine_fn qcow2_co_start_write(BlockDriverState *bs, uint64_t offset, uin
  */
 int coroutine_fn qcow2_co_finish_write(BlockDriverState *bs, Qcow2WritePlan *plan,
                                        int ret) G_GNUC_WARN_UNUSED_RESULT;
-int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                        BdrvRequestFlags flags);
-int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
+int coroutine_fn qcow2_co_zero(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                               BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);
 /*
  * Drops the clusters in [offset, offset + bytes) (cluster-aligned) from the active L2 tables; full:
  * the backing file shows.
@@ -480,20 +480,18 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t
 int coroutine_fn qcow2_co_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                            Qcow2DiscardReason reason,
                                            bool full) G_GNUC_WARN_UNUSED_RESULT;
-int coroutine_fn qcow2_co_pwritev_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                             QEMUIOVector *qiov, size_t qiov_offset);
+int coroutine_fn qcow2_co_write_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           QEMUIOVector *qiov, size_t qiov_offset);
 /* Reads [in_cluster, in_cluster + bytes) of a compressed cluster. */
 int coroutine_fn qcow2_co_read_compressed(BlockDriverState *bs, uint64_t entry, uint64_t in_cluster,
                                           uint64_t bytes, QEMUIOVector *qiov,
                                           size_t qiov_offset) G_GNUC_WARN_UNUSED_RESULT;
-int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       BdrvBlockStatus *status);
-int coroutine_fn qcow2_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
-                                          int64_t dst_offset, int64_t bytes,
-                                          BdrvRequestFlags write_flags);
-int coroutine_fn qcow2_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
-                                        int64_t offset, int64_t bytes,
-                                        BdrvRequestFlags write_flags);
+int coroutine_fn qcow2_co_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 BdrvBlockStatus *status);
+int coroutine_fn qcow2_co_copy_out(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
+                                   int64_t dst_offset, int64_t bytes, BdrvRequestFlags write_flags);
+int coroutine_fn qcow2_co_copy_in(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
+                                  int64_t offset, int64_t bytes, BdrvRequestFlags write_flags);
 
 /* --- the rest --- */
 
@@ -504,25 +502,25 @@ void coroutine_fn qcow2_co_close(BlockDriverState *bs);
  * Another process takes the image over: everything is on disk, and nothing is written until it is
  * invalidated.
  */
-int coroutine_fn qcow2_co_inactivate(BlockDriverState *bs);
+int coroutine_fn qcow2_co_hand_over(BlockDriverState *bs);
 /*
  * Another process has changed the image: everything is read anew. On failure all later requests
  * fail.
  */
-bool coroutine_fn qcow2_co_invalidate_cache(BlockDriverState *bs, GError **errp);
+bool coroutine_fn qcow2_co_take_over(BlockDriverState *bs, GError **errp);
 /*
  * Nothing in flight: brings the file up to date with what is in memory and takes the dirty bit
  * away.
  */
 int coroutine_fn qcow2_co_sync(BlockDriverState *bs) G_GNUC_WARN_UNUSED_RESULT;
-bool coroutine_fn qcow2_co_create(const BlockdevCreateOptions *options, GError **errp);
+bool coroutine_fn qcow2_co_format(const BlockdevCreateOptions *options, GError **errp);
 /* Writes the size into the header. s->lock held. */
 int coroutine_fn qcow2_co_set_size(BlockDriverState *bs, uint64_t size) G_GNUC_WARN_UNUSED_RESULT;
 /* Makes the image smaller, and its file; l1_entries are those that the new size needs. */
 int coroutine_fn qcow2_co_shrink(BlockDriverState *bs, uint64_t size,
                                  uint64_t l1_entries) G_GNUC_WARN_UNUSED_RESULT;
-bool coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
-                                    PreallocMode prealloc, BdrvRequestFlags flags, GError **errp);
+bool coroutine_fn qcow2_co_resize(BlockDriverState *bs, int64_t size, bool exact,
+                                  PreallocMode prealloc, BdrvRequestFlags flags, GError **errp);
 /* Host clusters for all of [offset, end), which must not be in use by anybody. */
 bool coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, uint64_t offset, uint64_t end,
                                        PreallocMode mode, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -538,9 +536,10 @@ bool coroutine_fn qcow2_co_repair_dirty(BlockDriverState *bs,
                                         GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Rebuilds refcounts from what refers to clusters: for images whose dirty bit is set. */
 bool coroutine_fn qcow2_co_repair_refcounts(BlockDriverState *bs, GError **errp);
-ImageInfoSpecific *coroutine_fn qcow2_co_get_specific_info(BlockDriverState *bs, GError **errp);
-bool coroutine_fn qcow2_co_get_info(BlockDriverState *bs, int64_t *cluster_size, bool *is_dirty);
-int coroutine_fn qcow2_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
-                                              const char *backing_fmt);
+ImageInfoSpecific *coroutine_fn qcow2_co_describe(BlockDriverState *bs, GError **errp);
+bool coroutine_fn qcow2_co_say_geometry(BlockDriverState *bs, int64_t *cluster_size,
+                                        bool *is_dirty);
+int coroutine_fn qcow2_co_refer_to_backing(BlockDriverState *bs, const char *backing_file,
+                                           const char *backing_fmt);
 
 #endif

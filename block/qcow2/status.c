@@ -20,8 +20,8 @@ static bool coroutine_fn co_file_is_sparse(BlockDriverState *bs)
     return s->sparse_file;
 }
 
-int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       BdrvBlockStatus *status)
+int coroutine_fn qcow2_co_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 BdrvBlockStatus *status)
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Extent x;
@@ -113,9 +113,8 @@ static int coroutine_fn co_copy_extent(BlockDriverState *bs, const Qcow2Extent *
     return ret;
 }
 
-int coroutine_fn qcow2_co_copy_range_from(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
-                                          int64_t dst_offset, int64_t bytes,
-                                          BdrvRequestFlags write_flags)
+int coroutine_fn qcow2_co_copy_out(BlockDriverState *bs, int64_t offset, BdrvChild *dst,
+                                   int64_t dst_offset, int64_t bytes, BdrvRequestFlags write_flags)
 {
     BDRVQcow2State *s = bs->opaque;
     unsigned epoch;
@@ -167,8 +166,8 @@ static int coroutine_fn co_copy_into(BlockDriverState *bs, BdrvChild *src, uint6
     return qcow2_co_finish_write(bs, &plan, ret);
 }
 
-int coroutine_fn qcow2_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
-                                        int64_t offset, int64_t bytes, BdrvRequestFlags write_flags)
+int coroutine_fn qcow2_co_copy_in(BlockDriverState *bs, BdrvChild *src, int64_t src_offset,
+                                  int64_t offset, int64_t bytes, BdrvRequestFlags write_flags)
 {
     BDRVQcow2State *s = bs->opaque;
     unsigned epoch;

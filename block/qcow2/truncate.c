@@ -97,7 +97,7 @@ static int coroutine_fn co_write_zeroes(BlockDriverState *bs, uint64_t offset, u
         QEMUIOVector qiov;
         n = MIN(end - offset, max);
         qemu_iovec_init_buf(&qiov, zeroes, n);
-        ret = qcow2_co_pwritev(bs, offset, n, &qiov, 0, 0);
+        ret = qcow2_co_write(bs, offset, n, &qiov, 0, 0);
     }
     return ret;
 }
@@ -131,8 +131,7 @@ static int coroutine_fn co_zero_grown(BlockDriverState *bs, uint64_t old, uint64
          * Also ends the zeroes in the middle of a cluster that lies behind the backing file or the
          * image.
          */
-        ret = qcow2_co_pwrite_zeroes(bs, MAX(tail, old), qcow2_cluster_end(s, end) - MAX(tail, old),
-                                     0);
+        ret = qcow2_co_zero(bs, MAX(tail, old), qcow2_cluster_end(s, end) - MAX(tail, old), 0);
         return ret == -ENOTSUP ? co_write_zeroes(bs, MAX(tail, old), end) : ret;
     }
     return 0;
@@ -247,8 +246,8 @@ static bool check_resize(const BDRVQcow2State *s, int64_t size, PreallocMode pre
     return true;
 }
 
-bool coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t size, bool exact,
-                                    PreallocMode prealloc, BdrvRequestFlags flags, GError **errp)
+bool coroutine_fn qcow2_co_resize(BlockDriverState *bs, int64_t size, bool exact,
+                                  PreallocMode prealloc, BdrvRequestFlags flags, GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t old = s->header.size;

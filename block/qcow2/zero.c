@@ -223,8 +223,8 @@ static int coroutine_fn co_zero_range(BlockDriverState *bs, const ZeroRange *r, 
     return end > aligned_end ? co_zero_subclusters(bs, r, aligned_end, 0, end - aligned_end) : 0;
 }
 
-int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                        BdrvRequestFlags flags)
+int coroutine_fn qcow2_co_zero(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                               BdrvRequestFlags flags)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t mask = s->subcluster_size - 1;
@@ -257,7 +257,7 @@ int coroutine_fn qcow2_co_discard_clusters(BlockDriverState *bs, uint64_t offset
     return co_zero_clusters(bs, NULL, offset, offset + bytes, full ? UNMAP_FULL : DISCARD, reason);
 }
 
-int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t end = offset + bytes;

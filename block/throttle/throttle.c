@@ -9,8 +9,8 @@ typedef struct BDRVThrottleState {
     ThrottleGroupMember member;
 } BDRVThrottleState;
 
-static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOptions *opts,
-                                          int flags, GError **errp)
+static bool coroutine_fn paced_co_open(BlockDriverState *bs, const BlockdevOptions *opts, int flags,
+                                       GError **errp)
 {
     const BlockdevOptionsThrottle *o = &opts->u.throttle;
     BDRVThrottleState *s = bs->opaque;
@@ -30,16 +30,16 @@ static bool coroutine_fn throttle_co_open(BlockDriverState *bs, const BlockdevOp
     return true;
 }
 
-static void coroutine_fn throttle_co_close(BlockDriverState *bs)
+static void coroutine_fn paced_co_close(BlockDriverState *bs)
 {
     BDRVThrottleState *s = bs->opaque;
 
     throttle_member_destroy(&s->member);
 }
 
-static int coroutine_fn throttle_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                           QEMUIOVector *qiov, size_t qiov_offset,
-                                           BdrvRequestFlags flags)
+static int coroutine_fn paced_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        QEMUIOVector *qiov, size_t qiov_offset,
+                                        BdrvRequestFlags flags)
 {
     BDRVThrottleState *s = bs->opaque;
 
@@ -47,9 +47,9 @@ static int coroutine_fn throttle_co_preadv(BlockDriverState *bs, int64_t offset,
     return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn throttle_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            QEMUIOVector *qiov, size_t qiov_offset,
-                                            BdrvRequestFlags flags)
+static int coroutine_fn paced_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         QEMUIOVector *qiov, size_t qiov_offset,
+                                         BdrvRequestFlags flags)
 {
     BDRVThrottleState *s = bs->opaque;
 
@@ -57,8 +57,8 @@ static int coroutine_fn throttle_co_pwritev(BlockDriverState *bs, int64_t offset
     return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
-                                                  int64_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn paced_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               BdrvRequestFlags flags)
 {
     BDRVThrottleState *s = bs->opaque;
 
@@ -66,7 +66,7 @@ static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t 
     return bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
 }
 
-static int coroutine_fn throttle_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+static int coroutine_fn paced_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BDRVThrottleState *s = bs->opaque;
 
@@ -75,31 +75,31 @@ static int coroutine_fn throttle_co_pdiscard(BlockDriverState *bs, int64_t offse
 }
 
 /* A drain must end soon: what waits for the limits goes on without them. */
-static void throttle_drain_begin(BlockDriverState *bs)
+static void paced_drain_begin(BlockDriverState *bs)
 {
     BDRVThrottleState *s = bs->opaque;
 
     throttle_member_bypass_begin(&s->member);
 }
 
-static void throttle_drain_end(BlockDriverState *bs)
+static void paced_drain_end(BlockDriverState *bs)
 {
     BDRVThrottleState *s = bs->opaque;
 
     throttle_member_bypass_end(&s->member);
 }
 
-static void throttle_lift_limits(BlockDriverState *bs, bool lift)
+static void paced_lift_limits(BlockDriverState *bs, bool lift)
 {
     if (lift) {
-        throttle_drain_begin(bs);
+        paced_drain_begin(bs);
     } else {
-        throttle_drain_end(bs);
+        paced_drain_end(bs);
     }
 }
 
 /* Moves the node to another group. The node is drained, so nothing waits in the old one. */
-static bool coroutine_fn throttle_co_reopen_prepare(BDRVReopenState *state, GError **errp)
+static bool coroutine_fn paced_co_reopen_prepare(BDRVReopenState *state, GError **errp)
 {
     const char *name = state->options->u.throttle.throttle_group;
     ThrottleGroup *group = throttle_group_find(name);
@@ -112,7 +112,7 @@ static bool coroutine_fn throttle_co_reopen_prepare(BDRVReopenState *state, GErr
     return true;
 }
 
-static void coroutine_fn throttle_co_reopen_commit(BDRVReopenState *state)
+static void coroutine_fn paced_co_reopen_commit(BDRVReopenState *state)
 {
     BDRVThrottleState *s = state->bs->opaque;
     unsigned bypass = s->member.bypass;
@@ -122,7 +122,7 @@ static void coroutine_fn throttle_co_reopen_commit(BDRVReopenState *state)
     s->member.bypass = bypass;
 }
 
-static void coroutine_fn throttle_co_reopen_abort(BDRVReopenState *state)
+static void coroutine_fn paced_co_reopen_abort(BDRVReopenState *state)
 {
     throttle_group_unref(state->opaque);
 }
@@ -132,16 +132,16 @@ const BlockDriver bdrv_throttle = {
     .driver = BLOCKDEV_DRIVER_THROTTLE,
     .instance_size = sizeof(BDRVThrottleState),
     .is_filter = true,
-    .bdrv_co_open = throttle_co_open,
-    .bdrv_co_close = throttle_co_close,
-    .bdrv_co_preadv = throttle_co_preadv,
-    .bdrv_co_pwritev = throttle_co_pwritev,
-    .bdrv_co_pwrite_zeroes = throttle_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = throttle_co_pdiscard,
-    .bdrv_drain_begin = throttle_drain_begin,
-    .bdrv_drain_end = throttle_drain_end,
-    .bdrv_lift_limits = throttle_lift_limits,
-    .bdrv_co_reopen_prepare = throttle_co_reopen_prepare,
-    .bdrv_co_reopen_commit = throttle_co_reopen_commit,
-    .bdrv_co_reopen_abort = throttle_co_reopen_abort,
+    .bdrv_co_open = paced_co_open,
+    .bdrv_co_close = paced_co_close,
+    .bdrv_co_preadv = paced_co_preadv,
+    .bdrv_co_pwritev = paced_co_pwritev,
+    .bdrv_co_pwrite_zeroes = paced_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = paced_co_pdiscard,
+    .bdrv_drain_begin = paced_drain_begin,
+    .bdrv_drain_end = paced_drain_end,
+    .bdrv_lift_limits = paced_lift_limits,
+    .bdrv_co_reopen_prepare = paced_co_reopen_prepare,
+    .bdrv_co_reopen_commit = paced_co_reopen_commit,
+    .bdrv_co_reopen_abort = paced_co_reopen_abort,
 };
