@@ -27,7 +27,7 @@ struct IOThread {
 /* Main thread: all that run. */
 static LIST_HEAD(, IOThread) iothreads = LIST_HEAD_INITIALIZER(iothreads);
 
-static void *iothread_run(void *opaque)
+static void *iothread_main(void *opaque)
 {
     IOThread *iothread = opaque;
     g_autofree char *name = g_strdup_printf("IO %.12s", iothread->id);
@@ -85,7 +85,7 @@ IOThread *iothread_new(const char *id, GError **errp)
         iothread_destroy(iothread);
         return NULL;
     }
-    ret = thread_create_without_signals(&iothread->thread, iothread_run, iothread);
+    ret = thread_create_without_signals(&iothread->thread, iothread_main, iothread);
     if (ret) {
         error_setg_errno(errp, ret, "Could not start the thread of iothread '%s'", id);
         iothread_destroy(iothread);

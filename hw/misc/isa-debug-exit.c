@@ -14,12 +14,12 @@ typedef struct DebugExitState {
     MemoryRegion io;
 } DebugExitState;
 
-static uint64_t debug_exit_read(void *opaque, hwaddr addr, unsigned size)
+static uint64_t exit_port_read(void *opaque, hwaddr addr, unsigned size)
 {
     return 0;
 }
 
-static void debug_exit_write(void *opaque, hwaddr addr, uint64_t data, unsigned size)
+static void exit_port_write(void *opaque, hwaddr addr, uint64_t data, unsigned size)
 {
     if (qemu_shutdown_cause() == SHUTDOWN_CAUSE_NONE) {
         qemu_system_set_exit_status((int)((data << 1 | 1) & 0xff));
@@ -29,13 +29,13 @@ static void debug_exit_write(void *opaque, hwaddr addr, uint64_t data, unsigned 
 
 /* Not a register table: a write of any width at any port is one value. */
 static const MemoryRegionOps debug_exit_ops = {
-    .read = debug_exit_read,
-    .write = debug_exit_write,
+    .read = exit_port_read,
+    .write = exit_port_write,
     .guest = {.min = 1, .max = 4, .unaligned = true},
     .device = {.min = 1, .max = 4, .unaligned = true},
 };
 
-static bool coroutine_fn debug_exit_co_realize(DeviceState *dev, GError **errp)
+static bool coroutine_fn exit_port_co_realize(DeviceState *dev, GError **errp)
 {
     DebugExitState *s = (DebugExitState *)dev;
     g_autofree char *path = device_path(dev);
@@ -52,4 +52,4 @@ static const Property debug_exit_properties[] = {
 
 DEFINE_DEVICE(isa_debug_exit_device, DebugExitState, NO_VMSTATE, .name = "isa-debug-exit",
               .parent = TYPE_ISA_DEVICE, .category = DEVICE_CATEGORY_MISC,
-              .properties = debug_exit_properties, .co_realize = debug_exit_co_realize);
+              .properties = debug_exit_properties, .co_realize = exit_port_co_realize);
