@@ -4,6 +4,11 @@
  * of a write in qcow2.h.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/l2.h"
+#include "block/qcow2/alloc.h"
+#include "block/qcow2/refcount.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/writeback.h"
 
 #include <errno.h>
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/overlap.h"
 
 /* Adjacent entries are written together up to this many. */
 #define MAX_WRITE_ENTRIES 64

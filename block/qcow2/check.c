@@ -9,6 +9,12 @@
  * work is bounded by what the limits below let the image hold.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/l2.h"
+#include "block/qcow2/refcount.h"
+#include "block/qcow2/writeback.h"
+#include "block/qcow2/snapshot.h"
+#include "block/qcow2/check.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 #include "block/qcow2/bitmap.h"

@@ -4,6 +4,9 @@
  * header last.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/refcount.h"
+#include "block/qcow2/size.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 #include "block/block-backend.h"

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The table of the qcow2 driver, and its small members. */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/data.h"
+#include "block/qcow2/snapshot.h"
+#include "block/qcow2/check.h"
+#include "block/qcow2/size.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 #include "block/qcow2/bitmap.h"

@@ -10,6 +10,9 @@
  * in flight can meet another owner's data in it.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/refcount.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/writeback.h"
 
 #include <errno.h>
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a qcow2 node tells about itself, and the backing file name it records. */
 #include "block/qcow2/bitmap.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Reading and writing guest data. */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/l2.h"
+#include "block/qcow2/alloc.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/overlap.h"
+#include "block/qcow2/data.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 #include "util/bufferiszero.h"

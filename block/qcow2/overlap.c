@@ -4,6 +4,8 @@
  * metadata.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/overlap.h"
+#include "block/qcow2/snapshot.h"
 
 #include <errno.h>
 #include "qapi/qapi-events.h"

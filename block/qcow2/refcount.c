@@ -7,6 +7,12 @@
  * there is in use, or the block would exist), so that making one never needs another.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/l2.h"
+#include "block/qcow2/refcount.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/overlap.h"
+#include "block/qcow2/writeback.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 #include "util/error.h"

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Where guest data is: block status, and copies that leave the data to the nodes below. */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/l2.h"
+#include "block/qcow2/alloc.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/data.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 

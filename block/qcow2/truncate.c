@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Changing the size of an image, and allocating it ahead of use. */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/alloc.h"
+#include "block/qcow2/refcount.h"
+#include "block/qcow2/free.h"
+#include "block/qcow2/overlap.h"
+#include "block/qcow2/writeback.h"
+#include "block/qcow2/data.h"
+#include "block/qcow2/size.h"
+#include "block/qcow2/image.h"
 
 #include <errno.h>
 #include "util/error.h"

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/l2.h"
+#include "block/qcow2/refcount.h"
 
 #define CLUSTER 65536
 
