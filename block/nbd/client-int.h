@@ -41,8 +41,6 @@
 #define NBD_MAX_LINKS         16
 /* Links opened by default where the server's multi-conn flag allows it. */
 #define NBD_DEFAULT_LINKS 2
-/* Largest reply chunk other than data and extents; error texts fit easily. */
-#define NBD_MAX_CHUNK_PAYLOAD (64u << 10)
 /* Extents in one reply: a server may send as many as the range has; two millions are taken. */
 #define NBD_MAX_STATUS_PAYLOAD (16u << 20)
 /* Of which so many are kept for the questions that follow. */

@@ -14,8 +14,6 @@
 #define NBD_BACKOFF_LAST_NS  (16 * NANOSECONDS_PER_SECOND)
 /* A server that does not greet another connection within this time does not want it. */
 #define NBD_EXTRA_DIAL_NS (10 * NANOSECONDS_PER_SECOND)
-/* Kernel buffer asked for: a megabyte of a write leaves without a wait. */
-#define NBD_SEND_BUFFER (2 << 20)
 /* Elements of a request's vector that are copied beside its header for one system call. */
 #define NBD_SEND_IOV 128
 

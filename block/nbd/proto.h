@@ -27,18 +27,17 @@
 
 /* --- sizes and limits --- */
 
-#define NBD_GREETING_BYTES        18
-#define NBD_OPTION_BYTES          16
-#define NBD_OPTION_REPLY_BYTES    20
-#define NBD_EXPORT_NAME_BYTES     10 /* answer to EXPORT_NAME, without the zeroes */
-#define NBD_EXPORT_NAME_ZEROES    124
-#define NBD_REQUEST_BYTES         28
-#define NBD_SIMPLE_REPLY_BYTES    16
-#define NBD_CHUNK_BYTES           20
-#define NBD_CHUNK_DATA_BYTES      8  /* OFFSET_DATA payload before the data */
-#define NBD_CHUNK_HOLE_BYTES      12 /* OFFSET_HOLE payload */
-#define NBD_CHUNK_ERROR_BYTES     6  /* ERROR payload before the message */
-#define NBD_CHUNK_ERROR_OFF_BYTES 14 /* ERROR_OFFSET payload without the message */
+#define NBD_GREETING_BYTES     18
+#define NBD_OPTION_BYTES       16
+#define NBD_OPTION_REPLY_BYTES 20
+#define NBD_EXPORT_NAME_BYTES  10 /* answer to EXPORT_NAME, without the zeroes */
+#define NBD_EXPORT_NAME_ZEROES 124
+#define NBD_REQUEST_BYTES      28
+#define NBD_SIMPLE_REPLY_BYTES 16
+#define NBD_CHUNK_BYTES        20
+#define NBD_CHUNK_DATA_BYTES   8  /* OFFSET_DATA payload before the data */
+#define NBD_CHUNK_HOLE_BYTES   12 /* OFFSET_HOLE payload */
+#define NBD_CHUNK_ERROR_BYTES  6  /* ERROR payload before the message */
 
 /* Longest string in the handshake (names, descriptions, contexts, queries, error texts). */
 #define NBD_MAX_STRING 4096
@@ -63,7 +62,6 @@
 #define NBD_FLAG_READ_ONLY         0x0002
 #define NBD_FLAG_SEND_FLUSH        0x0004
 #define NBD_FLAG_SEND_FUA          0x0008
-#define NBD_FLAG_ROTATIONAL        0x0010
 #define NBD_FLAG_SEND_TRIM         0x0020
 #define NBD_FLAG_SEND_WRITE_ZEROES 0x0040
 #define NBD_FLAG_SEND_DF           0x0080

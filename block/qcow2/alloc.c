@@ -4,6 +4,7 @@
  * of a write in qcow2.h.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/l2.h"
 #include "block/qcow2/alloc.h"
 #include "block/qcow2/refcount.h"

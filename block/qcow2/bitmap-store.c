@@ -5,7 +5,6 @@
  * crash before that leaves the old bitmaps, marked as in use.
  */
 #include "block/dirty-bitmap.h"
-#include "block/qcow2/l2.h"
 #include "block/qcow2/refcount.h"
 #include "block/qcow2/free.h"
 #include "block/qcow2/overlap.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Persistent dirty bitmaps: reading them, and marking them as in use. */
 #include "block/qcow2/bitmap.h"
-#include "block/qcow2/l2.h"
 #include "block/qcow2/overlap.h"
 
 #include <errno.h>

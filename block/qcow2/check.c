@@ -12,7 +12,6 @@
 #include "block/qcow2/l2.h"
 #include "block/qcow2/refcount.h"
 #include "block/qcow2/writeback.h"
-#include "block/qcow2/snapshot.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/image.h"
 

@@ -9,6 +9,7 @@
  * alone: the main thread may be using its caches.
  */
 #include "block/qcow2/options.h"
+#include "block/qcow2/cache.h"
 
 struct Qcow2CleanTimer {
     AioContext *ctx;

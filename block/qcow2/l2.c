@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* From guest offsets to L2 entries and what they mean; making L2 tables. */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/l2.h"
 #include "block/qcow2/refcount.h"
 #include "block/qcow2/free.h"

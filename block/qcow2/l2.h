@@ -3,15 +3,9 @@
 #ifndef FERRY_BLOCK_QCOW2_L2_H
 #define FERRY_BLOCK_QCOW2_L2_H
 
+#include "block/qcow2/cache.h"
 #include "block/qcow2/qcow2.h"
 
-/* L1 and L2 entries. */
-#define QCOW2_OFLAG_COPIED     (1ULL << 63)
-#define QCOW2_OFLAG_COMPRESSED (1ULL << 62)
-#define QCOW2_OFLAG_ZERO       (1ULL << 0)
-#define QCOW2_OFFSET_MASK      0x00fffffffffffe00ULL
-/* Host clusters lie below this, so that L2 entries can point at them. */
-#define QCOW2_HOST_LIMIT (1ULL << 56)
 /* What a guest cluster (or subcluster) is. */
 typedef enum Qcow2Kind {
     QCOW2_UNALLOCATED, /* shows the backing file; a host cluster may be reserved */

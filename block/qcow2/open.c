@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Opening, configuring and closing a qcow2 node, and its header on disk. */
 #include "block/qcow2/qcow2.h"
-#include "block/qcow2/l2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/refcount.h"
 #include "block/qcow2/free.h"
 #include "block/qcow2/writeback.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Run-time options of a qcow2 node. */
 #include "block/qcow2/options.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/writeback.h"
 

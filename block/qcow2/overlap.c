@@ -5,7 +5,6 @@
  */
 #include "block/qcow2/qcow2.h"
 #include "block/qcow2/overlap.h"
-#include "block/qcow2/snapshot.h"
 
 #include <errno.h>
 #include "qapi/qapi-events.h"

@@ -31,12 +31,19 @@
 #define FERRY_BLOCK_QCOW2_QCOW2_H
 
 #include "block/block_int.h"
-#include "block/qcow2/cache.h"
 #include "block/qcow2/header.h"
 #include "util/co-lock.h"
 #include "util/timer.h"
 
 extern const BlockDriver bdrv_qcow2;
+
+/* L1 and L2 entries. */
+#define QCOW2_OFLAG_COPIED     (1ULL << 63)
+#define QCOW2_OFLAG_COMPRESSED (1ULL << 62)
+#define QCOW2_OFLAG_ZERO       (1ULL << 0)
+#define QCOW2_OFFSET_MASK      0x00fffffffffffe00ULL
+/* Host clusters lie below this, so that L2 entries can point at them. */
+#define QCOW2_HOST_LIMIT (1ULL << 56)
 
 /* Why clusters are freed: which pass-discard option decides whether the file hears of it. */
 typedef enum Qcow2DiscardReason {
@@ -47,6 +54,19 @@ typedef enum Qcow2DiscardReason {
     QCOW2_DISCARD_MAX,
 } Qcow2DiscardReason;
 
+/* An entry of the snapshot table: where its L1 table is and how large; the rest is for people. */
+typedef struct Qcow2Snapshot {
+    uint64_t l1_table_offset;
+    uint32_t l1_size;
+    uint64_t disk_size;
+    uint64_t vm_state_size;
+    uint32_t date_sec, date_nsec; /* since 1970 UTC */
+    uint64_t vm_clock_nsec;
+    uint64_t icount; /* UINT64_MAX: not counted */
+    char *id, *name;
+} Qcow2Snapshot;
+
+typedef struct Qcow2Cache Qcow2Cache;
 typedef struct Qcow2CleanTimer Qcow2CleanTimer;
 
 typedef struct BDRVQcow2State {

@@ -7,7 +7,7 @@
  * there is in use, or the block would exist), so that making one never needs another.
  */
 #include "block/qcow2/qcow2.h"
-#include "block/qcow2/l2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/refcount.h"
 #include "block/qcow2/free.h"
 #include "block/qcow2/overlap.h"

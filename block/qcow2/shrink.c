@@ -7,6 +7,7 @@
  * longer than it need be. A cut that fails does the image no harm and is no error.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/l2.h"
 #include "block/qcow2/refcount.h"
 #include "block/qcow2/free.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The table of internal snapshots: read and checked, so that what they own is known and shown. */
 #include "block/qcow2/qcow2.h"
-#include "block/qcow2/l2.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/snapshot.h"
 

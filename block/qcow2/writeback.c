@@ -12,6 +12,7 @@
  * writeback.
  */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/writeback.h"
 

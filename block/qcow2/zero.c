@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Zeroes and discards: changes of L2 entries that move no data. */
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/cache.h"
 #include "block/qcow2/l2.h"
 #include "block/qcow2/alloc.h"
 #include "block/qcow2/free.h"
