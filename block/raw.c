@@ -88,7 +88,7 @@ static bool coroutine_fn window_co_open(BlockDriverState *bs, const BlockdevOpti
 static void window_child_perm(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
                               uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
-    /* A true window stays inside its file, whose length is neither ours nor others' to change. */
+    /* A window must stay inside its file: neither this node nor another user resizes the file. */
     uint64_t passed = window_shows_all(bs->opaque) ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_RESIZE;
 
     *nperm = perm & passed;

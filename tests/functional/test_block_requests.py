@@ -308,3 +308,47 @@ def test_null_disk_shows_no_memory_of_the_process(vm):
             for offset, length in ((0, SIZE // 2), (1, 4095), (SIZE - 1, 1)):
                 assert bytes(client.pread(length, offset)) == byte * length
             client.shutdown()
+
+
+def test_window_of_a_raw_file_shows_its_bytes_and_spares_the_others(vm, path):
+    before = bytes(range(256)) * (SIZE // 256)
+    path.write_bytes(before)
+    vm.add('raw', 'disk', file={'driver': 'file', 'filename': str(path)}, offset=ALIGN, size=16 * ALIGN)
+    handle = ferry.nbd_connect(vm.export('disk'))
+    assert handle.get_size() == 16 * ALIGN
+    assert handle.pread(16 * ALIGN, 0) == before[ALIGN:17 * ALIGN]
+    handle.pwrite(b'w' * 512, 15 * ALIGN)
+    handle.zero(ALIGN, 0)
+    handle.flush()
+    handle.shutdown()
+    with pytest.raises(ferry.QMPError, match='Cannot resize fixed-size raw disks'):
+        vm.cmd('block_resize', node_name='disk', size=8 * ALIGN)
+    vm.quit()
+    after = bytearray(before)
+    after[16 * ALIGN:16 * ALIGN + 512] = b'w' * 512
+    after[ALIGN:2 * ALIGN] = bytes(ALIGN)
+    assert path.read_bytes() == bytes(after)
+
+
+def test_open_window_ends_where_its_file_ends(vm, path):
+    vm.add('raw', 'disk', file={'driver': 'file', 'filename': str(path)}, offset=ALIGN)
+    vm.cmd('block_resize', node_name='disk', size=2 * SIZE)
+    handle = ferry.nbd_connect(vm.export('disk'))
+    assert handle.get_size() == 2 * SIZE
+    handle.shutdown()
+    assert path.stat().st_size == 2 * SIZE + ALIGN
+
+
+@pytest.mark.parametrize('window', [{'offset': -512}, {'size': -512}, {'offset': SIZE + 512},
+                                    {'offset': SIZE - 512, 'size': 1024}, {'offset': 512, 'size': 2**63 - 1}])
+def test_windows_beyond_their_file_are_refused(vm, path, window):
+    with pytest.raises(ferry.QMPError, match='The sum of offset'):
+        vm.add('raw', 'disk', file={'driver': 'file', 'filename': str(path)}, **window)
+
+
+@pytest.mark.parametrize('limits', [{'align': 513}, {'align': -512}, {'align': 2**40}, {'max-transfer': 100, 'align': 512},
+                                    {'opt-write-zero': 4096, 'max-write-zero': 6144},
+                                    {'align': 4096, 'opt-discard': 512}, {'max-discard': -1}])
+def test_limits_that_contradict_each_other_are_refused(vm, path, limits):
+    with pytest.raises(ferry.QMPError, match='Cannot meet constraints with'):
+        vm.add('raw', 'disk', file=blkdebug(path, **limits))
