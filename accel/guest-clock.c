@@ -18,7 +18,7 @@ typedef struct GuestClock {
     bool running;
     int64_t ns; /* while it stands the time; while it goes what to add to the host's */
     /* What travels. */
-    int64_t cpu_ticks_offset; /* of the time stamp counter: nobody here has one, it is passed on */
+    int64_t cpu_ticks_offset; /* of the time stamp counter: no vCPU here has one, it is passed on */
     int64_t cpu_clock_offset; /* the time at which the guest stands, ns */
 } GuestClock;
 

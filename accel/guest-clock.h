@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The guest's clock (QEMU_CLOCK_VIRTUAL) where nobody else runs it: it goes while the guest runs, and
- * it goes on at the destination of a migration where it stood at the source (the entry "timer").
+ * The guest's clock (QEMU_CLOCK_VIRTUAL), unless a test runs it. It advances while the guest runs.
+ * At the destination of a migration it goes on from the source's value (the entry "timer").
  */
 #ifndef FERRY_ACCEL_GUEST_CLOCK_H
 #define FERRY_ACCEL_GUEST_CLOCK_H

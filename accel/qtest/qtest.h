@@ -8,7 +8,7 @@
  * intercepted. Numbers are decimal, 0x hexadecimal or 0 octal. Commands:
  *
  *   clock_step [NS], clock_set NS           answer: the virtual time, ns
- *   outb|outw|outl PORT VALUE, inb|inw|inl PORT
+ * outb|outw|outl PORT VALUE, inb|inw|inl PORT
  *   writeb|writew|writel|writeq ADDR VALUE, readb|readw|readl|readq ADDR
  *   write ADDR SIZE 0xHEX, read ADDR SIZE   HEX may be short: the rest is zeroes
  *   b64write ADDR SIZE BASE64, b64read ADDR SIZE
