@@ -24,7 +24,7 @@ typedef struct ChardevClass {
     /* The front end came, went or can read again. Optional. */
     void (*update_read)(Chardev *chr);
     /*
-     * The other end sends no more, but the front end may still write: somebody else may take its
+     * The other end sends no more, but the front end may still write: another peer may take its
      * place. Optional.
      */
     void (*eof)(Chardev *chr);
@@ -36,10 +36,11 @@ typedef struct ChardevClass {
     /* Ends the conversation: after sending what is pending, or at once. Optional. */
     void (*disconnect)(Chardev *chr, bool at_once);
     /*
-     * The back end goes from one context to another: co_leave() gives up what belongs to the one, in
-     * its thread; it may yield, but not for long, and less if `at_once`. False: a coroutine that no
-     * longer knows the chardev still ends there. enter() then sets up the same in `ctx` of the
-     * chardev, in that thread. No front end is there. Both or neither.
+     * The back end goes from one context to another. co_leave() gives up what belongs to the old
+     * one, in its thread. It may yield, but not for long, and less if `at_once`. It returns false
+     * when a coroutine that no longer uses the chardev still ends there. enter() then sets up the
+     * same in `ctx` of the chardev, in that thread. No front end is attached meanwhile. Both or
+     * neither.
      */
     bool coroutine_fn (*co_leave)(Chardev *chr, bool at_once);
     void (*enter)(Chardev *chr);
@@ -58,14 +59,14 @@ struct Chardev {
     char *label;
     AioContext *ctx; /* where the back end runs; a reference */
     CharFrontend *fe;
-    bool open;       /* somebody is at the other end */
+    bool open;       /* a peer is at the other end */
     char *pty;       /* path, for pty */
     int log_fd;      /* -1: no log file */
     QomObject *face; /* /chardevs/LABEL */
     TAILQ_ENTRY(Chardev) next;
 };
 
-/* Somebody came / went. Not for callers inside write(), update_read() or disconnect(). */
+/* A peer has come / gone. Not for callers inside write(), update_read() or disconnect(). */
 void qemu_chr_be_opened(Chardev *chr);
 void qemu_chr_be_closed(Chardev *chr);
 /* No more input. True when the front end wants to go on writing; it will then disconnect. */

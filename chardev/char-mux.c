@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * chardev mux: several front ends share another chardev, the base. All of them write; what comes in
- * goes to the one that has the focus, which Ctrl-a c moves on. Ctrl-a h lists what else there is.
+ * chardev mux: several front ends share another chardev, the base. All of them write. Input goes to
+ * the one that has the focus, which Ctrl-a c moves on. Ctrl-a h lists the other keys.
  *
  * Input is kept for its front end until that takes it, so that a busy one does not hold up the keys
  * that lead away from it.
@@ -309,7 +309,7 @@ static bool mux_attach(Chardev *chr, CharFrontend *fe)
     }
     mux->users[mux->n++] = (MuxUser){fe, g_byte_array_new()};
     chr->fe = fe;
-    qemu_bh_schedule(mux->bh); /* those who come together need not all be told */
+    qemu_bh_schedule(mux->bh); /* several that attach at once are told in one turn */
     return true;
 }
 

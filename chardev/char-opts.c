@@ -172,7 +172,7 @@ static bool parse_socket(QemuOpts *opts, ChardevBackend *backend, GError **errp)
     }
     sock->tls_creds = g_strdup(qemu_opts_get(opts, "tls-creds"));
     sock->tls_authz = g_strdup(qemu_opts_get(opts, "tls-authz"));
-    /* Unlike in QMP, connecting is the default, and who listens waits. */
+    /* Unlike in QMP, connecting is the default, and a server waits for its first client. */
     sock->has_server = true;
     sock->server = server.has && server.value;
     if (!sock->has_wait) {
@@ -340,7 +340,7 @@ ChardevBackend *chardev_parse_short(const char *text, bool *shared, GError **err
     if (backend && mon) {
         *shared = true;
         if (backend->type == CHARDEV_BACKEND_KIND_STDIO && !backend->u.stdio.data->has_signal) {
-            /* Ctrl-C is for whoever has the focus; Ctrl-a x ends the process */
+            /* Ctrl-C is for the front end with the focus; Ctrl-a x ends the process */
             backend->u.stdio.data->has_signal = true;
             backend->u.stdio.data->signal = false;
         }

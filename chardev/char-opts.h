@@ -13,9 +13,9 @@
 ChardevBackend *chardev_parse_option(const char *text, char **id, bool *shared,
                                      GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * The short forms of -qmp, -monitor and -serial: "unix:/x,server=on,wait=off", "tcp:HOST:PORT",
- * "telnet:HOST:PORT", "websocket:HOST:PORT,server=on", "stdio", "pty", "null", "file:PATH",
- * "pipe:PATH", "fd:N"; "mon:" and one of them is *shared. The caller frees.
+ * The short forms of -qmp, -monitor and -serial. For sockets: "unix:/x,server=on,wait=off",
+ * "tcp:HOST:PORT", "telnet:HOST:PORT", "websocket:HOST:PORT,server=on". Others: "stdio", "pty",
+ * "null", "file:PATH", "pipe:PATH", "fd:N". "mon:" and one of them sets *shared. The caller frees.
  */
 ChardevBackend *chardev_parse_short(const char *text, bool *shared,
                                     GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * chardev pty: a pseudo-terminal whose other side anybody may open.
+ * chardev pty: a pseudo-terminal whose other side any process may open.
  *
- * The kernel reports a pty that nobody has open as hung up, all the time, and does not say when
- * that changes: while disconnected it is looked at once a second, and whenever there is something
- * to write.
+ * The kernel reports a pty that no process has open as hung up, all the time, and does not say when
+ * that changes. While disconnected, the chardev polls it once a second, and whenever there is
+ * something to write.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 typedef struct PtyChardev {
     Chardev parent;
     int fd;             /* of the master side; 0: not open yet */
-    CharStream *stream; /* NULL while nobody has the other side open */
+    CharStream *stream; /* NULL while no process has the other side open */
     QEMUTimer *timer;
 } PtyChardev;
 

@@ -213,7 +213,7 @@ static void socket_start(SocketChardev *s, QIOChannel *ioc)
     }
 }
 
-/* There is nobody to talk to after all. */
+/* There is no peer to talk to after all. */
 static void socket_greeting_failed(SocketChardev *s, const GError *err)
 {
     g_assert(err);
@@ -293,7 +293,7 @@ static void socket_accept(void *opaque)
         return;
     }
     if (s->stream) {
-        /* The peer had closed its sending half; somebody else wants to talk. */
+        /* The peer had closed its sending half; another one has connected. */
         socket_drop(s);
         qemu_chr_be_closed(&s->parent);
     }
@@ -353,7 +353,7 @@ static bool coroutine_fn socket_co_open_client(SocketChardev *s, GError **errp)
     int fd;
 
     if (s->reconnect_ns) {
-        /* Whoever asks for reconnecting does not need the server to be there yet. */
+        /* With reconnecting on, the server need not be there yet. */
         s->reconnect_timer = aio_timer_new(s->parent.ctx, QEMU_CLOCK_REALTIME, socket_reconnect, s);
         socket_reconnect(s);
         return true;

@@ -20,7 +20,7 @@ struct CharStream {
     bool writing; /* output is watched */
     bool input_ended;
     bool finishing; /* hang up when the output is empty */
-    bool broken;    /* hang up: a write failed, or somebody said so */
+    bool broken;    /* hang up: a write failed, or the owner asked for it */
     QEMUBH *hangup_bh;
 };
 
@@ -135,8 +135,7 @@ void char_stream_free(CharStream *stream)
 }
 
 /*
- * The front end may be on the stack of whoever finds out that it is over; the news comes from the
- * loop.
+ * The front end may be on the stack of the function that finds the end, so the loop tells it later.
  */
 static void stream_break(CharStream *stream)
 {

@@ -24,7 +24,7 @@ typedef void CharStreamHangupFunc(Chardev *chr);
 CharStream *char_stream_new(Chardev *chr, int in_fd, int out_fd, CharStreamHangupFunc *hangup);
 /*
  * The same over a channel, of which it takes a reference; with a socket, descriptors that come
- * along are handed to the front end. Nobody else reads or writes the channel before
+ * along are handed to the front end. The stream alone reads and writes the channel until
  * char_stream_free(), which leaves it open.
  */
 CharStream *char_stream_new_channel(Chardev *chr, QIOChannel *ioc, CharStreamHangupFunc *hangup);

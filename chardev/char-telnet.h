@@ -4,9 +4,9 @@
  * begins them is doubled in what is written. A channel of the main loop's thread; besides the rules
  * of io/channel.h, a writer that was told -EAGAIN goes on with the same bytes.
  *
- * The server's end says that it echoes, never lets the peer go ahead, and takes and sends all 8
- * bits (RFC 856, 857, 858), so that the peer's telnet program sends each key as it is pressed. What
- * the peer proposes beyond that is declined.
+ * The server's end says that it echoes, never sends "go ahead", and takes and sends all 8 bits (RFC
+ * 856, 857, 858). So the peer's telnet program sends each key as it is pressed. Other proposals of
+ * the peer are declined.
  */
 #ifndef FERRY_CHARDEV_CHAR_TELNET_H
 #define FERRY_CHARDEV_CHAR_TELNET_H

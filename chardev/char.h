@@ -33,9 +33,9 @@ typedef struct CharFrontend CharFrontend;
 #define CHR_OUTPUT_LIMIT (64 * 1024)
 
 typedef enum QEMUChrEvent {
-    CHR_EVENT_OPENED, /* somebody is at the other end */
+    CHR_EVENT_OPENED, /* a peer is at the other end */
     CHR_EVENT_EOF,    /* the other end will send nothing more, but may still read */
-    CHR_EVENT_CLOSED, /* nobody is there any more; unsent output is gone */
+    CHR_EVENT_CLOSED, /* the peer is gone, and so is unsent output */
     /*
      * On a chardev that is shared (qemu_chr_is_shared()): input comes here from now on; it goes
      * elsewhere. The first may follow OPENED only later, or never.
@@ -83,7 +83,7 @@ void qemu_chr_fe_deinit(CharFrontend *fe);
 void qemu_chr_fe_accept_input(CharFrontend *fe);
 /*
  * Sends, or buffers as far as the limit allows; the bytes taken, which are fewer than len when the
- * limit is reached. Without anybody at the other end everything is taken and lost.
+ * limit is reached. Without a peer at the other end everything is taken and lost.
  */
 size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len);
 /*
