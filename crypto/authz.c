@@ -34,7 +34,7 @@ struct QAuthZ {
 
     char *path;      /* the rules' file, looked at with each question; NULL: they stay */
     FileStamp stamp; /* what is known of it */
-    bool unreadable; /* nobody is allowed until it can be read again */
+    bool unreadable; /* no identity is allowed until it can be read again */
 };
 
 /* The published ones, by id: handshakes in any thread ask them. */

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Authorization objects: who may do something, by name. `authz-simple` knows one identity,
- * `authz-list` a list of rules of which the first that matches decides, `authz-listfile` such a
- * list in a file, which may change meanwhile.
+ * Authorization objects decide by name which peer may do something. `authz-simple` knows one
+ * identity, `authz-list` a list of rules of which the first that matches decides, `authz-listfile`
+ * such a list in a file, which may change meanwhile.
  *
  * An identity is the distinguished name of a verified certificate as text, its parts in the
- * certificate's order ("C=DE,O=Example,CN=alice"), or the user name that goes with a pre-shared
- * key. Objects are made and freed in the main thread and asked by id in any. Users keep the id, not
- * the object: it may be replaced while they run, and where it is missing nobody is allowed.
+ * certificate's order ("C=DE,O=Example,CN=alice"). With a pre-shared key it is the user name that
+ * belongs to the key. Objects are made and freed in the main thread and asked by id in any thread.
+ * Users keep the id, not the object, which may be replaced while they run. While the object is
+ * missing no peer is allowed.
  */
 #ifndef FERRY_CRYPTO_AUTHZ_H
 #define FERRY_CRYPTO_AUTHZ_H
@@ -22,8 +23,8 @@ QAuthZ *qauthz_simple_new(const AuthZSimpleProperties *props,
                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 QAuthZ *qauthz_list_new(const AuthZListProperties *props, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * The file is looked at with each question by id, and read again when it was changed or replaced,
- * unless refresh is off. While it cannot be read nobody is allowed.
+ * Each question by id checks the file, and reads it again when it was changed or replaced, unless
+ * refresh is off. While it cannot be read no peer is allowed.
  */
 QAuthZ *qauthz_listfile_new(const AuthZListFileProperties *props,
                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -9,7 +9,7 @@
 #include "crypto/tlscreds-int.h"
 #include "util/error.h"
 
-/* --- secrets: read once by whoever needs them, so never in use --- */
+/* --- secrets: each user reads them once, so they are never in use --- */
 
 static void *coroutine_fn secret_co_create(const ObjectOptions *options, GError **errp)
 {
@@ -104,7 +104,7 @@ const UserCreatableOps tls_creds_anon_object_ops = {
 };
 
 /*
- * --- authorization: found by id each time, so it may be replaced; where it is missing nobody is
+ * --- authorization: found by id each time, so it may be replaced; while it is missing no peer is
  * allowed ---
  */
 

@@ -2,7 +2,7 @@
 /*
  * tls-creds-psk: keys that both ends know. keys.psk has lines "USER:KEY" with the key in
  * hexadecimal, as psktool(1) makes them. A client takes one user's key; a server lets GnuTLS look
- * up whoever connects, so that users can be added while it runs.
+ * up the user of each connection, so that users can be added while it runs.
  */
 #include <string.h>
 #include "crypto/secret.h"

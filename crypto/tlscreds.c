@@ -23,9 +23,9 @@ static const char *const kind_priority[] = {
 #define TLS_PRIORITY_MINIMUM ":-VERS-SSL3.0:-VERS-TLS1.0:-VERS-TLS1.1"
 
 /*
- * Keys that are shared beforehand rule out AES-256-GCM (its hash is another one), and GnuTLS puts
- * ChaCha20 next, which costs ten times as much as AES-128-GCM where the processor knows AES. Only
- * the order changes, and only where the user has not chosen one.
+ * Keys that are shared beforehand rule out AES-256-GCM (its hash is another one). GnuTLS puts
+ * ChaCha20 next, which costs ten times as much as AES-128-GCM on a processor with AES instructions.
+ * Only the order changes, and only where the user has not chosen one.
  */
 static const char *cipher_order(void)
 {

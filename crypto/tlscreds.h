@@ -41,8 +41,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QCryptoTLSCreds, qcrypto_tls_creds_unref)
 
 /*
  * The object `id`, which must be for this end of connections. Until qcrypto_tls_creds_release() the
- * object cannot be deleted: for whoever will make connections (a server, a disk). Main thread. NULL
- * and errp when there is no such object.
+ * object cannot be deleted. It is for users that make connections later (a server, a disk). Main
+ * thread. NULL and errp when there is no such object.
  */
 QCryptoTLSCreds *qcrypto_tls_creds_acquire(const char *id, QCryptoTLSCredsEndpoint endpoint,
                                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;

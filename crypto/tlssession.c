@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A TLS session: a GnuTLS session, its callbacks, and who the peer is. */
+/* A TLS session: a GnuTLS session, its callbacks, and the identity of the peer. */
 #include "crypto/tlssession.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -12,8 +12,9 @@
 #include "util/iov.h"
 
 /*
- * Bytes taken along when GnuTLS asks the transport for something: a record's header comes with the
- * record before it, and a small record in one call; of large ones little has to be copied.
+ * The most bytes that one read of the transport takes beyond what GnuTLS asks for. So a record's
+ * header arrives with the record before it, and a small record in one call. Of large records only a
+ * small part has to be copied.
  */
 #define TLS_READ_AHEAD 1024
 /* Messages in a row that a peer may send and that carry nothing. */
@@ -24,8 +25,8 @@ struct QCryptoTLSSession {
     QCryptoTLSCreds *creds;
     QCryptoTLSTransport transport;
     bool server;
-    char *hostname;  /* client: who the server must be; or NULL */
-    char *authz_id;  /* server: who decides; or NULL */
+    char *hostname;  /* client: the name that the server must prove; or NULL */
+    char *authz_id;  /* server: the authorization object that decides; or NULL */
     char *peer_name; /* after the handshake; or NULL */
 
     bool verified;        /* the peer's certificate was found good */
@@ -106,7 +107,7 @@ static int tls_fail(QCryptoTLSSession *s, int ret, const char *what, GError **er
     }
 }
 
-/* --- who the peer is --- */
+/* --- the identity of the peer --- */
 
 /* GnuTLS has the peer's certificate, within the handshake. Not 0 ends it. */
 static int tls_verify(gnutls_session_t gnutls)
@@ -230,7 +231,7 @@ static QCryptoTLSSession *tls_session_new(QCryptoTLSCreds *creds, bool server,
     s->creds = qcrypto_tls_creds_ref(creds);
     s->transport = *transport;
     s->server = server;
-    /* no tickets: nobody resumes a session */
+    /* no tickets: no client resumes a session */
     ret = gnutls_init(&s->gnutls, (server ? GNUTLS_SERVER | GNUTLS_NO_TICKETS : GNUTLS_CLIENT) |
                                       GNUTLS_NONBLOCK);
     if (ret >= 0) {

@@ -3,9 +3,9 @@
  * A TLS session (versions 1.2 and 1.3) over any transport that moves bytes without blocking.
  * io/channel-tls.h makes a channel of it, which is what most users want.
  *
- * One thread at a time. Who the peer is is checked within the handshake: its certificate against
- * the authority and, by a client, the host name; then, by a server, its identity against an
- * authorization object.
+ * One thread at a time. The handshake checks the identity of the peer. The peer's certificate is
+ * checked against the authority, and by a client against the host name. Then a server checks the
+ * identity against an authorization object.
  */
 #ifndef FERRY_CRYPTO_TLSSESSION_H
 #define FERRY_CRYPTO_TLSSESSION_H
@@ -79,8 +79,8 @@ bool qcrypto_tls_session_pending(const QCryptoTLSSession *session);
 int qcrypto_tls_session_bye(QCryptoTLSSession *session);
 
 /*
- * Who the peer has proved to be, see crypto/authz.h; NULL: anybody. Valid after the handshake, as
- * long as the session.
+ * The identity that the peer has proved, see crypto/authz.h; NULL: it proved none. Valid after the
+ * handshake, as long as the session.
  */
 const char *qcrypto_tls_session_get_peer_name(const QCryptoTLSSession *session);
 /* Version, key exchange and cipher; the caller frees. */
