@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The clock that a device is given. Devices read time and make timers through it and through nothing
- * else, so that a test decides what time it is: with qtest's clock (accel/qtest/qtest.h), or with a clock of
- * its own in a unit test.
+ * The clock that a device is given. Devices read time and make timers through it and through
+ * nothing else, so that a test decides what time it is. A test uses qtest's clock
+ * (accel/qtest/qtest.h), or in a unit test a clock of its own.
  */
 #ifndef FERRY_HW_CORE_CLOCK_H
 #define FERRY_HW_CORE_CLOCK_H

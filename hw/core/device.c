@@ -9,8 +9,8 @@
  *   UNREALIZING   yes                     requests end, hooks run      GONE
  *   GONE          no                      references are dropped       freed: the last device_unref()
  *
- * Invariants: a device in the tree has a phase before GONE; its section is registered, and its interrupt lines
- * and regions reach others, only while it is REALIZED or on its way to or from there.
+ * Invariants: a device in the tree has a phase before GONE. Only while it is REALIZING, REALIZED or
+ * UNREALIZING, its section is registered and its interrupt lines and regions reach others.
  */
 #include "hw/core/device.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Values that properties get when a device is made, between their defaults and what the user says:
- * rows of the machine type first (what a guest of an older machine sees), then -global. A value for a class
- * holds for all that descend from it; of two rows for one property the later one counts.
+ * Values that properties get when a device is made, after their defaults and before what the user
+ * says. Rows of the machine type come first (what a guest of an older machine sees), then -global.
+ * A value for a class holds for all that descend from it; of two rows for one property the later
+ * one counts.
  */
 #ifndef FERRY_HW_CORE_GLOBALS_H
 #define FERRY_HW_CORE_GLOBALS_H

@@ -2,7 +2,7 @@
 /*
  * Interrupt lines: wires with a level, from a device's output to other devices' inputs.
  *
- * A line drives any number of lines, and any number drive it: it is high while a device holds it
+ * A line drives any number of lines, and any number drive it. It is high while a device holds it
  * high, directly or through a line that drives it (a wired OR, as on a shared PCI interrupt pin).
  * What hangs on a line (an interrupt controller's pin) gives it a handler, which is called when the
  * level changes, and only then.
@@ -52,8 +52,8 @@ void qemu_irq_pulse(qemu_irq line);
 bool irq_level(const IRQLine *line);
 
 /*
- * After the state of what hangs on the line was loaded: sets what its owner holds without telling the
- * handler, because what hangs there has loaded its own view of the level.
+ * For the line's owner, after a load: sets the level that it holds without a call of the handler.
+ * The device behind the handler has loaded its own view of the level.
  */
 void irq_load_level(qemu_irq line, int level);
 

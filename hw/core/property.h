@@ -8,10 +8,10 @@
  *         {0},
  *     };
  *
- * From this description come -device, device_add, -global, machine types' rows, the help texts,
- * device-list-properties, qom-get and `info qtree`. A property gets its default, then what the rows of
- * the machine type and -global say, then what the user says (hw/core/globals.h); each value is
- * decoded and checked once, by its kind. After the device is realized its properties are fixed.
+ * This description is what -device, device_add, -global, machine types' rows, the help texts,
+ * device-list-properties, qom-get and `info qtree` work from. A property gets its default, then the
+ * values of the machine type's rows and of -global, then the user's (hw/core/globals.h). Each value
+ * is decoded and checked once, by its kind. After the device is realized its properties are fixed.
  *
  * A kind is a table of functions: a room that has a new one (PCI addresses, disks) defines it and the
  * macro for it. Under the big lock (util/bql.h).

@@ -8,10 +8,10 @@
  *     };
  *     static const RegisterTable table = {"watch", rows, G_N_ELEMENTS(rows)};
  *
- * A bank puts a table over a device's state struct into a MemoryRegion. It takes accesses of 1, 2, 4
- * and 8 bytes at every offset: each register that an access touches is read or written once, in
- * order of offsets, with a mask of the bits that were meant. Values are little endian. Offsets
- * without a register read as the table's filler and ignore writes. Bits outside of `writable` and
+ * A bank puts a table over a device's state struct into a MemoryRegion. It takes accesses of 1, 2,
+ * 4 and 8 bytes at every offset. Each register that an access touches is read or written once, in
+ * order of offsets, with a mask of the accessed bits. Values are little endian. Offsets without a
+ * register read as the table's filler and ignore writes. Bits outside of `writable` and
  * `clear_on_one` keep their value, whatever a guest writes.
  *
  * Hooks run under the big lock (util/bql.h). A hook may do anything but destroy its own bank.

@@ -11,8 +11,8 @@
  *   bits 31..0   requests begun and not ended, of all generations
  *
  * While one of the two flags is set, the last request ends in the main context: its thread leaves
- * the count at 1 and has a bottom half take that away. So a device whose count is 0 is in no other hand, and may
- * be freed.
+ * the count at 1, and a bottom half takes that away. So no other thread uses a device whose count
+ * is 0, and it may be freed.
  */
 #include "hw/core/reset.h"
 

@@ -2,11 +2,12 @@
 /*
  * Reset, and requests in flight.
  *
- * A reset has two hooks and a wait between them. reset_enter puts the state to its reset values;
- * the device's generation goes up. While requests of an older generation are in flight the device is
- * resetting: device_is_resetting() is what a guest sees (virtio's status reads non-zero, IDE stays BSY),
- * and no new request begins. When the last of them has ended, reset_exit runs: lines are
- * driven, timers armed. With nothing in flight, all of that happens at once.
+ * A reset has two hooks and a wait between them. reset_enter puts the state to its reset values,
+ * and the device's generation goes up. While requests of an older generation are in flight the
+ * device is resetting, and no new request begins. A guest sees what device_is_resetting() says: the
+ * status of virtio reads non-zero, IDE stays BSY. When the last of these requests has ended,
+ * reset_exit runs: it drives lines and arms timers. With no request in flight, all of that happens
+ * at once.
  *
  *     if (!device_request_begin(dev, &req->generation)) {
  *         return;                          // the device is being reset: the kick is lost

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * pci-testdev: measures how fast a guest's writes to memory and ports are handled. Each of two BARs
- * begins with a header that describes one test; the guest writes the number of a test, then `data` of `width`
- * bytes at `offset`, and `count` says how many of them arrived. A header of width 0 ends the list.
+ * begins with a header that describes one test. The guest writes the number of a test, then `data`
+ * of `width` bytes at `offset`. `count` says how many of these writes arrived. A header of width 0
+ * ends the list.
  */
 #include <string.h>
 #include "hw/pci/pci.h"

@@ -4,10 +4,11 @@
  * Specification: PCI Local Bus Specification 3.0, chapter 6 (configuration space); the PCI Code and ID
  * Assignment Specification (classes).
  *
- * A device's configuration space is four tables of bytes: the values, the bits that a guest may write, those
- * that writing one clears, and those that a migration must find equal. The bus fills the standard header from
- * the device's PCIDeviceInfo before the device's own co_realize, which may then go on with them. After the
- * first reset the values at that moment are what a reset gives back.
+ * A device's configuration space is four tables of bytes. They hold the values, the bits that a
+ * guest may write, those that writing one clears, and those that a migration must find equal. The
+ * bus fills the standard header from the device's PCIDeviceInfo before the device's own co_realize,
+ * which may then go on with them. After the first reset the values at that moment are what a reset
+ * gives back.
  */
 #ifndef FERRY_HW_PCI_PCI_H
 #define FERRY_HW_PCI_PCI_H
