@@ -3,9 +3,10 @@
  * Address spaces, and reading and writing them.
  *
  * Any thread reads and writes RAM at any time. An access that meets MMIO runs the device's
- * operations under the big lock (util/bql.h), which is taken where the caller does not hold it,
- * unless the region is lockless; a write that signals an eventfd takes no lock either. No address or length is ever an error of the caller's: what is not there reads as zero bytes,
- * ignores writes, and gives MEMTX_DECODE_ERROR.
+ * operations under the big lock (util/bql.h), which it takes if the caller does not hold it. A
+ * lockless region needs no lock; a write that signals an eventfd takes none either. No address or
+ * length is ever an error of the caller's: an address without a region reads as zero bytes, ignores
+ * writes, and gives MEMTX_DECODE_ERROR.
  */
 #ifndef FERRY_MEMORY_ADDRESS_SPACE_H
 #define FERRY_MEMORY_ADDRESS_SPACE_H

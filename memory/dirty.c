@@ -166,8 +166,8 @@ bool ram_block_is_logged(const RAMBlock *block, unsigned client)
 /* --- setting --- */
 
 /*
- * Atomic, also where the bits are set already, and sequentially consistent: a client that clears a
- * bit before it reads the page must find the bit set again, or the bytes that it stands for.
+ * Atomic, also where the bits are set already, and sequentially consistent. A client clears a bit
+ * before it reads the page: it must find the bit set again, or read the new bytes.
  */
 static void mark(uint64_t *map, uint64_t first, uint64_t end)
 {

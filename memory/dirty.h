@@ -3,9 +3,9 @@
  * Dirty bitmaps: which pages of a RAM block were written since a client last asked.
  *
  * Each client has its own bitmap a block, one bit for 4 KiB, in 64-bit words that are only touched
- * atomically. A thread that writes guest memory marks it AFTER the write; a client clears a bit BEFORE it
- * reads the page: then either it sees the new bytes, or the bit is set again. While no client logs
- * a block, marking costs one load.
+ * atomically. A thread that writes guest memory marks it AFTER the write. A client clears a bit
+ * BEFORE it reads the page. Then the client sees the new bytes, or the bit is set again. While no
+ * client logs a block, marking costs one load.
  *
  * Bits are set by any thread. A client's bits are cleared by one thread at a time.
  */
@@ -29,7 +29,8 @@ enum {
 /*
  * Starts and stops logging of one block for a client; counted. When the first start returns, every
  * write that any thread begins from then on will be marked, and what was written before is visible
- * to the caller. It starts with an empty bitmap: the client sees only what comes after. Any thread.
+ * to the caller. It starts with an empty bitmap: the client sees only the writes after the start.
+ * Any thread.
  */
 void ram_block_log_start(RAMBlock *block, unsigned client);
 void ram_block_log_stop(RAMBlock *block, unsigned client);
@@ -51,8 +52,8 @@ void ram_block_set_dirty(RAMBlock *block, uint64_t offset, uint64_t bytes);
 /* The same for one client only, whether it logs or not (nothing happens before its first start). */
 void ram_block_set_dirty_client(RAMBlock *block, unsigned client, uint64_t offset, uint64_t bytes);
 /*
- * Marks what a foreign bitmap (KVM's log) holds: bit i of `map`, host-order 64-bit
- * words, stands for the page at offset + i * 4 KiB. offset is a multiple of 4 KiB. Any thread.
+ * Marks the pages of a foreign bitmap (KVM's log) of host-order 64-bit words. Bit i of `map` stands
+ * for the page at offset + i * 4 KiB. offset is a multiple of 4 KiB. Any thread.
  */
 void ram_block_set_dirty_bitmap(RAMBlock *block, uint64_t offset, const uint64_t *map,
                                 uint64_t pages);

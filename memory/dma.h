@@ -2,11 +2,11 @@
 /*
  * Guest memory in the hands of a device, for as long as a request takes.
  *
- * dma_map() gives the host's address of RAM. What is no RAM that may be accessed that way (a device's
- * registers, ROM to be written, nothing) is reached through a bounce buffer: filled when it is
- * mapped, written when it is unmapped, by address_space_rw(). Bounce buffers are bounded for each
- * address space, since a guest decides how many it needs: when the bound is reached, the device
- * waits for a call.
+ * dma_map() gives the host's address of RAM. Other addresses (a device's registers, ROM to be
+ * written, no region at all) are reached through a bounce buffer. address_space_rw() fills it when
+ * it is mapped, and writes it back when it is unmapped. A guest decides how many bounce buffers it
+ * needs, so each address space has a bound for them. When it is reached, the device waits for a
+ * call.
  */
 #ifndef FERRY_MEMORY_DMA_H
 #define FERRY_MEMORY_DMA_H

@@ -18,12 +18,13 @@
  *
  * Logs. What a log knows about a section goes into the bitmaps before region_del. A section that is
  * added carries its log mask, so that its slot logs from the beginning: no log_start follows. No
- * write of a vCPU gets lost between the two: where a logged section goes, or RAM appears where RAM
- * went, vCPUs are held out of the guest from before the first log_sync until after commit, if one
- * of the listeners says that its slots are what vCPUs run on (memory_set_accel_ops()).
+ * write of a vCPU gets lost between the two. Where a logged section goes, or RAM appears where RAM
+ * went, vCPUs are held out of the guest from before the first log_sync until after commit. This
+ * happens if one of the listeners says that its slots are what vCPUs run on
+ * (memory_set_accel_ops()).
  *
- * The log_*() functions are called by the thread that asked (migration), the others by the main
- * thread; never two at a time, so none may begin a transaction or wait for a thread that does.
+ * The thread that asks (migration) calls the log_*() functions; the main thread calls the others.
+ * Never two at a time, so none may begin a transaction or wait for a thread that does.
  */
 #ifndef FERRY_MEMORY_LISTENER_H
 #define FERRY_MEMORY_LISTENER_H
@@ -62,16 +63,16 @@ struct MemoryListener {
     void (*log_sync)(MemoryListener *listener, const MemoryRegionSection *section);
     /*
      * The same for everything at once; called instead of log_sync where it is set (a dirty ring).
-     * The caller may hold the big lock. It waits at most until each vCPU has left guest mode; it
-     * never waits for a vCPU that is in user space, which may itself wait for the big lock or for
-     * the thread that called. A vCPU whose ring is full reaps it alone: the listener keeps what it
+     * The caller may hold the big lock. The function waits at most until each vCPU has left guest
+     * mode. It never waits for a vCPU that is in user space: that vCPU may itself wait for the big
+     * lock or for the caller. A vCPU whose ring is full reaps it alone: the listener keeps what it
      * needs for that (slots, with references to their blocks) under a lock of its own.
      */
     void (*log_sync_global)(MemoryListener *listener, bool last_stage);
     /*
      * Forgets those writes to the section that the last log_sync told about, and only those: others
-     * are of pages that no client is about to read. From here on it reports what comes (KVM:
-     * write-protects).
+     * are of pages that no client is about to read. From here on the listener reports new writes
+     * (KVM: write-protects).
      */
     void (*log_clear)(MemoryListener *listener, const MemoryRegionSection *section);
     /*
@@ -135,9 +136,9 @@ void memory_global_dirty_log_sync(bool last_stage);
 /* The same for one region (a display's). Main thread. */
 void memory_region_sync_dirty(MemoryRegion *mr);
 /*
- * Before the pages of [offset, offset + bytes) are read by the client that took their dirty bits:
- * listeners forget them, in pieces of at most MEMORY_CLEAR_BYTES; between two pieces, views may
- * change. Any thread.
+ * For a client that took the dirty bits of [offset, offset + bytes), before it reads the pages. The
+ * listeners forget the pages, in pieces of at most MEMORY_CLEAR_BYTES; between two pieces, views
+ * may change. Any thread.
  */
 #define MEMORY_CLEAR_BYTES (UINT64_C(64) << 20)
 void ram_block_clear_log(RAMBlock *block, uint64_t offset, uint64_t bytes);

@@ -175,9 +175,9 @@ void memory_region_set_log(MemoryRegion *mr, bool log, unsigned client);
 void memory_region_set_lockless(MemoryRegion *mr);
 
 /*
- * A write of `size` bytes (0: of any size) at `addr` of an MMIO region, of the value `data` if
- * match_data is set, adds 1 to the eventfd instead of a call of the operations, in whatever thread
- * and without the big lock. The region keeps a duplicate of fd. False: errp, nothing was added.
+ * A write of `size` bytes (0: of any size) at `addr` of an MMIO region adds 1 to the eventfd. With
+ * match_data the value must be `data`. The operations are not called; any thread, without the big
+ * lock. The region keeps a duplicate of fd. False: errp, nothing was added.
  */
 bool memory_region_add_eventfd(MemoryRegion *mr, hwaddr addr, unsigned size, bool match_data,
                                uint64_t data, int fd, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
@@ -186,8 +186,8 @@ void memory_region_del_eventfd(MemoryRegion *mr, hwaddr addr, unsigned size, boo
                                uint64_t data);
 
 /*
- * Writes to [addr, addr + size) of an MMIO region may be collected, and reach the operations later
- * but in order, and before any other access to the region (MemoryAccelOps in listener.h).
+ * Writes to [addr, addr + size) of an MMIO region may be collected (MemoryAccelOps in listener.h).
+ * They reach the operations later, but in order and before any other access to the region.
  */
 void memory_region_add_coalescing(MemoryRegion *mr, hwaddr addr, uint64_t size);
 void memory_region_clear_coalescing(MemoryRegion *mr);

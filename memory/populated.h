@@ -20,10 +20,10 @@
 #include "memory/ram-block.h"
 
 /*
- * Bit i of `map` (host-order 64-bit words, bit 0 is page 0 of the range) is set for each page of
- * [offset, offset + bytes), 4 KiB aligned, that may hold something else than zero, cleared for the
- * others; bits behind the last page in its word are cleared. False: the kernel or the kind of block
- * does not tell, all bits are set. Any thread; takes milliseconds a GiB, no memory but the map.
+ * Fills `map` (host-order 64-bit words, bit 0 is page 0) for the range [offset, offset + bytes),
+ * which is 4 KiB aligned. A bit is set if its page may hold a byte that is not zero, else cleared.
+ * Bits behind the last page in its word are cleared. False: the kernel or the kind of block does
+ * not tell, all bits are set. Any thread; takes milliseconds a GiB, no memory but the map.
  */
 bool ram_block_populated(const RAMBlock *block, uint64_t offset, uint64_t bytes, uint64_t *map);
 

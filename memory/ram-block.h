@@ -3,11 +3,11 @@
  * RAM blocks: pieces of guest memory, each one mapping in this process, known to both sides of a
  * migration by name.
  *
- * A block is made with an anonymous mapping, or with one of a file, and is in the list from then on
- * until its maker frees it. "Main thread" stands for the thread that holds the big lock (util/bql.h). It is
- * migrated when it has a name and RAM_MIGRATABLE. The main thread makes, names, resizes and frees
- * blocks; any thread may take the list, look blocks up, hold references, and read and write a
- * block's memory, which stays mapped until the last reference has gone.
+ * A block is made with an anonymous mapping, or with a mapping of a file. It is in the list from
+ * then on until its maker frees it. "Main thread" stands for the thread that holds the big lock
+ * (util/bql.h). It is migrated when it has a name and RAM_MIGRATABLE. The main thread makes, names,
+ * resizes and frees blocks. Any thread may take the list, look blocks up, hold references, and read
+ * and write a block's memory. The memory stays mapped until the last reference is dropped.
  *
  * Granules of everything that counts pages are target pages of 4 KiB.
  */

@@ -41,8 +41,8 @@ size_t ram_map_page_size(int fd)
 
 /*
  * Reserves address space with room to align in, maps over the aligned part of it and gives the rest
- * back, but for one page behind: running over the end of guest memory is a fault, not an access to
- * other memory.
+ * back, except one page behind it. That page stays inaccessible: a run over the end of guest memory
+ * is a fault, not an access to other memory.
  */
 void *ram_map(const RAMMapOptions *options)
 {

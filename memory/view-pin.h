@@ -4,10 +4,10 @@
  *
  * Each thread has a record that other threads can read. A thread writes into its record what it is
  * about to use, then looks whether that is still current. The main thread first replaces a view,
- * then looks at the records. util/barrier.h orders the two: the thread in question sees the new
- * view, or the main thread sees the record. The main thread never waits for a pinned view (a thread
- * may stand in a page fault that a migration resolves): it puts the view on a list, and the last
- * thread that unpins it lets go of it.
+ * then looks at the records. util/barrier.h orders the two: the other thread sees the new view, or
+ * the main thread sees its record. The main thread never waits for a pinned view, because a thread
+ * may stand in a page fault that a migration resolves. It puts the view on a list, and the last
+ * thread that unpins the view frees it.
  */
 #ifndef FERRY_MEMORY_VIEW_PIN_H
 #define FERRY_MEMORY_VIEW_PIN_H
