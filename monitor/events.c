@@ -2,8 +2,8 @@
 /*
  * Events: from the thread that sends one to every QMP client, with the time at which it happened.
  *
- * Events that a guest or a failing disk can send at will are limited to one a second each: the
- * first goes out at once, of those that follow within the second only the last, when it is over.
+ * Events that a guest or a failing disk can send at will are limited to one a second each. The
+ * first is sent at once. Of those that follow within the second only the last is sent, at its end.
  */
 #include <string.h>
 #include <sys/time.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Descriptors that a management tool passes in: by name for one monitor (getfd), and in numbered
- * sets for everybody (add-fd, `-add-fd`), to be opened as "/dev/fdset/N" with the access mode that
- * fits.
+ * sets for the whole process (add-fd, `-add-fd`). A set is opened as "/dev/fdset/N", which takes
+ * the descriptor with the access mode that fits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -213,8 +213,8 @@ int64_t monitor_fdset_add_fd(int64_t id, int fd, const char *opaque)
 }
 
 /*
- * How well a descriptor opened with `have` serves for `want`: 0 not at all, 2 with the same O_DIRECT,
- * which matters to who reads and writes.
+ * How well a descriptor opened with `have` serves for `want`: 0 not at all, 2 with the same
+ * O_DIRECT, which decides how the user must align its requests.
  */
 static int mode_fits(int have, int want)
 {

@@ -9,7 +9,7 @@
 #include "util/error.h"
 #include "util/timer.h"
 
-/* How often somebody who waits for a migration is served. */
+/* How often a command that waits for a migration looks at its state. */
 #define MIGRATE_POLL_NS (100 * SCALE_MS)
 
 static json_object *member(json_object *json, const char *name)

@@ -36,7 +36,7 @@ void hmp_register_info(const HMPCommand *cmd);
 
 void hmp_printf(HMPOutput *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /*
- * Somebody types and waits for the prompt: the handler may take its time. False for
+ * A user types and waits for the prompt: the handler may take its time. False for
  * human-monitor-command, whose session has other commands to run.
  */
 bool hmp_may_wait(const HMPOutput *out);

@@ -5,9 +5,9 @@
  *
  * QMP sessions read, answer and send in the monitors' thread, those on a shared chardev (mux) in the
  * main thread. Commands run in coroutines, one in-band command at a time for each session, so that a
- * command that waits holds up no other session. A handler runs in the main thread, unless the schema
- * says that it needs neither that nor the big lock (qapi/dispatch.h): such a command is answered
- * whatever the main thread waits for.
+ * command that waits holds up no other session. A handler runs in the main thread, unless the
+ * schema says that it needs neither that thread nor the big lock (qapi/dispatch.h). Such a command
+ * is answered whatever the main thread waits for.
  *
  * HMP stays in the main thread: all its commands need it, and its chardev is often shared with a
  * device of the guest.

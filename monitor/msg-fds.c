@@ -3,11 +3,11 @@
  * Descriptors that a client sends along with its commands.
  *
  * The kernel hands them over with some bytes of the stream, which need not be where the client put
- * them: they may arrive with the end of the command before, or ahead of their own. So, once the
+ * them. They may arrive with the end of the command before, or ahead of their own. So, once the
  * bytes are parsed, each descriptor gets the number of the message that was being received (or was
- * the last one complete), and a command takes the newest that is not younger than itself. What a
- * command leaves is closed once a later one is done, so that a descriptor whose command failed
- * never turns up in another.
+ * the last one complete). A command takes the newest descriptor whose number is not above its own.
+ * What a command leaves is closed once a later one is done, so that a descriptor whose command
+ * failed never turns up in another.
  */
 #include <unistd.h>
 #include "monitor/monitor-int.h"

@@ -2,8 +2,8 @@
 /*
  * QMP sessions: from the bytes of a chardev to requests, and from results and events to bytes.
  *
- *   WAITING      nobody is connected: no session exists
- *   NEGOTIATING  greeting sent; only qmp_capabilities is taken
+ *   WAITING no client is connected: no session exists NEGOTIATING greeting sent; only
+ *   qmp_capabilities is taken
  *   COMMAND      every command is taken; events are sent
  *
  * A session lives from connect to disconnect, or longer while a command of it still runs; the

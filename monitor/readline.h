@@ -39,7 +39,7 @@ bool readline_take(Readline *rl, uint8_t byte);
 char *readline_line(Readline *rl);
 /* Shows the prompt and what has been typed: something else stands on the screen before it. */
 void readline_show(Readline *rl);
-/* Forgets the line, but not the history: somebody else types now. */
+/* Forgets the line, but not the history: another user types now. */
 void readline_reset(Readline *rl);
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * The monitors' thread: an AioContext in which QMP sessions read, answer and send.
  *
- * It never takes the big lock, and waits for nothing but its descriptors, so that a client is
- * answered while the main thread stands in a missing page of the guest.
+ * It never takes the big lock, and waits for nothing but its descriptors. So a client is answered
+ * while the main thread waits for a missing page of the guest.
  */
 #include "monitor/monitor-int.h"
 #include "util/iothread.h"
