@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Announcements: network cards tell the switches around them where they are now, several times, after
- * the guest has arrived from elsewhere or when somebody asks for it. Main thread.
+ * Announcements: network cards tell the switches around them where they are now, several times,
+ * after the guest has arrived from another host or when a client asks for it. Main thread.
  */
 #ifndef FERRY_NET_ANNOUNCE_H
 #define FERRY_NET_ANNOUNCE_H
