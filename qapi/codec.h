@@ -22,8 +22,9 @@
  *   void qapi_free_X(X *)                                       NULL is fine; also g_autoptr(X)
  *   QAPI_CLONE(X, src)                                          a deep copy
  *
- * The same exists for each XList. Values have no owner thread and no locks: who holds the pointer
- * may use it. Names that C reserves (default, static, errno, unix, ...) get the prefix q_.
+ * The same exists for each XList. Values have no owner thread and no locks: the thread that holds
+ * the pointer may use it. Names that C reserves (default, static, errno, unix, ...) get the prefix
+ * q_.
  *
  * Decoding checks everything the schema says: types, integer ranges, enum values, required members,
  * and that there are no others. Strings with an embedded NUL are refused. The error names the
@@ -48,9 +49,9 @@ typedef enum QapiDecodeFlags {
     /* Values have the JSON type of the schema. */
     QAPI_DECODE_JSON = 0,
     /*
-     * Values may also be strings, as command lines have them: on/off, yes/no, true/false, y/n for
-     * bool; decimal, hexadecimal (0x) or octal (0) integers; sizes with a suffix k, M, G, T, P or E
-     * (powers of 1024); the empty string for null.
+     * Values may also be strings, as command lines have them. A bool is on/off, yes/no, true/false
+     * or y/n. Integers are decimal, hexadecimal (0x) or octal (0). Sizes may have a suffix k, M, G,
+     * T, P or E (powers of 1024). The empty string is null.
      */
     QAPI_DECODE_KEYVAL = 1 << 0,
     /* With KEYVAL: any integer may have a size's suffix, as -drive and file names have them. */

@@ -16,11 +16,11 @@
  * - true is success; false comes with *errp set and nothing in *ret.
  *
  * Handlers run in a coroutine of the main thread's loop, so they may yield. Those of commands that
- * the schema marks 'off-main' or 'allow-oob' run in the loop of the session that asks, which is the
- * monitors' thread or the main thread, without the big lock: they read atomics, or take locks that
- * no thread holds while it waits, and do not wait for the main thread.
- * A command with 'gen': false takes and gives JSON: bool qmp_NAME(json_object *args, json_object
- * **ret, errp); args may be NULL.
+ * the schema marks 'off-main' or 'allow-oob' run in the loop of the session that asks. That is the
+ * monitors' thread or the main thread, without the big lock. They read atomics, or take locks that
+ * no thread holds while it waits, and do not wait for the main thread. A command with 'gen': false
+ * takes and gives JSON: bool qmp_NAME(json_object *args, json_object **ret, errp); args may be
+ * NULL.
  */
 #ifndef FERRY_QAPI_DISPATCH_H
 #define FERRY_QAPI_DISPATCH_H

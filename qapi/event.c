@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP events: the way from their senders to whoever delivers them. */
+/* QMP events: the way from their senders to the monitors. */
 #include "qapi/event.h"
 
 static QapiEventSink *event_sink; /* atomic */

@@ -8,8 +8,8 @@
  *   void qapi_event_send_NAME(...)
  *
  * with the data's members as parameters (has_X before an optional scalar X, NULL for an absent
- * pointer), or, when that would make more than six, with a pointer to the data struct. Nothing is
- * taken over.
+ * pointer). When that would make more than six parameters, it takes a pointer to the data struct.
+ * The caller keeps what it passes.
  */
 #ifndef FERRY_QAPI_EVENT_H
 #define FERRY_QAPI_EVENT_H

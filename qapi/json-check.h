@@ -8,8 +8,8 @@
 #include <stddef.h>
 
 /*
- * True when text[0..len) is one value in valid UTF-8, in which no object has a name twice, no name
- * holds a NUL, and each surrogate of an escape has its pair. False: errp says what is wrong and at
+ * True when text[0..len) is one value in valid UTF-8. No object may have a name twice, no name may
+ * hold a NUL, and each surrogate of an escape needs its pair. False: errp says what is wrong and at
  * which byte. Any thread.
  */
 bool json_check_text(const char *text, size_t len, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -2,9 +2,9 @@
 /*
  * JSON text to json-c values.
  *
- * This file finds where a value ends, so that errors can be survived, and rewrites single-quoted
- * strings into double-quoted ones. json-check.c holds the text to the grammar, and json-c makes the
- * values. The scanner's states:
+ * This file finds the end of a value, so that a stream goes on behind an error. It rewrites
+ * single-quoted strings into double-quoted ones. json-check.c checks the text against the grammar,
+ * and json-c makes the values. The scanner's states:
  *
  *   BETWEEN  no value begun; white space is dropped
  *   WORD     in a number, true, false or null at the top level
@@ -104,8 +104,8 @@ static void stream_abandon(JsonStream *stream, const char *message)
 }
 
 /*
- * A number has ended. json-c would cut an integer that is too large down to the nearest one that
- * fits; with a fraction it becomes a double, which is then refused wherever an integer is needed.
+ * A number has ended. json-c would replace an integer that is too large by the nearest one that
+ * fits. With a fraction it becomes a double, which decoders refuse where an integer is needed.
  */
 static void end_number(JsonStream *stream)
 {

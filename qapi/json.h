@@ -2,10 +2,10 @@
 /*
  * JSON text to json-c values.
  *
- * The grammar is RFC 8259 in UTF-8, to the letter, with one extension that QMP's users know: strings
- * may stand in single quotes, where " needs no escape, and \' is a single quote in any string. An
- * integer that fits neither int64 nor uint64 becomes a double. A name that occurs twice in one object
- * is refused.
+ * The grammar is RFC 8259 in UTF-8, exactly, with one extension that QMP's users know. Strings may
+ * stand in single quotes, where " needs no escape, and \' is a single quote in any string. An
+ * integer that fits neither int64 nor uint64 becomes a double. A name that occurs twice in one
+ * object is refused.
  */
 #ifndef FERRY_QAPI_JSON_H
 #define FERRY_QAPI_JSON_H
@@ -38,11 +38,11 @@ bool json_parse_text(const char *text, size_t len, json_object **ret,
  * A stream of values, as a monitor reads it: values follow each other with or without white space
  * between.
  *
- * A value that can't be parsed is reported once and the stream goes on behind it. It is given up
- * early at a bracket that doesn't match, at a raw control character inside a string (so a line end
- * ends a forgotten quote), and at the byte 0xFF, which no UTF-8 text contains and clients send to
- * get back to a known state. After it was given up for its size, depth or number of parts, the rest
- * of it is skipped without further reports.
+ * A value that can't be parsed is reported once and the stream goes on behind it. The parser gives
+ * up a value early at a bracket that doesn't match, and at a raw control character inside a string
+ * (so a line end ends a forgotten quote). It does so at the byte 0xFF too, which no UTF-8 text
+ * contains. Clients send it to get back to a known state. After it was given up for its size, depth
+ * or number of parts, the rest of it is skipped without further reports.
  */
 typedef struct JsonStream JsonStream;
 
