@@ -3,9 +3,9 @@
  * The tree of objects and the types they have, as qom-list and its like show them. Under the big
  * lock (util/bql.h).
  *
- * An object here is the public face of something that a subsystem owns: it has a name, a place in
- * the tree, a type, and the properties that the type describes. Children are properties too, of
- * type child<TYPE>.
+ * An object here is the public face of a part that a subsystem owns. It has a name, a place in the
+ * tree, a type, and the properties that the type describes. Children are properties too, of type
+ * child<TYPE>.
  *
  * Lifetime: an object is counted. The tree holds one reference for as long as the object has a
  * place there, and whatever else keeps a pointer over a yield holds another. The last one to go

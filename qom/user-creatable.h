@@ -3,7 +3,7 @@
  * Objects that users make by name: `-object`, object-add, object-del. Main thread only.
  *
  * Each type registers a table of operations at start-up; the registry owns the objects and their
- * ids. Who works with an object holds a reference, and an object in use cannot be deleted.
+ * ids. A user of an object holds a reference, and an object in use cannot be deleted.
  */
 #ifndef FERRY_QOM_USER_CREATABLE_H
 #define FERRY_QOM_USER_CREATABLE_H
@@ -21,7 +21,7 @@ typedef struct UserCreatableOps {
      * Makes the thing from checked options (options->qom_type is `type`); NULL and errp on failure.
      */
     void *coroutine_fn (*co_create)(const ObjectOptions *options, GError **errp);
-    /* Nobody holds a reference: destroys it. */
+    /* Destroys the object; no user holds a reference. */
     void (*destroy)(void *object);
     /* Optional: a veto beyond the use count, with the reason in errp. */
     bool (*can_be_deleted)(void *object, GError **errp);
@@ -54,7 +54,7 @@ UserCreatable *user_creatable_find(const char *id, ObjectType type, GError **err
 /* What co_create() returned. */
 void *user_creatable_get(UserCreatable *object);
 const char *user_creatable_id(const UserCreatable *object);
-/* Counted: while anybody holds one the object cannot be deleted. */
+/* Counted: while a user holds one the object cannot be deleted. */
 void user_creatable_ref(UserCreatable *object);
 void user_creatable_unref(UserCreatable *object);
 /* Calls fn for each object of a type, in order of creation. */
