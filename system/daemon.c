@@ -84,7 +84,7 @@ bool daemon_ready(GError **errp)
         error_setg_errno(errp, errno, "Could not daemonize");
         return false;
     }
-    /* Whoever reads our stderr must see its end. */
+    /* The process that reads our stderr must see its end. */
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (dup2(null_fd, fd) < 0) {
             error_setg_errno(errp, errno, "Could not daemonize");

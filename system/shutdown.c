@@ -26,7 +26,7 @@
 
 /*
  * A server that keeps the end waiting for so long without an answer is given up. Longer than a disk
- * array takes for a flush; who cannot wait so long sends a second signal.
+ * array takes for a flush. A user that cannot wait so long sends a second signal.
  */
 #define SHUTDOWN_SILENCE_NS (20 * NANOSECONDS_PER_SECOND)
 

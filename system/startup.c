@@ -310,7 +310,7 @@ static bool coroutine_fn start_monitor(const DeferredOption *opt, GError **errp)
     return g_str_has_prefix(opt->arg, "mon:") || monitor_new_hmp(chr, true, errp);
 }
 
-/* Before monitors: nobody sees a machine that its test can't reach. */
+/* Before monitors: no client sees a machine that its test can't reach. */
 static bool coroutine_fn step_qtest(GError **errp)
 {
     Chardev *chr;
@@ -426,7 +426,7 @@ static bool coroutine_fn step_migration(GError **errp)
     return true;
 }
 
-/* A destination listens before anybody can ask whether it does, or send somebody there. */
+/* A destination listens before a client can ask whether it does, or send a source there. */
 static bool coroutine_fn step_guest(GError **errp)
 {
     if (start_config.incoming) {
