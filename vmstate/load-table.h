@@ -3,9 +3,10 @@
  * LoadTable: the registry as a load sees it, taken once when the load begins, and what the stream has said
  * of each entry.
  *
- * The thread that reads section headers finds entries here without any lock: in postcopy a device that
- * is being loaded holds the big lock while it waits for a page that this thread brings. An entry that is
- * unplugged meanwhile stays in the table as one that is gone; one that is plugged in is not there.
+ * The thread that reads section headers finds entries here without any lock. In postcopy a device
+ * that is being loaded holds the big lock while it waits for a page that this thread brings. An
+ * entry that is unplugged meanwhile stays in the table, marked as gone; one that is plugged in is
+ * not added.
  *
  * Made under the big lock (util/bql.h); then one thread's, which needs no lock.
  */

@@ -74,7 +74,7 @@ static size_t qemu_file_take(QEMUFile *f, void *to, size_t size)
     return n;
 }
 
-/* Where bytes may land that nobody has asked for yet; the buffer is empty. */
+/* Where bytes may land that no caller has asked for yet; the buffer is empty. */
 static struct iovec qemu_file_landing(QEMUFile *f)
 {
     f->buf_pos = f->buf_end = 0;

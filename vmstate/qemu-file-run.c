@@ -2,9 +2,9 @@
 /*
  * QEMUFile: tagged bodies that are expected to follow each other, read straight into place.
  *
- * A tag says where the body behind it belongs, so reading a body into place takes knowing its tag,
- * and a read for each tag and body alone would cost a system call a page. Here the tags are
- * guessed: one vectored read takes
+ * A tag says where the body behind it belongs, so the reader needs the tag before it can read the
+ * body into place. A read for each tag and body alone would cost a system call a page. Here the
+ * tags are guessed: one vectored read takes
  *
  *     [rest of the certain body] [tag] [body] [tag] [body] ... [the file's buffer]
  *
@@ -120,7 +120,8 @@ static ssize_t run_read(RunState *s, size_t guesses)
 
 /*
  * The tag of guess `i` is wrong. `bytes` have landed from there on: in the tag, in bodies and tags
- * behind it, and then in the file's buffer, whose bytes are last in order and stay where they are.
+ * behind it, and then in the file's buffer. The buffer's bytes are last in order and stay where
+ * they are.
  */
 static bool run_put_back(RunState *s, size_t i, size_t guesses, size_t bytes)
 {

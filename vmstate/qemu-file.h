@@ -2,17 +2,17 @@
 /*
  * QEMUFile: one direction of a migration stream, over a channel or in memory.
  *
- * A writer gathers what is put into it and hands it on in large vectored writes; memory can be put
- * by reference, so that guest pages go from where they are to the kernel. A reader fetches ahead
- * into a buffer of its own and reads bodies straight into the caller's memory.
+ * A writer gathers the data that is put into it and hands it on in large vectored writes. Memory
+ * can be put by reference, so that guest pages go to the kernel without a copy. A reader fetches
+ * ahead into a buffer of its own and reads bodies straight into the caller's memory.
  *
  * Integers are big endian on the wire (QEMU's migration stream, version 3).
  *
- * Threads: a file is used by one thread at a time, a plain thread that may block: the calls wait in
+ * Threads: one thread at a time uses a file, a plain thread that may block. The calls wait in
  * poll(2) until the channel takes or gives bytes. A reader and a writer over the same channel are
- * two files and may be used by two threads. qemu_file_shutdown(), qemu_file_stop_reading(),
- * qemu_file_get_error(), the counters and qemu_file_get_ioc() may be called in any thread while the
- * file lives.
+ * two files and may be used by two threads. While the file lives, any thread may call
+ * qemu_file_shutdown(), qemu_file_stop_reading(), qemu_file_get_error(), the counters and
+ * qemu_file_get_ioc().
  *
  * Errors stick: the first one, with its text, is kept; after it puts do nothing and gets give
  * zeroes, so a caller may check once after a group of calls. Values are 0 and -errno.
@@ -54,8 +54,8 @@ QEMUFile *qemu_file_new_memory_input(GBytes *bytes);
 
 /*
  * Flushes a writer, drops the channel and frees the file; NULL is allowed. Returns the first error
- * of its life. The channel closes when its last reference goes; whoever wants to know how a command
- * or a disk has ended calls qio_channel_close() before that.
+ * of its life. The channel closes when its last reference goes. A caller that must know how a
+ * command or a disk has ended calls qio_channel_close() before that.
  */
 int qemu_fclose(QEMUFile *f);
 
@@ -66,8 +66,8 @@ static inline void qemu_file_cleanup(QEMUFile *f)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QEMUFile, qemu_file_cleanup)
 
 /*
- * Ends the conversation in both directions from any thread: whoever waits returns, and the file has
- * the error -EIO. The peer sees the end of the stream.
+ * Ends the conversation in both directions from any thread: a call that waits returns, and the file
+ * has the error -EIO. The peer sees the end of the stream.
  */
 void qemu_file_shutdown(QEMUFile *f);
 /* The same for what is read alone: what is written to the channel still reaches the peer. */
@@ -80,8 +80,8 @@ int qemu_file_get_fd(QEMUFile *f);
 bool qemu_file_is_writable(const QEMUFile *f);
 
 /*
- * Called around a wait that really happens, never when bytes move at once: whoever holds a lock may
- * drop it while the peer is slow. In the file's thread. Unset with NULL.
+ * Called around a wait that really happens, never when bytes move at once. So a thread that holds a
+ * lock may drop it while the peer is slow. In the file's thread. Unset with NULL.
  */
 typedef void QEMUFileWaitFunc(void *opaque);
 void qemu_file_set_wait_hooks(QEMUFile *f, QEMUFileWaitFunc *before, QEMUFileWaitFunc *after,
@@ -157,8 +157,8 @@ int qemu_get_counted_string(QEMUFile *f, char buf[256]);
 
 /*
  * Looks at the next bytes without taking them. `size` is at most QEMU_FILE_BUFFER_SIZE; waits for
- * them. Returns how many there are, fewer than asked for at the end of the stream or after an
- * error; the end alone is no error. *buf is valid until the next call.
+ * them. Returns how many there are; fewer than asked for mean the end of the stream or an error.
+ * The end alone is no error. *buf is valid until the next call.
  */
 size_t qemu_peek_buffer(QEMUFile *f, const uint8_t **buf, size_t size);
 /* The same without waiting: what has been fetched already, which may be nothing. */
@@ -179,14 +179,14 @@ bool qemu_file_unread(QEMUFile *f, const void *data, size_t size) G_GNUC_WARN_UN
  *     body 0 | next_tag | body 1 | next_tag + tag_step | body 2 | ...
  *
  * Body 0 is next in the stream and read for certain. The rest is read as far as it is there and the
- * tags are the expected ones, straight into place: bodies 1, 2, ... may be written to before their
- * tag has been seen. If it proves to be another one, what landed behind it is put back into the
- * stream and the memory is restored.
+ * tags are the expected ones, straight into place. So bodies 1, 2, ... may be written to before
+ * their tag has been seen. If a tag proves to be another one, the bytes behind it are put back into
+ * the stream and the memory is restored.
  */
 typedef struct QEMUFileRun {
     void *base;        /* body i is at base + i * body_size */
     size_t body_size;  /* 1 .. 64 KiB */
-    size_t max_bodies; /* at least 1; bodies beyond the first hold zeroes, and nobody reads them */
+    size_t max_bodies; /* at least 1; bodies beyond the first hold zeroes that are not read */
     uint64_t next_tag;
     uint64_t tag_step; /* the tags count modulo 2^64 */
     /*

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The registry of what travels with the guest: devices with a description of their state, and live
- * parts (RAM) that bring their own functions because they are sent while the guest runs.
+ * parts (RAM). These bring their own functions, because they are sent while the guest runs.
  *
  * Entries are kept in the order in which they are saved: by descending priority, then by
  * registration. A name (idstr) and an instance id identify an entry on both sides; section ids are

@@ -2,10 +2,10 @@
 /*
  * VMSTATE_*: the macros that make the fields of a VMStateDescription.
  *
- * Common parameters: _f is a member of the struct _s (it may be a path: queue.rptr), and its name
- * in the stream's JSON. _v is the first version of the payload that has the field (0: all). _test
- * is a bool (void *opaque, int version_id) that decides alone whether the field is there. A wrong
- * type of the member stops the compiler.
+ * Common parameters: `_f` is a member of the struct `_s` (it may be a path: queue.rptr), and its
+ * name in the stream's JSON. `_v` is the first version of the payload that has the field (0: all).
+ * `_test` is a `bool (void *opaque, int version_id)` that decides alone whether the field is there.
+ * A wrong type of the member stops the compiler.
  *
  * Where the number of elements stands in another member (_num: uint8_t, uint16_t, uint32_t or
  * int32_t), that member must travel earlier or be the same on both sides. A loader never exceeds

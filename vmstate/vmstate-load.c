@@ -151,8 +151,8 @@ static int vmstate_load_fields(QEMUFile *f, const VMStateDescription *vmsd, void
 
 /*
  * True if a subsection comes next that belongs to vmsd by its name, which is put into `name`. Looks
- * no further ahead than it must: what follows may be a field of whoever contains vmsd, at the end
- * of what the peer sends before it waits for us.
+ * no further ahead than it must. The next bytes may be a field of the struct that contains vmsd,
+ * and the last bytes that the peer sends before it waits for us.
  */
 static bool vmstate_peek_subsection(QEMUFile *f, const VMStateDescription *vmsd, char name[256])
 {

@@ -2,8 +2,8 @@
 /*
  * VMState: saving, and the JSON that says what has been saved.
  *
- * The JSON is QEMU 11.1's: elements of an array that all look the same are one object with
- * "array_len", others are listed one by one; fields of the same name are called name[0], name[1],
+ * The JSON is QEMU 11.1's. Elements of an array that all look the same are one object with
+ * "array_len"; others are listed one by one. Fields of the same name are called name[0], name[1],
  * ...
  */
 #include <errno.h>

@@ -117,7 +117,7 @@ struct VMStateField {
     size_t key_size;
 };
 
-/* Who is saved first, highest first; inside one priority the order of registration counts. */
+/* The order of saving, highest first; inside one priority the order of registration counts. */
 typedef enum MigrationPriority {
     MIG_PRI_DEFAULT,
     MIG_PRI_IOMMU,
@@ -206,7 +206,7 @@ extern const VMStateInfo vmstate_info_int32_le;
 extern const VMStateInfo vmstate_info_cpudouble; /* a double, as the be64 of its bits */
 extern const VMStateInfo vmstate_info_timer;     /* a QEMUTimer; all ones: not armed */
 extern const VMStateInfo vmstate_info_buffer;
-extern const VMStateInfo vmstate_info_unused_buffer; /* zeroes that nobody looks at */
+extern const VMStateInfo vmstate_info_unused_buffer; /* zeroes that no loader looks at */
 extern const VMStateInfo vmstate_info_bitmap;        /* uint64_t words; bit i is word i / 64 */
 extern const VMStateInfo vmstate_info_nullptr;
 extern const VMStateInfo
