@@ -132,7 +132,7 @@ class Migrate:
         return goals
 
     def limits(self):
-        """Figures that must not be larger than this, whoever else is measured."""
+        """Figures that must not be larger than this, whatever stock QEMU reaches."""
         sides = 1 if self.way in ('exec', 'file') else 2
         limits = {'held_mib': sides * (self.data / MIB + SLACK_MIB)}    # untouched memory stays untouched on both
         if not self.rewriting:
@@ -217,7 +217,7 @@ class Migrate:
                 assert got.read() == want.read(COMPARED), 'memory differs at the destination'
 
     def renew(self, lab):
-        """Nothing is left of a run before; who reads untouched memory allocates it for those who follow."""
+        """Nothing is left of a run before: a run that reads untouched memory allocates it for the runs that follow."""
         for path in (self.target, lab.work / 'migrate.out'):
             path.unlink(missing_ok=True)
         for size in (self.data, self.mib * MIB):

@@ -34,7 +34,7 @@ def measure(case, binaries, options):
         case.prepare(lab, options)
         names = list(binaries)
         for turn in range(-1, options.runs):        # turn -1 warms caches and does not count
-            # Who goes first changes, so that nobody always runs on what another left in the caches.
+            # The order changes, so that no binary always finds in the caches what another left there.
             for name in names[turn % len(names):] + names[:turn % len(names)]:
                 if name in errors:
                     continue

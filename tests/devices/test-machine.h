@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A machine of the tests alone, "ferry-test": a PCI bus that takes devices while it runs, an ISA bus, an interrupt
- * controller that only has inputs ("/machine/intc"), and a device with a section, "test-counter".
+ * A machine of the tests alone, "ferry-test". It has a PCI bus that takes devices while it runs and
+ * an ISA bus. It also has an interrupt controller that only has inputs ("/machine/intc"), and a
+ * device with a section, "test-counter".
  *
  * Ports: 0xcf8 and 0xcfc reach PCI configuration space. 0xae08, 32 bits: reads as the slots that a user wants to
  * have back; a guest that writes a bit lets that slot go.

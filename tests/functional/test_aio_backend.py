@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Without io_uring, whoever refuses it, disks are served all the same, by epoll and threads."""
+"""Disks work without io_uring too, by epoll and threads, whether the kernel or a filter refuses it."""
 import os
 import sys
 
@@ -9,8 +9,8 @@ import ferry
 
 SIZE = 8 * ferry.MIB
 
-# Runs the rest of the command line with io_uring_setup(2) answered by an error, as container managers have it: a seccomp
-# filter of four instructions (load the number, compare, errno, allow).
+# Runs the rest of the command line with io_uring_setup(2) answered by an error, as container managers do. It uses a
+# seccomp filter of four instructions (load the number, compare, errno, allow).
 REFUSE = '''
 import ctypes, os, struct, sys
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""auto-read-only: a file is open for writing while somebody may write, and only then."""
+"""auto-read-only: a file is open for writing while a user may write, and only then."""
 import os
 
 import nbd
@@ -28,7 +28,7 @@ def modes(vm, path):
 
 
 def locks(path):
-    """The bytes that somebody has locked: 100.. what is done, 200.. what others may not do."""
+    """The bytes that a process has locked: 100.. what it does, 200.. what others may not do."""
     inode = os.stat(path).st_ino
     rows = [line.split() for line in open('/proc/locks')]
     held = [(int(row[-2]), int(row[-1])) for row in rows if row[-3].endswith(f':{inode}')]

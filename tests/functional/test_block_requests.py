@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the request path promises: any byte range, order where requests overlap, zeroes, discards, sizes, and who may do what."""
+"""What the request path promises: any byte range, order where requests overlap, zeroes, discards, sizes, and
+permissions."""
 import random
 import threading
 

@@ -119,7 +119,7 @@ def test_tcp_server(vmm, short):
     client.close()
 
 
-def test_wait_holds_up_start_until_somebody_connects(work):
+def test_wait_holds_up_start_until_a_client_connects(work):
     path = str(work / 's.sock')
     process = subprocess.Popen([*ferry.binary(), '-machine', 'none', '-nodefaults', '-display', 'none', '-S', '-qmp',
                                 f'unix:{path},server=on', '-pidfile', str(work / 'pid')], stderr=subprocess.PIPE)

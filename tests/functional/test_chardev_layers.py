@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Socket chardevs that speak TLS, WebSocket or telnet: monitors are reached through them, strangers are not."""
+"""Socket chardevs that speak TLS, WebSocket or telnet: clients reach monitors through them, unless they fail to prove
+their identity."""
 import asyncio
 import json
 import os
@@ -89,7 +90,7 @@ def test_monitor_over_tls(vmm, pki):
         client.close()
 
 
-def test_who_has_no_certificate_is_not_served_and_others_are(vmm, pki, work):
+def test_client_without_certificate_is_not_served_and_others_are(vmm, pki, work):
     vm = qmp_server(vmm, 'tls-creds=tls0', *creds(pki.creds(server='server'), 'server'))
     stranger = tls.Authority(work / 'other', name='Another authority')
     stranger.client('mallory')
@@ -109,7 +110,7 @@ def test_who_has_no_certificate_is_not_served_and_others_are(vmm, pki, work):
     client.close()
 
 
-def test_authorization_decides_who_may_talk(vmm, pki):
+def test_authorization_decides_which_client_may_talk(vmm, pki):
     pki.client('bob', cn='bob')
     vm = qmp_server(vmm, 'tls-creds=tls0,tls-authz=auth0', *creds(pki.creds(server='server'), 'server'), '-object',
                     'authz-list,id=auth0,policy=deny,rules.0.match=*CN=alice*,rules.0.format=glob,rules.0.policy=allow')
@@ -120,7 +121,7 @@ def test_authorization_decides_who_may_talk(vmm, pki):
     client.close()
 
 
-def test_who_says_nothing_holds_up_nobody_but_the_next_client(vmm, pki):
+def test_silent_client_holds_up_only_the_next_client(vmm, pki):
     vm = qmp_server(vmm, 'tls-creds=tls0', *creds(pki.creds(server='server'), 'server'))
     silent = connect(port_of(vm, 'c'))
     until(lambda: '<->' not in filename(vm, 'c') and vm.cmd('query-name') == {})
@@ -307,7 +308,7 @@ def test_monitor_over_telnet(vmm):
         stream = sock.makefile('rb')
         assert stream.read(12) == bytes([IAC, WILL, 1, IAC, WILL, 3, IAC, WILL, 0, IAC, DO, 0])
         assert b'QMP' in stream.readline()
-        # agreement, a command and a subnegotiation in the middle of a word; a terminal type nobody asked for
+        # agreement, a command and a subnegotiation in the middle of a word; a terminal type that was not asked for
         sock.sendall(b'{"execute":"qmp_' + bytes([IAC, DO, 1, IAC, DO, 3, IAC, 241, IAC, WILL, 24]) +
                      bytes([IAC, 250, 24, 0, IAC, IAC, 65, IAC, 240]) + b'capabilities"}\r\n')
         assert stream.read(3) == bytes([IAC, DONT, 24])

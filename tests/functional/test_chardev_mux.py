@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A chardev that several monitors share: everybody speaks, one is spoken to, Ctrl-a c chooses."""
+"""A chardev that several monitors share: each may write, one gets the input, Ctrl-a c chooses."""
 import json
 import os
 import socket
@@ -144,7 +144,7 @@ def test_mon_stdio_is_a_monitor_and_qmp_on_standard_input(work):
     assert b'info name' in done.stdout and b'Terminated' in done.stdout
 
 
-def test_end_of_input_ends_everybody_after_their_say(work):
+def test_end_of_input_ends_all_sessions_after_their_answers(work):
     args = [*ferry.binary(), '-machine', 'none', '-nodefaults', '-display', 'none', '-S', '-chardev',
             f'socket,id=c,path={work}/c,server=on,wait=on,mux=on', '-mon', 'chardev=c,mode=readline', '-mon',
             'chardev=c,mode=control']

@@ -201,7 +201,7 @@ def test_two_drives_of_one_name_are_refused(vmm):
     ('if=none,index=-1', "Parameter 'index' expects a number below"),
 ])
 def test_places_that_no_machine_has_are_refused(work, option, message):
-    """The disk itself is fine: only nobody would ever use it."""
+    """The disk itself is fine, but no device would ever use it."""
     raw = ferry.make_image(work / 'disk.raw', SIZE)
     status, text = run(f'file={raw},format=raw,{option}')
     assert status == 1 and message in text

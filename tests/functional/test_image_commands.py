@@ -70,7 +70,7 @@ def test_raw_file_is_preallocated_as_asked(vm, work, mode):
     assert path.read_bytes() == bytes(SIZE)
 
 
-def test_no_image_is_made_over_what_somebody_uses(vm, work):
+def test_no_image_is_made_over_a_file_in_use(vm, work):
     path = ferry.make_image(work / 'disk.raw', SIZE, seed=2, data=SIZE)
     before = path.read_bytes()
     vm.add('file', 'file', filename=str(path))

@@ -39,7 +39,7 @@ def holds(vm, pattern, offset, size=64 * KIB, node='disk'):
 
 
 def locks(path):
-    """The bytes of the file that anybody has locked."""
+    """The bytes of the file that any process has locked."""
     inode, held = os.stat(path).st_ino, []
     with open('/proc/locks', encoding='ascii') as lines:
         for words in map(str.split, lines):
@@ -94,7 +94,7 @@ def test_image_goes_back_and_forth(pair, image, work, fmt):
             ferry.check_qcow2(work / 'copy')
         for past in range(turn + 1):
             ferry.qemu_io(work / 'copy', f'read -P {past + 1} {past * MIB} 64k', fmt=fmt, options=['-r'])
-        ferry.qemu_io(path, f'write -P {64 + turn} {12 * MIB} 64k', fmt=fmt)     # nobody forbids it
+        ferry.qemu_io(path, f'write -P {64 + turn} {12 * MIB} 64k', fmt=fmt)     # no lock forbids it
         owner, other = other, owner
         set_active(owner, True)
         holds(owner, 64 + turn, 12 * MIB)
@@ -102,7 +102,7 @@ def test_image_goes_back_and_forth(pair, image, work, fmt):
             assert locks(path) == WRITER
 
 
-def test_locks_decide_who_may_have_it(pair, image):
+def test_locks_decide_which_process_may_use_it(pair, image):
     path = image('qcow2')
     here, there = pair(path, 'qcow2')
     error = refuses(there, 'lock', True)

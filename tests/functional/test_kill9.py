@@ -3,8 +3,8 @@
 
 A schedule kills the process several times while clients write, zero, trim and flush one image, at a moment counted in
 acknowledged requests. After each kill stock qemu-img judges the image, an independent record judges its contents, and the
-next process goes on with it. With lazy refcounts the refcounts on disk may be behind as long as the image says so: then
-both Ferry, by opening it, and qemu-img, by repairing it, must make it whole.
+next process goes on with it. With lazy refcounts the refcounts on disk may be behind as long as the image says so.
+Then Ferry must make it whole when it opens it, and qemu-img when it repairs it.
 """
 import json
 import random
@@ -51,7 +51,7 @@ def is_dirty(image):
 
 
 def check_whole(work, vmm, image, name):
-    """The image is consistent, or says that it is not and can be made so by anybody, without a loss."""
+    """The image is consistent, or says that it is not and can be repaired without a loss by Ferry and by stock."""
     if not is_dirty(image):
         ferry.check_qcow2(image, leaks=True)
         return

@@ -548,7 +548,7 @@ def test_nothing_is_lost_of_what_is_written_meanwhile(side, work, caps):
             info.get('ram', {}).get('dirty-sync-count', 0) < 4:
         guard.left()
     source.vm.cmd('migrate-set-parameters', {'max-bandwidth': 0, 'downtime-limit': 2000})
-    m.wait_status(source.vm, 'pre-switchover')      # the guest is stopped; so is who plays it
+    m.wait_status(source.vm, 'pre-switchover')      # the guest is stopped, and so is its stand-in
     expected = writer.stop()
     source.vm.cmd('migrate-continue', state='pre-switchover')
     arrived(source, destination, expected)

@@ -60,7 +60,7 @@ def rom(path):
 
 
 class RomMover(faults.Mover):
-    """The guest's memory is a file that nobody can write to."""
+    """The guest's memory is a file that no process can write to."""
 
     def __init__(self, vmm, work, content, caps, **options):
         self.content = content

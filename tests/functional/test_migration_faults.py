@@ -51,7 +51,7 @@ def go_again(guest, work, source, data, name='again'):
 
 
 def check_one_owner(guest, work, source, destination, data, name='again'):
-    """Who has the guest after a failure: never both; then it can go on."""
+    """After a failure at most one side has the guest, and it can go on."""
     info = m.wait_over(source.vm)
     if info['status'] == 'completed':
         assert m.wait_over(destination.vm)['status'] == 'completed'
@@ -263,7 +263,7 @@ def test_flipped_bits_never_crash(vmm, work, saved):
 
 @pytest.fixture(name='small')
 def small_fixture(work, need):
-    """A file system of 256 KiB; whoever still uses it at the end keeps it, and nobody else sees it any more."""
+    """A file system of 256 KiB. A process that still uses it at the end keeps it; no other sees it any more."""
     need.root()
     folder = work / 'small'
     folder.mkdir()
@@ -301,7 +301,7 @@ def test_a_full_file_system_of_the_destination_leaves_the_guest_here(guest, work
     go_again(guest, work, source, data)
 
 
-def test_strangers_that_connect_do_not_end_the_wait(guest, work):
+def test_other_peers_that_connect_do_not_end_the_wait(guest, work):
     """One that goes without a word is a failed migration for a destination that may try again."""
     destination = guest('destination', '-incoming', 'defer')
     destination.vm.cmd('migrate-incoming', uri=f'unix:{work}/in', exit_on_error=False)

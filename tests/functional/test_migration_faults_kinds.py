@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every kind of migration, and either side dying at every stage of it, or a destination that is not the one that the
-guest needs: the guest is on exactly one side, and can go another time."""
+"""Every kind of migration fails: either side dies at every stage of it, or the destination does not fit the guest.
+Each time the guest is on exactly one side, and another migration succeeds."""
 import os
 import random
 import subprocess
@@ -143,7 +143,7 @@ def test_a_destination_dies(mover, kind):
         one.kill_destination()
         stage.channels.drop()
         if name == 'pre-switchover' and 'return-path' not in one.caps:
-            one.source.vm.cmd('migrate-continue', state=name)       # nobody says anything until then
+            one.source.vm.cmd('migrate-continue', state=name)       # no command arrives until then
         maybe = {'unknown'} if may_have_left(kind, name) else set()
         assert one.outcome() in maybe | {'unknown' if name == 'verdict' else 'here'}, name
         stage.again()

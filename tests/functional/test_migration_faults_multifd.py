@@ -36,7 +36,7 @@ def params_for(how, channels=2, **more):
 
 
 def break_one(mover, link, at, how, back=False):
-    """One migration that breaks there; who has the guest."""
+    """One migration that breaks there; returns the side that has the guest."""
     channels = mover.start({(link, back): (at, 'stall' if how == 'stall' else how)})
     if how == 'stall':
         guard = ferry.Guard(m.LIMIT_S)
@@ -151,7 +151,7 @@ def test_the_return_path_breaks(mover, at, expected):
     one.finish()
 
 
-# A destination that waits for channels, and nobody reads the main one
+# A destination that waits for channels, and does not read the main one
 
 def waiting_destination(vmm, work, channels=2):
     vm = vmm(*faults.MACHINE, '-incoming', 'defer', defaults=False)
@@ -184,7 +184,7 @@ def fails_and_can_wait_again(vm, work, cause):
     info = m.wait_status(vm, 'failed')
     assert cause in info['error-desc']
     assert len(m.error_lines(vm)) == 1 and info['error-desc'] in m.error_lines(vm)[0]
-    until_refused(work)     # nobody is led to believe that he is waited for
+    until_refused(work)     # a source must not believe that the destination waits for it
     m.set_caps(vm, multifd=False)
     vm.cmd('migrate-incoming', {'uri': f'unix:{work}/again', 'exit-on-error': False})
     again = socket.socket(socket.AF_UNIX)

@@ -162,7 +162,7 @@ def test_any_place_breaks(mover, caps, how):
     one.finish()
 
 
-# Who is refused, and with which words
+# Which peers are refused, and with which words
 
 def refused_then_taken(mover, source=('handshake', 'certificate'), destination=('handshake', 'certificate')):
     """With the source's credentials `bad`, twice, for the destination waits on; then with those that fit."""
@@ -212,7 +212,7 @@ def test_another_host(mover, authority, caps):
     one.finish()
 
 
-def test_somebody_who_is_not_on_the_list(mover, authority):
+def test_peer_that_is_not_on_the_list(mover, authority):
     rules = {'qom-type': 'authz-list', 'id': 'list', 'policy': 'deny', 'rules': [
         {'match': 'O=Ferry tests,CN=bob', 'policy': 'allow', 'format': 'exact'}]}
     one = mover(source_args=bad_and_good(x509(authority.creds(client=authority.client('mallory', 'mallory')), 'client'),

@@ -103,7 +103,7 @@ IDS = ['one', 'one-direct', 'channel', 'channels', 'channels-direct']
 
 @pytest.mark.parametrize('offset', [0, 5000])
 @pytest.mark.parametrize('saving', WAYS, ids=IDS)
-def test_whoever_saves_anybody_loads(vmm, work, direct_work, source, saving, offset):
+def test_what_either_binary_saves_both_load(vmm, work, direct_work, source, saving, offset):
     path = direct_work / 'saved'
     path.write_bytes(b'H' * 10000)
     way(source.vm, *saving)
@@ -285,7 +285,7 @@ def slowly(source, uri):
 
 @pytest.mark.parametrize('channels', [0, 3], ids=['one', 'channels'])
 def test_a_removed_file(vmm, work, direct_work, source, channels):
-    """Nobody could restore the guest from it: it stays."""
+    """No process could restore the guest from it: it stays."""
     way(source.vm, channels)
     slowly(source, f'file:{direct_work}/saved')
     (direct_work / 'saved').unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests move over what only a network has: pages sent without a copy between hosts, names that nobody resolves,
+"""Guests move over what only a network has: pages sent without a copy between hosts, names that no server resolves,
 vsock. Two network namespaces joined by a cable stand for two hosts."""
 import itertools
 import os
@@ -165,7 +165,7 @@ def test_without_zero_copy_none_is_missed(vmm, work, network):
 
 def test_zero_copy_needs_memory_that_may_be_locked(vmm, work, network, need):
     need.tool('setpriv', 'prlimit')
-    # who is privileged may lock what he likes
+    # a privileged process may lock as much as it likes
     wrapper = ['prlimit', '--memlock=65536:65536', 'setpriv', '--bounding-set=-ipc_lock', '--inh-caps=-ipc_lock']
     source, destination, uri = zero_copy_pair(vmm, work, network(), wrapper)
     destination.vm.expected = {1}
@@ -234,7 +234,7 @@ def test_other_monitors_are_served_while_a_command_waits_for_a_name(silent_names
     assert vm.cmd('query-name') == {}
     vm.cmd('chardev-remove', id='r')        # though its look-up is under way
     assert 'r' not in [c['label'] for c in vm.cmd('query-chardev')]
-    server.stdin.write('answer\n')          # the look-up ends, with nobody there to hear of it
+    server.stdin.write('answer\n')          # the look-up ends, and no migration waits for it any more
     server.stdin.flush()
     guard = ferry.Guard(60)
     while 'chr_socket_tried' not in vm.stderr():

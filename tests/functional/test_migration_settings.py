@@ -145,7 +145,7 @@ def test_globals_set_what_clients_read(vmm):
 
 
 @pytest.mark.parametrize('events', [False, True])
-def test_events_are_for_who_wants_them(vm, events):
+def test_events_are_sent_only_with_the_capability(vm, events):
     caps(vm, events=events)
     vm.cmd('migrate', uri='exec:cat >/dev/null')
     assert m.wait_over(vm)['status'] == 'completed'
@@ -377,7 +377,7 @@ def test_zero_page_detection(mover):
 
 
 def words(size, seed):
-    """Text of few words: the harder somebody looks, the shorter it gets."""
+    """Text of few words: the higher the level of compression, the shorter it gets."""
     rng = random.Random(seed)
     some = [rng.randbytes(rng.randrange(2, 9)) for _ in range(500)]
     return b''.join(rng.choice(some) for _ in range(size // 2))[:size]
@@ -425,7 +425,7 @@ def test_xbzrle_cache_size_takes_effect_in_a_running_migration(mover):
     assert one.outcome() == 'there'
 
 
-def test_nobody_is_throttled_where_nobody_can_be(mover):
+def test_no_throttle_is_shown_where_no_vcpu_can_be_slowed(mover):
     one = mover('auto-converge')
     assert 'cpu-throttle-percentage' not in figures(one)
 
@@ -471,7 +471,7 @@ def test_a_destination_that_agrees_late(mover, work, early):
     sink.result()
 
 
-def test_without_the_capability_there_nobody_agrees(mover):
+def test_without_the_capability_the_destination_never_agrees(mover):
     """Both sides need it: the source would wait for ever, and is told to stop."""
     one = mover('switchover-ack')
     one.new_destination()
@@ -489,7 +489,7 @@ def test_without_the_capability_there_nobody_agrees(mover):
 # Where the guest is now
 
 def test_the_network_is_told_on_request(vm):
-    """Without a network card there is nobody to speak for; the rounds are those of the command."""
+    """Without a network card there is none to announce; the rounds are those of the command."""
     rounds = {'initial': 50, 'max': 550, 'rounds': 5, 'step': 50}
     assert vm.cmd('announce-self', rounds) == {}
     assert vm.cmd('announce-self', {**rounds, 'interfaces': ['vn2', 'vn3'], 'id': 'bob'}) == {}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest moves together with its disk, the way libvirt does it: the disk is mirrored to an NBD export of the destination,
-and both switch over in one pause. Somebody writes to the disk before, during and after."""
+and both switch over in one pause. A client writes to the disk before, during and after."""
 import pytest
 
 import ferry
@@ -39,7 +39,7 @@ def mirror_to(source, uri_path, name):
 
 
 def switch_the_disk(source):
-    """In the pause: the copy becomes the same as the disk, and nobody here holds either of them any more."""
+    """In the pause: the copy becomes the same as the disk, and the source holds neither of them any more."""
     source.cmd('block-job-cancel', device='copy')
     source.wait('BLOCK_JOB_COMPLETED')
     source.cmd('job-dismiss', id='copy')
@@ -124,7 +124,7 @@ def test_when_the_destination_takes_the_disk(vmm, work, late, waits):
 
 
 def test_job_that_still_needs_the_disk_keeps_the_guest(vmm, work):
-    """Without the pause nobody ends the mirror: the source cannot let go, and keeps everything."""
+    """Without the pause no client ends the mirror: the source cannot let go, and keeps everything."""
     for name in ('source', 'target'):
         ferry.make_image(work / f'{name}.raw', SIZE)
     source, _ = start_side(vmm, work, 'source', 'raw')

@@ -114,7 +114,7 @@ def test_the_guest_arrives_without_a_description(destination, tail, told):
 
 @pytest.mark.parametrize('tell', ['-S', 'stop', 'cont'])
 @pytest.mark.parametrize('sent', ['running', 'paused', None])
-def test_who_decides_whether_the_guest_starts(destination, tell, sent):
+def test_which_side_decides_whether_the_guest_starts(destination, tell, sent):
     one = destination(*(['-S'] if tell in ('-S', 'cont') else []))
     if tell != '-S':
         one.vm.cmd(tell)
@@ -401,7 +401,7 @@ def test_a_refusal_counts_whenever_it_comes(source, work):
 
 
 def gone_for_good(vm):
-    """The peer may have the guest: it stays stopped until somebody who knows better says `cont`."""
+    """The peer may have the guest: it stays stopped until a user that knows better says `cont`."""
     info = m.wait_status(vm, 'failed')
     assert 'error-desc' in info
     assert m.run_state(vm) == 'postmigrate' and not vm.seen('RESUME')
@@ -497,7 +497,7 @@ def test_the_destination_goes_in_the_middle(vmm, work, return_path):
     stays_and_can_go(vm, work)
 
 
-def test_without_a_return_path_nobody_is_asked(source, work):
+def test_without_a_return_path_no_destination_is_asked(source, work):
     m.set_caps(source, return_path=False)
     sink = m.Sink(work / 'sink')
     source.cmd('migrate', uri=sink.uri)

@@ -145,7 +145,7 @@ def test_channel_list(source, work, need):
 
 @pytest.mark.parametrize('uri, cause', [('unix:/nonexistent/peer', 'No such file or directory'),
                                         ('tcp:127.0.0.1:1', 'Connection refused')])
-def test_nobody_listens(source, uri, cause):
+def test_no_server_listens(source, uri, cause):
     source.cmd('migrate', uri=uri)
     info = wait_over(source)
     assert info['status'] == 'failed'

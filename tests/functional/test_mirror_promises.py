@@ -188,7 +188,7 @@ def drainers(work):
 
 
 @pytest.mark.parametrize('which', [0, 1], ids=['snapshot', 'reopen'])
-def test_forced_cancel_frees_whoever_waits_for_a_hung_target(vm, hung, work, which):
+def test_forced_cancel_frees_all_that_wait_for_a_hung_target(vm, hung, work, which):
     sent = vm.send(*drainers(work)[which])
     vm.second.cmd('block-job-cancel', device='m', force=True)
     vm.wait('BLOCK_JOB_CANCELLED', device='m')

@@ -151,7 +151,7 @@ def test_disconnect_inside_a_command_is_forgotten(raw):
     negotiated(raw)
 
 
-def test_client_that_does_not_read_holds_up_nobody(vmm, work):
+def test_client_that_does_not_read_holds_up_no_other(vmm, work):
     path = str(work / 'deaf.sock')
     vm = vmm('-qmp', f'unix:{path},server=on,wait=off')
     deaf = socket.socket(socket.AF_UNIX)

@@ -89,7 +89,7 @@ def test_large_transfers_and_many_lines_at_once(qtest):
         assert qtest.answer() == f'OK 0x{i:016x}'
 
 
-def test_answers_that_nobody_reads_do_not_pile_up(qtest):
+def test_unread_answers_do_not_pile_up(qtest):
     """A line waits until the answer before it could be sent: memory stays bounded."""
     qtest.send_raw(b'read 0 16777216\n' * 400)
     qtest.vm.cmd('query-status')
@@ -101,7 +101,7 @@ def test_answers_that_nobody_reads_do_not_pile_up(qtest):
 
 
 def test_many_lines_do_not_keep_others_waiting(qtest):
-    """They are carried out one turn of the main loop after the other, and given up with whoever sent them."""
+    """The main loop carries out one a turn, and drops the rest when the client that sent them goes."""
     qtest.send_raw(b'read 0 1048576\n' * 3000)
     qtest.close()
     qtest.vm.cmd('query-status')

@@ -49,7 +49,7 @@ def fold_subsets(found, listed):
 
 
 def judge(found, listed):
-    """(differences that nobody allowed, allowances without a difference)"""
+    """(differences that no allowance names, allowances without a difference)"""
     folded = fold_subsets(found, listed)
     return sorted(folded - set(listed)), sorted(set(listed) - folded)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The binary starts, says who it is, and ends when told."""
+"""The binary starts, says its name and version, and ends when told."""
 import json
 import signal
 import subprocess

@@ -110,7 +110,7 @@ def test_socket_chardev_is_cut_and_listens_again(vmm, work):
     path = str(work / 'second')
     vm = vmm('-chardev', f'socket,id=c1,path={path},server=on,wait=off', '-mon', 'chardev=c1,mode=control')
     assert {'type': 'chardev', 'id': 'c1'} in vm.cmd('query-yank')
-    vm.cmd('yank', instances=[{'type': 'chardev', 'id': 'c1'}])     # nobody is connected: nothing to cut
+    vm.cmd('yank', instances=[{'type': 'chardev', 'id': 'c1'}])     # no peer is connected: nothing to cut
     second = ferry.QMPClient.connect(path)
     vm.cmd('yank', instances=[{'type': 'chardev', 'id': 'c1'}])
     second.wait_closed()

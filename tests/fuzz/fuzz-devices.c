@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A hostile guest on the machine of the tests: accesses of every size to every port, to memory where BARs may
- * lie, and to configuration space, with steps of the clock and resets in between. Each step is eight bytes:
- * what, size, place (16 bits), value (32 bits).
+ * A hostile guest on the machine of the tests. It makes accesses of every size to every port, to
+ * memory where BARs may lie, and to configuration space. Between them the clock is stepped and the
+ * machine reset. Each step is eight bytes: what, size, place (16 bits), value (32 bits).
  */
 #include <glib.h>
 #include <stdint.h>

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A mapped-ram file of a stranger, loaded into four blocks: "ram" of 4 pages, "res" that may have 1 to 4,
- * "rom" that can't be written, and "edge", 4 between two pages that belong to nobody. The first byte chooses
- * who reads (bit 0: two threads; bit 1: past the page cache) and x-ignore-shared (bit 2). Whatever comes,
- * memory beside the blocks stays as it is, an error has a text, and loading comes to an end.
+ * A hostile mapped-ram file is loaded into four blocks: "ram" of 4 pages, "res" that may have 1 to
+ * 4, "rom" that can't be written, and "edge". The last has 4 pages between two that belong to no
+ * block. The first byte chooses how the file is read (bit 0: two threads; bit 1: past the page
+ * cache) and x-ignore-shared (bit 2). Whatever the file holds, memory beside the blocks stays as it
+ * is, an error has a text, and loading comes to an end.
  */
 #include <fcntl.h>
 #include <glib.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a stranger sends on an extra channel, after its handshake. The first byte chooses the method of
- * compression. Whatever comes, memory behind the blocks' ends stays as it was, and the end of the
- * stream ends the thread.
+ * Hostile bytes on an extra channel, after its handshake. The first byte chooses the method of
+ * compression. Whatever the bytes are, memory behind the blocks' ends stays as it was, and the end
+ * of the stream ends the thread.
  */
 #include <glib.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 
 #include "tests/unit/multifd-pair.h"
 
-/* Less than a socket holds: nobody reads while a barrier is waited for. */
+/* Less than a socket holds: no thread reads while the channel waits at a barrier. */
 #define INPUT_MAX   (96 * 1024)
 #define BLOCK_BYTES (64 * 1024)
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The NBD client against any server. The input is a sequence of pieces, each with its length in
- * front (16 bits, little-endian): a piece is sent when the client waits for one, and the connection
- * ends after the last.
+ * front (16 bits, little-endian). A piece is sent when the client waits for one. The connection
+ * ends after the last piece.
  */
 #include <errno.h>
 #include <glib.h>

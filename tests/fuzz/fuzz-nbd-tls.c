@@ -28,7 +28,7 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The export's name and description; nobody may learn of them in the clear. */
+/* The export's name and description; no peer may learn of them in the clear. */
 #define SECRET "kept-from-eyes"
 
 typedef struct Client {

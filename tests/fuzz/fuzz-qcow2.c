@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * qcow2 over any image. The input is CONFIG_BYTES of how to open and what to do, then the image:
- * its 512-byte blocks are laid out 2^spread bytes apart, so that small inputs reach images with
+ * qcow2 over any image. The input is CONFIG_BYTES of how to open and what to do, then the image.
+ * Its 512-byte blocks are laid out 2^spread bytes apart, so that small inputs reach images with
  * large clusters.
  *
  * Everything runs over disks in memory that answer now or after a turn of the loop, and fail when

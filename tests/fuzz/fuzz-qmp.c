@@ -3,11 +3,11 @@
  * Fuzzer: bytes of a QMP client, from the JSON stream over the session's queue to dispatch, the
  * handlers and the reply.
  *
- * The first byte says in pieces of what size the rest arrives; its highest bit asks for a session
- * that has negotiated and has some disks, so that a short input reaches handlers. These run only if
- * every request of the input stays within the process: graphs over null disks, jobs and bitmaps on
- * them, objects without files. Otherwise the requests are parsed and their arguments decoded, and
- * that is all. After each input everything is taken back, and nothing may be left.
+ * The first byte says in pieces of what size the rest arrives. Its highest bit asks for a session
+ * that has negotiated and has some disks, so that a short input reaches handlers. The handlers run
+ * only if every request of the input stays within the process: graphs over null disks, jobs and
+ * bitmaps on them, objects without files. Otherwise the requests are parsed and their arguments
+ * decoded, and that is all. After each input everything is taken back, and nothing may be left.
  */
 #include <glib.h>
 #include <stdint.h>

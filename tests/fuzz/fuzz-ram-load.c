@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sections of guest memory, as a stranger sends them to four blocks: "ram" of 16 pages, "res" that may
- * have 2 to 8, "rom" that can't be written, and "edge" between two pages that nobody may touch. Whatever
- * comes, memory beside the blocks stays as it is, and an error has a text.
+ * Hostile sections of guest memory for four blocks: "ram" of 16 pages, "res" that may have 2 to 8,
+ * "rom" that can't be written, and "edge". The last lies between two pages that the load must not
+ * touch. Whatever the sections hold, memory beside the blocks stays as it is, and an error has a
+ * text.
  */
 #include <glib.h>
 #include <stdint.h>

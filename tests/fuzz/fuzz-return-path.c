@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What a destination says on the return path. Bit 0 of the first byte: the end of the stream has left, so
- * that it may claim the guest; else such a claim is false. What the reader makes of the rest is
- * compared with what a few lines here make of it, and every end but a good one has an error with a text.
+ * that it may claim the guest; else such a claim is false. The reader's verdict on the rest is
+ * compared with that of a few lines here. Every end but a good one has an error with a text.
  */
 #include <glib.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The state of a device with a field of every kind, as a stranger sends it. The first byte chooses
+ * The state of a device with a field of every kind, from a hostile source. The first byte chooses
  * the version, the rest is the payload. What is accepted can be saved, and is the same when it is
  * loaded again.
  */

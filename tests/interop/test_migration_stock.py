@@ -93,7 +93,7 @@ def test_a_refusal_is_understood_by_the_other(lane, way, vmm, peer, work):
 
 
 def hop_on(lane, path, caps=('return-path',)):
-    """The guest goes along a list of (who, peer); a piece of its memory is changed at each stop."""
+    """The guest goes along a list of (name, peer); a piece of its memory is changed at each stop."""
     here = lane.guest(path[0][0], caps=caps, peer=path[0][1])
     fill(here, 12)
     for hop, (who, peer) in enumerate(path[1:], 1):
@@ -122,7 +122,7 @@ def test_ten_hops_through_all_versions(vmm, work, need):
 
 @both_ways
 def test_memory_that_is_no_file_of_a_test(vmm, work, peer, way):
-    """Plain -m: the block has stock's name, and pages nobody touched are not touched by the move."""
+    """Plain -m: the block has stock's name, and the move touches no page that was untouched before."""
     blob = work / 'blob'
     blob.write_bytes(random.Random(13).randbytes(3 * ferry.MIB))
     uri = f'unix:{work}/in'

@@ -72,7 +72,7 @@ def test_descriptor_by_number(lane, way):
 @both_ways
 @pytest.mark.parametrize('offset', [0, 0x4000])
 def test_file(lane, way, work, offset):
-    """The stream as it is, after so many bytes of somebody else's. 7.2 reads it through a program."""
+    """The stream as it is, after so many bytes of another program's. 7.2 reads it through a program."""
     first, second = way.split('-')
     new = lane.peer.version >= (8, 2)
     source = lane.guest(first)
@@ -179,7 +179,7 @@ def test_tls(lane, way, work, need, kind, caps, tcp):
 @both_ways
 @pytest.mark.parametrize('welcome', [True, False])
 def test_tls_authorization(lane, way, work, need, welcome):
-    """By the name in the source's certificate; who is not welcome keeps his guest."""
+    """By the name in the source's certificate; a source that is refused keeps its guest."""
     need.tool('certtool')
     authority = tls.Authority(work / 'ca')
     first, second = way.split('-')
@@ -293,7 +293,7 @@ def test_capabilities_by_global(lane, way, work):
     assert info['ram']['multifd-bytes'] > 0
 
 
-# Capabilities that are nobody else's
+# Capabilities that no other test has
 
 @both_ways
 @pytest.mark.parametrize('same', [True, False])

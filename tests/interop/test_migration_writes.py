@@ -93,7 +93,7 @@ def test_destination_agrees_in_the_old_way_of_a_new_version(lane, way):
 
 
 @since(11, 1)
-def test_a_guest_that_is_stopped_waits_for_nobody_to_agree(lane):
+def test_a_stopped_guest_waits_for_no_agreement(lane):
     """Even if the two sides do not mean the same by it."""
     source = lane.guest('ferry', '-global', 'migration.switchover-ack-legacy=on', caps=['return-path', 'switchover-ack'])
     destination = lane.guest('stock', '-incoming', f'unix:{lane.work}/in', caps=['return-path', 'switchover-ack'])

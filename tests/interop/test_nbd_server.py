@@ -208,7 +208,7 @@ def test_exported_node_cannot_be_deleted(vm, work):
         vm.cmd('blockdev-del', node_name='n0')
 
 
-def test_safe_removal_waits_for_nobody_and_hard_removal_disconnects(vm, disk):
+def test_safe_removal_never_waits_and_hard_removal_disconnects(vm, disk):
     uri, _ = disk
     handle = client(uri)
     with pytest.raises(ferry.QMPError, match='still in use'):
@@ -492,7 +492,7 @@ def test_many_requests_in_flight_come_back_right(disk):
         assert buf.to_bytearray() == want[offset:offset + 65536]
 
 
-def test_client_that_does_not_read_replies_holds_up_nobody(vm, disk):
+def test_client_that_does_not_read_replies_holds_up_no_other(vm, disk):
     uri, _ = disk
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(uri.split('socket=')[1])

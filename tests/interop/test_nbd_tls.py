@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NBD over TLS: who may come in, who must prove what, and that nothing said in the clear counts."""
+"""NBD over TLS: which clients are let in, what each side must prove, and that nothing said in the clear counts."""
 import base64
 import os
 import socket
@@ -166,7 +166,7 @@ def test_authorization_by_distinguished_name(vm, pki, disk):
     add_creds(vm, 'x509', 'tls0', pki.creds(server='server'), 'server')
     server = TlsServer(vm, disk, tls_authz='auth0')
     alice, bob = (server.uri(pki.creds(client=name)) for name in ('client', 'bob'))
-    refused(alice)          # nobody is allowed while the object is missing
+    refused(alice)          # no client is allowed while the object is missing
     vm.cmd('object-add', {'qom-type': 'authz-list', 'id': 'auth0', 'policy': 'deny', 'rules': [
         {'match': 'O=Ferry tests,CN=alice', 'policy': 'allow'}]})
     read_back(alice, disk)

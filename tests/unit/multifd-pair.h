@@ -31,7 +31,7 @@ typedef struct MultiFDPair {
     MigrationIncomingState mis;
     unsigned channels, connected;
     uint64_t bytes;
-    int raw_fd[MULTIFD_PAIR_CHANNELS]; /* the source's ends that nobody has taken; -1: taken */
+    int raw_fd[MULTIFD_PAIR_CHANNELS]; /* the source's ends that no test has taken; -1: taken */
     QIOChannel *dst_ioc[MULTIFD_PAIR_CHANNELS];
     RAMBlock *src[2], *dst[2];
     RAMSaveBlock sb[2];

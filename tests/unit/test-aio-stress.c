@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The event loop under mixed load: in the main loop and two iothreads, pairs of coroutines send
- * each other streams over sockets and pipes that are opened and closed all the time (so that
- * descriptor numbers return at once), while others sleep, write and read a file, and call worker
+ * The event loop under mixed load: pairs of coroutines in the main loop and two iothreads send each
+ * other streams over sockets and pipes. These are opened and closed all the time, so that
+ * descriptor numbers return at once. Other coroutines sleep, write and read a file, and call worker
  * threads. Every byte is checked. FERRY_AIO chooses the back end.
  */
 #include <errno.h>

@@ -192,7 +192,7 @@ static void test_command_status(void)
                     "Unable to start '/nonexistent/program': No such file or directory");
 }
 
-/* Who writes to it hears of its end, and so does who closes it. */
+/* The write reports the command's end, and so does the close. */
 static void test_command_ends_while_it_is_written_to(void)
 {
     g_autoptr(QIOChannel) ioc = start("exec <&-; exit 3", O_WRONLY);
@@ -342,7 +342,7 @@ static void test_flush_is_woken_by_shutdown(void)
     int ret;
 
     tcp_pair(end);
-    do { /* nobody reads, so some of it stays unsent */
+    do { /* no peer reads, so some of it stays unsent */
         len =
             qio_channel_writev_full(end[0], &iov, 1, NULL, QIO_CHANNEL_WRITE_FLAG_ZERO_COPY, NULL);
     } while (len > 0);

@@ -245,7 +245,7 @@ static void shutdown_wakes_threads(const void *kind, bool blocking)
         g_assert_true(qio_channel_set_blocking(both[0], blocking, NULL));
         g_assert_true(qio_channel_set_blocking(both[1], blocking, NULL));
         reader = g_thread_new("reader", thread_wait, &r);
-        if (pair.two_way) { /* nobody reads there, so it gets stuck */
+        if (pair.two_way) { /* no coroutine reads there, so it gets stuck */
             writer = g_thread_new("writer", thread_wait, &w);
         }
         for (int i = 0; i < round * 20; i++) {
@@ -283,7 +283,7 @@ static void test_shutdown_wakes_coroutines(const void *kind)
     for (int round = 0; round < 2; round++) {
         ChannelPair pair = channel_pair_new(kind);
         bool writes = round == 1;
-        /* nobody reads what the first end sends */
+        /* no coroutine reads what the first end sends */
         Waiter w = {.ioc = pair.end[writes ? 0 : 1], .co = true, .writes = writes};
         GThread *thread;
 

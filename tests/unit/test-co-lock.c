@@ -111,7 +111,7 @@ static void coroutine_fn mutex_greedy_co_entry(void *opaque)
     a->stage->alive--;
 }
 
-/* Who unlocks and locks again at once stands behind those who waited. */
+/* A coroutine that unlocks and locks again at once stands behind those that waited. */
 static void test_mutex_is_handed_over(void)
 {
     Stage s;
@@ -183,7 +183,7 @@ static void coroutine_fn queue_mutex_co_entry(void *opaque)
     qemu_co_mutex_lock(&a->stage->mutex);
     qemu_co_queue_wait(&a->stage->queue, &a->stage->mutex);
     say(a);
-    qemu_co_yield_to_loop(); /* still locked: nobody else speaks in between */
+    qemu_co_yield_to_loop(); /* still locked: no other coroutine writes in between */
     say(a);
     qemu_co_mutex_unlock(&a->stage->mutex);
     a->stage->alive--;

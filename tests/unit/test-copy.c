@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The copy engine in the hands of a job that is no mirror: a coroutine that pumps until source and
- * target are equal, with the four callbacks, a bitmap and two nodes, and nothing else.
+ * The copy engine with an owner that is no mirror: a coroutine that pumps until source and target
+ * are equal. It has the four callbacks, a bitmap and two nodes, and nothing else.
  */
 #include <errno.h>
 #include <glib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vCPUs and the stop of the guest, with vCPUs that behave as real ones will: a thread whose guest
- * code is a loop, which leaves it for MMIO under the big lock, and for kicks.
+ * vCPUs and the stop of the guest. The vCPUs behave as real ones will. Each is a thread whose guest
+ * code is a loop; it leaves the loop for MMIO under the big lock, and for kicks.
  */
 #include "accel/cpus.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Error policy, with a device that behaves as real ones will: requests of a backend in an iothread
- * over a disk that fails, held while the guest is stopped, started again by `cont`.
+ * Error policy, with a device that behaves as real ones will. It sends requests of a backend in an
+ * iothread to a disk that fails. They are held while the guest is stopped, and `cont` starts them
+ * again.
  */
 #include "block/error-policy.h"
 

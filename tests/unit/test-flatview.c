@@ -364,7 +364,7 @@ static void test_priority_decides_then_youth(void)
     }
     memory_region_set_enabled(&mr[3], false);
     expect_seen(&as, "young");
-    memory_region_set_address(&mr[1], 4); /* who moves is the youngest */
+    memory_region_set_address(&mr[1], 4); /* a region that moves is the youngest */
     expect_seen(&as, "old");
     memory_region_set_enabled(&mr[1], false);
     expect_seen(&as, "young");

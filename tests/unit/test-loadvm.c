@@ -73,7 +73,7 @@ static void put_part(GByteArray *out, const Part *part, uint8_t id, bool first, 
     put_command(out, MIG_CMD_PING, ping);
 }
 
-/* What comes back: "p1" for a PONG, "ack". */
+/* The answers on the return path: "p1" for a PONG, "ack". */
 static char *answers(int fd)
 {
     GString *text = g_string_new("");
@@ -166,7 +166,7 @@ static void test_parts_that_do_not_care_hold_nothing(void)
     g_assert_cmpstr(at_once, ==, "ack p0 p1 p2 p3 ");
 }
 
-static void test_without_the_capability_nobody_is_told(void)
+static void test_without_the_capability_no_source_is_told(void)
 {
     Part parts[2] = {{"one", true}, {"two", true}};
     g_autofree char *text = load(false, parts, (const bool[]){true, true, false, false});
@@ -193,7 +193,7 @@ static void test_a_device_that_cannot_be_migrated(void)
     vmstate_unregister(&stuck, &mis);
 }
 
-/* --- what comes and goes while a guest is loaded --- */
+/* --- devices that are plugged in and out while a guest is loaded --- */
 
 typedef struct Device {
     uint8_t value;
@@ -443,7 +443,7 @@ int main(int argc, char **argv)
     g_mutex_init(&mis.channels_lock);
     g_test_add_func("/loadvm/switchover-ack/last", test_the_last_part_lets_the_guest_come);
     g_test_add_func("/loadvm/switchover-ack/some", test_parts_that_do_not_care_hold_nothing);
-    g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_nobody_is_told);
+    g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_no_source_is_told);
     g_test_add_func("/loadvm/unplugged",
                     test_a_device_that_is_unplugged_during_the_load_is_not_touched);
     g_test_add_func("/loadvm/pending", test_what_is_left_is_told_by_when_it_has_to_go);

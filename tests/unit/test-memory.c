@@ -312,7 +312,7 @@ static void note_commit(MemoryListener *l)
     note(l, "commit", NULL);
 }
 
-/* "add", and who logs the section if anything does. */
+/* "add", and which clients log the section, if any. */
 static void note_add(MemoryListener *l, const MemoryRegionSection *s)
 {
     g_autofree char *what = s->log_mask ? g_strdup_printf("add%x", s->log_mask) : g_strdup("add");
@@ -434,7 +434,9 @@ static void test_listeners_are_called_in_order(void)
     g_string_free(log, TRUE);
 }
 
-/* What comes while the log is on is told so, and what goes is told that it is off. */
+/*
+ * A listener that is added while memory is logged is told so; before it goes it reports its log.
+ */
 static void test_a_listener_comes_and_goes_while_memory_is_logged(void)
 {
     GString *log = g_string_new(NULL);

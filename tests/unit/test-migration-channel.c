@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Connections of migrations over sockets: they carry bytes from a connector to a listener, with and
- * without TLS; attempts end when they are cancelled; peers that say nothing harm nobody.
+ * Connections of migrations over sockets. They carry bytes from a connector to a listener, with and
+ * without TLS. Attempts end when they are cancelled. Silent peers hold up no other connection.
  */
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -112,7 +112,7 @@ static void add_psk(void)
 }
 
 /*
- * Both ends are in this process and read the same settings: the listener looks them up when somebody
+ * Both ends are in this process and read the same settings: the listener looks them up when a peer
  * connects, the connector when it is made.
  */
 static void test_tls_psk(void)
@@ -345,7 +345,7 @@ static void test_cancel_handshake(void)
     del_object("client");
 }
 
-/* A unix listener whose queue is full keeps who connects waiting. */
+/* A unix listener whose queue is full lets the connector wait. */
 static void test_cancel_connect(void)
 {
     g_autofree char *path = path_in_dir("full");
@@ -500,7 +500,7 @@ static void test_a_peer_is_the_source_when_its_first_bytes_say_so(void)
     close(fd);
 }
 
-/* Those who hang up make room for others; garbage is no handshake. */
+/* Peers that hang up make room for others; garbage is no handshake. */
 static void test_garbage_then_guest(void)
 {
     g_autofree char *path = path_in_dir("sock");
@@ -543,7 +543,7 @@ static void test_garbage_then_guest(void)
     del_object("psk");
 }
 
-/* Whoever has all channels ends the listener in the callback. */
+/* The owner ends the listener in the callback once it has all channels. */
 static void test_free_in_callback(void)
 {
     Destination dst = {.stop = true};

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The threads of a mapped-ram file: everything is moved once, errors come up, nobody runs far ahead. */
+/*
+ * The threads of a mapped-ram file: everything is moved once, errors are reported, no thread runs
+ * far ahead.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -158,7 +161,7 @@ static void test_everything_once(void)
     }
 }
 
-static void test_nobody_runs_ahead(void)
+static void test_no_thread_runs_ahead(void)
 {
     for (unsigned threads = 1; threads <= 4; threads++) {
         MappedIO *io = begin(threads, false, NULL);
@@ -189,7 +192,7 @@ static void test_first_error_stays(void)
     }
 }
 
-/* After a wait that has failed nobody uses the owner's memory any more, not even who takes long. */
+/* After a wait that has failed no thread uses the owner's memory any more, not even a slow one. */
 static void test_waits_for_those_that_work(void)
 {
     MappedIO *io = begin(2, false, NULL);
@@ -224,7 +227,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     world.stream = QIO_CHANNEL(qio_channel_file_new_path("/dev/null", O_RDWR, 0, NULL));
     g_test_add_func("/migration/mapped-io/everything-once", test_everything_once);
-    g_test_add_func("/migration/mapped-io/nobody-runs-ahead", test_nobody_runs_ahead);
+    g_test_add_func("/migration/mapped-io/no-thread-runs-ahead", test_no_thread_runs_ahead);
     g_test_add_func("/migration/mapped-io/first-error-stays", test_first_error_stays);
     g_test_add_func("/migration/mapped-io/waits-for-those-that-work",
                     test_waits_for_those_that_work);

@@ -256,8 +256,8 @@ bool buffer_is_zero(const void *buf, size_t bytes)
 }
 
 /*
- * A page that is written again goes to a thread only when the last one has done with it: otherwise the
- * older bytes, or the older bit, might be the last ones.
+ * A page that is written again goes to a thread only when the thread before has done with it.
+ * Otherwise the older bytes, or the older bit, might be written last.
  */
 static void test_one_thread_a_page(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * RAM in a migration, on the wire: the records that are written, the barriers of the channels, and
- * what the records of a stranger can do.
+ * what hostile records can do.
  */
 #include <errno.h>
 #include <string.h>

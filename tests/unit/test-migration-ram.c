@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * RAM in a migration: nothing is lost however the guest writes, and memory that nobody has touched
- * stays that way.
+ * RAM in a migration: nothing is lost however the guest writes, and untouched memory stays
+ * untouched.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -494,8 +494,8 @@ static void test_log_is_cleared_before_pages_are_read(void)
 }
 
 /*
- * A log that begins with every bit set (KVM can) says nothing about what was written before a chunk
- * was cleared: untouched pages are not read, and a write between the start and the clear is sent.
+ * A log that begins with every bit set (KVM can) does not say what was written before a chunk was
+ * cleared. Untouched pages are not read, and a write between the start and the clear is sent.
  */
 static void test_untouched_pages_are_not_read_under_a_log_that_begins_full(void)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The mirror job over real files, in one process: several writers change the source and remember
- * what they were acknowledged, while the job is paused, resumed, limited in speed, switched between
- * copy modes, and ended one way or another. At its end source and copy are held against the
- * writers' record, byte by byte.
+ * the writes that were acknowledged. Meanwhile the job is paused, resumed, limited in speed,
+ * switched between copy modes, and ended one way or another. At its end source and copy are
+ * compared with the writers' record, byte by byte.
  */
 #include <errno.h>
 #include <glib.h>

@@ -228,7 +228,7 @@ static void test_end_without_barrier(void)
     multifd_pair_free(pair);
 }
 
-/* A destination that goes away fails the migration, and everybody who waits is told. */
+/* A destination that goes away fails the migration, and each thread that waits is told. */
 static void test_peer_dies(void)
 {
     MultiFDPair *pair = multifd_pair_new(&(MultiFDPairOptions){"none", 2, 4 * MIB});
@@ -246,7 +246,7 @@ static void test_peer_dies(void)
     multifd_pair_free(pair);
 }
 
-/* Nobody reads: the source's thread waits for room, until it is cancelled. */
+/* No destination reads: the source's thread waits for room, until it is cancelled. */
 static void *shut_down_later(void *opaque)
 {
     MultiFDPair *pair = opaque;

@@ -171,7 +171,7 @@ typedef struct Worker {
     Coroutine *waiter;
 } Worker;
 
-/* Random requests in a part of the image that nobody else touches. */
+/* Random requests in a part of the image that no other worker touches. */
 static void coroutine_fn worker_run(void *opaque)
 {
     Worker *w = opaque;
@@ -386,8 +386,8 @@ static void coroutine_fn read_that_hangs(void *opaque)
 }
 
 /*
- * A server that does not answer holds nobody up after bdrv_cancel_in_flight(), reconnect-delay or
- * not.
+ * A server that does not answer holds up no request after bdrv_cancel_in_flight(), reconnect-delay
+ * or not.
  */
 static void coroutine_fn cancel_in_flight(void *opaque)
 {

@@ -199,7 +199,7 @@ static void *connect_thread(void *opaque)
     return NULL;
 }
 
-/* A listener whose queue is full: who connects to it waits. */
+/* A listener whose queue is full: a client that connects to it waits. */
 static int full_listener(char *port, size_t size, int fillers[2])
 {
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -231,7 +231,7 @@ static void test_optional_list(void)
     g_assert_true(arg->has_boundaries);
     g_assert_null(arg->boundaries);
     g_assert_false(arg->has_boundaries_read);
-    /* Who fills in a list need not set the flag. */
+    /* Code that fills in a list need not set the flag. */
     QAPI_LIST_PREPEND(arg->boundaries_read, 7);
     json = BlockLatencyHistogramSetArg_to_json(arg);
     g_assert_cmpstr(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN), ==,
@@ -290,7 +290,7 @@ static void test_events(void)
         .reason = (char *)"full",
     };
 
-    qapi_event_send_stop(); /* nobody listens */
+    qapi_event_send_stop(); /* no monitor listens */
     qapi_event_set_sink(take_event);
     qapi_event_send_stop();
     g_assert_cmpstr(last_event, ==, "STOP -");

@@ -2,8 +2,8 @@
 /*
  * qcow2 images after a crash. A filter below the image keeps a journal of all that is written and
  * flushed, while several coroutines write, zero, discard and flush. Then images are made as power
- * failures at random moments could leave them: what was flushed by then is there, and of what was
- * written after, any part (in pieces of 4 KiB). Each must have no corruption (leaks are allowed),
+ * failures at random moments could leave them. The image has what was flushed by then, and any part
+ * of what was written after (in pieces of 4 KiB). Each must have no corruption (leaks are allowed),
  * hold what was flushed, and elsewhere only what was ever written there. FERRY_SLOW=1 in the
  * environment: more crashes of each load.
  */
@@ -253,7 +253,7 @@ static void coroutine_fn worker_co(void *opaque)
     g_free(worker);
 }
 
-/* One worker alone: ranges of many clusters, over everybody's sectors. */
+/* One worker alone: ranges of many clusters, over the sectors of all workers. */
 static void coroutine_fn large_ops(BlockBackend *blk, const Shape *shape, GRand *rng)
 {
     int64_t sectors = shape->size / SECTOR;
@@ -518,8 +518,8 @@ static void coroutine_fn write_cluster(BlockBackend *blk, int64_t index, int byt
 }
 
 /*
- * A write into a host cluster that still holds somebody's old data; with a flush from its beginning
- * to its end while it is in flight.
+ * A write into a host cluster that still holds old data of another cluster; a flush begins and ends
+ * while it is in flight.
  */
 static void coroutine_fn order_co(void *opaque)
 {

@@ -285,7 +285,7 @@ static void test_reads_of_all_kinds(void)
     }
 }
 
-/* More elements than one call takes: what comes behind them stays behind them. */
+/* More elements than one call takes: the bytes behind them stay behind them. */
 static void test_long_vectors(void)
 {
     PiecesChannel *c = pieces_new(1, 1 << 20, false);

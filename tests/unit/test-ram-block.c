@@ -220,7 +220,7 @@ static bool dest_has(unsigned page)
     return dest[page / 64] >> (page % 64) & 1;
 }
 
-static void test_nothing_is_marked_while_nobody_logs(void)
+static void test_nothing_is_marked_while_no_client_logs(void)
 {
     RAMBlock *block = make("b", PAGES * PAGE, 0);
 
@@ -231,7 +231,7 @@ static void test_nothing_is_marked_while_nobody_logs(void)
     g_assert_false(ram_block_get_dirty(block, DIRTY_MEMORY_MIGRATION, 0, PAGES * PAGE));
     ram_block_set_dirty(block, 5 * PAGE, 1);
     ram_block_log_stop(block, DIRTY_MEMORY_MIGRATION);
-    /* A second start sees only what comes after it. */
+    /* A second start sees only the writes after it. */
     ram_block_log_start(block, DIRTY_MEMORY_MIGRATION);
     g_assert_false(ram_block_get_dirty(block, DIRTY_MEMORY_MIGRATION, 0, PAGES * PAGE));
     ram_block_log_stop(block, DIRTY_MEMORY_MIGRATION);
@@ -524,7 +524,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram-block/no_memory", test_allocation_failure_names_size_and_cause);
     g_test_add_func("/ram-block/resize", test_resize_keeps_what_stays_and_zeroes_what_goes);
     g_test_add_func("/ram-block/discard", test_discard_makes_zeroes);
-    g_test_add_func("/ram-block/dirty/off", test_nothing_is_marked_while_nobody_logs);
+    g_test_add_func("/ram-block/dirty/off", test_nothing_is_marked_while_no_client_logs);
     g_test_add_func("/ram-block/dirty/all", test_blocks_that_come_while_all_are_logged_are_logged);
     g_test_add_func("/ram-block/dirty/model", test_sync_moves_exactly_the_marked_pages);
     g_test_add_func("/ram-block/dirty/threads", test_a_copy_that_follows_the_log_is_complete);

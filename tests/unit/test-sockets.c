@@ -389,7 +389,7 @@ static void free_queue(GArray *fds)
     g_array_free(fds, true);
 }
 
-/* An attempt that nobody answers ends at its deadline, and when it is cancelled. */
+/* An attempt that no server answers ends at its deadline, and when it is cancelled. */
 static void check_attempt_ends(const FerrySockAddr *listen_at)
 {
     int listener = socket_listen(listen_at, 0, NULL);
@@ -519,7 +519,7 @@ static void test_descriptors_travel_with_data(void)
     g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds, 0), ==, 4);
     g_assert_cmpuint(nfds, ==, 0);
     g_assert_cmpint(socket_recv_fds(pair[1], &in_iov, 1, got, 4, &nfds, 0), ==, -EAGAIN);
-    /* Whoever gave the pipe away holds its last writing end: nothing received was left open. */
+    /* The sender holds the pipe's last writing end: no received descriptor was left open. */
     close(pipes[1]);
     while (read(pipes[0], in, 1) == 1) {
     }

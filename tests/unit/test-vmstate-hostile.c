@@ -81,7 +81,7 @@ static void test_a_stream_that_ends_anywhere(void)
     rich_free(from);
 }
 
-/* Loads what somebody has tampered with. What is accepted can be saved again. */
+/* Loads a stream that was tampered with. If it is accepted, it can be saved again. */
 static void load_tampered(GBytes *bytes)
 {
     g_autoptr(GError) err = NULL;

@@ -165,7 +165,7 @@ static void test_versions(void)
                    "Failed to load fw_cfg/dma at offset 0x16: its version is 0x80000000");
 }
 
-static void test_subsections_nobody_knows(void)
+static void test_unknown_subsections_are_refused(void)
 {
     FWCfg s = {0};
 
@@ -177,7 +177,7 @@ static void test_subsections_nobody_knows(void)
                    "the subsection 'fw_cfg' is not known here");
 }
 
-/* What follows belongs to somebody else, whatever it looks like. */
+/* The bytes that follow belong to another struct, whatever they look like. */
 static void test_subsections_of_others_are_left_alone(void)
 {
     static const char *const cases[] = {
@@ -635,7 +635,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/vmstate/subsections", test_subsections);
     g_test_add_func("/vmstate/versions", test_versions);
-    g_test_add_func("/vmstate/subsections-nobody-knows", test_subsections_nobody_knows);
+    g_test_add_func("/vmstate/unknown-subsections", test_unknown_subsections_are_refused);
     g_test_add_func("/vmstate/subsections-of-others-are-left-alone",
                     test_subsections_of_others_are_left_alone);
     g_test_add_func("/vmstate/post-load-refuses", test_post_load_refuses);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The WebSocket server channel against a client made by hand: what is sent arrives, however it is
- * cut into frames; what breaks the protocol is refused by the right status; nobody waits for ever.
+ * The WebSocket server channel against a client made by hand: Data arrives, however it is cut into
+ * frames. Frames that break the protocol are refused by the right status. No call waits for ever.
  */
 #include <errno.h>
 #include <string.h>
@@ -521,7 +521,7 @@ static void count_calls(void *opaque)
     ++*(unsigned *)opaque;
 }
 
-/* Frames of the protocol's own are answered and do not concern who waits for bytes. */
+/* Control frames are answered and do not wake a reader that waits for bytes. */
 static void test_watch_is_not_told_of_pings(void)
 {
     unsigned calls = 0;
@@ -583,7 +583,7 @@ static void read_all(void *opaque)
     (void)try_read(opaque, NULL);
 }
 
-/* A pong that did not fit leaves when the peer has read, although nobody writes. */
+/* A pong that did not fit leaves when the peer has read, although no coroutine writes. */
 static void test_pong_leaves_when_there_is_room(void)
 {
     static const uint8_t zeroes[65536];

@@ -170,7 +170,7 @@ static void test_cache_keeps_what_is_used(void)
     g_assert_true(xbzrle_cache_find(cache, 0) == a);
     xbzrle_cache_next_pass(cache, &s);
     g_assert_null(xbzrle_cache_insert(cache, 2 * PAGE));
-    /* nobody has asked for the other since two passes */
+    /* no look-up has asked for the other for two passes */
     g_assert_true(xbzrle_cache_insert(cache, 3 * PAGE) == b);
     g_assert_null(xbzrle_cache_find(cache, PAGE));
     xbzrle_cache_free(cache);

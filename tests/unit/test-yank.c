@@ -54,7 +54,7 @@ static void *come_and_go(void *opaque)
 
         yank_register_function(instance, count, n);
         yank_unregister_function(instance, count, n);
-        g_free(n); /* nobody may touch it any more */
+        g_free(n); /* no callback may touch it any more */
         yank_unregister_instance(instance);
     }
     g_atomic_int_add(&running, -1);

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Migrations that are broken on purpose: connections that break, peers that die, and who has the guest afterwards.
+"""Migrations that are broken on purpose: connections that break, peers that die, and which side has the guest
+afterwards.
 
-A Mover has one source, whose guest is sent again and again, and destinations that may be tried again; what stands
-between them (Channels) breaks the connection that it is told to, where it is told to.
+A Mover has one source, whose guest is sent again and again, and destinations that may be tried again. The proxies
+between them (Channels) break the connection that a test names, where the test wants it.
 """
 import itertools
 import random
@@ -229,7 +230,7 @@ class Mover:
         self.source.vm.cmd('migrate', uri=self.channels.uri)
         return self.channels
 
-    # Who has the guest
+    # Which side has the guest
 
     def outcome(self, *, waits=False, source_causes=(), destination_causes=()):
         """'here', 'there' or 'unknown', once it is over; AssertionError if not exactly one side has the guest.

@@ -57,7 +57,8 @@ class Lab:
         return server
 
     def _hung(self):
-        """Runs in the watchdog's thread: record what everybody does, then end the processes, which unblocks the test."""
+        """Runs in the watchdog's thread: record what each process does, then end the processes, which unblocks the
+        test."""
         text = [f'the test did not end within {self.limit_s} s']
         for vm in self.vms:
             if vm.running():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Random schedules of QMP verbs against one scene: a source, its destination, disks, clients, peers that hang or die.
 
-A schedule follows from its number alone. After each verb every monitor answers, the processes live and at most one side
-runs; at the end every command has been answered and the disk holds what its clients were told that it holds.
+A schedule follows from its number alone. After each verb every monitor answers, the processes live and at most one
+side runs. At the end every command has been answered and the disk holds what its clients were told that it holds.
 Schedule n has the n-th ordered pair of verbs in its middle, so pairs() schedules in a row issue every pair.
 """
 import contextlib
@@ -291,7 +291,7 @@ class Schedule:
             if side and not side.ended and not side.vm.running():
                 self.has_ended(side)
         if self.source.runs() and self.destination and self.destination.runs() and self.source.runs():
-            # The guest never comes back, so whoever answers in this order runs at the same time.
+            # The guest never comes back. So when these three answers are "running", both sides run at the same time.
             assert not self.destination.runs(), 'the guest runs on both sides'
         for side in (self.source, self.destination):
             try:

@@ -171,7 +171,7 @@ class StockWriter:
 
 
 def fill(vm, seed, end=None, start=0):
-    """Writes into the file that is the guest's memory, before anybody has looked at it."""
+    """Writes into the file that is the guest's memory, before a process has looked at it."""
     print(f'memory: seed {seed}')
     rng = random.Random(seed)
     end = end or os.path.getsize(vm.memory)
