@@ -247,7 +247,7 @@ class Standstill:
 
 
 def first_sentence(error):
-    """The cause, without the traffic of monitors that helps those who wrote a test."""
+    """The cause, without the traffic of monitors, which helps only the author of a test."""
     text = str(error).splitlines()
     return text[0] if text else type(error).__name__
 

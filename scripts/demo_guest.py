@@ -53,7 +53,7 @@ def has_qtest(command):
 
 
 class Guest:
-    """A process that holds a guest: its memory is a file, so that anybody can look at it."""
+    """A process that holds a guest: its memory is a file, so that other programs can read it."""
 
     def __init__(self, lab, name, command, total, incoming=None):
         self.name = name

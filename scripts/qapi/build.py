@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Expressions to the checked model: every rule of the language is enforced here.
 
-A condition ('if') is decided here too, against the macros that config-host.h defines: what is switched
-off does not exist in the model, so that C types, introspection and manual always agree.
+A condition ('if') is decided here too, against the macros that config-host.h defines: what is switched off is not in
+the model. So C types, introspection and manual always agree.
 """
 
 import re

@@ -66,7 +66,7 @@ def test_a_large_circle_of_includes_is_found(tree, work):
     assert '5 files include each other in a circle: util/aio, util/bql, util/co, util/dl, util/el' in output
 
 
-def test_commented_out_source_is_nobodys(tree, work):
+def test_commented_out_source_is_unused(tree, work):
     tree('block/meson.build', SPDX + "# src += files('mirror.c')\n")
     assert 'no meson.build above it names this file' in check(work)[1]
 
@@ -94,6 +94,13 @@ def words(path):
     ('a.h', '/*\n * One.\n *\n * Then what comes is read.\n */\n', 'a.h:4: "what comes"'),
     ('a.py', '"""Told by somebody."""\n', 'a.py:1: "somebody"'),
     ('a.py', 'x = 1  # a stranger\n', 'a.py:1: "stranger"'),
+    ('a.c', 'int x; // nobody\n', 'a.c:1: "nobody"'),
+    ('a.json', "##\n# @a: text\n#\n# @b: told to\n#     whoever asks\n##\n{ 'enum': 'nobody' }\n", 'a.json:4: "whoever"'),
+    ('a.c', '/* ' + 'word ' * 31 + '. some_name() ends. */\n', 'a.c:1: a sentence of 31 words'),
+    ('a.c', '/*\n * A table:\n *   ONE   nobody\n */\n', 'a.c:3: "nobody"'),
+    ('test_a.py', 'def test_nobody_waits():\n    pass\n', 'test_a.py:1: name of a test: "nobody"'),
+    ('test-a.c', 'int x;\nstatic void test_who_waits(void)\n{\n}\n', 'test-a.c:2: name of a test: "who"'),
+    ('test-a.c', 'g_test_add_func("/a/nobody-waits", f);\n', 'test-a.c:1: name of a test: "nobody"'),
 ])
 def test_sentence_that_is_not_plain_is_found(work, name, text, finding):
     (work / name).write_text(text)
@@ -105,6 +112,9 @@ def test_sentence_that_is_not_plain_is_found(work, name, text, finding):
     ('a.md', '```\nwhoever\n```\n\n    nobody\n\nThe `nobody` user. Word ' + 'word ' * 29 + '.\n'),
     ('a.c', 'char *x = "/* nobody */";\n/* ' + 'word ' * 20 + '. ' + 'Word ' * 20 + '. */\n'),
     ('a.py', 'x = "nobody"\n'),
+    ('a.json', "# One line.\n{ 'enum': 'who' }\n"),
+    ('a.c', '/* ' + 'word ' * 20 + '. some_name() ' + 'word ' * 20 + '. */\n'),
+    ('a.c', '/*\n * ' + 'ROW   word\n * ' * 20 + '\n */\n'),
 ])
 def test_code_is_no_sentence(work, name, text):
     (work / name).write_text(text)
