@@ -37,7 +37,10 @@ static ssize_t command_readv(QIOChannel *ioc, const struct iovec *iov, size_t ni
     return fd_half_readv(&cioc_of(ioc)->half[QIO_CHANNEL_READ], ioc, iov, niov, errp);
 }
 
-/* Nobody reads any more. Why says more than that it is so, if the program has ended. */
+/*
+ * The program reads no more. If it has ended, the error says how, which tells more than "broken
+ * pipe".
+ */
 static void command_error_add_end(QIOChannelCommand *cioc, GError **errp)
 {
     g_autofree char *how = NULL;

@@ -4,9 +4,9 @@
  *
  * The program gets no other descriptor of ours; its standard error is ours, and a stream that is not
  * used is /dev/null. qio_channel_close() closes the pipes and waits for the program; how it ended,
- * if not with status 0, is the error then. Shutdown ends both directions for this side and, when
- * somebody waits in close or it comes later, the program: SIGTERM, and SIGKILL a second after. The
- * same happens, without anybody waiting, when the last reference goes before that.
+ * if not with status 0, is the error then. Shutdown ends both directions for this side. If a thread
+ * waits in close, or calls it later, the program is ended too: SIGTERM, and SIGKILL a second after.
+ * The same happens, without a wait, when the last reference is dropped before a close.
  */
 #ifndef FERRY_IO_CHANNEL_COMMAND_H
 #define FERRY_IO_CHANNEL_COMMAND_H

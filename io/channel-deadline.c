@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QIOChannelDeadline: a timer that interrupts who waits for a channel. */
+/* QIOChannelDeadline: a timer that interrupts a wait for a channel. */
 #include "io/channel-deadline.h"
 #include <errno.h>
 

@@ -19,8 +19,8 @@ typedef struct QIOChannelDeadline {
 void coroutine_fn qio_channel_deadline_start(QIOChannelDeadline *deadline, QIOChannel *ioc,
                                              int64_t timeout_ns);
 /*
- * As qio_channel_co_wait(): 0; -ETIMEDOUT when the time is over; -ECANCELED when somebody
- * interrupted it.
+ * As qio_channel_co_wait(): 0; -ETIMEDOUT when the time is over; -ECANCELED when another coroutine
+ * or thread interrupted it.
  */
 int coroutine_fn qio_channel_deadline_co_wait(QIOChannelDeadline *deadline,
                                               QIOChannelDirection dir);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A channel over a descriptor of any kind that somebody passed. */
+/* A channel over a descriptor of any kind that a user passed. */
 #ifndef FERRY_IO_CHANNEL_FD_H
 #define FERRY_IO_CHANNEL_FD_H
 

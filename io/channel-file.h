@@ -5,8 +5,8 @@
  *
  * Regular files are SEEKABLE and never say -EAGAIN: a call waits for the disk, so it belongs into a
  * thread of its own. Pipes and devices are switched to non-blocking and can be waited for like
- * sockets; shutdown wakes who waits. On a descriptor opened with O_DIRECT, addresses, lengths and
- * offsets must be aligned as its file system demands (-EINVAL).
+ * sockets; shutdown wakes a thread or coroutine that waits. On a descriptor opened with O_DIRECT,
+ * addresses, lengths and offsets must be aligned as its file system demands (-EINVAL).
  *
  * qio_channel_close() reports what the kernel still has to say (a full disk on network file
  * systems); it does not flush to the disk.

@@ -405,8 +405,8 @@ char *qio_channel_socket_peer_name(const QIOChannelSocket *sioc)
 void qio_channel_socket_set_buffers(QIOChannelSocket *sioc, int send_bytes, int receive_bytes)
 {
     /*
-     * The privileged form passes the system's limit; whoever may not use it gets what the limit
-     * allows.
+     * The privileged form passes the system's limit; a process that may not use it gets what the
+     * limit allows.
      */
     if (send_bytes > 0 &&
         setsockopt(sioc->fd, SOL_SOCKET, SO_SNDBUFFORCE, &send_bytes, sizeof(send_bytes)) < 0) {

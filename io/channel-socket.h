@@ -36,7 +36,7 @@ void qio_channel_socket_cancel_connect(QIOChannelSocket *sioc);
 /* The descriptor, still the channel's; -1 without a connection. */
 int qio_channel_socket_get_fd(const QIOChannelSocket *sioc);
 /*
- * "127.0.0.1:1234", "unix:/path", "vsock:2:1": who is at the other end, for messages. The caller
+ * "127.0.0.1:1234", "unix:/path", "vsock:2:1": the address of the peer, for messages. The caller
  * frees.
  */
 char *qio_channel_socket_peer_name(const QIOChannelSocket *sioc);

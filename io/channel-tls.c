@@ -142,7 +142,9 @@ static ssize_t tls_readv(QIOChannel *ioc, const struct iovec *iov, size_t niov, 
     return len;
 }
 
-/* A peer that refuses us says why, then closes; who only writes would know of the second alone. */
+/*
+ * A peer that refuses us says why, then closes; a user that only writes would see the close alone.
+ */
 static void tls_explain_write_error(QIOChannelTLS *tioc, GError **err)
 {
     tls_peek(tioc);

@@ -9,9 +9,9 @@
  *    waiting;
  *  - a stream that ends without the peer having said so is an error (-ECONNABORTED), not an end,
  *    unless the reader says QIO_CHANNEL_READ_FLAG_RELAXED_EOF;
- *  - a reader and a writer in two threads take turns inside the session, which covers new keys
- *    (TLS 1.3 KeyUpdate) in either direction; neither waits for the peer while it has its turn;
- *  - who wants to cancel may as well shut down the master.
+ *  - a reader and a writer in two threads take turns inside the session, also for new keys (TLS 1.3
+ *  KeyUpdate) in either direction. Neither waits for the peer while it has its turn;
+ *  - a user that wants to cancel may as well shut down the master.
  */
 #ifndef FERRY_IO_CHANNEL_TLS_H
 #define FERRY_IO_CHANNEL_TLS_H
@@ -23,9 +23,9 @@
 typedef struct QIOChannelTLS QIOChannelTLS;
 
 /*
- * Takes a reference to master, whose bytes are TLS from now on; nobody uses it directly any more
- * but to shut it down. The arguments are those of qcrypto_tls_session_new_client() and _server().
- * To be called where master was used last, nobody waiting.
+ * Takes a reference to master, whose bytes are TLS from now on. The caller may still shut master
+ * down, but uses it for nothing else. The arguments are those of qcrypto_tls_session_new_client()
+ * and _server(). To be called in the thread that used master last, while no call waits for it.
  */
 QIOChannelTLS *qio_channel_tls_new_client(QIOChannel *master, QCryptoTLSCreds *creds,
                                           const char *hostname,
@@ -52,8 +52,8 @@ int qio_channel_tls_handshake(QIOChannelTLS *tioc, int64_t timeout_ns,
 int qio_channel_tls_bye(QIOChannelTLS *tioc, int64_t timeout_ns, GError **errp);
 
 /*
- * Who the peer has proved to be, see crypto/authz.h; NULL: anybody. After the handshake; valid as
- * long as the channel.
+ * The identity that the peer has proved, see crypto/authz.h; NULL: it proved none. After the
+ * handshake; valid as long as the channel.
  */
 const char *qio_channel_tls_peer_name(const QIOChannelTLS *tioc);
 

@@ -60,7 +60,7 @@ static void poll_set(QIOChannelPoll *p, int fd, bool in, bool out)
                        out ? qio_channel_on_writable : NULL, p);
 }
 
-/* The registration of fd, or one that nobody needs. */
+/* The registration of fd, or a free one. */
 static QIOChannelPoll *poll_find(QIOChannel *ioc, int fd)
 {
     QIOChannelPoll *spare = NULL;
@@ -157,7 +157,7 @@ void qio_channel_set_watch(QIOChannel *ioc, AioContext *ctx, QIOChannelDirection
     w->watch = cb;
     w->watch_opaque = opaque;
     if (!cb) {
-        return; /* the handler, should it fire, finds nobody and goes */
+        return; /* the handler, should it fire, finds no waiter and returns */
     }
     w->watch_events = dir == QIO_CHANNEL_READ ? POLLIN : POLLOUT;
     w->watch_fd = ioc->klass->poll_fd(ioc, dir, &w->watch_events);
@@ -176,7 +176,7 @@ static bool waits_for(const QIOChannelWaiter *w, const QIOChannelPoll *p, short 
     return w->co && w->fd == p->fd && w->events == event;
 }
 
-/* Resumes whoever waits for `event`; calls the watch of a direction in which nobody does. */
+/* Resumes the coroutine that waits for `event`; calls the watch of a direction without a waiter. */
 static void qio_channel_ready(QIOChannelPoll *p, short event)
 {
     QIOChannel *ioc = p->ioc;

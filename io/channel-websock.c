@@ -3,7 +3,8 @@
  * QIOChannelWebsock: frames over another channel.
  *
  * Input passes through `in`; payload is unmasked where it lies. Output is one frame at a time in
- * `out`, control frames between those of data. Whoever has the lock never waits in the master.
+ * `out`, control frames between those of data. A thread that has the lock never waits in the
+ * master.
  */
 #include "io/channel-websock.h"
 #include <errno.h>
@@ -21,7 +22,7 @@
 #define WS_OUT_BYTES 32768
 /* Reads from the master that bring no payload before others in the loop have their turn. */
 #define WS_IDLE_READS 16
-/* How often output that nobody waits for is tried again. */
+/* How often output that no call waits for is tried again. */
 #define WS_RETRY_NS (20 * SCALE_MS)
 
 G_STATIC_ASSERT(WS_IN_BYTES >= WEBSOCK_REQUEST_MAX);
@@ -137,8 +138,8 @@ static void out_retry(void *opaque)
 }
 
 /*
- * Sends control frames from where nobody waits to write. What the master does not take goes with
- * the next write, or by a timer: the peer that has to read first may be waiting for it.
+ * Sends control frames when no writer is there to send them. Bytes that the master does not take go
+ * with the next write, or by a timer: the peer may wait for them before it sends more.
  */
 static void out_flush_aside(QIOChannelWebsock *wioc)
 {
@@ -228,7 +229,7 @@ static int in_control(QIOChannelWebsock *wioc, const WebsockFrame *frame, const 
         out_flush_aside(wioc);
         return 0;
     default:
-        return 0; /* a pong that nobody asked for */
+        return 0; /* a pong without a ping of ours */
     }
 }
 

@@ -5,8 +5,8 @@
  * nothing. Threads and rules are those of io/channel.h; besides:
  *
  * - a writer that was told -EAGAIN goes on with the same bytes: their frame may be on its way;
- * - pings are answered, and the peer's close frame too, by whoever reads or writes next; the peer's
- *    close frame ends the stream;
+ * - the next read or write answers pings and the peer's close frame; the peer's close frame ends
+ * the stream;
  * - a stream that ends without one is an error (-ECONNABORTED), not an end, unless the reader says
  *    QIO_CHANNEL_READ_FLAG_RELAXED_EOF;
  * - a peer that breaks the protocol, or sends text, is told so in a close frame; reading then fails
@@ -22,8 +22,8 @@
 typedef struct QIOChannelWebsock QIOChannelWebsock;
 
 /*
- * Takes a reference to master; nobody uses it directly any more but to shut it down. To be called
- * where master was used last, nobody waiting.
+ * Takes a reference to master. The caller may still shut master down, but uses it for nothing else.
+ * To be called in the thread that used master last, while no call waits for it.
  */
 QIOChannelWebsock *qio_channel_websock_new_server(QIOChannel *master);
 

@@ -3,7 +3,7 @@
  * QIOChannel: a stream of bytes to a peer, over whatever carries it: a socket, TLS on another
  * channel, a file, a pipe, memory.
  *
- * Three families of calls, by who waits:
+ * Three families of calls, by what waits:
  *
  *  - plain (qio_channel_readv): move what can be moved now, -EAGAIN otherwise; in blocking mode
  *    (qio_channel_set_blocking) they wait in the calling thread for the first byte;
@@ -13,7 +13,7 @@
  *
  * At most one reader and one writer at a time, each a coroutine or a thread; the two may be in
  * different threads, also over TLS. Waiting coroutines and watches belong to one AioContext at a
- * time. An idle channel (nobody waits, nothing watches) may move: qio_channel_detach_aio_context()
+ * time. An idle channel (no call waits, no watch is set) may move: qio_channel_detach_aio_context()
  * in the old thread, then simply use it in the new one. qio_channel_shutdown(), qio_channel_ref()
  * and qio_channel_unref() may be called in any thread.
  *
@@ -114,18 +114,19 @@ struct QIOChannelClass {
     /* Optional: bytes are already at hand, so a reader must not wait for the descriptor. */
     bool (*read_pending)(QIOChannel *ioc);
     /*
-     * Optional: the descriptor is readable while nobody reads. False: that was a message of the
-     * channel's own (TLS), nothing for the user has come.
+     * Optional: the descriptor is readable while no call reads. False: that was a message of the
+     * channel's own (TLS), and no data for the user has arrived.
      */
     bool (*idle_event)(QIOChannel *ioc);
     /*
-     * What a waiter for `dir` has to poll: a descriptor, and in *events POLLIN or POLLOUT (TLS may
-     * have to read in order to write). -1: nothing can be waited for (closed, or never waits).
+     * What a waiter for `dir` has to poll: the result is a descriptor, *events is POLLIN or
+     * POLLOUT. (TLS may have to read in order to write.) -1: there is nothing to wait for (closed,
+     * or never waits).
      */
     int (*poll_fd)(QIOChannel *ioc, QIOChannelDirection dir, short *events);
 
     /*
-     * Any thread. After it, reads end with 0 and writes with -EPIPE; whoever waits in the
+     * Any thread. After it, reads end with 0 and writes with -EPIPE; a thread that waits in the
      * descriptor is woken. 0 or -errno.
      */
     int (*shutdown)(QIOChannel *ioc, QIOChannelShutdown how);
@@ -196,9 +197,9 @@ bool qio_channel_has_feature(const QIOChannel *ioc, QIOChannelFeature feature);
 /* --- plain --- */
 
 /*
- * Whether the plain calls wait for the first byte (false for a new channel), and whether the thread
- * calls wait inside the kernel instead of in poll(2), which costs fewer system calls. Nobody uses
- * the channel meanwhile. The _co_ calls work in either mode. True, or false and errp.
+ * Whether the plain calls wait for the first byte (false for a new channel). If so, the thread
+ * calls wait inside the kernel instead of in poll(2), which costs fewer system calls. No other call
+ * uses the channel meanwhile. The _co_ calls work in either mode. True, or false and errp.
  */
 bool qio_channel_set_blocking(QIOChannel *ioc, bool on, GError **errp);
 
@@ -286,8 +287,8 @@ int qio_channel_writev_all_full(QIOChannel *ioc, const struct iovec *iov, size_t
 /* --- zero copy (feature WRITE_ZERO_COPY), in threads --- */
 
 /*
- * As qio_channel_writev_all(), but the kernel sends from the caller's pages: they must stay mapped,
- * and what they hold when the peer gets them is what it gets, until qio_channel_flush() returns.
+ * As qio_channel_writev_all(), but the kernel sends from the caller's pages. They must stay mapped
+ * until qio_channel_flush() returns. If they change before that, the peer may get the new bytes.
  * -ENOBUFS: the process may not lock that much memory.
  */
 int qio_channel_writev_zero_copy_all(QIOChannel *ioc, const struct iovec *iov, size_t niov,
@@ -324,20 +325,20 @@ void qio_channel_shutdown(QIOChannel *ioc, QIOChannelShutdown how);
 /* Both directions. */
 bool qio_channel_is_shut_down(const QIOChannel *ioc);
 /*
- * Releases the descriptor and tells whether everything that was written has arrived as far as that
- * can be known: a file's write-back error, a command's exit status (waits for it). Nobody uses the
- * channel any more; idempotent. Dropping the last reference does the same without waiting or
- * telling. 0, or -errno.
+ * Releases the descriptor and tells whether everything that was written has arrived, as far as that
+ * can be known. A file reports its write-back error; a command its exit status, which the call
+ * waits for. No other call uses the channel any more; idempotent. A drop of the last reference does
+ * the same without waiting and without the result. 0, or -errno.
  */
 int qio_channel_close(QIOChannel *ioc, GError **errp);
-/* Forgets the event loop it was used in; nobody may be waiting. The channel's thread. */
+/* Forgets the event loop it was used in; no call may be waiting. The channel's thread. */
 void qio_channel_detach_aio_context(QIOChannel *ioc);
 /*
- * Calls cb(opaque) in ctx's thread whenever the direction is ready (bytes, the end of the stream or
- * an error to be read; room to write) while no coroutine waits for it: how a callback-driven user
- * works, and how an idle connection learns that its peer left. cb must read (write), shut down, or
- * unset the watch, else it is called again at once. NULL unsets. ctx's thread. A channel that never
- * waits (memory, regular files) is ready always.
+ * Calls cb(opaque) in ctx's thread whenever the direction is ready while no coroutine waits for it.
+ * Ready means: bytes, the end of the stream or an error to be read; room to write. A user that
+ * works by callbacks needs it, and so does an idle connection that must learn that its peer left.
+ * The callback must read (write), shut down, or unset the watch, else it is called again at once.
+ * NULL unsets. ctx's thread. A channel that never waits (memory, regular files) is ready always.
  */
 void qio_channel_set_watch(QIOChannel *ioc, AioContext *ctx, QIOChannelDirection dir,
                            QIOChannelWatchFunc *cb, void *opaque);

@@ -8,9 +8,9 @@
 #include <sys/types.h>
 
 /*
- * Starts argv[0] with in and out as its standard input and output (-1: /dev/null), our standard
- * error, no other descriptors, default signal handling and an empty signal mask. in and out are
- * above 2. False and errp.
+ * Starts argv[0] with in and out as its standard input and output (-1: /dev/null) and our standard
+ * error. It gets no other descriptors, default signal handling and an empty signal mask. Both in
+ * and out are above 2. False and errp.
  */
 bool child_spawn(const char *const argv[], int in, int out, pid_t *pid,
                  GError **errp) G_GNUC_WARN_UNUSED_RESULT;

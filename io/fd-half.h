@@ -28,7 +28,7 @@ ssize_t fd_half_readv(FdHalf *half, QIOChannel *ioc, const struct iovec *iov, si
 ssize_t fd_half_writev(FdHalf *half, QIOChannel *ioc, const struct iovec *iov, size_t niov,
                        GError **errp);
 int fd_half_poll_fd(FdHalf *half, short *events);
-/* Wakes who waits, for good. Any thread. */
+/* Wakes a thread that waits; later waits return at once. Any thread. */
 void fd_half_wake(FdHalf *half);
 
 #endif

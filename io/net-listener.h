@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QIONetListener: listening sockets, all that an address stands for, and what to do with who
- * connects. Made, opened and freed in the main thread.
+ * QIONetListener: listening sockets, all that an address stands for, and what to do with a peer
+ * that connects. Made, opened and freed in the main thread.
  */
 #ifndef FERRY_IO_NET_LISTENER_H
 #define FERRY_IO_NET_LISTENER_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * WakePoll: something to poll that becomes ready when a descriptor does, or when another thread
- * says so: how shutdown reaches whoever waits for a pipe, which cannot be shut down itself.
+ * says so. A pipe cannot be shut down itself, so shutdown wakes a thread that waits for a pipe by
+ * this.
  *
  * It is an epoll set of the descriptor and an event; both stay ready once woken.
  */
