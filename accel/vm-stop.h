@@ -70,8 +70,8 @@ bool vm_is_taken(void);
 /* True: the guest is not taken. False: the taker's refusal is in errp. */
 bool vm_check_not_taken(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * The state in which the guest goes on: what it had before it was taken, or what was wished since.
- * The present state when it is not taken.
+ * The state in which the guest goes on: its state before it was taken, or the one that a stop asked
+ * for since. The present state when it is not taken.
  */
 RunState vm_wished_state(void);
 /* The taker's end: the guest is in `state` from now on, which is RUNNING, a stop, or POSTMIGRATE. */
