@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What stands between a socket chardev's socket and its bytes: TLS, WebSocket, telnet, in that
- * order, each if asked for. In the chardev's context; with `tls-authz` the TLS handshake takes place in
- * the main thread. References are taken and dropped in any thread.
+ * The protocol layers between a chardev's socket and its bytes: TLS, WebSocket, telnet, in that
+ * order, each if asked for. In the chardev's context; with `tls-authz` the TLS handshake takes
+ * place in the main thread. References are taken and dropped in any thread.
  */
 #ifndef FERRY_CHARDEV_CHAR_LAYERS_H
 #define FERRY_CHARDEV_CHAR_LAYERS_H

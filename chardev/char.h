@@ -77,7 +77,7 @@ struct CharFrontend {
  */
 bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops, void *opaque,
                       size_t output_limit, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* Lets go of the chardev; no callback comes after this. */
+/* Detaches the front end from the chardev, which calls it no more. */
 void qemu_chr_fe_deinit(CharFrontend *fe);
 /* can_read() may have become positive. */
 void qemu_chr_fe_accept_input(CharFrontend *fe);
@@ -87,8 +87,8 @@ void qemu_chr_fe_accept_input(CharFrontend *fe);
  */
 size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len);
 /*
- * The front end neither echoes nor edits what is typed: a terminal at the other end does. Without this
- * call a terminal hands over each key, without echo. No effect on a shared chardev.
+ * The front end neither echoes nor edits the user's input: a terminal at the other end does.
+ * Without this call a terminal hands over each key, without echo. No effect on a shared chardev.
  */
 void qemu_chr_fe_line_mode(CharFrontend *fe);
 /* Bytes taken and not yet sent. */
