@@ -36,7 +36,7 @@ struct IRQLine {
 
 /* A line that is low. handler NULL: an output, or a joint. */
 void irq_line_init(IRQLine *line, qemu_irq_handler *handler, void *opaque, int n);
-/* Lets go of it: it falls, then drives nothing and is driven by nothing. */
+/* The owner gives it up: the line falls, and all its connections end. */
 void irq_line_clear(IRQLine *line);
 
 /* From now on `to` is high whenever `from` is. Circles are a bug. */

@@ -116,7 +116,7 @@ typedef struct MACAddr {
         .name = (_name), .kind = &(_kind), .offset = PROP_SLOT(_state, _field, _type), \
         .has_default = true, .value.i = (_default), __VA_ARGS__                        \
     }
-/* What follows the default are further members of Property: .description, .min, .max, .check. */
+/* Arguments after the default are further members of Property: .description, .min, .max, .check. */
 #define DEFINE_PROP_BOOL(_n, _s, _f, _d, ...) \
     DEFINE_PROP_UNSIGNED(_n, property_bool, _s, _f, bool, _d, __VA_ARGS__)
 #define DEFINE_PROP_BIT(_n, _s, _f, _bit, _d, ...) \

@@ -46,7 +46,7 @@ struct RegisterRow {
     uint64_t clear_on_one; /* bits that a one clears and a zero leaves */
     /* What a read gives, where that is not what the field holds. `mask`: the bits that are wanted. */
     uint64_t (*read)(void *state, unsigned index, uint64_t stored, uint64_t mask);
-    /* What follows a write. */
+    /* The side effect of a write. */
     void (*write)(void *state, const RegisterWrite *write);
 };
 
