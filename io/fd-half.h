@@ -19,7 +19,7 @@ typedef struct FdHalf {
 /* Makes fd non-blocking where that means anything. False and errp: nothing was kept. */
 bool fd_half_init(FdHalf *half, int fd, QIOChannelDirection dir, const char *what,
                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* Lets go of the descriptor, which stays open; does nothing the second time. */
+/* Stops using the descriptor, which stays open; does nothing the second time. */
 void fd_half_clear(FdHalf *half);
 
 /* As QIOChannelClass has them, for channel ioc, whose shutdown they heed. */
