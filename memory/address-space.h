@@ -63,9 +63,10 @@ MemTxResult address_space_write_rom(AddressSpace *as, hwaddr addr, MemTxAttrs at
 bool address_space_access_valid(AddressSpace *as, hwaddr addr, uint64_t len, bool is_write);
 
 /*
- * Direct access to RAM (dma.h has what devices use): the host's address of `addr`, good for *len bytes, which shrinks to what is
- * contiguous there. NULL: MMIO, nothing, or ROM to be written; the caller has address_space_rw().
- * The memory stays until address_space_unmap(). Any thread.
+ * Direct access to RAM (dma.h has what devices use): the host's address of `addr`, good for *len
+ * bytes; *len shrinks to the bytes that are contiguous there. NULL: MMIO, no region, or ROM to be
+ * written; the caller then uses address_space_rw(). The memory stays until address_space_unmap().
+ * Any thread.
  */
 void *address_space_map(AddressSpace *as, hwaddr addr, uint64_t *len, bool is_write,
                         MemTxAttrs attrs);

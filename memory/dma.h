@@ -24,7 +24,7 @@ typedef enum DMADirection {
 
 typedef struct DMAMapping {
     void *host;
-    uint64_t len;       /* bytes at host: at least 1 and at most what was asked for */
+    uint64_t len;       /* bytes at host: at least 1, at most those asked for */
     MemTxResult result; /* of reading into a bounce buffer; MEMTX_OK for RAM */
 
     /* dma.c's. */

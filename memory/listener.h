@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory listeners: what follows the look of an address space (KVM's memory slots, vhost), and what
- * knows more about writes than the processes' own marks (KVM's dirty log).
+ * Memory listeners. A listener follows the layout of an address space (KVM's memory slots, vhost),
+ * or knows of writes that the process itself does not mark (KVM's dirty log).
  *
  * A commit that changes the view of an address space calls its listeners in this order:
  *
@@ -59,7 +59,9 @@ struct MemoryListener {
                       unsigned mask);
     void (*log_stop)(MemoryListener *listener, const MemoryRegionSection *section, unsigned old,
                      unsigned mask);
-    /* Puts what is known about writes to the section into ram_block_set_dirty_bitmap(). */
+    /*
+     * Passes the writes to the section that the log has recorded to ram_block_set_dirty_bitmap().
+     */
     void (*log_sync)(MemoryListener *listener, const MemoryRegionSection *section);
     /*
      * The same for everything at once; called instead of log_sync where it is set (a dirty ring).

@@ -10,7 +10,7 @@
  * listeners. Main thread.
  */
 void address_spaces_update(uint64_t transaction);
-/* An open transaction has changed regions: views show what was before. Main thread. */
+/* An open transaction has changed regions: views still show the old layout. Main thread. */
 bool memory_transaction_is_pending(void);
 /* The next address space in order of creation; NULL starts and ends. Main thread. */
 AddressSpace *address_space_next(AddressSpace *as);

@@ -77,7 +77,7 @@ struct MemoryRegion {
     bool initialized;
     unsigned log_mask; /* 1 << client: what this region's owner logs */
 
-    uint64_t changed_in; /* the last transaction that changed it or what is seen through it */
+    uint64_t changed_in; /* the last transaction that changed it, or a region seen through it */
     GPtrArray *eventfds; /* MemoryEventFd, ascending; NULL: none */
     GArray *coalesced;   /* MemoryCoalesced, ascending; NULL: none */
 

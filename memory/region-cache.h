@@ -4,7 +4,8 @@
  *
  * While the address space stays as it was, an access is a comparison of generations and a load or
  * store in the host's memory: no lookup, no lock, no reference. After a change the next access
- * looks the address up anew. What is not one piece of RAM is accessed like any other address.
+ * looks the address up anew. A range that is not one piece of RAM is accessed like any other
+ * address.
  *
  * A cache belongs to one thread at a time. It holds the RAM block that it last saw, and so its
  * memory, until it is used again or destroyed.
@@ -37,7 +38,7 @@ void address_space_cache_refresh(MemoryRegionCache *cache);
 /*
  * The host's address of `size` bytes at `offset`, for accesses until the thread may have seen a
  * change of the space: a few lines, not a request. NULL: use read and write. An offset outside of
- * the cache gives NULL, and read and write access what lies there.
+ * the cache gives NULL; read and write then access the address space there.
  */
 static inline void *address_space_cache_host(MemoryRegionCache *cache, uint64_t offset,
                                              uint64_t size)

@@ -41,7 +41,7 @@ static inline FlatView *view_pin(ViewReader *reader, FlatView **current);
 static inline void view_unpin(ViewReader *reader);
 /* flatview_find(), which looks first where the thread found something last. */
 static inline const FlatRange *view_find(ViewReader *reader, const FlatView *view, hwaddr addr);
-/* Lets go of the replaced views that are not pinned; takes over a reference to each. */
+/* Frees the replaced views once they are not pinned; takes over a reference to each. */
 void view_retire(FlatView **views, unsigned n);
 
 /*
