@@ -31,7 +31,7 @@ struct HMPCommand {
 
 /* `cmd` lives on. */
 void hmp_register_command(const HMPCommand *cmd);
-/* The same for what stands behind "info". */
+/* The same for a word that follows "info". */
 void hmp_register_info(const HMPCommand *cmd);
 
 void hmp_printf(HMPOutput *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A line that a person types into a terminal: editing, history, completion. It knows bytes in and
- * bytes out, and nothing of where they come from. Main thread only.
+ * A line that a person types into a terminal: editing, history, completion. It takes bytes and
+ * gives bytes; it does not know the terminal. Main thread only.
  *
  *   left, right, Ctrl-B, Ctrl-F   move              up, down, Ctrl-P, Ctrl-N   earlier, later lines
  *   home, end, Ctrl-A, Ctrl-E     to an end         Tab                        complete the word
