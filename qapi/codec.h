@@ -40,8 +40,8 @@
 #include <stdint.h>
 
 /*
- * Containers within each other that are decoded; what is deeper would be too much for a coroutine's
- * stack.
+ * The depth of containers within each other that are decoded; more would be too much for a
+ * coroutine's stack.
  */
 #define QAPI_DECODE_MAX_DEPTH 100
 
