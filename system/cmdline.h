@@ -14,7 +14,7 @@ typedef struct DeferredOption {
     const char *arg;
 } DeferredOption;
 
-/* What was asked for. Strings belong to argv unless marked. */
+/* What the command line asks for. Strings belong to argv unless marked. */
 typedef struct StartConfig {
     const MachineClass *machine; /* NULL: none was named */
     bool accel_chosen;
