@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * RAM in a migration, for tests: what is saved from some blocks goes into memory, and from there into
- * other blocks of the same names. The rest of the migration (bandwidth, channels) is played here.
+ * RAM in a migration, for tests: the saved contents of some blocks go into memory, and from there
+ * into other blocks of the same names. The rest of the migration (bandwidth, channels) is played
+ * here.
  */
 #ifndef FERRY_TESTS_UNIT_MIGRATION_RAM_WORLD_H
 #define FERRY_TESTS_UNIT_MIGRATION_RAM_WORLD_H

@@ -11,9 +11,9 @@ typedef struct RichState RichState;
 
 extern const VMStateDescription vmstate_rich;
 
-/* As a device is before anything happens to it: what is allocated by loading is not there. */
+/* A new device, without the memory that a load allocates. */
 RichState *rich_new(void);
-/* Things happen to it, as the random numbers have it; all within what a load accepts. */
+/* Changes its state at random; every state is one that a load accepts. */
 void rich_use(RichState *s, GRand *rand);
 void rich_free(RichState *s);
 /*
