@@ -40,7 +40,7 @@ struct QEMUFile {
     /* A reader: buf[buf_pos..buf_end) has been fetched and not been got. */
     size_t buf_pos, buf_end;
     bool ended;        /* the channel has no more */
-    size_t run_window; /* how many bodies to expect beyond what is certain */
+    size_t run_window; /* how many bodies to expect beyond the certain one */
     uint8_t (*run_tags)[8];
     GBytes *source; /* in memory */
     size_t source_pos;

@@ -70,7 +70,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QEMUFile, qemu_file_cleanup)
  * has the error -EIO. The peer sees the end of the stream.
  */
 void qemu_file_shutdown(QEMUFile *f);
-/* The same for what is read alone: what is written to the channel still reaches the peer. */
+/* The same for reading alone: bytes that are written to the channel still reach the peer. */
 void qemu_file_stop_reading(QEMUFile *f);
 
 /* Borrowed; NULL for a file in memory. */
@@ -95,7 +95,8 @@ void qemu_file_set_deadline(QEMUFile *f, int64_t deadline_ns);
 
 /*
  * The place of the next byte in a file (feature SEEKABLE), in bytes from its start; a writer is
- * flushed. The counters below go on counting only what is put and got. -errno is the file's error.
+ * flushed. The counters below still count only the bytes that are put and got. -errno is the file's
+ * error.
  */
 off_t qemu_get_offset(QEMUFile *f);
 int qemu_set_offset(QEMUFile *f, off_t offset);
@@ -144,8 +145,8 @@ uint64_t qemu_get_be64(QEMUFile *f);
 
 /*
  * Exactly `size` bytes: 0, or the file's error (-EIO when the stream ends), then the contents of
- * buf are undefined. What is not in the file's buffer is read by the kernel straight into buf, and
- * what follows it into the file's buffer in the same call.
+ * buf are undefined. The kernel reads bytes that are not in the file's buffer straight into buf,
+ * and in the same call the bytes behind them into the file's buffer.
  */
 int qemu_get_buffer(QEMUFile *f, void *buf, size_t size);
 /* The same into several places, in order. */

@@ -83,8 +83,8 @@ typedef struct SaveVMHandlers {
     /* The contents of any section of this part. */
     int (*load_state)(QEMUFile *f, void *opaque, int version_id, GError **errp);
     /*
-     * The END section has been read, and other channels' part has come: what is left to be done before
-     * devices are loaded, which may look at guest memory.
+     * The END section has been read, and the data of other channels has arrived. Finishes the work
+     * that must be done before devices are loaded, which may look at guest memory.
      */
     int (*load_complete)(void *opaque, GError **errp);
     /* After success or failure, if load_setup was called. */

@@ -433,9 +433,9 @@
     }
 
 /*
- * A struct _tmp that exists only while it travels, for what is kept in another form: its first
- * member is `_s *parent`. Its description's pre_save fills it in from the parent, post_load puts it
- * there.
+ * A struct `_tmp` that exists only while it is saved or loaded, for state that the device keeps in
+ * another form. Its first member is `_s *parent`. Its description's pre_save fills it in from the
+ * parent; post_load writes the parent from it.
  */
 #define VMSTATE_WITH_TMP_TEST(_s, _test, _tmp, _vmsd)                                            \
     {                                                                                            \

@@ -195,13 +195,13 @@ extern const VMStateInfo vmstate_info_uint8;
 extern const VMStateInfo vmstate_info_uint16;
 extern const VMStateInfo vmstate_info_uint32;
 extern const VMStateInfo vmstate_info_uint64;
-/* What arrives must be what is here already. */
+/* The loaded value must equal the present one. */
 extern const VMStateInfo vmstate_info_int32_equal;
 extern const VMStateInfo vmstate_info_uint8_equal;
 extern const VMStateInfo vmstate_info_uint16_equal;
 extern const VMStateInfo vmstate_info_uint32_equal;
 extern const VMStateInfo vmstate_info_uint64_equal;
-/* What arrives must be 0 .. what is here already. */
+/* The loaded value must be between 0 and the present one. */
 extern const VMStateInfo vmstate_info_int32_le;
 extern const VMStateInfo vmstate_info_cpudouble; /* a double, as the be64 of its bits */
 extern const VMStateInfo vmstate_info_timer;     /* a QEMUTimer; all ones: not armed */
