@@ -29,7 +29,7 @@ static const unsigned transitions[RUN_STATE__MAX] = {
     [RUN_STATE_SHUTDOWN] = LEAVES | S(PAUSED) | S(PRELAUNCH),
     /* the stream says in which state the guest was; the guest waits if it may not run yet */
     [RUN_STATE_INMIGRATE] = LEAVES | STOPS | S(PRELAUNCH) | S(POSTMIGRATE) | S(COLO),
-    /* the guest leaves, or goes back to the state that it had or that was wished meanwhile */
+    /* the guest leaves, or goes back to the state that it had or that a stop asked for meanwhile */
     [RUN_STATE_FINISH_MIGRATE] = STOPS | S(RUNNING) | S(PRELAUNCH) | S(POSTMIGRATE) | S(COLO),
     /* a client takes back a guest that has left */
     [RUN_STATE_POSTMIGRATE] = LEAVES | S(PAUSED) | S(PRELAUNCH),

@@ -4,9 +4,9 @@
  * handlers change together.
  *
  * The guest may be taken, by a migration or by a snapshot. From vm_co_take() to vm_settle() the run
- * state belongs to the taker. A stop meanwhile is a wish: the state in which the guest goes on,
- * here or elsewhere, once it is settled. A start is refused. A stop that fails or that the guest
- * itself causes (I/O error, panic, watchdog) is a stop like any other.
+ * state belongs to the taker. A stop meanwhile only records a wish: the state in which the guest
+ * goes on, here or elsewhere, once it is settled. A start is refused. A stop that fails or that the
+ * guest itself causes (I/O error, panic, watchdog) is a stop like any other.
  *
  * With the big lock, in the main loop, unless said otherwise.
  */
