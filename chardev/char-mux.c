@@ -18,7 +18,7 @@
 #define MUX_INPUT_MAX 4096
 #define MUX_ESCAPE    0x01 /* Ctrl-a */
 
-/* A front end and what it has not taken yet. */
+/* A front end and the input that it has not taken yet. */
 typedef struct MuxUser {
     CharFrontend *fe;
     GByteArray *input;

@@ -199,7 +199,7 @@ static const struct {
     {CHARDEV_BACKEND_KIND_STDIO, parse_stdio},     {CHARDEV_BACKEND_KIND_MUX, parse_mux},
 };
 
-/* Options that QEMU's chardevs have and these have not: off is what they are, on is refused. */
+/* Options that QEMU's chardevs have and these have not: "off" is accepted, "on" is refused. */
 static bool refuse_absent(QemuOpts *opts, GError **errp)
 {
     static const struct {
