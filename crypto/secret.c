@@ -33,7 +33,7 @@ void qcrypto_secret_wipe_text(char *text)
 
 /* --- base64 --- */
 
-/* g_base64_decode() skips what it does not know; here that is an error. White space is allowed. */
+/* g_base64_decode() skips unknown characters; here they are an error. White space is allowed. */
 static bool base64_is_valid(const char *text, size_t bytes)
 {
     size_t digits = 0, padding = 0;

@@ -93,7 +93,9 @@ static bool check_basic_constraints(const CertCheck *check, GError **errp)
     return true;
 }
 
-/* Something is not as it should be: an error where the extension that says so is critical. */
+/*
+ * Reports a use that an extension forbids: an error if the extension is critical, else a warning.
+ */
 static bool unfit(const CertCheck *check, bool critical, const char *why, GError **errp)
 {
     if (critical) {
