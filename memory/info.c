@@ -126,7 +126,7 @@ char *memory_tree_info(const MemoryInfoOptions *options)
 
 /* --- views --- */
 
-/* A container that only hands on to its one child is not worth mention. */
+/* A container that only shows its one child is not printed. */
 static const MemoryRegion *view_root(const MemoryRegion *mr)
 {
     for (;;) {

@@ -164,7 +164,7 @@ bool memory_region_init_rom(MemoryRegion *mr, const char *owner, const char *nam
     return true;
 }
 
-/* A resizable block has another length: the region has it too, before its owner hears of it. */
+/* A resizable block has another length: the region has it too, before its owner is told. */
 static void block_resized(void *opaque, RAMBlock *block, uint64_t old_length)
 {
     MemoryRegion *mr = opaque;
