@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * HMP commands: what people type. Any folder registers its own at start-up; handlers run in
- * coroutines of the main thread and print what they have to say.
+ * coroutines of the main thread and print their output.
  */
 #ifndef FERRY_MONITOR_HMP_H
 #define FERRY_MONITOR_HMP_H

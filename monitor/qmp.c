@@ -555,7 +555,7 @@ bool monitor_new_qmp(Chardev *chr, bool pretty, GError **errp)
     return true;
 }
 
-/* In the monitor's thread: the client gets what it is owed, as far as it can be sent at once. */
+/* In the monitor's thread: sends what the client takes at once, then ends the session. */
 static void hang_up(MonitorQMP *mon)
 {
     empty_outbox(mon);
