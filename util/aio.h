@@ -10,8 +10,8 @@
  * Thread rules: a function below is called in the context's own thread unless it says "any thread".
  *
  * A vCPU that holds the big lock runs no context. It may schedule bottom halves and coroutines
- * ("any thread"), and set handlers of file descriptors; it does no I/O on disks, so that every ring
- * is filled and submitted by its own thread, and no request waits for the big lock to be dropped.
+ * ("any thread"), and set handlers of file descriptors. It does no I/O on disks: so every ring is
+ * filled and submitted by its own thread, and no request waits until the big lock is dropped.
  */
 #ifndef FERRY_UTIL_AIO_H
 #define FERRY_UTIL_AIO_H
@@ -53,8 +53,8 @@ AioContext *qemu_get_current_aio_context(void);
 bool aio_context_in_own_thread(AioContext *ctx);
 /*
  * Declares the calling thread to be the one that runs ctx (used by iothreads and tests), now and
- * for ever: a ring takes requests of one thread only, and a process that forks does so before its
- * first context is made.
+ * for ever. A ring takes requests of one thread only. A process that forks does so before it makes
+ * its first context.
  */
 void aio_context_attach_thread(AioContext *ctx);
 
@@ -107,9 +107,9 @@ typedef void IOHandler(void *opaque);
  * must be done before it is closed. After this returns the old handlers are not called again. A
  * handler may find that another reader has taken what was ready, so fd should not block.
  *
- * A call from another thread, a vCPU that sets an ioeventfd for example, takes effect at ctx's next
- * turn, in the order of the calls and of other work posted to ctx: the caller keeps fd open and
- * opaque valid until a bottom half that it schedules afterwards has run.
+ * Another thread may call it, a vCPU that sets an ioeventfd for example. The call takes effect at
+ * ctx's next turn, in the order of the calls and of other work posted to ctx. The caller keeps fd
+ * open and opaque valid until a bottom half that it schedules afterwards has run.
  */
 void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
                         void *opaque);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The big lock: who holds it may look at and change the guest's devices and configuration.
+ * The big lock: the thread that holds it may look at and change the guest's devices and
+ * configuration.
  *
  * The main thread holds it whenever its event loop does not wait, so code that runs in the main
  * loop never takes it. Other threads (vCPUs, migration) take it for as long as they touch devices,

@@ -2,11 +2,10 @@
 /*
  * Byte order: values in memory of any alignment, and conversion of values.
  *
- * Loads: ldub_p, lduw_{le,be}_p, ldsw_{le,be}_p, ldl_{le,be}_p, ldq_{le,be}_p. ldl returns int as
- * the name has meant it for long: cast to uint32_t where the sign matters, or use ldul_{le,be}_p.
- * Stores: stb_p, stw_{le,be}_p, stl_{le,be}_p, stq_{le,be}_p. Conversions: cpu_to_beN(),
- * beN_to_cpu(), cpu_to_leN(), leN_to_cpu(), bswapN(), and cpu_to_beNs(uint*_t *) forms that convert
- * in place.
+ * Loads: ldub_p, lduw_{le,be}_p, ldsw_{le,be}_p, ldl_{le,be}_p, ldq_{le,be}_p. The ldl functions
+ * return int, as in QEMU: cast to uint32_t where the sign matters, or use ldul_{le,be}_p. Stores:
+ * stb_p, stw_{le,be}_p, stl_{le,be}_p, stq_{le,be}_p. Conversions: cpu_to_beN(), beN_to_cpu(),
+ * cpu_to_leN(), leN_to_cpu(), bswapN(). The forms cpu_to_beNs(uint*_t *) convert in place.
  */
 #ifndef FERRY_UTIL_BSWAP_H
 #define FERRY_UTIL_BSWAP_H

@@ -25,7 +25,7 @@ typedef struct CoMutex {
 } CoMutex;
 
 void qemu_co_mutex_init(CoMutex *mutex);
-/* Not held, nobody waiting. */
+/* Not held, no waiter. */
 void qemu_co_mutex_destroy(CoMutex *mutex);
 void coroutine_fn qemu_co_mutex_lock(CoMutex *mutex);
 /* By the coroutine that holds it. Hands the mutex to the longest waiter. */
@@ -43,8 +43,8 @@ bool qemu_co_queue_empty(const CoQueue *queue);
 void coroutine_fn qemu_co_queue_wait(CoQueue *queue, CoMutex *mutex);
 /*
  * Wakes the longest waiter, or all; callable from coroutines and callbacks of the queue's thread.
- * The woken run from the event loop, not inside this call. qemu_co_queue_next() is false when
- * nobody waited.
+ * The woken run from the event loop, not inside this call. qemu_co_queue_next() is false without a
+ * waiter.
  */
 bool qemu_co_queue_next(CoQueue *queue);
 void qemu_co_queue_restart_all(CoQueue *queue);

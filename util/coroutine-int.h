@@ -12,7 +12,7 @@ typedef struct AioContext AioContext;
 
 struct Coroutine {
     void *sp;          /* saved stack pointer while it does not run */
-    Coroutine *caller; /* who entered it; NULL while it does not run. Atomic: see below */
+    Coroutine *caller; /* the one that entered it; NULL while it does not run. Atomic: see below */
     CoroutineEntry *entry;
     void *opaque;
 

@@ -33,7 +33,8 @@ Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque);
 void qemu_coroutine_enter(Coroutine *co);
 
 /*
- * Gives up the CPU to whoever entered the running coroutine; returns when somebody enters it again.
+ * Gives the CPU back to the caller that entered the running coroutine; returns when it is entered
+ * again.
  */
 void coroutine_fn qemu_coroutine_yield(void);
 

@@ -23,9 +23,9 @@ G_GNUC_WARN_UNUSED_RESULT int qemu_strtou64(const char *str, const char **end, i
                                             uint64_t *result);
 
 /*
- * A size as the command line takes it: decimal with an optional fraction and an optional suffix of
- * either case (b, k, M, G, T, P, E: powers of 1024), or hexadecimal with neither ("0x1000"). A
- * fraction needs a suffix above b and is rounded to the nearest byte.
+ * A size as the command line takes it. Decimal may have a fraction and a suffix of either case (b,
+ * k, M, G, T, P, E: powers of 1024). Hexadecimal ("0x1000") has neither. A fraction needs a suffix
+ * above b and is rounded to the nearest byte.
  */
 G_GNUC_WARN_UNUSED_RESULT int qemu_strtosz(const char *str, const char **end, uint64_t *result);
 /* The same with M for a missing suffix (sizes of guest memory), or with powers of 1000 (rates). */
@@ -42,7 +42,7 @@ char *size_to_str(uint64_t bytes);
 /* "1.19 MHz". Caller frees. */
 char *freq_to_str(uint64_t hz);
 
-/* Appends lines of 16 bytes: "PREFIXoooooooo:  48 65 ..  He.."; offsets start at `offset`. */
+/* Appends lines of 16 bytes: `PREFIXoooooooo: 48 65 .. He..`; offsets start at `offset`. */
 void qemu_hexdump(GString *out, const char *prefix, uint64_t offset, const void *buf, size_t bytes);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * HBitmap: a bitmap over a range of bytes with summary levels above it, so that finding the next
- * dirty extent costs with the number of extents and not with the size of the range.
+ * HBitmap: a bitmap over a range of bytes with summary levels above it. So the cost of finding the
+ * next dirty extent grows with the number of extents and not with the size of the range.
  *
  * One bit covers `granularity` bytes (a power of two). Offsets and lengths are bytes; a set rounds
  * outwards to whole granules and a reset must be aligned to granules (the end of the range
@@ -53,8 +53,8 @@ HBitmap *hbitmap_clone(const HBitmap *hb);
 
 /*
  * Little-endian image of the lowest level, one bit a granule, as bitmaps are stored in qcow2 and
- * sent in migration. [offset, offset+bytes) must be aligned to hbitmap_serialization_align() but
- * for the end.
+ * sent in migration. The range [offset, offset+bytes) must be aligned to
+ * hbitmap_serialization_align(), except at the end.
  */
 uint64_t hbitmap_serialization_align(const HBitmap *hb);
 uint64_t hbitmap_serialization_size(const HBitmap *hb, uint64_t offset, uint64_t bytes);

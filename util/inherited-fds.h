@@ -17,8 +17,8 @@ void inherited_fds_record(void);
 
 /*
  * The inherited descriptor with that decimal number, close-on-exec from now on. It belongs to the caller: a second
- * call with the same number fails. -1 and errp: text that is no number, or a descriptor that was not inherited or
- * has been taken.
+ * call with the same number fails. On failure -1 and errp: text that is no number, or a descriptor
+ * that was not inherited or has been taken.
  */
 G_GNUC_WARN_UNUSED_RESULT int inherited_fd_take(const char *number, GError **errp);
 /* The same without taking it: the descriptor stays inherited and unused. */

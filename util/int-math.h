@@ -3,7 +3,7 @@
  * Checked and rounding integer arithmetic.
  *
  * Every sum or product with a number from outside (guest, peer, image, client) goes through the
- * checked helpers: they return false and leave *res unusable when the exact result does not fit its
+ * checked helpers. They return false and leave *res unusable when the exact result does not fit its
  * type.
  */
 #ifndef FERRY_UTIL_INT_MATH_H

@@ -20,8 +20,8 @@ IOThread *iothread_by_id(const char *id);
 const char *iothread_get_id(const IOThread *iothread);
 AioContext *iothread_get_aio_context(IOThread *iothread);
 /*
- * Whoever is bound to an iothread's context holds it, under a name for error messages ("export
- * 'e0'"), and lets go by the same name. Contexts of other threads are never freed: nothing is
+ * A user that is bound to an iothread's context holds it, under a name for error messages ("export
+ * 'e0'"), and releases it by the same name. Contexts of other threads are never freed: nothing is
  * counted for them.
  */
 void iothread_hold(AioContext *ctx, const char *user);

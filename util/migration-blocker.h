@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Migration blockers: why the guest cannot be migrated at present. Whoever has state that does not
- * travel (a device, a disk whose format caches what another process may change) adds one and takes it
- * back when that is over. Main thread.
+ * Migration blockers: why the guest cannot be migrated at present. A part whose state does not
+ * travel (a device, a disk whose format caches what another process may change) adds one and takes
+ * it back when that is over. Main thread.
  */
 #ifndef FERRY_UTIL_MIGRATION_BLOCKER_H
 #define FERRY_UTIL_MIGRATION_BLOCKER_H

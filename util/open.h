@@ -21,7 +21,7 @@ bool qemu_is_fdset_path(const char *path, int64_t *fdset_id);
 /* Closes what qemu_open() gave, and tells the fd set. Any thread for ordinary files. */
 void qemu_close(int fd);
 
-/* Whoever keeps the fd sets registers this at start-up. */
+/* The owner of the fd sets registers this at start-up. */
 typedef struct QemuFdsetOps {
     /*
      * A duplicate with the access mode of flags (O_RDONLY, O_WRONLY, O_RDWR), or -errno and errp.

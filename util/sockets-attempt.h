@@ -30,7 +30,7 @@ int socket_attempt_run(const SocketAttempt *attempt, const FerrySockAddr *addr,
 
 /*
  * What has become of a connect() under way, now that the socket reports something: 0, -errno, or
- * -EINPROGRESS: nothing yet, as with vsock, which wakes those who poll before it knows.
+ * -EINPROGRESS: nothing yet, as with vsock, which wakes pollers before it knows.
  */
 int socket_attempt_outcome(int fd);
 

@@ -40,11 +40,11 @@ GArray *coroutine_fn socket_resolve_co(const FerrySockInet *inet, bool passive, 
 /* --- listening --- */
 
 /*
- * Binds and listens. inet: the first candidate and port of PORT..to that is free; an empty host
- * serves IPv4 and IPv6 on one socket where both are allowed; port 0 takes any free port (see
- * socket_local_address()). unix: a socket left over at that path is removed first; nothing else is.
- * fd: takes the descriptor over. Blocks while names are resolved; socket_listen_co() does that in a
- * worker thread.
+ * Binds and listens. For inet it takes the first candidate and port of PORT..to that is free. An
+ * empty host serves IPv4 and IPv6 on one socket where both are allowed. Port 0 takes any free port
+ * (see socket_local_address()). For unix, a socket left over at that path is removed first; nothing
+ * else is. fd: takes the descriptor over. Blocks while names are resolved; socket_listen_co() does
+ * that in a worker thread.
  */
 G_GNUC_WARN_UNUSED_RESULT int socket_listen(const FerrySockAddr *addr, int backlog, GError **errp);
 G_GNUC_WARN_UNUSED_RESULT int coroutine_fn socket_listen_co(const FerrySockAddr *addr, int backlog,
@@ -76,8 +76,8 @@ void socket_connect_cancel(SocketConnectControl *ctl);
 typedef struct SocketConnectHooks {
     int64_t deadline_ns; /* of QEMU_CLOCK_REALTIME; 0: as long as the kernel tries */
     /*
-     * The socket that is being connected, or -1 when there is none any more; false gives up. Whoever
-     * wants to end the attempt calls shutdown(2) on it.
+     * The socket that is being connected, or -1 when there is none any more; false gives up. A
+     * thread that wants to end the attempt calls shutdown(2) on it.
      */
     bool (*attempt)(int fd, void *opaque);
     void *opaque;

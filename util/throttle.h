@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Throttling by leaky buckets: limits on bytes and operations a second, each for all, reads and
- * writes, with bursts. Nothing here knows a clock or a lock: time comes in as ns of a monotonic
- * clock, the result is how long to wait, and the owner (a throttle group) serialises.
+ * writes, with bursts. There is no clock and no lock here. The caller passes the time as ns of a
+ * monotonic clock, the result is how long to wait, and the owner (a throttle group) serialises.
  *
  * A bucket fills with what is done and leaks at `avg` a second. Without `max`, it holds a tenth of
- * a second's worth; with `max`, it holds burst_length seconds at `max`, and while burst_length > 1
- * a second bucket that leaks at `max` keeps the burst itself to that rate. A request may start
- * while no bucket that counts it is over-full; it may then fill the bucket beyond its rim, which
- * the next one pays for.
+ * a second's worth; With `max`, it holds burst_length seconds at `max`. While burst_length > 1 a
+ * second bucket that leaks at `max` keeps the burst itself to that rate. A request may start while
+ * no bucket that counts it is over-full; it may then fill the bucket beyond its rim, which the next
+ * one pays for.
  */
 #ifndef FERRY_UTIL_THROTTLE_H
 #define FERRY_UTIL_THROTTLE_H

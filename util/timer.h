@@ -40,7 +40,7 @@ QEMUTimer *aio_timer_new(AioContext *ctx, QEMUClockType type, QEMUTimerCB *cb, v
 void timer_free(QEMUTimer *timer);
 /*
  * Arms (or re-arms) for the time expire_ns of its clock; past times fire at the next turn of the
- * loop. Any thread; who arms last decides.
+ * loop. Any thread; the last call decides.
  */
 void timer_mod_ns(QEMUTimer *timer, int64_t expire_ns);
 /*
