@@ -102,7 +102,7 @@ typedef struct AioWaitHooks {
 struct AioContext {
     /* Any thread, atomically. */
     int refs;
-    bool sleeping; /* the loop waits, or is about to; clearing this obliges to write to wake_fd */
+    bool sleeping; /* the loop waits, or is about to; a thread that clears it writes to wake_fd */
     bool notified; /* the next wait returns at once */
     AioPostList posts;
     int wake_fd; /* constant */

@@ -4,7 +4,7 @@
  *
  * The job charges what it has moved, or is about to, and waits as long as it is told before it goes
  * on. Up to one slice's worth may run ahead of the speed, so that requests need not be evenly
- * spaced; In any time t no more than speed * (t + slice) plus the last request is let through. Idle
+ * spaced. In any time t no more than speed * (t + slice) plus the last request is let through. Idle
  * time is not saved up.
  */
 #ifndef FERRY_UTIL_RATELIMIT_H

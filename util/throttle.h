@@ -5,7 +5,7 @@
  * monotonic clock, the result is how long to wait, and the owner (a throttle group) serialises.
  *
  * A bucket fills with what is done and leaks at `avg` a second. Without `max`, it holds a tenth of
- * a second's worth; With `max`, it holds burst_length seconds at `max`. While burst_length > 1 a
+ * a second's worth. With `max`, it holds burst_length seconds at `max`. While burst_length > 1 a
  * second bucket that leaks at `max` keeps the burst itself to that rate. A request may start while
  * no bucket that counts it is over-full; it may then fill the bucket beyond its rim, which the next
  * one pays for.
