@@ -33,8 +33,8 @@ typedef struct CPUState CPUState;
 /* An accelerator's operations on one vCPU. All but kick are optional. */
 typedef struct AccelCPUOps {
     /*
-     * Brings the vCPU out of guest code soon. Any thread. A kick that comes before guest code is
-     * entered is kept: the next entry returns at once.
+     * Brings the vCPU out of guest code soon. Any thread. A kick before the entry into guest code
+     * is kept: the next entry returns at once.
      */
     void (*kick)(CPUState *cpu);
     /* Copies the registers from the accelerator into the struct that travels. The vCPU stands. */
@@ -72,7 +72,7 @@ bool cpu_wait_to_run(CPUState *cpu);
 bool cpu_should_leave(const CPUState *cpu);
 /*
  * Keeps the vCPU whose thread this is from another instruction of the guest until cpus_start().
- * Nothing happens in a thread that is none. Any thread.
+ * Does nothing in a thread that is no vCPU's. Any thread.
  */
 void cpu_leave_self(void);
 

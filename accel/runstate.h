@@ -18,7 +18,10 @@ bool runstate_is_running(void);
 bool runstate_may_become(RunState to);
 /* The same from a state that may be another one. Any thread. */
 bool runstate_may_follow(RunState from, RunState to);
-/* Whether a running guest may be stopped in that state by something else than a move. Any thread. */
+/*
+ * Whether a running guest may be stopped in that state by another cause than a migration. Any
+ * thread.
+ */
 bool runstate_is_stop(RunState state);
 /* The table in runstate.c says which changes there are; another one is a bug in the caller. */
 void runstate_set(RunState state);
@@ -37,7 +40,7 @@ void runstate_set_autostart(bool autostart);
 typedef void VMChangeStateHandler(void *opaque, bool running, RunState state);
 typedef struct VMChangeStateEntry VMChangeStateEntry;
 #define VM_CHANGE_STATE_PRIORITY_DEFAULT 0
-/* The guest's clock: the first to go and the last to stand. */
+/* The guest's clock: starts first and stops last. */
 #define VM_CHANGE_STATE_PRIORITY_CLOCK INT_MIN
 VMChangeStateEntry *qemu_add_vm_change_state_handler(VMChangeStateHandler *cb, void *opaque);
 VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *cb, void *opaque,
@@ -47,7 +50,7 @@ void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry);
 
 /* Asks for the orderly end of the process; the first cause counts. Any thread. */
 void qemu_system_shutdown_request(ShutdownCause cause);
-/* What was asked for, SHUTDOWN_CAUSE_NONE before that. Any thread. */
+/* The requested cause, SHUTDOWN_CAUSE_NONE before a request. Any thread. */
 ShutdownCause qemu_shutdown_cause(void);
 
 /* What the process returns at that end: 0 unless something failed. Main thread. */

@@ -26,7 +26,7 @@ void vm_start(void);
 /*
  * What `cont` does: makes disks active, then starts the guest. While a guest arrives this only says
  * that it may run. False with an error: the guest is taken, was stopped again while disks were made
- * active, or the disks are not to be had.
+ * active, or the disks could not be made active.
  */
 bool coroutine_fn vm_co_cont(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
