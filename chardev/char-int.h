@@ -12,8 +12,8 @@ typedef struct ChardevClass {
     size_t instance_size; /* Chardev is the first member; zeroed */
 
     /*
-     * Opens. The label is set. When the other end is there from the start it calls
-     * qemu_chr_be_opened() in here. On failure close() is called on what there is.
+     * Opens. The label is set. When the peer is there from the start, this function calls
+     * qemu_chr_be_opened(). On failure the core calls close() on the parts that exist.
      */
     bool coroutine_fn (*co_open)(Chardev *chr, const ChardevBackend *backend, GError **errp);
     /* Releases everything; sends nothing to the front end. */
@@ -29,7 +29,7 @@ typedef struct ChardevClass {
      */
     void (*eof)(Chardev *chr);
     /*
-     * The other end is a terminal, if it is one, which is to echo and to edit lines itself: the front end does
+     * If the other end is a terminal, it shall echo and edit lines itself: the front end does
      * neither. Optional.
      */
     void (*line_mode)(Chardev *chr);

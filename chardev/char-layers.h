@@ -14,14 +14,14 @@
 typedef struct CharLayers CharLayers;
 
 /*
- * creds: NULL without TLS; referenced. hostname: whom a TLS client expects, or NULL. Also checks
- * what contradicts itself in opts. NULL and errp.
+ * creds: NULL without TLS; referenced. hostname: the server's name that a TLS client expects, or
+ * NULL. Also checks opts for contradictions. NULL and errp.
  */
 CharLayers *char_layers_new(const ChardevSocket *opts, bool is_server, QCryptoTLSCreds *creds,
                             const char *hostname, GError **errp);
 CharLayers *char_layers_ref(CharLayers *layers);
 void char_layers_unref(CharLayers *layers); /* NULL is allowed */
-/* "telnet", "websocket" or "tcp": what names of TCP addresses begin with. */
+/* "telnet", "websocket" or "tcp": the prefix of names of TCP addresses. */
 const char *char_layers_scheme(const CharLayers *layers);
 
 /*

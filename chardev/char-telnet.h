@@ -14,7 +14,7 @@
 
 #include "io/channel.h"
 
-/* Takes a reference to master, whose last user's place it takes. */
+/* Takes a reference to master; no other user reads or writes master from now on. */
 QIOChannel *char_telnet_new(QIOChannel *master, bool is_server);
 
 #endif

@@ -7,10 +7,10 @@
  *
  * Threads. A chardev's back end runs in one AioContext: it reads, writes, accepts, reconnects and
  * shakes hands (TLS, WebSocket, telnet) there, and calls its front end there. That is the main
- * thread's, until qemu_chr_co_move() takes it elsewhere, as QMP monitors do. A mux and its base stay
- * in the main thread, since their front ends may be devices of the guest. The list of chardevs is the
- * main thread's. A function below runs in the main thread, those on a front end in the chardev's
- * thread, unless it says otherwise.
+ * thread's context, until qemu_chr_co_move() moves the chardev, as QMP monitors do. A mux and its
+ * base stay in the main thread, since their front ends may be devices of the guest. The list of
+ * chardevs is the main thread's. A function below runs in the main thread, those on a front end in
+ * the chardev's thread, unless it says otherwise.
  */
 #ifndef FERRY_CHARDEV_CHAR_H
 #define FERRY_CHARDEV_CHAR_H
@@ -37,8 +37,8 @@ typedef enum QEMUChrEvent {
     CHR_EVENT_EOF,    /* the other end will send nothing more, but may still read */
     CHR_EVENT_CLOSED, /* the peer is gone, and so is unsent output */
     /*
-     * On a chardev that is shared (qemu_chr_is_shared()): input comes here from now on; it goes
-     * elsewhere. The first may follow OPENED only later, or never.
+     * On a chardev that is shared (qemu_chr_is_shared()): input comes to this front end from now
+     * on; input goes to another one. The first may follow OPENED only later, or never.
      */
     CHR_EVENT_MUX_IN,
     CHR_EVENT_MUX_OUT,
@@ -63,7 +63,7 @@ typedef struct CharFrontendOps {
     void (*drained)(void *opaque);
 } CharFrontendOps;
 
-/* A front end's hold on a chardev; embedded in its owner. Members are char.c's. */
+/* The link of a front end to its chardev; embedded in the owner. Only char.c uses the members. */
 struct CharFrontend {
     Chardev *chr; /* NULL: not connected */
     const CharFrontendOps *ops;
@@ -113,7 +113,8 @@ Chardev *coroutine_fn qemu_chr_co_new_shared(const char *label, const ChardevBac
 /*
  * Moves the back end, which has no front end and is not shared, to another context, with the
  * conversation that is under way. A handshake under way is waited for, or cut off (`at_once`); it has
- * a deadline. Called in the main thread; false: a coroutine of its past still ends in the old context.
+ * a deadline. Called in the main thread; false: a coroutine of the chardev still ends in the old
+ * context.
  */
 bool coroutine_fn qemu_chr_co_move(Chardev *chr, AioContext *ctx, bool at_once);
 /* Where the back end runs. Any thread. */
