@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* tls-creds-anon: encryption without knowing with whom. */
+/* tls-creds-anon: encryption without a proof of identity. */
 #include "crypto/tlscreds-int.h"
 #include "util/error.h"
 
