@@ -29,8 +29,8 @@ typedef struct AddressSpace {
 } AddressSpace;
 
 /*
- * `root` outlives it. Spaces whose roots show the same have one view between them: a space more
- * costs a commit little. Main thread.
+ * `root` outlives it. Spaces whose roots show the same regions share one view, so that one more
+ * space costs a commit little. Main thread.
  */
 void address_space_init(AddressSpace *as, MemoryRegion *root, const char *name);
 /* Its listeners have gone. Main thread. */

@@ -16,9 +16,8 @@ typedef struct BackendFile {
     bool fresh; /* it was made here: all hole */
 } BackendFile;
 
-/*
- * Opens (or makes, and then enlarges to hold the memory) what properties name. False and errp: a
- * file that was made has gone again.
+/* Opens the file that the properties name, or makes it and enlarges it to hold the memory. False
+ * and errp: a file that was made is removed again.
  */
 bool backend_file_open(const MemoryBackendFileProperties *properties, const char *id,
                        BackendFile *file, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -24,7 +24,7 @@ MemoryRegion *host_memory_backend_map(HostMemoryBackend *backend, GError **errp)
 /* The region is in no container any more. */
 void host_memory_backend_unmap(HostMemoryBackend *backend);
 bool host_memory_backend_is_mapped(const HostMemoryBackend *backend);
-/* What backends made from now on have for `merge` and `dump` where that is not given. */
+/* The defaults of `merge` and `dump` for backends that are made from now on. */
 void host_memory_backend_set_defaults(bool merge, bool dump);
 /* Bytes, as given: the block may be up to a page larger. */
 uint64_t host_memory_backend_size(const HostMemoryBackend *backend);

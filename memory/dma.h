@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Guest memory in the hands of a device, for as long as a request takes.
+ * Access of a device to guest memory, for as long as a request takes.
  *
  * dma_map() gives the host's address of RAM. Other addresses (a device's registers, ROM to be
  * written, no region at all) are reached through a bounce buffer. address_space_rw() fills it when

@@ -50,7 +50,7 @@ const FlatRange *flatview_find(const FlatView *view, hwaddr addr);
 /* The first range that ends at or behind addr, or NULL. */
 const FlatRange *flatview_find_from(const FlatView *view, hwaddr addr);
 
-/* The same thing is at the same place (how writes are logged may differ). */
+/* Both show the same memory at the same place (how writes are logged may differ). */
 bool flatrange_same(const FlatRange *a, const FlatRange *b);
 /* Both show the same in every respect. Either may be NULL, which is like nothing else. */
 bool flatview_same(const FlatView *a, const FlatView *b);

@@ -30,7 +30,7 @@ typedef struct MemTxAttrs {
 /* Results of several accesses are joined with |. */
 typedef unsigned MemTxResult;
 #define MEMTX_OK           0u
-#define MEMTX_ERROR        1u /* the device said no */
+#define MEMTX_ERROR        1u /* the device refused the access */
 #define MEMTX_DECODE_ERROR 2u /* nothing is at that address */
 #define MEMTX_ACCESS_ERROR 4u /* a device that may not use this address */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What memory looks like, as text for people. Main thread; the caller frees. */
+/* The layout of memory as text for people. Main thread; the caller frees. */
 #ifndef FERRY_MEMORY_INFO_H
 #define FERRY_MEMORY_INFO_H
 

@@ -86,7 +86,7 @@ struct MemoryListener {
     void (*eventfd_del)(MemoryListener *listener, hwaddr addr, const MemoryEventFd *event);
     void (*coalesced_add)(MemoryListener *listener, hwaddr addr, uint64_t size);
     void (*coalesced_del)(MemoryListener *listener, hwaddr addr, uint64_t size);
-    /* Some client logs everything; none does any more. */
+    /* A client begins to log everything; the last one ends. */
     bool (*log_global_start)(MemoryListener *listener, GError **errp);
     void (*log_global_stop)(MemoryListener *listener);
     /* All listeners have synced. */
