@@ -8,8 +8,8 @@
  * child<TYPE>.
  *
  * Lifetime: an object is counted. The tree holds one reference for as long as the object has a
- * place there, and whatever else keeps a pointer over a yield holds another. The last one to go
- * calls the type's finalize(), which frees what the object is the face of.
+ * place there. Code that keeps a pointer over a yield holds another. When the last one is dropped,
+ * the type's finalize() frees the part behind the object.
  */
 #ifndef FERRY_QOM_OBJECT_H
 #define FERRY_QOM_OBJECT_H
@@ -56,7 +56,7 @@ struct QomType {
 
     /* In both: changes one; its name is right, nothing else is checked. NULL: all are fixed. */
     bool (*set)(void *opaque, const char *name, json_object *value, GError **errp);
-    /* The last reference has gone. NULL: the opaque of objects is not theirs. */
+    /* The last reference was dropped. NULL: objects do not own their opaque. */
     void (*finalize)(void *opaque);
 };
 

@@ -17,8 +17,8 @@ typedef struct UserCreatable UserCreatable;
 
 typedef struct UserCreatableOps {
     ObjectType type;
-    /*
-     * Makes the thing from checked options (options->qom_type is `type`); NULL and errp on failure.
+    /* Makes the object's part of the subsystem from checked options (options->qom_type is `type`);
+     * NULL and errp on failure.
      */
     void *coroutine_fn (*co_create)(const ObjectOptions *options, GError **errp);
     /* Destroys the object; no user holds a reference. */
@@ -35,7 +35,7 @@ typedef struct UserCreatableOps {
     const char *write_only;
     json_object *(*get)(void *object);
     bool (*set)(void *object, const char *property, json_object *value, GError **errp);
-    /* Optional, JSON text: what properties are that were not given, where that is not zero. */
+    /* Optional, JSON text: the defaults of properties, where these are not zero. */
     const char *defaults;
 } UserCreatableOps;
 
