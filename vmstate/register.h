@@ -27,7 +27,7 @@
 /* "The next free instance of that name." */
 #define VMSTATE_INSTANCE_ID_ANY UINT32_MAX
 
-/* Bytes that a live part has left, by when they have to go. */
+/* Bytes that a live part has left, by the phase in which they must be sent. */
 typedef struct SaveVMPending {
     uint64_t must_precopy; /* before the guest runs at the destination */
     uint64_t can_postcopy; /* afterwards, too */
@@ -38,7 +38,7 @@ typedef struct SaveVMPending {
  * big lock unless it is said; 0 or -errno with an error. NULL members are skipped.
  */
 typedef struct SaveVMHandlers {
-    /* False: this part takes no part in the present migration. NULL: it does. */
+    /* False: the present migration leaves this part out. NULL: it does not. */
     bool (*is_active)(void *opaque);
 
     /*
@@ -141,7 +141,7 @@ typedef struct VMStateRegistration {
  * allowed (-only-migratable) or a migration is under way, or the name is taken or too long.
  */
 bool vmstate_register_full(const VMStateRegistration *reg, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* The same for what has no path and cannot fail: a bug of ours if it does. */
+/* The same for a state without a path, which cannot fail: a failure is a bug of ours. */
 void vmstate_register(uint32_t instance_id, const VMStateDescription *vmsd, void *opaque);
 /* Takes away what was registered with this description (NULL: any) and this opaque. */
 void vmstate_unregister(const VMStateDescription *vmsd, void *opaque);
@@ -159,7 +159,7 @@ static inline bool savevm_entry_is_gone(const SaveStateEntry *se)
 {
     return __atomic_load_n(&se->gone, __ATOMIC_ACQUIRE);
 }
-/* A stream means it by this name and instance: its own, its older name's, or its alias. */
+/* This name and instance stand for the entry in a stream: its own, its older name, or its alias. */
 bool savevm_entry_is_named(const SaveStateEntry *se, const char *idstr, uint32_t instance_id);
 /* The entry that a stream means; NULL: none. */
 SaveStateEntry *savevm_find(const char *idstr, uint32_t instance_id);

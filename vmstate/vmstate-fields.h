@@ -167,7 +167,7 @@
 /* The bytes of a member of any type, as they are in memory; byte order is the device's matter. */
 #define VMSTATE_BUFFER_UNSAFE(_f, _s, _v, _size) \
     VMSTATE_BUFFER_UNSAFE_INFO(_f, _s, _v, vmstate_info_buffer, _size)
-/* _size bytes of memory in the hands of the device's own _info. */
+/* _size bytes of memory that the device's own _info saves and loads. */
 #define VMSTATE_BUFFER_UNSAFE_INFO_TEST(_f, _s, _test, _v, _info, _size)                           \
     {                                                                                              \
         .name = #_f,                                                                               \

@@ -7,10 +7,10 @@
 
 /* What precedes a subsection. */
 #define QEMU_VM_SUBSECTION 0x05
-/* What stands for a NULL element in an array of pointers. */
+/* The byte that stands for a NULL element in an array of pointers. */
 #define VMS_NULLPTR_MARKER 0x30
 
-/* How much of the state a field is, this time. */
+/* Where and how large a field is in the present state. */
 typedef struct VMStateExtent {
     size_t n;      /* elements */
     size_t stride; /* bytes from one to the next */
@@ -27,7 +27,7 @@ int vmstate_field_extent(const VMStateField *field, void *opaque, VMStateExtent 
  */
 int vmstate_field_base(const VMStateField *field, void *opaque, const VMStateExtent *extent,
                        void **base, GError **errp);
-/* Element i: what it points to, if elements are pointers. */
+/* Element i, or the value that it points to if elements are pointers. */
 void *vmstate_field_element(const VMStateField *field, void *base, const VMStateExtent *extent,
                             size_t i);
 
