@@ -58,7 +58,7 @@ def test_extra_channels(lane, way, compression):
 @pytest.mark.parametrize('detection', ['none', 'legacy', pytest.param('multifd', marks=since(9, 0))])
 @pytest.mark.parametrize('caps', [[], ['multifd']], ids=['one', 'multifd'])
 def test_zero_pages(lane, way, detection, caps):
-    """Found by whom the source says; a destination takes them in any form."""
+    """The source decides which threads look for them; a destination takes them in any form."""
     info = move(lane, way, caps=caps, source_params={'zero-page-detection': detection})
     assert (info['ram']['duplicate'] > 0) == (detection != 'none')
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Announcements: how many, by whom, and what replaces what. */
+/* Announcements: how many are sent, which card sends them, and which replaces which. */
 #include "net/announce.h"
 #include "util/aio.h"
 
