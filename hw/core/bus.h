@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Buses: what devices plug into. A bus belongs to a device (a bridge, a controller) or to nothing (the system
- * bus), has a name that -device's bus= finds, and a class that knows addresses.
+ * Buses, which devices plug into. A bus belongs to a device (a bridge, a controller) or to nothing
+ * (the system bus), has a name that -device's bus= finds, and a class that knows addresses.
  *
  * Under the big lock (util/bql.h).
  */
@@ -42,15 +42,15 @@ struct BusState {
 };
 
 /*
- * What makes plugging possible while the machine runs; the controller that the guest sees (ACPI, a port)
- * registers it with bus_set_hotplug_handler().
+ * The functions that plug and unplug devices while the machine runs. The controller that the guest
+ * sees (ACPI, a port) registers them with bus_set_hotplug_handler().
  */
 struct HotplugHandler {
     /* The device is realized: tell the guest. */
     void (*plugged)(void *opaque, DeviceState *dev);
     /*
-     * Asks the guest to let it go. When it has, the handler calls device_unplug(); it may do so at once. False
-     * and errp: it cannot be asked.
+     * Asks the guest to release the device. When the guest has done so, the handler calls
+     * device_unplug(); it may do so at once. False and errp: it cannot be asked.
      */
     bool (*unplug_request)(void *opaque, DeviceState *dev, GError **errp);
 };

@@ -16,7 +16,7 @@ typedef struct DeviceClock {
     AioContext *ctx; /* where timers fire; under the big lock in the main context */
 } DeviceClock;
 
-/* The guest's time, in the main context: what devices have unless something else is given. */
+/* The guest's time, in the main context: the clock of devices that are given no other one. */
 static inline DeviceClock device_clock_virtual(void)
 {
     return (DeviceClock){QEMU_CLOCK_VIRTUAL, qemu_get_aio_context()};

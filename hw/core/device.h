@@ -9,9 +9,9 @@
  *
  * Life: created -> realizing -> realized -> unrealizing -> gone (device.c has the table). From its
  * creation a device has its place in the object tree and on its bus, so ids and addresses cannot be
- * taken twice while a hook yields. What a hook makes it notes with device_on_unrealize(); notes run in
- * reverse when the device goes, and when a later step of realizing fails. So a hook that fails has
- * nothing to undo that was noted.
+ * taken twice while a hook yields. For each thing that a hook makes, it notes an undo function with
+ * device_on_unrealize(). These run in reverse when the device goes, and when a later step of
+ * realizing fails. So a hook that fails need not undo what it has noted.
  *
  * All functions: main thread or another holder of the big lock (util/bql.h), unless said otherwise.
  */
@@ -78,17 +78,21 @@ struct DeviceClass {
     /* Prepares the zeroed struct: lines, children. Properties are not set yet. Cannot fail. */
     void (*init)(DeviceState *dev);
     /*
-     * Comes to life by its properties: regions, lines, back ends. May yield; nothing reaches the device
-     * before it has succeeded. Its reset follows.
+     * Makes the device work as its properties say: regions, lines, back ends. May yield; nothing
+     * reaches the device before it has succeeded. Its reset follows.
      */
     bool coroutine_fn (*co_realize)(DeviceState *dev, GError **errp);
-    /* Before the notes run. Nothing reaches the device any more, and no request is in flight. */
+    /*
+     * Before the noted functions run. Nothing reaches the device any more, and no request is in
+     * flight.
+     */
     void coroutine_fn (*co_unrealize)(DeviceState *dev);
     /* Frees what init made; after the last reference. */
     void (*finalize)(DeviceState *dev);
     /*
      * Reset, hw/core/reset.h: reset_enter puts the state to its reset values and touches nothing
-     * outside; reset_exit runs when no request of before is in flight: lines, timers, back ends.
+     * outside the device. reset_exit runs when no request from before the reset is in flight; it
+     * handles lines, timers and back ends.
      */
     void (*reset_enter)(DeviceState *dev);
     void (*reset_exit)(DeviceState *dev);
@@ -189,16 +193,14 @@ typedef struct DeviceOptions {
  * NULL and errp: nothing is left.
  */
 DeviceState *device_create(const DeviceOptions *options, GError **errp);
-/*
- * Brings it to life. False and errp: it is as it was after device_create(), and only
+/* Realizes the device. False and errp: it is as it was after device_create(), and only
  * device_co_destroy() is left for it.
  */
 bool coroutine_fn device_co_realize(DeviceState *dev, GError **errp);
 /* Both, and device_co_destroy() where realizing fails. */
 DeviceState *coroutine_fn device_co_new(const DeviceOptions *options, GError **errp);
-/*
- * Ends it and what is on its buses, in whatever phase it is: unrealizes it, takes it from its bus and out of
- * the tree. Yields until no request is in flight.
+/* Ends the device and those on its buses, in whatever phase they are: unrealizes each, and takes it
+ * from its bus and out of the tree. Yields until no request is in flight.
  */
 void coroutine_fn device_co_destroy(DeviceState *dev);
 /* Calls fn(opaque) when the device goes or realizing fails; last noted, first called. */
@@ -211,7 +213,7 @@ char *device_path(const DeviceState *dev);
 /* Its id, or else the name of its class: for messages. */
 const char *device_label(const DeviceState *dev);
 bool device_is_realized(const DeviceState *dev);
-/* The device that a user called so; NULL: none. */
+/* The device with that id of a user's; NULL: none. */
 DeviceState *device_find(const char *id);
 
 /* --- regions --- */

@@ -4,11 +4,11 @@
  *
  * A line drives any number of lines, and any number drive it. It is high while a device holds it
  * high, directly or through a line that drives it (a wired OR, as on a shared PCI interrupt pin).
- * What hangs on a line (an interrupt controller's pin) gives it a handler, which is called when the
+ * The user of a line (an interrupt controller's pin) gives it a handler, which is called when the
  * level changes, and only then.
  *
- * Under the big lock (util/bql.h). A handler may set lines; it connects and clears none. Lines are
- * embedded in what they belong to, never in two devices.
+ * Under the big lock (util/bql.h). A handler may set lines; it connects and clears none. A line is
+ * embedded in its owner, and never shared by two devices.
  */
 #ifndef FERRY_HW_CORE_IRQ_H
 #define FERRY_HW_CORE_IRQ_H
@@ -23,7 +23,7 @@ typedef void qemu_irq_handler(void *opaque, int n, int level);
 
 /* Members are irq.c's. */
 struct IRQLine {
-    qemu_irq_handler *handler; /* NULL: nothing hangs on it itself */
+    qemu_irq_handler *handler; /* NULL: the line has no user of its own */
     void *opaque;
     int n;
     bool held;  /* what qemu_set_irq() said last */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Machine types: what -machine makes, and in which version a guest sees it.
+ * Machine types: the machines that -machine makes, and the version in which a guest sees each.
  *
  * A machine of an older version shows what a guest of that version knows: rows say which
  * properties had which values up to which version. A row of 7.2 holds for all machines up to 7.2. Rows

@@ -13,8 +13,8 @@
  * values of the machine type's rows and of -global, then the user's (hw/core/globals.h). Each value
  * is decoded and checked once, by its kind. After the device is realized its properties are fixed.
  *
- * A kind is a table of functions: a room that has a new one (PCI addresses, disks) defines it and the
- * macro for it. Under the big lock (util/bql.h).
+ * A kind is a table of functions. A folder that has a new one (PCI addresses, disks) defines it and
+ * the macro for it. Under the big lock (util/bql.h).
  */
 #ifndef FERRY_HW_CORE_PROPERTY_H
 #define FERRY_HW_CORE_PROPERTY_H

@@ -44,7 +44,7 @@ struct RegisterRow {
     uint64_t reset;        /* value after a reset */
     uint64_t writable;     /* bits that a write changes */
     uint64_t clear_on_one; /* bits that a one clears and a zero leaves */
-    /* What a read gives, where that is not what the field holds. `mask`: the bits that are wanted. */
+    /* The result of a read, where that is not the value of the field. `mask`: the accessed bits. */
     uint64_t (*read)(void *state, unsigned index, uint64_t stored, uint64_t mask);
     /* The side effect of a write. */
     void (*write)(void *state, const RegisterWrite *write);

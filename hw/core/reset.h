@@ -40,11 +40,10 @@ bool device_request_end(DeviceState *dev, uint32_t generation) G_GNUC_WARN_UNUSE
 /* Requests begun and not ended. Any thread; a hint where others begin some. */
 unsigned device_requests(const DeviceState *dev);
 
-/* Yields until none is in flight in the device. Main thread. */
+/* Yields until no request is in flight in the device. Main thread. */
 void coroutine_fn device_co_settle(DeviceState *dev);
-/*
- * Yields until none is in flight in any device: a part of stopping the guest, after its processors stand and
- * before disks are drained. Main thread.
+/* Yields until no request is in flight in any device: a step of stopping the guest, after its vCPUs
+ * have stopped and before disks are drained. Main thread.
  */
 void coroutine_fn devices_co_settle(void);
 /* Resets the machine, after a reset that is under way. Main thread. */

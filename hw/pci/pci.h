@@ -69,7 +69,7 @@ typedef struct PCIDeviceInfo {
     uint16_t subsystem_vendor_id, subsystem_id; /* 0: 1af4:1100 */
     uint8_t interrupt_pin;                      /* 1..4: A..D; 0: none */
     bool express;                               /* 4096 bytes of configuration space */
-    /* Follows a write of `len` bytes at `addr` by the guest, or a load. NULL: nothing. */
+    /* Called after the guest's write of `len` bytes at `addr`, or after a load. NULL: nothing. */
     void (*config_written)(PCIDevice *dev, uint32_t addr, unsigned len);
 } PCIDeviceInfo;
 
