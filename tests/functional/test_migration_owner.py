@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The run state belongs to the migration from the stop of the guest until it is settled where the guest is: commands
-in between neither start the guest on two sides nor end the process, and a stop holds wherever the guest goes on."""
+"""The run state belongs to the migration from the stop of the guest until it is settled where the guest is. Commands
+in between neither start the guest on two sides nor end the process. A stop holds wherever the guest goes on."""
 import socket
 
 import pytest

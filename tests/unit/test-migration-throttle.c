@@ -165,7 +165,7 @@ int main(int argc, char **argv)
     g_assert_true(qemu_init_main_loop(NULL));
     migration_init();
     g_test_add_func("/migration/throttle/shown", test_percentage_is_told_and_shown);
-    g_test_add_func("/migration/throttle/nobody",
+    g_test_add_func("/migration/throttle/none-acts",
                     test_no_percentage_is_shown_when_no_vcpu_can_be_slowed_down);
     g_test_add_func("/migration/throttle/plugged",
                     test_a_vcpu_that_is_plugged_in_is_slowed_down_too);
