@@ -315,6 +315,8 @@ def test_window_of_a_raw_file_shows_its_bytes_and_spares_the_others(vm, path):
     before = bytes(range(256)) * (SIZE // 256)
     path.write_bytes(before)
     vm.add('raw', 'disk', file={'driver': 'file', 'filename': str(path)}, offset=ALIGN, size=16 * ALIGN)
+    with pytest.raises(ferry.QMPError, match='Cannot resize fixed-size raw disks'):
+        vm.cmd('block_resize', node_name='disk', size=8 * ALIGN)
     handle = ferry.nbd_connect(vm.export('disk'))
     assert handle.get_size() == 16 * ALIGN
     assert handle.pread(16 * ALIGN, 0) == before[ALIGN:17 * ALIGN]
@@ -322,8 +324,6 @@ def test_window_of_a_raw_file_shows_its_bytes_and_spares_the_others(vm, path):
     handle.zero(ALIGN, 0)
     handle.flush()
     handle.shutdown()
-    with pytest.raises(ferry.QMPError, match='Cannot resize fixed-size raw disks'):
-        vm.cmd('block_resize', node_name='disk', size=8 * ALIGN)
     vm.quit()
     after = bytearray(before)
     after[16 * ALIGN:16 * ALIGN + 512] = b'w' * 512
