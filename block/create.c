@@ -3,10 +3,11 @@
  * Creating images by name, as qemu-img create would: what drive-mirror and snapshots do for their
  * targets.
  */
-#include "block/graph/graph.h"
+#include "block/create.h"
 
 #include <string.h>
 #include <sys/stat.h>
+#include "block/graph/graph.h"
 #include "util/error.h"
 
 /* A plain path, with "file:" taken off; NULL for names of other protocols. */
@@ -52,6 +53,52 @@ static bool coroutine_fn create_file(const char *path, int64_t size, GError **er
     json_object_object_add(obj, "filename", json_object_new_string(path));
     json_object_object_add(obj, "size", json_object_new_int64(size));
     return create_with(obj, errp);
+}
+
+/* A file of this host, whatever formats and filters stand above it. */
+static bool is_host_file(const BlockDriverState *bs)
+{
+    while (bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs->drv->driver == BLOCKDEV_DRIVER_FILE ||
+           bs->drv->driver == BLOCKDEV_DRIVER_HOST_DEVICE;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat a_st, b_st;
+
+    return stat(a, &a_st) == 0 && stat(b, &b_st) == 0 && a_st.st_dev == b_st.st_dev &&
+           a_st.st_ino == b_st.st_ino;
+}
+
+char *bdrv_name_for_overlay(BlockDriverState *bs, const char *overlay, GError **errp)
+{
+    const char *name = bdrv_get_filename(bs), *path = plain_path(overlay);
+    g_autofree char *dir = NULL, *from_overlay = NULL, *absolute = NULL;
+
+    if (!is_host_file(bs) || g_path_is_absolute(name) || g_str_has_prefix(name, "json:")) {
+        return g_strdup(name);
+    }
+    if (path && !strchr(name, ':')) {
+        dir = g_path_get_dirname(path);
+        from_overlay = g_build_filename(dir, name, NULL);
+        if (same_file(from_overlay, name)) {
+            return g_strdup(name);
+        }
+    }
+    g_clear_pointer(&dir, g_free);
+    dir = g_get_current_dir();
+    absolute = g_build_filename(dir, name, NULL);
+    if (!same_file(absolute, name)) {
+        error_setg(errp,
+                   "Cannot record '%s', the image of node '%s', in '%s': it is not found at '%s'; "
+                   "create the overlay yourself and use mode=existing",
+                   name, bdrv_get_node_name(bs), overlay, absolute);
+        return NULL;
+    }
+    return g_steal_pointer(&absolute);
 }
 
 /* The size of the image that will be the backing file. */

@@ -75,6 +75,7 @@ static BlockErrorAction coroutine_fn mirror_co_copy_failed(void *owner, bool is_
         &s->common, is_read ? s->on_source_error : s->on_target_error, is_read, error);
 
     s->stopped |= action == BLOCK_ERROR_ACTION_STOP;
+    s->read_failed |= is_read && action == BLOCK_ERROR_ACTION_REPORT && s->copy.ret == 0;
     return action;
 }
 
@@ -351,7 +352,15 @@ static int coroutine_fn mirror_co_work(Job *job, GError **errp)
     mirror_co_watch_progress(s, false);
     copy_co_wait_idle(&s->copy);
     bdrv_dirty_bitmap_set_notify(s->copy.dirty, NULL, NULL);
-    return job_is_cancelled(job) ? -ECANCELED : s->copy.ret;
+    if (job_is_cancelled(job)) {
+        return -ECANCELED;
+    }
+    if (s->copy.ret < 0) {
+        error_setg_errno(errp, -s->copy.ret, "%s node '%s' failed",
+                         s->read_failed ? "Reading the source" : "Writing to the target",
+                         bdrv_get_node_name(s->read_failed ? s->copy.source : s->copy.target_bs));
+    }
+    return s->copy.ret;
 }
 
 static void coroutine_fn mirror_co_rest(Job *job)
@@ -404,11 +413,91 @@ static void coroutine_fn co_drain_at_rest(MirrorBlockJob *s)
     }
 }
 
+/* The guests' writes that know the job have ended, and so has all that goes to the target. */
+static void coroutine_fn co_wait_for_guests(MirrorBlockJob *s)
+{
+    while (s->copy.in_flight + s->copy.left_behind > 0 || copy_target_busy(&s->copy) ||
+           !TAILQ_EMPTY(&s->guest_waits)) {
+        qemu_co_queue_wait(&s->copy.idle, NULL);
+    }
+}
+
+/* A filter that only passes requests through, and its source; a reference to each. */
+typedef struct OldFilter {
+    BlockDriverState *filter, *source;
+} OldFilter;
+
+static bool coroutine_fn co_take_out(const OldFilter *old, int64_t limit_ns)
+{
+    AioContext *ctx = bdrv_get_aio_context(old->source), *self = qemu_get_current_aio_context();
+    bool quiet = true;
+
+    /* The source is fenced and not waited for: what hangs there stays on its own edge. */
+    aio_co_reschedule_self(ctx);
+    bdrv_quiesce_begin(old->source);
+    if (limit_ns) {
+        quiet = bdrv_co_drained_begin_within(old->filter, limit_ns, NULL);
+    } else {
+        bdrv_co_drained_begin(old->filter);
+    }
+    aio_co_reschedule_self(self);
+    if (quiet) {
+        g_autoptr(GError) err = NULL;
+
+        if (!LIST_EMPTY(&old->filter->parents) &&
+            !bdrv_replace_node(old->filter, old->source, &err)) {
+            warn_report("filter '%s' of a mirror job stays in place: %s",
+                        bdrv_get_node_name(old->filter), err->message);
+        }
+        bdrv_co_drained_end(old->filter);
+    }
+    bdrv_co_drained_end(old->source);
+    return quiet;
+}
+
+static void coroutine_fn take_out_later_co_entry(void *opaque)
+{
+    g_autofree OldFilter *old = opaque;
+
+    (void)co_take_out(old, 0);
+    bdrv_co_unref(old->filter);
+    bdrv_co_unref(old->source);
+}
+
+/*
+ * The source has not answered some of the job's reads, which are left to themselves. Guests may wait
+ * for it as well: then the job is over before its filter can leave.
+ */
+static void coroutine_fn leave_hung_source(MirrorBlockJob *s)
+{
+    AioContext *ctx = s->common.job.aio_context, *main_ctx = qemu_get_aio_context();
+    OldFilter old = {.filter = s->filter, .source = s->copy.source};
+
+    aio_co_reschedule_self(ctx);
+    co_wait_for_guests(s);
+    mirror_event(s, MIRROR_EVENT_ENDED);
+    mirror_filter_set_job(s->filter, NULL);
+    g_clear_pointer(&s->guest_timer, timer_free);
+    bdrv_release_dirty_bitmap(s->copy.dirty);
+    s->copy.dirty = NULL;
+    aio_co_reschedule_self(main_ctx);
+    if (!co_take_out(&old, MIRROR_MEET_WAIT_NS)) {
+        bdrv_ref(old.filter);
+        bdrv_ref(old.source);
+        qemu_coroutine_enter(
+            qemu_coroutine_create(take_out_later_co_entry, g_memdup2(&old, sizeof(old))));
+    }
+}
+
 /* Takes the filter out of the graph, where the pivot has not done so. */
 static void coroutine_fn remove_filter(MirrorBlockJob *s)
 {
     g_autoptr(GError) err = NULL;
 
+    if (s->copy.left_questions) {
+        leave_hung_source(s);
+        return;
+    }
     co_drain_at_rest(s);
     mirror_event(s, MIRROR_EVENT_ENDED);
     timer_free(s->guest_timer);
@@ -431,6 +520,7 @@ static void coroutine_fn mirror_co_let_go(Job *job)
     MirrorBlockJob *s = mirror_of(job);
 
     remove_filter(s);
+    copy_detach_reader(&s->copy);
     block_job_remove_all_bdrv(&s->common);
     blk_unref(s->copy.target);
     s->copy.target = NULL;
@@ -559,6 +649,7 @@ static void coroutine_fn give_up_co_entry(void *opaque)
     MirrorBlockJob *s = g->s;
     GPtrArray *limits;
 
+    copy_leave_questions(&s->copy);
     /* After the switch-over it is the guest's disk. */
     if (copy_target_busy(&s->copy) && mirror_phase(s) < MIRROR_PIVOTED) {
         trace_mirror_give_up(bdrv_get_node_name(g->target));

@@ -68,9 +68,18 @@ static ssize_t file_pwritev(QIOChannel *ioc, const struct iovec *iov, size_t nio
 
 static off_t file_seek(QIOChannel *ioc, off_t offset, int whence, GError **errp)
 {
-    off_t pos = lseek(fioc_of(ioc)->fd, offset, whence);
+    off_t pos = lseek(fioc_of(ioc)->fd, offset, whence), end;
 
-    return pos < 0 ? file_fail(errno, "seek in", errp) : pos;
+    if (pos >= 0) {
+        return pos;
+    }
+    pos = file_fail(errno, "seek in", errp);
+    end = whence == SEEK_SET ? lseek(fioc_of(ioc)->fd, 0, SEEK_END) : -1;
+    if (end >= 0 && end < offset) {
+        g_prefix_error(errp, "Byte %lld lies behind the end of a device of %lld bytes: ",
+                       (long long)offset, (long long)end);
+    }
+    return pos;
 }
 
 static int file_poll_fd(QIOChannel *ioc, QIOChannelDirection dir, short *events)

@@ -5,6 +5,7 @@
  *
  *   engine.c  takes extents, keeps several in flight, handles errors        copy_pump()
  *   scan.c    finds what is allocated in the source, a bounded amount ahead of the copying
+ *   read.c    questions to a source that may hang, which can be left behind
  *   write.c   data and zeroes on their way to the target
  *   buffer.c  the memory that copying holds, within buf_size
  *   pace.c    how large requests are and how many are in flight, by measurement
@@ -139,6 +140,7 @@ struct CopyEngine {
     /* Set at start, then constant. */
     BlockDriverState *source, *base; /* only what is above it is copied; NULL: all */
     BdrvChild *source_edge;          /* what is read through; the owner's */
+    BlockBackend *reader;            /* what is read through instead, where a server may hang */
     BlockDriverState *target_bs;
     BlockBackend *target;
     BdrvDirtyBitmap *dirty; /* on source, of `granularity`; the owner's */
@@ -175,6 +177,11 @@ struct CopyEngine {
     int64_t not_before_ns;   /* no new operation before this time: after an ignored error */
     int copy_range_refusals; /* of bdrv_co_copy_range(), in a row */
     int copy_range_skip;     /* pieces to copy by hand before it is tried again */
+
+    /* read.c */
+    LIST_HEAD(, CopyQuestion) questions; /* that the source has not answered */
+    bool no_questions;                   /* the owner ends: none is asked any more */
+    bool left_questions;                 /* some are under way that the engine has left */
 
     /* pace.c */
     int64_t rate;                      /* bytes/s copied of late; 0: not known yet */
@@ -245,6 +252,26 @@ int64_t copy_bytes_left(const CopyEngine *s);
 void coroutine_fn copy_co_wait_idle(CopyEngine *s);
 /* Flushes the target; 0 or -errno. */
 int coroutine_fn copy_co_flush_target(CopyEngine *s);
+
+/* --- read.c --- */
+
+/*
+ * Has a source that is behind a server read through a backend of the engine's own, so that requests
+ * can be left to themselves. Before the first request, main thread, the source drained.
+ */
+bool copy_attach_reader(CopyEngine *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* Gives the backend back; requests that were left keep it until they end. Main thread. */
+void copy_detach_reader(CopyEngine *s);
+/*
+ * Reads into what copy_co_get_buffer() gave. 0 or -errno; -ECANCELED: qiov is empty, its buffers have
+ * gone to the request, which is still under way.
+ */
+int coroutine_fn copy_co_read(CopyEngine *s, int64_t offset, QEMUIOVector *qiov);
+/* bdrv_co_block_status_above() of the source. -ECANCELED: not answered, and not waited for. */
+int coroutine_fn copy_co_source_status(CopyEngine *s, BlockDriverState *base, int64_t offset,
+                                       int64_t bytes, BdrvBlockStatus *st);
+/* Ends the wait for all that was asked of the source, with -ECANCELED. Nothing more is asked. */
+void copy_leave_questions(CopyEngine *s);
 
 /* --- write.c; the range is owned by an operation --- */
 

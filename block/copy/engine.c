@@ -78,7 +78,7 @@ static int coroutine_fn bounce_co_piece(CopyTask *c, int64_t offset, int64_t *by
     if (!*bytes) {
         return -ENOMEM;
     }
-    ret = bdrv_co_preadv(s->source_edge, offset, *bytes, &qiov, 0);
+    ret = copy_co_read(s, offset, &qiov);
     if (ret < 0) {
         c->read_failed = true;
     } else {
@@ -207,7 +207,7 @@ static int coroutine_fn task_co_copy_dirty(CopyTask *c, int64_t offset, int64_t 
         if (bytes < DIRTY_ASK_BYTES) {
             return task_co_copy_mixed(c, offset, bytes);
         }
-        ret = bdrv_co_block_status_above(s->source, NULL, offset, bytes, &st);
+        ret = copy_co_source_status(s, NULL, offset, bytes, &st);
         if (ret < 0 || st.pnum <= 0) {
             ret = task_co_copy_data(c, offset, n);
         } else if (st.pnum < COPY_MIXED_UNIT) {

@@ -64,6 +64,7 @@ void coroutine_fn copy_co_init(CopyEngine *s, const CopyOptions *opts)
     s->host_target = lowest_driver(s->target_bs)->bdrv_get_read_fd;
     s->server_target = lowest_driver(s->target_bs)->bdrv_cancel_in_flight;
     LIST_INIT(&s->ops);
+    LIST_INIT(&s->questions);
     qemu_co_queue_init(&s->op_ended);
     qemu_co_queue_init(&s->idle);
     qemu_co_queue_init(&s->memory_freed);
@@ -75,6 +76,7 @@ void coroutine_fn copy_co_init(CopyEngine *s, const CopyOptions *opts)
 void copy_destroy(CopyEngine *s)
 {
     g_assert(s->in_flight == 0 && LIST_EMPTY(&s->ops));
+    copy_detach_reader(s);
     copy_free_buffers(s);
     copy_map_destroy(&s->map);
 }

@@ -62,7 +62,7 @@ static void coroutine_fn scan_co_step(CopyEngine *s)
     int ret;
 
     clear_bits_ahead(s);
-    ret = bdrv_co_block_status_above(s->source, s->base, scan->pos, left, &st);
+    ret = copy_co_source_status(s, s->base, scan->pos, left, &st);
     if (ret < 0 || st.pnum <= 0) {
         /*
          * Without knowledge it is copied; reading it will show what is wrong, under the error

@@ -120,6 +120,7 @@ static void guest_wait_begin(MirrorBlockJob *s, GuestWait *wait)
 static void guest_wait_end(MirrorBlockJob *s, GuestWait *wait)
 {
     TAILQ_REMOVE(&s->guest_waits, wait, next);
+    copy_note_idle(&s->copy);
 }
 
 /* --- the target's half of a write --- */

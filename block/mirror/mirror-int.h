@@ -93,6 +93,7 @@ struct MirrorBlockJob {
     int64_t tail_bytes;          /* of the target, beyond the source, that are still to be zeroed */
     int64_t not_before_final_ns; /* no attempt to hold up guests and finish before this time */
     bool stopped;                /* an error paused it, and the user has not resumed it yet */
+    bool read_failed;            /* the error that ends the job came from the source */
     bool guest_flushed;          /* since the target was flushed last */
     int64_t least_left, least_left_ns; /* the least that was left, and when; see converge.c */
 

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "block/block_int.h"
+#include "block/create.h"
 #include "block/job/job.h"
 #include "qapi/qapi-commands-block-job.h"
 #include "util/error.h"
@@ -235,6 +236,7 @@ static bool coroutine_fn create_target(const DriveMirror *arg, const MirrorOptio
 {
     BlockDriverState *backing = NULL;
     int64_t size = bdrv_getlength(opts->source);
+    g_autofree char *name = NULL;
 
     if (size < 0) {
         error_setg_errno(errp, (int)-size, "Could not get the length of node '%s'",
@@ -249,9 +251,10 @@ static bool coroutine_fn create_target(const DriveMirror *arg, const MirrorOptio
     if (!backing) {
         return bdrv_co_img_create(arg->target, format, size, NULL, NULL, errp);
     }
-    return bdrv_co_img_create(arg->target, format, size,
-                              bdrv_get_filename(bdrv_skip_filters(backing)),
-                              bdrv_get_format_name(bdrv_skip_filters(backing)), errp);
+    backing = bdrv_skip_filters(backing);
+    name = bdrv_name_for_overlay(backing, arg->target, errp);
+    return name &&
+           bdrv_co_img_create(arg->target, format, size, name, bdrv_get_format_name(backing), errp);
 }
 
 /* True when the target is the file (or whatever) that the source, or something below it, is. */

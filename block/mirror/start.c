@@ -74,7 +74,7 @@ static bool attach_target(MirrorBlockJob *s, GError **errp)
 /* Within drained sections of both ends. On failure the caller removes what was made. */
 static bool wire_up(MirrorBlockJob *s, GError **errp)
 {
-    if (!attach_target(s, errp)) {
+    if (!attach_target(s, errp) || !copy_attach_reader(&s->copy, errp)) {
         return false;
     }
     s->copy.dirty = bdrv_create_dirty_bitmap(s->copy.source, s->copy.granularity, NULL, errp);

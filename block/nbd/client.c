@@ -312,7 +312,9 @@ static QIOChannel *coroutine_fn nbd_client_co_connect(NbdClient *client, uint32_
         if (ioc) {
             return ioc;
         }
-        if (!timeout || qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= until || client->refusing) {
+        /* A try that has no time left would hide why those before it failed. */
+        if (!timeout || client->refusing ||
+            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + NBD_OPEN_RETRY_NS >= until) {
             g_propagate_error(errp, g_steal_pointer(&err));
             return NULL;
         }

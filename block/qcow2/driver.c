@@ -69,6 +69,11 @@ static bool coroutine_fn qcow2_co_try_reopen(BDRVReopenState *state, GError **er
         error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
         return false;
     }
+    if ((state->flags & BDRV_O_RDWR) && s->bitmaps_broken) {
+        error_setg(errp, "Node '%s' cannot be written: the bitmaps of its image are broken",
+                   bs->node_name);
+        return false;
+    }
     if ((bs->open_flags & BDRV_O_RDWR) && !(bs->open_flags & BDRV_O_INACTIVE)) {
         ret = qcow2_co_sync(bs);
         if (ret < 0) {

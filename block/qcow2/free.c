@@ -172,13 +172,16 @@ int coroutine_fn qcow2_co_flush_metadata(BlockDriverState *bs)
 }
 
 /* So much waits that the file would grow for nothing. */
-static bool too_much_waits(const BlockDriverState *bs)
+static bool too_much_waits(BlockDriverState *bs)
 {
-    const BDRVQcow2State *s = bs->opaque;
+    BDRVQcow2State *s = bs->opaque;
     uint64_t bytes = s->frees_clusters << s->cluster_bits;
     uint64_t file = (uint64_t)MAX(bs->file->bs->total_bytes, 0);
+    bool grown = bs->file->bs->total_bytes > s->frees_file_bytes;
 
-    return s->frees->len > QCOW2_MAX_PENDING_FREES ||
+    s->frees_file_bytes = bs->file->bs->total_bytes;
+    return (grown && bytes >= MAX(QCOW2_PENDING_FREE_GROWN_BYTES, file / 32)) ||
+           s->frees->len > QCOW2_MAX_PENDING_FREES ||
            bytes >= MAX(QCOW2_PENDING_FREE_BYTES, file / 8);
 }
 

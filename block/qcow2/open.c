@@ -10,6 +10,8 @@
 #include "block/qcow2/image.h"
 
 #include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
 #include "block/dirty-bitmap.h"
 #include "block/qcow2/bitmap.h"
 #include "block/qcow2/options.h"
@@ -201,15 +203,59 @@ static bool coroutine_fn co_read_header(BlockDriverState *bs, GError **errp)
 }
 
 /*
- * The external data file: only what the option `data-file` grants. The name in the image comes from
- * whoever made the image, and opening it unasked would give them any file that this process can
- * reach; it is quoted for the user and no more.
+ * Where the image's own folder has a regular file of the name that the image gives for its data; NULL:
+ * nothing that may be opened unasked. The name comes from the maker of the image: a name with a folder, a
+ * protocol or a link in it could be any file that this process can reach.
  */
+static char *find_data_file(BlockDriverState *bs)
+{
+    const BDRVQcow2State *s = bs->opaque;
+    const BlockDriverState *file = bdrv_skip_filters(bs->file->bs);
+    const char *name = s->header.data_file_name, *image = file->exact_filename;
+    g_autofree char *dir = NULL, *path = NULL;
+    struct stat data_st, image_st;
+
+    if (file->drv->driver != BLOCKDEV_DRIVER_FILE || !image || !*image || !name || !*name ||
+        strpbrk(name, "/:")) {
+        return NULL;
+    }
+    dir = g_path_get_dirname(image);
+    path = g_build_filename(dir, name, NULL);
+    if (lstat(path, &data_st) < 0 || !S_ISREG(data_st.st_mode) || stat(image, &image_st) < 0 ||
+        (data_st.st_dev == image_st.st_dev && data_st.st_ino == image_st.st_ino)) {
+        return NULL;
+    }
+    return g_steal_pointer(&path);
+}
+
+static BdrvChild *coroutine_fn co_open_found_data_file(BlockDriverState *bs, GError **errp)
+{
+    const BDRVQcow2State *s = bs->opaque;
+    const char *name = s->header.data_file_name;
+    g_autofree char *path = find_data_file(bs);
+    g_autoptr(BlockdevRef) ref = NULL;
+
+    if (!path) {
+        error_setg(errp,
+                   "'data-file' is required for this image: its external data file%s%s%s is not "
+                   "a regular file with a plain name in the folder of the image; name it with "
+                   "data-file.driver=file,data-file.filename=...",
+                   name && *name ? " ('" : "", name && *name ? name : "",
+                   name && *name ? "')" : "");
+        return NULL;
+    }
+    ref = g_new0(BlockdevRef, 1);
+    ref->type = json_type_object;
+    ref->u.definition.driver = BLOCKDEV_DRIVER_FILE;
+    ref->u.definition.u.file.filename = g_steal_pointer(&path);
+    return bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp);
+}
+
+/* The external data file: what the option `data-file` grants, else what is found beside the image. */
 static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevRef *ref,
                                            GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
-    const char *name = s->header.data_file_name;
 
     s->data_file = bs->file;
     if (!qcow2_has_data_file(s)) {
@@ -219,16 +265,8 @@ static bool coroutine_fn co_open_data_file(BlockDriverState *bs, const BlockdevR
         }
         return true;
     }
-    if (!ref) {
-        error_setg(errp,
-                   "'data-file' is required for this image: it keeps its data in an external data "
-                   "file%s%s%s, "
-                   "which is opened only when the option names it",
-                   name && *name ? " ('" : "", name && *name ? name : "",
-                   name && *name ? "')" : "");
-        return false;
-    }
-    s->data_file = bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp);
+    s->data_file = ref ? bdrv_co_open_child(bs, ref, "data-file", BDRV_CHILD_DATA, errp)
+                       : co_open_found_data_file(bs, errp);
     if (!s->data_file) {
         return false;
     }
@@ -266,6 +304,30 @@ static bool coroutine_fn co_load_l1(BlockDriverState *bs, GError **errp)
     return true;
 }
 
+/* Reading guests' data needs no bitmaps: those that are broken are left out until the image is written. */
+static bool without_bitmaps(BlockDriverState *bs, GError **errp, GError *err)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (bs->open_flags & BDRV_O_RDWR) {
+        g_propagate_error(errp, err);
+        return false;
+    }
+    warn_report("qcow2 image '%s' is read without its bitmaps: %s", bs->node_name, err->message);
+    g_error_free(err);
+    qcow2_bitmaps_free(s->bitmaps);
+    s->bitmaps = NULL;
+    s->bitmaps_broken = true;
+    return true;
+}
+
+static bool coroutine_fn co_load_bitmap_directory(BlockDriverState *bs, GError **errp)
+{
+    GError *err = NULL;
+
+    return qcow2_co_bitmaps_read_directory(bs, &err) || without_bitmaps(bs, errp, err);
+}
+
 static bool coroutine_fn co_load_tables(BlockDriverState *bs, GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -282,7 +344,7 @@ static bool coroutine_fn co_load_tables(BlockDriverState *bs, GError **errp)
     }
     s->fresh_offset =
         bdrv_has_zero_init(bs->file->bs) && len >= 0 ? qcow2_cluster_end(s, len) : UINT64_MAX;
-    return qcow2_co_load_snapshots(bs, errp) && qcow2_co_bitmaps_read_directory(bs, errp);
+    return qcow2_co_load_snapshots(bs, errp) && co_load_bitmap_directory(bs, errp);
 }
 
 static void init_state(BDRVQcow2State *s)
@@ -331,17 +393,32 @@ static bool coroutine_fn co_check_flags(BlockDriverState *bs, GError **errp)
     return !writable || (bs->open_flags & BDRV_O_INACTIVE) || qcow2_co_repair_dirty(bs, errp);
 }
 
+/* Those that the image keeps. */
+static void release_stored_bitmaps(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap, *next;
+
+    for (bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap; bitmap = next) {
+        next = bdrv_dirty_bitmap_next(bs, bitmap);
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            bdrv_release_dirty_bitmap(bitmap);
+        }
+    }
+}
+
 /* Bitmaps of a writable image are tracked from now on and not valid on disk until it is closed. */
 static bool coroutine_fn co_open_bitmaps(BlockDriverState *bs, GError **errp)
 {
     BDRVQcow2State *s = bs->opaque;
+    GError *err = NULL;
     int ret;
 
     if (bs->open_flags & BDRV_O_INACTIVE) {
         return true;
     }
-    if (!qcow2_co_bitmaps_load(bs, errp)) {
-        return false;
+    if (!qcow2_co_bitmaps_load(bs, &err)) {
+        release_stored_bitmaps(bs);
+        return without_bitmaps(bs, errp, err);
     }
     if (!(bs->open_flags & BDRV_O_RDWR) || s->corrupt) {
         return true;
@@ -460,19 +537,6 @@ void coroutine_fn qcow2_co_close(BlockDriverState *bs)
 }
 
 /* --- handing the image to another process and back --- */
-
-/* Those that the image keeps. */
-static void release_stored_bitmaps(BlockDriverState *bs)
-{
-    BdrvDirtyBitmap *bitmap, *next;
-
-    for (bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap; bitmap = next) {
-        next = bdrv_dirty_bitmap_next(bs, bitmap);
-        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
-            bdrv_release_dirty_bitmap(bitmap);
-        }
-    }
-}
 
 int coroutine_fn qcow2_co_hand_over(BlockDriverState *bs)
 {

@@ -130,6 +130,7 @@ typedef struct BDRVQcow2State {
     bool write_prepared; /* qcow2_co_prepare_write() has nothing left to do */
     GArray *bitmaps;     /* of Qcow2Bitmap: the directory; NULL without */
     bool bitmaps_kept;   /* persistent bitmaps follow our writes, or are marked as in use */
+    bool bitmaps_broken; /* left out; the image is not written */
 
     /* --- requests --- */
     LIST_HEAD(, Qcow2Alloc) allocs;
@@ -139,9 +140,10 @@ typedef struct BDRVQcow2State {
     GArray *grace;         /* of Qcow2PendingFree: durable once grace_epoch's requests are done */
     unsigned grace_epoch;
     bool grace_busy;
-    uint64_t frees_clusters; /* in `frees` */
-    CoQueue requests_ended;  /* ... of an epoch, or a flush that frees */
-    uint64_t frees_base;     /* how many entries have left `frees` since the image was opened */
+    uint64_t frees_clusters;  /* in `frees` */
+    int64_t frees_file_bytes; /* length of the file when the frees were last looked at */
+    CoQueue requests_ended;   /* ... of an epoch, or a flush that frees */
+    uint64_t frees_base;      /* how many entries have left `frees` since the image was opened */
     uint64_t
         /* entries before this one, counted as frees_base, are not merged with new ones */
         frees_sealed;

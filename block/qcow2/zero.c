@@ -254,7 +254,13 @@ int coroutine_fn qcow2_co_zero(BlockDriverState *bs, int64_t offset, int64_t byt
         ret = bdrv_co_pwrite_zeroes(s->data_file, offset, bytes, flags & BDRV_REQ_MAY_UNMAP);
         unmap = unmap && !qcow2_data_file_is_raw(s);
     }
-    return ret < 0 ? ret : co_zero_range(bs, &r, unmap ? ZERO_UNMAP : ZERO_KEEP);
+    if (ret == 0) {
+        ret = co_zero_range(bs, &r, unmap ? ZERO_UNMAP : ZERO_KEEP);
+    }
+    if (ret == -ENOSPC && qcow2_co_reclaim(bs)) {
+        ret = co_zero_range(bs, &r, unmap ? ZERO_UNMAP : ZERO_KEEP);
+    }
+    return ret;
 }
 
 int coroutine_fn qcow2_co_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "block/block-backend.h"
+#include "block/create.h"
 #include "block/graph/graph.h"
 #include "block/qmp/transaction.h"
 #include "qapi/qapi-commands.h"
@@ -164,6 +165,8 @@ static bool coroutine_fn create_overlay(ExternalSnapshot *s, const BlockdevSnaps
                 (s->old_bs->open_flags & (BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_UNMAP));
 
     if (!arg->has_mode || arg->mode != NEW_IMAGE_MODE_EXISTING) {
+        g_autofree char *name = NULL;
+
         if (s->old_bs->exact_filename == NULL || !s->old_bs->exact_filename[0]) {
             error_setg(
                 errp,
@@ -172,8 +175,9 @@ static bool coroutine_fn create_overlay(ExternalSnapshot *s, const BlockdevSnaps
                 s->old_bs->node_name);
             return false;
         }
-        if (!bdrv_co_img_create(arg->snapshot_file, format, s->old_bs->total_bytes,
-                                s->old_bs->exact_filename, s->old_bs->drv->format_name, errp)) {
+        name = bdrv_name_for_overlay(s->old_bs, arg->snapshot_file, errp);
+        if (!name || !bdrv_co_img_create(arg->snapshot_file, format, s->old_bs->total_bytes, name,
+                                         s->old_bs->drv->format_name, errp)) {
             return false;
         }
     }

@@ -162,7 +162,7 @@ def test_works_on_a_disk_in_an_iothread(vmm, work):
 
 def test_usage_and_names_are_checked(vm):
     vm.add('null-co', 'disk', size=SIZE)
-    assert 'usage' in vm.hmp('qemu-io disk read 0 512')
+    assert 'Try "help qemu-io"' in vm.hmp('qemu-io disk read 0 512')
     assert 'usage' in vm.hmp('qemu-io disk')
     assert "Cannot find device='' nor node-name='none'" in vm.qemu_io('none', 'read 0 512')
     text = vm.qemu_io('disk', 'help')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A target that hangs does not hold up clients of the disk, whatever the mirror is doing; nothing is lost once it goes on."""
 import signal
+import threading
 from pathlib import Path
 
 import nbd
@@ -134,6 +135,55 @@ def test_a_forced_cancel_ends_it(vm, work, disk, phase):
     io.shutdown()
     vm.quit()
     assert (work / 'source.raw').read_bytes() == bytes(model)
+
+
+@pytest.fixture
+def far_disk(vm, work, qemu_nbd):
+    """The server of a disk that is being copied to a file; it has stopped while the job reads."""
+    server = qemu_nbd(ferry.make_image(work / 'source.raw', SIZE, seed=1), 'raw')
+    vm.cmd('blockdev-add', server.node('disk', reconnect_delay=600))
+    vm.add_file(ferry.make_image(work / 'copy.raw', SIZE), node_name='copy')
+    start(vm, speed=MIB, filter_node_name='filter')
+    while vm.cmd('query-block-jobs')[0]['offset'] == 0:
+        pass
+    stop(server)
+    vm.cmd('block-job-set-speed', device='m', speed=0)
+    yield server
+    server.signal(signal.SIGCONT)
+
+
+def has_filter(vm):
+    return any(node['node-name'] == 'filter' for node in vm.cmd('query-named-block-nodes', flat=True))
+
+
+def test_a_forced_cancel_does_not_wait_for_a_source_that_hangs(vm, work, far_disk):
+    vm.cmd('block-job-cancel', device='m', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED', device='m')
+    assert not has_filter(vm)
+    vm.cmd('blockdev-del', node_name='copy')
+    far_disk.signal(signal.SIGCONT)
+    vm.add_file(work / 'copy.raw', node_name='copy')
+    start(vm)
+    vm.wait('BLOCK_JOB_READY', device='m')
+    vm.cmd('block-job-cancel', device='m')
+    vm.wait('BLOCK_JOB_COMPLETED', device='m', where=lambda d: 'error' not in d)
+    vm.quit()
+    ferry.compare(work / 'source.raw', work / 'copy.raw')
+
+
+def test_a_forced_cancel_does_not_wait_for_guests_of_a_source_that_hangs(vm, far_disk):
+    io = ferry.nbd_connect(vm.export('disk'))
+    reading = threading.Thread(target=io.pread, args=(4096, SIZE - 4096))
+    reading.start()
+    vm.cmd('block-job-cancel', device='m', force=True)
+    vm.wait('BLOCK_JOB_CANCELLED', device='m')
+    far_disk.signal(signal.SIGCONT)
+    reading.join()
+    guard = ferry.Guard(60)
+    while has_filter(vm):
+        guard.left()
+    io.shutdown()
+    vm.quit()
 
 
 @pytest.mark.parametrize('side', ['disk', 'copy'])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """qcow2 images whose metadata contradicts itself: noticed, reported, and never made worse."""
 import json
+import os
 import struct
 
 import pytest
@@ -154,7 +155,59 @@ def test_short_files(vm, work, image, size):
         assert error.desc
 
 
-def test_data_file_is_opened_only_when_the_option_grants_it(vm, work):
+@pytest.fixture
+def with_data(work):
+    """(image, data file): the image gives a plain name."""
+    path, data = work / 'named.qcow2', work / 'named.raw'
+    ferry.qemu_img('create', '-q', '-f', 'qcow2', '-o', f'data_file={data}', path, '1M')
+    ferry.qemu_img('amend', '-q', '-f', 'qcow2', '-o', 'data_file=named.raw', path)
+    return path, data
+
+
+def in_folder(path, *command):
+    """A stock tool on an image; it looks for data files where it runs."""
+    return ferry.images.run_tool('env', '-C', path.parent, *command, path)
+
+
+def test_data_file_beside_the_image_is_found(vm, with_data):
+    path, data = with_data
+    in_folder(path, 'qemu-io', '-f', 'qcow2', '-c', 'write -P 7 0 64k')
+    vm.add_file(path, 'qcow2', 'disk')
+    disk = Disk(vm)
+    assert disk.holds(7, 0, 64 * KIB)
+    assert disk.write(8, 0, 64 * KIB)
+    vm.quit()
+    assert data.read_bytes()[:4] == b'\x08' * 4
+
+
+def test_mirror_copies_into_an_existing_image_with_a_data_file(vm, work, with_data):
+    path, _ = with_data
+    vm.add_file(ferry.make_image(work / 'source.raw', ferry.MIB, seed=1), node_name='disk')
+    vm.cmd('drive-mirror', job_id='m', device='disk', target=str(path), mode='existing', sync='full', format='qcow2')
+    vm.wait('BLOCK_JOB_READY', device='m')
+    vm.cmd('block-job-cancel', device='m')
+    vm.wait('BLOCK_JOB_COMPLETED', device='m', where=lambda d: 'error' not in d)
+    vm.quit()
+    in_folder(path, 'qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', work / 'source.raw')
+
+
+@pytest.mark.parametrize('kind', ['link', 'folder', 'fifo', 'itself', 'missing'])
+def test_data_file_that_is_no_file_of_its_own_is_not_opened(vm, work, with_data, kind):
+    path, data = with_data
+    data.rename(work / 'elsewhere')
+    if kind == 'link':
+        data.symlink_to(work / 'elsewhere')
+    elif kind == 'folder':
+        data.mkdir()
+    elif kind == 'fifo':
+        os.mkfifo(data)
+    elif kind == 'itself':
+        os.link(path, data)
+    with pytest.raises(ferry.QMPError, match="'data-file' is required.*named.raw.*data-file.filename="):
+        vm.add_file(path, 'qcow2', 'disk')
+
+
+def test_data_file_with_a_path_is_opened_only_when_the_option_grants_it(vm, work):
     """An image from outside must not make us open or connect to anything."""
     path = work / 'named.qcow2'
     data = work / 'named.raw'
@@ -186,3 +239,23 @@ def test_image_cannot_name_a_protocol_as_data_file(vm, work):
     vm.quit()
     assert json.loads(ferry.qemu_img('map', '--output=json', f'json:{{"driver":"qcow2","file":{{"driver":"file","filename":"{path}"}},'
                       f'"data-file":{{"driver":"file","filename":"{data}"}}}}'))[0]['data']
+
+
+@pytest.mark.parametrize('where', ['directory', 'table'])
+def test_broken_bitmaps_do_not_make_a_disk_unreadable(vm, image, where):
+    ferry.qemu_img('bitmap', '--add', image, 'b')
+    contents = image.read_bytes()
+    extension = contents.index(struct.pack('>I', 0x23852875))
+    directory = word(image, extension + 24)
+    if where == 'directory':
+        word(image, directory + 16, 0xff, '>B')         # a type that does not exist
+    else:
+        word(image, word(image, directory), 0x1ff)      # reserved bits of the first entry of the table
+    vm.add_file(image, 'qcow2', 'disk', read_only=True)
+    Disk(vm, writable=False).holds(1, 0, 64 * KIB)
+    vm.add_file(ferry.make_image(image.with_suffix('.other'), MIB), node_name='other')
+    with pytest.raises(ferry.QMPError, match="'disk' cannot be written: the bitmaps of its image are broken|is read-only|read-only"):
+        vm.cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'disk', 'read-only': False,
+                                            'file': vm.cmd('query-named-block-nodes', flat=True)[0]['node-name']}])
+    vm.quit()
+    assert word(image, directory + 16, fmt='>B') == (0xff if where == 'directory' else 1)

@@ -2,6 +2,7 @@
 """Clusters that a qcow2 image has freed come back, whether a flush is asked for or not."""
 import os
 
+import nbd
 import pytest
 
 import ferry
@@ -24,6 +25,46 @@ def test_a_disk_that_is_written_and_discarded_keeps_its_size(vm, work, fmt):
     assert io.pread(MIB, 5 * MIB) == b'\x5a' * MIB
     io.shutdown()
     assert os.path.getsize(image) <= DISK + ROOM
+    vm.quit()
+    ferry.check_qcow2(image)
+
+
+@pytest.fixture
+def small_folder(work, need):
+    """A file system of 8 MiB."""
+    need.root()
+    folder = work / 'small'
+    folder.mkdir()
+    ferry.images.run_tool('mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', folder)
+    yield folder
+    ferry.images.run_tool('umount', '-l', folder)
+
+
+@pytest.mark.parametrize('what', ['data', 'zeroes'])
+def test_a_full_file_system_takes_writes_into_what_was_freed(vm, work, small_folder, what):
+    """The image fills the file system but for what its metadata needs; then clusters are freed, and no flush follows."""
+    spare = small_folder / 'spare'
+    spare.write_bytes(bytes(256 << 10))
+    base = ferry.make_image(work / 'base.raw', 64 * MIB, seed=1, data=MIB)
+    image = ferry.make_image(small_folder / 'disk.qcow2', 64 * MIB, 'qcow2', options='cluster_size=4k', backing=base)
+    vm.add_file(image, 'qcow2', node_name='disk', discard='unmap')
+    io = ferry.nbd_connect(vm.export('disk'))
+    offset = 0
+    for size in (MIB, 65536, 4096):
+        while True:
+            try:
+                io.pwrite(b'\1' * size, offset)
+            except nbd.Error:
+                break
+            offset += size
+    spare.unlink()
+    io.trim(768 << 10, 0)
+    if what == 'data':
+        io.pwrite(b'\2' * (512 << 10), 60 * MIB)
+    else:
+        io.zero(32 * MIB, 30 * MIB)                 # needs tables
+    assert io.pread(512 << 10, 60 * MIB) == (b'\2' if what == 'data' else b'\0') * (512 << 10)
+    io.shutdown()
     vm.quit()
     ferry.check_qcow2(image)
 
