@@ -314,7 +314,7 @@ def test_reply_to_a_read(vm, work, what):
 @pytest.mark.parametrize('what', STATUSES)
 def test_block_status(vm, work, what):
     make, why = STATUSES[what]
-    connect(vm, work, statuses(make))
+    connect(vm, work, statuses(make), reconnect_delay=60)
     vm.add_file(ferry.make_image(work / 'copy.raw', SIZE), node_name='copy')
     vm.cmd('blockdev-mirror', job_id='m', device='disk', target='copy', sync='full')
     vm.wait('BLOCK_JOB_READY', device='m')
