@@ -12,6 +12,8 @@
  * at least.
  */
 #define QCOW2_PENDING_FREE_BYTES (4u << 20)
+/* The same for a file that has grown since the last look: what waits could have been used instead. */
+#define QCOW2_PENDING_FREE_GROWN_BYTES (1u << 20)
 
 /* A run of freed host clusters whose refcounts still include the reference. */
 typedef struct Qcow2PendingFree {

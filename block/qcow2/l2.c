@@ -209,6 +209,9 @@ static int coroutine_fn co_make_l2(BlockDriverState *bs, uint32_t i)
     BLKDBG_CO_EVENT(bs->file, BLKDBG_L2_ALLOC_WRITE);
     ret = qcow2_co_check_overlap(bs, 0, host, s->cluster_size);
     if (ret == 0) {
+        ret = qcow2_co_reserve_cluster(bs, host);
+    }
+    if (ret == 0) {
         ret = co_fill_l2(bs, host, old);
     }
     if (ret < 0) {

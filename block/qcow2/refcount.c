@@ -182,8 +182,11 @@ static int coroutine_fn co_make_own_block(BlockDriverState *bs, uint64_t ti)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t cluster = ti << s->refblock_bits;
-    int ret = co_make_block(bs, ti, cluster << s->cluster_bits);
+    int ret = qcow2_co_reserve_cluster(bs, cluster << s->cluster_bits);
 
+    if (ret == 0) {
+        ret = co_make_block(bs, ti, cluster << s->cluster_bits);
+    }
     return ret < 0 ? ret : qcow2_co_update_refcount(bs, cluster, 1, 1);
 }
 
@@ -631,4 +634,14 @@ void coroutine_fn qcow2_co_unalloc(BlockDriverState *bs, uint64_t host, uint64_t
     if (qcow2_co_update_refcount(bs, first, end - first, -1) < 0) {
         /* A leak, which a check finds. */
     }
+}
+
+int coroutine_fn qcow2_co_reserve_cluster(BlockDriverState *bs, uint64_t host)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if ((int64_t)(host + s->cluster_size) <= bs->file->bs->total_bytes) {
+        return 0;
+    }
+    return bdrv_co_pwrite_zeroes(bs->file, (int64_t)host, (int64_t)s->cluster_size, 0);
 }
