@@ -146,10 +146,9 @@ bool coroutine_fn vm_co_pause(RunState state)
     return ran;
 }
 
-int coroutine_fn vm_co_quiesce(void)
+int coroutine_fn vm_co_quiesce(int64_t limit_ns, GError **errp)
 {
-    bdrv_co_drain_all();
-    return bdrv_co_flush_all();
+    return bdrv_co_quiesce_all(limit_ns, errp);
 }
 
 int coroutine_fn vm_co_stop(RunState state)
@@ -157,7 +156,7 @@ int coroutine_fn vm_co_stop(RunState state)
     int ahead = bdrv_co_flush_all(), ret;
 
     vm_co_pause(state);
-    ret = vm_co_quiesce();
+    ret = vm_co_quiesce(0, NULL);
     return ahead < 0 ? ahead : ret;
 }
 

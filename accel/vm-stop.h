@@ -62,10 +62,10 @@ void coroutine_fn vm_co_halt(void);
 bool coroutine_fn vm_co_take(RunState state, const char *refusal,
                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Waits until the requests of a guest that stands are over, and flushes its disks. 0, or the -errno
- * of the first flush that failed.
+ * Waits until the requests of a guest that stands are over, and flushes its disks, for limit_ns at
+ * most; 0 is no limit. 0, or the -errno of the first flush that failed, or -ETIMEDOUT.
  */
-int coroutine_fn vm_co_quiesce(void);
+int coroutine_fn vm_co_quiesce(int64_t limit_ns, GError **errp);
 bool vm_is_taken(void);
 /* True: the guest is not taken. False: the taker's refusal is in errp. */
 bool vm_check_not_taken(GError **errp) G_GNUC_WARN_UNUSED_RESULT;

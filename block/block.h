@@ -339,6 +339,11 @@ char *bdrv_describe_in_flight(BlockDriverState *bs);
 /* Drains every graph, then flushes all nodes side by side. Main context, as bdrv_co_flush_all(). */
 void coroutine_fn bdrv_co_drain_all(void);
 /*
+ * As bdrv_co_drain_all(), but ends after limit_ns, with -ETIMEDOUT and what it has waited for; 0 is
+ * no limit. Otherwise 0, or the first -errno of a flush. Nothing is drained on return.
+ */
+int coroutine_fn bdrv_co_quiesce_all(int64_t limit_ns, GError **errp);
+/*
  * Writes back the caches of every node that is open for writing, those that nobody uses included.
  * 0, or the first -errno; the others are flushed nevertheless.
  */

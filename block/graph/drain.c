@@ -322,16 +322,34 @@ void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
 
 /* --- all nodes --- */
 
+/* Flushes under way; the caller and each of them hold a reference. Main context. */
 typedef struct FlushAll {
-    Coroutine *waiter; /* in the main context; NULL while it does not wait */
-    guint pending;
+    Coroutine *waiter; /* NULL while it does not wait */
+    guint refs, pending;
     int ret;
 } FlushAll;
 
 typedef struct FlushOne {
-    BlockDriverState *bs;
+    BlockDriverState *bs; /* referenced */
     FlushAll *all;
 } FlushOne;
+
+static void flush_all_unref(FlushAll *all)
+{
+    if (--all->refs == 0) {
+        g_free(all);
+    }
+}
+
+static void flush_all_wake(void *opaque)
+{
+    FlushAll *all = opaque;
+    Coroutine *waiter = g_steal_pointer(&all->waiter);
+
+    if (waiter) {
+        aio_co_wake(waiter);
+    }
+}
 
 static void coroutine_fn flush_one_co_entry(void *opaque)
 {
@@ -344,27 +362,49 @@ static void coroutine_fn flush_one_co_entry(void *opaque)
     ret = bdrv_co_flush(one.bs);
     bdrv_co_leave_graph(one.bs, from);
     one.all->ret = one.all->ret < 0 ? one.all->ret : ret;
-    if (--one.all->pending == 0 && one.all->waiter) {
-        aio_co_wake(one.all->waiter);
+    if (--one.all->pending == 0) {
+        flush_all_wake(one.all);
     }
+    flush_all_unref(one.all);
+    bdrv_co_unref(one.bs);
+}
+
+/* -ETIMEDOUT: some go on after limit_ns; 0 is no limit. */
+static int coroutine_fn flush_all_wait(FlushAll *all, int64_t limit_ns)
+{
+    QEMUTimer *timer = NULL;
+
+    if (!all->pending) {
+        return all->ret;
+    }
+    if (limit_ns) {
+        timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, flush_all_wake, all);
+        timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns);
+    }
+    all->waiter = qemu_coroutine_self();
+    qemu_coroutine_yield();
+    timer_free(timer);
+    return all->pending ? -ETIMEDOUT : all->ret;
 }
 
 /* Side by side, each in its graph's thread: one that hangs holds up no other. */
-static int coroutine_fn co_flush_nodes(GPtrArray *nodes)
+static int coroutine_fn co_flush_nodes(GPtrArray *nodes, int64_t limit_ns)
 {
-    FlushAll all = {.pending = nodes->len};
+    FlushAll *all = g_new0(FlushAll, 1);
+    int ret;
 
+    all->pending = nodes->len;
+    all->refs = nodes->len + 1;
     for (guint i = 0; i < nodes->len; i++) {
         FlushOne *one = g_new(FlushOne, 1);
 
-        *one = (FlushOne){g_ptr_array_index(nodes, i), &all};
+        *one = (FlushOne){g_ptr_array_index(nodes, i), all};
+        bdrv_ref(one->bs);
         qemu_coroutine_enter(qemu_coroutine_create(flush_one_co_entry, one));
     }
-    if (all.pending) {
-        all.waiter = qemu_coroutine_self();
-        qemu_coroutine_yield();
-    }
-    return all.ret;
+    ret = flush_all_wait(all, limit_ns);
+    flush_all_unref(all);
+    return ret;
 }
 
 /*
@@ -385,25 +425,53 @@ static GPtrArray *all_nodes_ref(void)
     return all;
 }
 
-void coroutine_fn bdrv_co_drain_all(void)
+static int64_t left_ns(int64_t end_ns)
 {
-    g_autoptr(GPtrArray) all = all_nodes_ref();
+    return MAX(1, end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+}
 
-    for (guint i = 0; i < all->len; i++) {
-        bdrv_co_drained_begin(g_ptr_array_index(all, i));
+int coroutine_fn bdrv_co_quiesce_all(int64_t limit_ns, GError **errp)
+{
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns;
+    g_autoptr(GPtrArray) all = all_nodes_ref();
+    guint drained = 0;
+    bool quiet = true;
+    int ret = -ETIMEDOUT;
+
+    for (; quiet && drained < all->len; drained += quiet) {
+        BlockDriverState *bs = g_ptr_array_index(all, drained);
+
+        if (limit_ns) {
+            quiet = bdrv_co_drained_begin_within(bs, left_ns(end_ns), errp);
+        } else {
+            bdrv_co_drained_begin(bs);
+        }
     }
-    /* Drivers report what they could not write; who wants to know calls bdrv_co_flush_all(). */
-    (void)co_flush_nodes(all);
+    if (quiet) {
+        ret = co_flush_nodes(all, limit_ns ? left_ns(end_ns) : 0);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "a disk of the guest could not be written back");
+        }
+    }
     for (guint i = 0; i < all->len; i++) {
-        bdrv_co_drained_end(g_ptr_array_index(all, i));
+        if (i < drained) {
+            bdrv_co_drained_end(g_ptr_array_index(all, i));
+        }
         bdrv_co_unref(g_ptr_array_index(all, i));
     }
+    return ret;
+}
+
+void coroutine_fn bdrv_co_drain_all(void)
+{
+    /* Drivers report what they could not write; a caller that wants to know calls bdrv_co_flush_all(). */
+    (void)bdrv_co_quiesce_all(0, NULL);
 }
 
 int coroutine_fn bdrv_co_flush_all(void)
 {
     g_autoptr(GPtrArray) all = all_nodes_ref();
-    int ret = co_flush_nodes(all);
+    int ret = co_flush_nodes(all, 0);
 
     for (guint i = 0; i < all->len; i++) {
         bdrv_co_unref(g_ptr_array_index(all, i));

@@ -236,3 +236,28 @@ def test_a_write_whose_own_disk_was_slow_waits_for_the_target_no_longer_than_oth
     vm.wait('BLOCK_JOB_COMPLETED', device='m')
     vm.quit()
     assert (work / 'copy.raw').read_bytes()[:4096] == b'a' * 4096
+
+
+def test_a_migration_gives_the_guest_back_when_the_target_hangs_in_the_pause(vmm, work, vm):
+    """Its stop waits for the mirror's request, and guests wait with it: no longer than for any command."""
+    source = ferry.make_image(work / 'source.raw', SIZE, seed=1)
+    vm.add_file(source, node_name='disk')
+    vm.cmd('blockdev-add', {'driver': 'raw', 'node-name': 'copy', 'file': {'driver': 'blkdebug', 'node-name': 'hook', 'image': {
+        'driver': 'file', 'filename': str(ferry.make_image(work / 'copy.raw', SIZE))}}})
+    vm.cmd('cont')
+    io, model = ferry.nbd_connect(vm.export('disk')), bytearray(source.read_bytes())
+    vm.qemu_io('hook', 'break write_aio A')
+    start(vm)
+    vm.qemu_io('hook', 'wait_break A')
+    vmm('-incoming', f'unix:{work}/incoming', name='destination').expected.add(1)
+    vm.cmd('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
+    vm.cmd('migrate', uri=f'unix:{work}/incoming')
+    vm.wait('MIGRATION', status='failed')
+    assert 'did not become idle in time' in vm.cmd('query-migrate')['error-desc']
+    assert vm.cmd('query-status')['status'] == 'running'
+    write_everywhere(io, model, 1)
+    vm.qemu_io('hook', 'resume A')
+    vm.wait('BLOCK_JOB_READY', device='m')
+    vm.cmd('block-job-complete', device='m')
+    io.shutdown()
+    finish(vm, work, model)

@@ -302,7 +302,7 @@ static void coroutine_fn take_co(void *opaque)
 
     g_assert_true(vm_co_take(RUN_STATE_FINISH_MIGRATE, "moving", &err));
     t->before_quiesce = vm_wished_state();
-    (void)vm_co_quiesce();
+    (void)vm_co_quiesce(0, NULL);
     t->after_quiesce = vm_wished_state();
 }
 

@@ -68,7 +68,7 @@ class VMM:
 
     def _environment(self, extra):
         env = {**os.environ, **(extra or {})}
-        for name in ('ASAN_OPTIONS', 'UBSAN_OPTIONS'):
+        for name in ('ASAN_OPTIONS', 'UBSAN_OPTIONS', 'TSAN_OPTIONS'):
             env[name] = f'{env.get(name, "")}:log_path={self._sanitizer}'.lstrip(':')
         return env
 
