@@ -23,7 +23,6 @@ def run(lab, numbers):
             print('not issued:', *schedule.pair(number), f'(the source of schedule {number} had ended)')
 
 
-@pytest.mark.slow
 @pytest.mark.limit(300)
 @pytest.mark.parametrize('first', range(0, SHORT, PART))
 def test_short_schedules(lab, first):

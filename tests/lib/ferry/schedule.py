@@ -160,13 +160,14 @@ class Schedule:
         self.channels = self.destination = None
         self.server_stopped = False
         self.capabilities = [c for c in CAPABILITIES if self.rng.random() < .4]
+        self.may_leave = self.rng.random() < .7     # with its exports; otherwise they keep the guest here
         self.format = self.rng.choice(['raw', 'raw', 'qcow2'])
         self.disk = make_image(self.path('disk'), SIZE, self.format, seed=number, data=SIZE // 2)
         self.store = None       # a server of the disk that does not fail
         if self.rng.random() < .3:
             os.truncate(self.disk, max(os.path.getsize(self.disk), SIZE if self.format == 'raw' else 4 * SIZE))
             self.store = qemu_nbd(work, self.disk)
-        self.shared = make_image(self.path('shared'), MIB)
+        self.shared = make_image(self.path('shared'), MIB, 'qcow2')
         self.target = make_image(self.path('target'), SIZE)
         self.model = Model(SIZE)
         self.model.load(self.disk, self.format)
@@ -190,10 +191,11 @@ class Schedule:
         return str(self.work / self.new_name(kind))
 
     def add_disks(self, side, **thread):
-        """`disk`, which clients write, and `shared`, whose lock shows which side has the guest."""
-        incoming = {'allow-inactive': True} if side.name == 'destination' else {}
+        """`disk`, which clients write, and `shared`, whose lock keeps the guest on one side: a raw image that is only
+        exported may have two writers, a qcow2 image may not."""
+        incoming = {'allow-inactive': True} if side.name == 'destination' or self.may_leave else {}
         side.vm.cmd('blockdev-add', self.disk_options(discard='unmap'))
-        side.vm.add_file(self.shared, node_name='shared', discard='unmap')
+        side.vm.add_file(self.shared, 'qcow2', node_name='shared')
         for node in ('disk', 'shared'):
             side.vm.cmd('block-export-add', {'type': 'nbd', 'id': f'export-{node}', 'node-name': node, 'name': node,
                                              'writable': True, **incoming, **(thread if node == 'disk' else {})})

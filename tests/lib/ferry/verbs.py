@@ -126,7 +126,8 @@ def destination_reset(s):
 def destination_quits(s):
     if s.destination and s.destination.alive():
         s.destination.ended = True
-        s.destination.sessions[0].send('quit', {})
+        with contextlib.suppress(QMPClosed):
+            s.destination.sessions[0].send('quit', {})
 
 
 @verb
@@ -321,11 +322,17 @@ def snapshot(s):
 
 @verb
 def change_backing_file(s):
-    """What the top records becomes what it has: another name, or a chain cut short, would be the user's own loss."""
+    """What the top records becomes what it has: another name, or a chain cut short, would be the user's own loss.
+
+    While a snapshot may be under way below the top its backing file is not known, and the command is one that is refused.
+    """
     top = s.top()
     node = s.node(top)
     backing = node and node['image'].get('backing-filename')
-    s.send(s.source, 'change-backing-file', device=top, image_node_name=top, backing_file=backing or s.disk)
+    if any(session.waiting for session in s.source.sessions):
+        backing = None
+    s.send(s.source, 'change-backing-file', device=top, image_node_name=top if backing else 'shared',
+           backing_file=backing or s.disk)
 
 
 @verb
