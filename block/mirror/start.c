@@ -104,6 +104,16 @@ static bool coroutine_fn co_drain_both(const MirrorOptions *opts, GError **errp)
     return true;
 }
 
+static void undo_start(MirrorBlockJob *s)
+{
+    block_job_remove_all_bdrv(&s->common);
+    blk_unref(s->copy.target);
+    copy_destroy(&s->copy);
+    bdrv_unref_later(s->copy.target_bs);
+    bdrv_unref_later(s->copy.source);
+    job_early_fail(&s->common.job);
+}
+
 bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
 {
     BlockJobOptions job_opts = {.job_id = opts->job_id,
@@ -134,19 +144,20 @@ bool coroutine_fn mirror_co_start(const MirrorOptions *opts, GError **errp)
         bdrv_ref(opts->target);
         ok = wire_up(s, errp);
     }
+    /* Before the next wait: a cancel would end a job that is half made. */
+    if (!ok && s) {
+        undo_start(s);
+    } else if (ok) {
+        job_ref(&s->common.job);
+    }
     bdrv_co_drained_end(opts->source);
     bdrv_co_drained_end(opts->target);
     if (ok) {
-        job_start(&s->common.job);
+        if (s->common.job.status == JOB_STATUS_CREATED) { /* not cancelled meanwhile */
+            job_start(&s->common.job);
+        }
+        job_unref(&s->common.job);
         return true;
-    }
-    if (s) {
-        block_job_remove_all_bdrv(&s->common);
-        blk_unref(s->copy.target);
-        copy_destroy(&s->copy);
-        bdrv_unref_later(s->copy.target_bs);
-        bdrv_unref_later(s->copy.source);
-        job_early_fail(&s->common.job);
     }
     bdrv_co_unref(filter);
     return false;
