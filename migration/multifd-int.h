@@ -6,9 +6,9 @@
 #include <glib.h>
 #include <stdint.h>
 #include "io/channel.h"
+#include "migration/batch-queue.h"
 #include "migration/migration.h"
 #include "migration/multifd-packet.h"
-#include "util/queue.h"
 
 /* --- source --- */
 
@@ -24,7 +24,7 @@ typedef enum MultiFDPageKind {
  * source's thread, the queue (its lock) or one channel's thread.
  */
 typedef struct MultiFDBatch {
-    TAILQ_ENTRY(MultiFDBatch) next;
+    Batch batch;     /* first */
     RAMBlock *block; /* referenced; NULL in an empty one */
     unsigned n;
     uint64_t offsets[MULTIFD_PACKET_PAGES]; /* bytes in the block */

@@ -4,12 +4,7 @@
  *
  * The source's thread gathers pages in a batch and puts full batches in a queue; channels' threads take
  * them from there, an idle channel first. No bytes are copied: the thread that sends a page reads it,
- * straight from guest memory. A batch goes around:
- *
- *   free -> filling (one, the source's thread's) -> ready (a queue) -> a channel's thread -> free
- *
- * There are two for each channel and one to fill: the source's thread waits when none is free, so it is
- * never ahead by more than a batch a channel.
+ * straight from guest memory. There are two batches for each channel and one to fill (batch-queue.h).
  *
  * A barrier is a SYNC packet on every channel after everything that was handed over before. The
  * source's thread waits until all of them are written, which keeps this simple: while it waits
@@ -20,7 +15,6 @@
 #include "migration/multifd.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include "io/channel-tls.h"
 #include "migration/multifd-codec.h"
@@ -54,17 +48,12 @@ struct MultiFDSend {
     bool zero_copy;
     unsigned n_channels;
 
-    MultiFDBatch *filling;  /* the source's thread's; NULL: none */
     uint64_t packet_number; /* atomic: of the next packet */
 
-    pthread_mutex_t lock;
-    pthread_cond_t work; /* threads: a batch is ready, or something is wanted of them */
-    pthread_cond_t
-        room; /* source's thread: a batch is free, a SYNC packet is written, it has failed */
-    TAILQ_HEAD(, MultiFDBatch) free, ready;
-    bool quit;    /* lock: nothing is sent any more: failed or cancelled */
-    bool failing; /* lock: a channel is telling why */
-    bool finish;  /* lock: end when all is sent */
+    BatchQueue queue; /* failed: nothing is sent any more, the migration failed or was cancelled */
+    /* Under its lock. */
+    bool failing; /* a channel is telling why */
+    bool finish;  /* end when all is sent */
 
     MultiFDBatch *batches;
     SendChannel channels[];
@@ -193,44 +182,34 @@ static void batch_release(MultiFDSend *send, MultiFDBatch *batch)
 {
     g_clear_pointer(&batch->block, ram_block_unref);
     batch->n = 0;
-    TAILQ_INSERT_HEAD(&send->free, batch, next);
-    pthread_cond_signal(&send->room);
-}
-
-/* The lock is held. */
-static bool channel_is_idle(const SendChannel *ch)
-{
-    const MultiFDSend *send = ch->send;
-
-    return TAILQ_EMPTY(&send->ready) && !ch->sync_wanted && !send->finish && !send->quit;
+    batch_queue_give_back(&send->queue, &batch->batch);
 }
 
 /* One batch or SYNC packet; 1: that was the last. The lock is held, but not while sending. */
 static int channel_work(SendChannel *ch, GError **errp)
 {
     MultiFDSend *send = ch->send;
-    MultiFDBatch *batch;
+    MultiFDBatch *batch = NULL;
     int ret = 0;
 
-    while (channel_is_idle(ch)) {
-        pthread_cond_wait(&send->work, &send->lock);
+    while (!send->queue.failed && !(batch = (MultiFDBatch *)batch_queue_take(&send->queue)) &&
+           !ch->sync_wanted && !send->finish) {
+        pthread_cond_wait(&send->queue.work, &send->queue.lock);
     }
-    batch = TAILQ_FIRST(&send->ready);
-    if (send->quit) {
+    if (send->queue.failed) {
         return 1;
     }
     if (batch) {
-        TAILQ_REMOVE(&send->ready, batch, next);
-        pthread_mutex_unlock(&send->lock);
+        pthread_mutex_unlock(&send->queue.lock);
         ret = channel_send_batch(ch, batch, errp);
-        pthread_mutex_lock(&send->lock);
+        pthread_mutex_lock(&send->queue.lock);
         batch_release(send, batch);
     } else if (ch->sync_wanted) {
-        pthread_mutex_unlock(&send->lock);
+        pthread_mutex_unlock(&send->queue.lock);
         ret = channel_send_sync(ch, errp);
-        pthread_mutex_lock(&send->lock);
+        pthread_mutex_lock(&send->queue.lock);
         ch->sync_wanted = false;
-        pthread_cond_signal(&send->room);
+        pthread_cond_signal(&send->queue.room);
     } else {
         return 1;
     }
@@ -243,21 +222,19 @@ static void channel_failed(SendChannel *ch, GError *err)
     MultiFDSend *send = ch->send;
     bool follows;
 
-    pthread_mutex_lock(&send->lock);
-    follows = send->failing || send->quit;
+    pthread_mutex_lock(&send->queue.lock);
+    follows = send->failing || send->queue.failed;
     send->failing = true;
-    pthread_mutex_unlock(&send->lock);
+    pthread_mutex_unlock(&send->queue.lock);
     if (follows) {
         g_error_free(err); /* of having been shut down */
         return;
     }
     g_prefix_error(&err, "multifd channel %u: ", ch->id);
     migrate_fail(send->s, err);
-    pthread_mutex_lock(&send->lock);
-    send->quit = true;
-    pthread_cond_broadcast(&send->work);
-    pthread_cond_broadcast(&send->room);
-    pthread_mutex_unlock(&send->lock);
+    pthread_mutex_lock(&send->queue.lock);
+    batch_queue_fail(&send->queue);
+    pthread_mutex_unlock(&send->queue.lock);
 }
 
 static void *channel_thread(void *opaque)
@@ -267,11 +244,11 @@ static void *channel_thread(void *opaque)
     GError *err = NULL;
     int ret = channel_send_handshake(ch, &err);
 
-    pthread_mutex_lock(&send->lock);
+    pthread_mutex_lock(&send->queue.lock);
     while (ret == 0) {
         ret = channel_work(ch, &err);
     }
-    pthread_mutex_unlock(&send->lock);
+    pthread_mutex_unlock(&send->queue.lock);
     if (ret < 0) {
         channel_failed(ch, err);
     } else if (qio_channel_has_feature(ch->ioc, QIO_CHANNEL_FEATURE_TLS) &&
@@ -286,49 +263,29 @@ static void *channel_thread(void *opaque)
 
 static int send_error(MultiFDSend *send)
 {
-    return send->quit ? -EIO : 0;
+    return send->queue.failed ? -EIO : 0;
 }
 
-/* Waits for an empty batch to fill. The lock is held. 0 or -errno. */
-static int take_free_batch(MultiFDSend *send)
+/* An empty or partly filled batch of that block; NULL: nothing is sent any more. */
+static MultiFDBatch *prepare_batch(MultiFDSend *send, RAMBlock *block)
 {
-    while (TAILQ_EMPTY(&send->free) && !send->quit) {
-        pthread_cond_wait(&send->room, &send->lock);
-    }
-    if (!send->quit) {
-        send->filling = TAILQ_FIRST(&send->free);
-        TAILQ_REMOVE(&send->free, send->filling, next);
-    }
-    return send_error(send);
-}
+    MultiFDBatch *batch = (MultiFDBatch *)send->queue.filling;
+    bool ok;
 
-/* The lock is held. */
-static void queue_filled_batch(MultiFDSend *send)
-{
-    TAILQ_INSERT_TAIL(&send->ready, send->filling, next);
-    send->filling = NULL;
-    pthread_cond_signal(&send->work);
-}
-
-/* An empty or partly filled batch of that block in send->filling. */
-static int prepare_batch(MultiFDSend *send, RAMBlock *block)
-{
-    int ret = 0;
-
-    if (send->filling && send->filling->block == block && send->filling->n < MULTIFD_PACKET_PAGES) {
-        return 0;
+    if (batch && batch->block == block && batch->n < MULTIFD_PACKET_PAGES) {
+        return batch;
     }
-    pthread_mutex_lock(&send->lock);
-    if (send->filling) {
-        queue_filled_batch(send);
+    pthread_mutex_lock(&send->queue.lock);
+    batch_queue_hand_over(&send->queue);
+    ok = batch_queue_begin(&send->queue);
+    pthread_mutex_unlock(&send->queue.lock);
+    if (!ok) {
+        return NULL;
     }
-    ret = take_free_batch(send);
-    pthread_mutex_unlock(&send->lock);
-    if (ret == 0) {
-        ram_block_ref(block);
-        send->filling->block = block;
-    }
-    return ret;
+    batch = (MultiFDBatch *)send->queue.filling;
+    ram_block_ref(block);
+    batch->block = block;
+    return batch;
 }
 
 int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero)
@@ -339,11 +296,10 @@ int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero)
                                             : MULTIFD_PAGE_LOOK;
 
     for (uint32_t i = 0; i < run->n; i++) {
-        int ret = prepare_batch(send, run->sb->block);
-        MultiFDBatch *batch = send->filling;
+        MultiFDBatch *batch = prepare_batch(send, run->sb->block);
 
-        if (ret < 0) {
-            return ret;
+        if (!batch) {
+            return -EIO;
         }
         batch->offsets[batch->n] = (run->first + i) * TARGET_PAGE_SIZE;
         batch->kinds[batch->n++] = kind;
@@ -366,19 +322,17 @@ int multifd_send_sync(MigrationState *s)
     MultiFDSend *send = s->multifd;
     int ret;
 
-    pthread_mutex_lock(&send->lock);
-    if (send->filling) {
-        queue_filled_batch(send);
-    }
+    pthread_mutex_lock(&send->queue.lock);
+    batch_queue_hand_over(&send->queue);
     for (unsigned i = 0; i < send->n_channels; i++) {
         send->channels[i].sync_wanted = true;
     }
-    pthread_cond_broadcast(&send->work);
-    while (sync_is_owed(send) && !send->quit) {
-        pthread_cond_wait(&send->room, &send->lock);
+    pthread_cond_broadcast(&send->queue.work);
+    while (sync_is_owed(send) && !send->queue.failed) {
+        pthread_cond_wait(&send->queue.room, &send->queue.lock);
     }
     ret = send_error(send);
-    pthread_mutex_unlock(&send->lock);
+    pthread_mutex_unlock(&send->queue.lock);
     return ret;
 }
 
@@ -393,15 +347,8 @@ static MultiFDSend *send_new(MigrationState *s, const MultiFDCodec *codec)
     send->codec = codec;
     send->zero_copy = migrate_zero_copy_send(s->settings);
     send->n_channels = n;
-    pthread_mutex_init(&send->lock, NULL);
-    pthread_cond_init(&send->work, NULL);
-    pthread_cond_init(&send->room, NULL);
-    TAILQ_INIT(&send->free);
-    TAILQ_INIT(&send->ready);
     send->batches = g_new0(MultiFDBatch, 2 * n + 1);
-    for (unsigned i = 0; i < 2 * n + 1; i++) {
-        TAILQ_INSERT_TAIL(&send->free, &send->batches[i], next);
-    }
+    batch_queue_init(&send->queue, send->batches, sizeof(*send->batches), 2 * n + 1);
     for (unsigned i = 0; i < n; i++) {
         send->channels[i].send = send;
         send->channels[i].id = i;
@@ -419,9 +366,7 @@ static void send_free(MultiFDSend *send)
         g_clear_pointer(&send->batches[i].block, ram_block_unref);
     }
     g_free(send->batches);
-    pthread_cond_destroy(&send->room);
-    pthread_cond_destroy(&send->work);
-    pthread_mutex_destroy(&send->lock);
+    batch_queue_destroy(&send->queue);
     g_free(send);
 }
 
@@ -451,12 +396,12 @@ static bool channel_start(SendChannel *ch, GError **errp)
     if (!ioc || !channel_prepare_ioc(ch, ioc, errp)) {
         return false;
     }
-    pthread_mutex_lock(&send->lock);
+    pthread_mutex_lock(&send->queue.lock);
     ch->ioc = g_steal_pointer(&ioc);
-    if (send->quit) {
+    if (send->queue.failed) {
         qio_channel_shutdown(ch->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
     }
-    pthread_mutex_unlock(&send->lock);
+    pthread_mutex_unlock(&send->queue.lock);
     ch->thread = g_thread_try_new(name, channel_thread, ch, errp);
     return ch->thread != NULL;
 }
@@ -487,29 +432,25 @@ void multifd_send_shutdown(MigrationState *s)
 {
     MultiFDSend *send = s->multifd;
 
-    pthread_mutex_lock(&send->lock);
-    send->quit = true;
+    pthread_mutex_lock(&send->queue.lock);
+    batch_queue_fail(&send->queue);
     for (unsigned i = 0; i < send->n_channels; i++) {
         if (send->channels[i].ioc) {
             qio_channel_shutdown(send->channels[i].ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
         }
     }
-    pthread_cond_broadcast(&send->work);
-    pthread_cond_broadcast(&send->room);
-    pthread_mutex_unlock(&send->lock);
+    pthread_mutex_unlock(&send->queue.lock);
 }
 
 void multifd_send_cleanup(MigrationState *s)
 {
     MultiFDSend *send = s->multifd;
 
-    pthread_mutex_lock(&send->lock);
-    if (send->filling) {
-        queue_filled_batch(send);
-    }
+    pthread_mutex_lock(&send->queue.lock);
+    batch_queue_hand_over(&send->queue);
     send->finish = true;
-    pthread_cond_broadcast(&send->work);
-    pthread_mutex_unlock(&send->lock);
+    pthread_cond_broadcast(&send->queue.work);
+    pthread_mutex_unlock(&send->queue.lock);
     for (unsigned i = 0; i < send->n_channels; i++) {
         if (send->channels[i].thread) {
             g_thread_join(send->channels[i].thread);

@@ -2,12 +2,8 @@
 /*
  * Threads that move pages of a mapped-ram file.
  *
- * Ranges are gathered in batches, so that pages that lie scattered do not cost a wake-up each:
- *
- *   free -> filling (one, the owner's) -> ready (a queue) -> a thread -> free
- *
- * There are two batches for each thread and one to fill: the owner waits when none is free, so it is
- * never ahead by more than a batch a thread.
+ * Ranges are gathered in batches (batch-queue.h), so that pages that lie scattered do not cost a wake-up
+ * each. There are two batches for each thread and one to fill.
  */
 #include "migration/ram-mapped-io.h"
 
@@ -16,16 +12,16 @@
 #include <string.h>
 #include "io/channel-file.h"
 #include "memory/ram-block.h"
+#include "migration/batch-queue.h"
 #include "util/error.h"
 #include "util/open.h"
-#include "util/queue.h"
 
 /* What a thread takes at a time. */
 #define BATCH_PAGES  256
 #define BATCH_RANGES 32
 
 typedef struct MappedBatch {
-    TAILQ_ENTRY(MappedBatch) next;
+    Batch batch; /* first */
     unsigned n;
     uint64_t pages;
     MappedRange ranges[BATCH_RANGES];
@@ -44,16 +40,11 @@ struct MappedIO {
     unsigned n_workers;
     MappedBatch *batches;
 
-    MappedBatch *filling; /* the owner's; NULL: none */
-
-    pthread_mutex_t lock;
-    pthread_cond_t work; /* threads: a batch is ready, or the end has come */
-    pthread_cond_t room; /* owner: a batch is free, or a move has failed */
-    TAILQ_HEAD(, MappedBatch) free, ready;
-    unsigned busy; /* lock: batches that threads have in hand */
-    bool quit;     /* lock */
-    int ret;       /* lock: of the first move that failed, else 0 */
-    GError *error; /* lock: its error */
+    BatchQueue queue; /* failed: `ret` says how */
+    /* Under its lock. */
+    bool quit;
+    int ret;       /* of the first move that failed, else 0 */
+    GError *error; /* its error */
 
     MappedWorker workers[];
 };
@@ -82,37 +73,31 @@ static void move_failed(MappedIO *io, int ret, GError *err)
 {
     bool first;
 
-    pthread_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->queue.lock);
     first = !io->error;
     if (first) {
         io->error = g_error_copy(err);
     }
-    pthread_mutex_unlock(&io->lock);
+    pthread_mutex_unlock(&io->queue.lock);
     if (first && io->options.failed) {
         io->options.failed(io->options.opaque, g_steal_pointer(&err));
     }
     g_clear_error(&err);
-    pthread_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->queue.lock);
     io->ret = io->ret ? io->ret : ret;
-    pthread_cond_signal(&io->room);
-    pthread_mutex_unlock(&io->lock);
+    batch_queue_fail(&io->queue);
+    pthread_mutex_unlock(&io->queue.lock);
 }
 
 /* The next batch; NULL: the end. The lock is held. */
 static MappedBatch *take_ready_batch(MappedIO *io)
 {
-    MappedBatch *batch;
+    Batch *batch = NULL;
 
-    while (TAILQ_EMPTY(&io->ready) && !io->quit) {
-        pthread_cond_wait(&io->work, &io->lock);
+    while (!io->quit && !(batch = batch_queue_take(&io->queue))) {
+        pthread_cond_wait(&io->queue.work, &io->queue.lock);
     }
-    if (io->quit) {
-        return NULL;
-    }
-    batch = TAILQ_FIRST(&io->ready);
-    TAILQ_REMOVE(&io->ready, batch, next);
-    io->busy++;
-    return batch;
+    return (MappedBatch *)batch;
 }
 
 static void *worker_thread(void *opaque)
@@ -121,24 +106,22 @@ static void *worker_thread(void *opaque)
     MappedIO *io = worker->io;
     MappedBatch *batch;
 
-    pthread_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->queue.lock);
     while ((batch = take_ready_batch(io))) {
         GError *err = NULL;
         int ret = 0;
 
         if (!io->error) {
-            pthread_mutex_unlock(&io->lock);
+            pthread_mutex_unlock(&io->queue.lock);
             ret = move_batch(worker, batch, &err);
             if (ret < 0) {
                 move_failed(io, ret, err);
             }
-            pthread_mutex_lock(&io->lock);
+            pthread_mutex_lock(&io->queue.lock);
         }
-        io->busy--;
-        TAILQ_INSERT_HEAD(&io->free, batch, next);
-        pthread_cond_signal(&io->room);
+        batch_queue_give_back(&io->queue, &batch->batch);
     }
-    pthread_mutex_unlock(&io->lock);
+    pthread_mutex_unlock(&io->queue.lock);
     return NULL;
 }
 
@@ -153,27 +136,14 @@ static int owner_error(MappedIO *io, GError **errp)
     return io->ret;
 }
 
-/* The lock is held. */
-static void queue_filled_batch(MappedIO *io)
+/* An empty batch to fill. The lock is held. 0 or -errno. */
+static int begin_batch(MappedIO *io, GError **errp)
 {
-    if (io->filling) {
-        TAILQ_INSERT_TAIL(&io->ready, io->filling, next);
-        io->filling = NULL;
-        pthread_cond_signal(&io->work);
-    }
-}
+    if (batch_queue_begin(&io->queue)) {
+        MappedBatch *batch = (MappedBatch *)io->queue.filling;
 
-/* An empty batch in io->filling. The lock is held. 0 or -errno. */
-static int take_free_batch(MappedIO *io, GError **errp)
-{
-    while (TAILQ_EMPTY(&io->free) && !io->ret) {
-        pthread_cond_wait(&io->room, &io->lock);
-    }
-    if (!io->ret) {
-        io->filling = TAILQ_FIRST(&io->free);
-        TAILQ_REMOVE(&io->free, io->filling, next);
-        io->filling->n = 0;
-        io->filling->pages = 0;
+        batch->n = 0;
+        batch->pages = 0;
     }
     return owner_error(io, errp);
 }
@@ -185,24 +155,24 @@ static int fill_batch(MappedIO *io, MappedRange *left, GError **errp)
     uint64_t n;
     int ret = 0;
 
-    if (!io->filling) {
-        pthread_mutex_lock(&io->lock);
-        ret = take_free_batch(io, errp);
-        pthread_mutex_unlock(&io->lock);
+    if (!io->queue.filling) {
+        pthread_mutex_lock(&io->queue.lock);
+        ret = begin_batch(io, errp);
+        pthread_mutex_unlock(&io->queue.lock);
     }
     if (ret < 0) {
         return ret;
     }
-    batch = io->filling;
+    batch = (MappedBatch *)io->queue.filling;
     n = MIN(left->n, BATCH_PAGES - batch->pages);
     batch->ranges[batch->n++] = (MappedRange){left->block, left->first, n};
     batch->pages += n;
     left->first += n;
     left->n -= n;
     if (batch->n == BATCH_RANGES || batch->pages == BATCH_PAGES) {
-        pthread_mutex_lock(&io->lock);
-        queue_filled_batch(io);
-        pthread_mutex_unlock(&io->lock);
+        pthread_mutex_lock(&io->queue.lock);
+        batch_queue_hand_over(&io->queue);
+        pthread_mutex_unlock(&io->queue.lock);
     }
     return 0;
 }
@@ -225,22 +195,22 @@ int mapped_io_wait(MappedIO *io, GError **errp)
 {
     int ret;
 
-    pthread_mutex_lock(&io->lock);
-    queue_filled_batch(io);
-    while (!TAILQ_EMPTY(&io->ready) || io->busy) {
-        pthread_cond_wait(&io->room, &io->lock);
+    pthread_mutex_lock(&io->queue.lock);
+    batch_queue_hand_over(&io->queue);
+    while (!batch_queue_is_idle(&io->queue)) {
+        pthread_cond_wait(&io->queue.room, &io->queue.lock);
     }
     ret = owner_error(io, errp);
-    pthread_mutex_unlock(&io->lock);
+    pthread_mutex_unlock(&io->queue.lock);
     return ret;
 }
 
 static void stop_threads(MappedIO *io)
 {
-    pthread_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->queue.lock);
     io->quit = true;
-    pthread_cond_broadcast(&io->work);
-    pthread_mutex_unlock(&io->lock);
+    pthread_cond_broadcast(&io->queue.work);
+    pthread_mutex_unlock(&io->queue.lock);
     for (unsigned i = 0; i < io->n_workers; i++) {
         if (io->workers[i].thread) {
             g_thread_join(g_steal_pointer(&io->workers[i].thread));
@@ -309,15 +279,8 @@ MappedIO *mapped_io_new(const MappedIOOptions *options, GError **errp)
 
     io->options = *options;
     io->n_workers = n;
-    pthread_mutex_init(&io->lock, NULL);
-    pthread_cond_init(&io->work, NULL);
-    pthread_cond_init(&io->room, NULL);
-    TAILQ_INIT(&io->free);
-    TAILQ_INIT(&io->ready);
     io->batches = g_new0(MappedBatch, n_batches);
-    for (unsigned i = 0; i < n_batches; i++) {
-        TAILQ_INSERT_TAIL(&io->free, &io->batches[i], next);
-    }
+    batch_queue_init(&io->queue, io->batches, sizeof(*io->batches), n_batches);
     for (unsigned i = 0; i < n; i++) {
         if (!start_worker(io, i, errp)) {
             mapped_io_free(io);
@@ -337,9 +300,7 @@ void mapped_io_free(MappedIO *io)
         qio_channel_unref(io->workers[i].file);
         g_aligned_free(io->workers[i].scratch);
     }
-    pthread_cond_destroy(&io->room);
-    pthread_cond_destroy(&io->work);
-    pthread_mutex_destroy(&io->lock);
+    batch_queue_destroy(&io->queue);
     g_clear_error(&io->error);
     g_free(io->batches);
     g_free(io);
