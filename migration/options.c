@@ -166,8 +166,12 @@ void migration_settings_set_busy_func(bool (*busy)(void))
     present.busy = busy;
 }
 
+/* Bit i: the user has set compat_rows[i]. Start-up. */
+static unsigned compat_by_user;
+
 void migration_settings_reset(void)
 {
+    compat_by_user = 0;
     present.busy = NULL;
     publish(settings_new_default());
 }
@@ -224,18 +228,47 @@ static const char *const x_params[] = {
 typedef struct CompatRow {
     const char *name;
     size_t offset; /* of a bool in MigrationCompat */
+    /* Up to this version of a machine it is `old`, then the opposite; 0: it is no matter of versions. */
+    unsigned until;
+    bool old;
 } CompatRow;
+
+#define VERSION(major, minor) ((major)*1000u + (minor))
 
 static const CompatRow compat_rows[] = {
     {"send-configuration", offsetof(MigrationCompat, send_configuration)},
     {"send-section-footer", offsetof(MigrationCompat, send_section_footer)},
     {"store-global-state", offsetof(MigrationCompat, store_global_state)},
-    {"send-switchover-start", offsetof(MigrationCompat, send_switchover_start)},
+    {"send-switchover-start", offsetof(MigrationCompat, send_switchover_start), VERSION(9, 2),
+     false},
     {"multifd-flush-after-each-section",
-     offsetof(MigrationCompat, multifd_flush_after_each_section)},
-    {"switchover-ack-legacy", offsetof(MigrationCompat, switchover_ack_legacy)},
-    {"multifd-clean-tls-termination", offsetof(MigrationCompat, multifd_clean_tls_termination)},
+     offsetof(MigrationCompat, multifd_flush_after_each_section), VERSION(8, 0), true},
+    {"switchover-ack-legacy", offsetof(MigrationCompat, switchover_ack_legacy), VERSION(11, 0),
+     true},
+    {"multifd-clean-tls-termination", offsetof(MigrationCompat, multifd_clean_tls_termination),
+     VERSION(9, 2), false},
 };
+
+static bool *compat_member(MigrationCompat *compat, const CompatRow *row)
+{
+    return (bool *)((char *)compat + row->offset);
+}
+
+void migration_settings_follow_machine(unsigned major, unsigned minor)
+{
+    g_autoptr(MigrationSettings) old = migration_settings_get();
+    g_autoptr(MigrationSettings) settings = settings_copy(old);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(compat_rows); i++) {
+        const CompatRow *row = &compat_rows[i];
+
+        if (row->until && !(compat_by_user & 1u << i)) {
+            *compat_member(&settings->compat, row) =
+                VERSION(major, minor) <= row->until ? row->old : !row->old;
+        }
+    }
+    publish(g_steal_pointer(&settings));
+}
 
 /* 1: set, 0: it has no such name, -1: an error. */
 static int set_compat(MigrationCompat *compat, const char *name, const char *value, GError **errp)
@@ -244,9 +277,9 @@ static int set_compat(MigrationCompat *compat, const char *name, const char *val
 
     for (size_t i = 0; i < G_N_ELEMENTS(compat_rows); i++) {
         if (!strcmp(name, compat_rows[i].name)) {
-            bool *member = (bool *)((char *)compat + compat_rows[i].offset);
-
-            return qemu_parse_bool(name, value, member, errp) ? 1 : -1;
+            compat_by_user |= 1u << i;
+            return qemu_parse_bool(name, value, compat_member(compat, &compat_rows[i]), errp) ? 1
+                                                                                              : -1;
         }
     }
     if (!strcmp(name, "x-preempt-pre-7-2")) {

@@ -71,6 +71,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(MigrationSettings, migration_settings_unref)
  */
 bool migration_settings_set_global(const char *name, const char *value,
                                    GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * What a machine of that version does on the wire, where the user has not said otherwise by -global. A
+ * machine without a version keeps the defaults, which every version from 7.2 on understands. Start-up,
+ * after the last -global.
+ */
+void migration_settings_follow_machine(unsigned major, unsigned minor);
 /* After the last -global: whether the capabilities and parameters go together. */
 bool migration_settings_check_globals(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 

@@ -72,6 +72,10 @@ void machine_make(void)
         qom_object_new(machine, parts[i], container, NULL);
     }
     machine_apply_rows(start_config.machine);
+    if (start_config.machine->version != MACHINE_NEWEST) {
+        migration_settings_follow_machine(start_config.machine->version / 1000,
+                                          start_config.machine->version % 1000);
+    }
     qemu_add_vm_change_state_handler(run_state_changed, NULL);
     qtest_irq_init();
 }

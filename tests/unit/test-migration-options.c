@@ -328,6 +328,34 @@ static void test_blockers(void)
     g_assert_true(migrate_check_blockers(NULL));
 }
 
+/* Barriers at each EOS, SWITCHOVER_START, acknowledgements and the end of TLS as that version has them. */
+static void check_version(unsigned major, unsigned minor, bool flush, bool start, bool ack,
+                          bool tls)
+{
+    g_autoptr(MigrationSettings) settings = NULL;
+
+    migration_settings_follow_machine(major, minor);
+    settings = migration_settings_get();
+    g_assert_cmpint(settings->compat.multifd_flush_after_each_section, ==, flush);
+    g_assert_cmpint(settings->compat.send_switchover_start, ==, start);
+    g_assert_cmpint(settings->compat.switchover_ack_legacy, ==, ack);
+    g_assert_cmpint(settings->compat.multifd_clean_tls_termination, ==, tls);
+}
+
+static void test_the_wire_is_that_of_the_machines_version_unless_the_user_says(void)
+{
+    migration_settings_reset();
+    check_version(7, 2, true, false, true, false);
+    check_version(8, 0, true, false, true, false);
+    check_version(8, 1, false, false, true, false);
+    check_version(9, 2, false, false, true, false);
+    check_version(10, 0, false, true, true, true);
+    check_version(11, 1, false, true, false, true);
+    g_assert_true(migration_settings_set_global("multifd-flush-after-each-section", "on", NULL));
+    check_version(11, 1, true, true, false, true);
+    migration_settings_reset();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -341,6 +369,8 @@ int main(int argc, char **argv)
     g_test_add_func("/migration-options/null-resets-strings", test_null_resets_strings);
     g_test_add_func("/migration-options/globals", test_globals);
     g_test_add_func("/migration-options/defaults-of-the-wire", test_defaults_of_the_wire);
+    g_test_add_func("/migration-options/version",
+                    test_the_wire_is_that_of_the_machines_version_unless_the_user_says);
     g_test_add_func("/migration-options/blockers", test_blockers);
     return g_test_run();
 }
