@@ -88,8 +88,13 @@ static int load_device(QEMUFile *f, const LoadItem *item, GError **errp)
 static int load_live(QEMUFile *f, const LoadItem *item, GError **errp)
 {
     const SaveStateEntry *se = item->se;
-    int ret = se->ops->load_state(f, se->opaque, item->version_id, errp);
+    int ret;
 
+    if (!se->ops->load_state) {
+        error_setg(errp, "'%s' takes no part in this migration here", se->idstr);
+        return -EINVAL;
+    }
+    ret = se->ops->load_state(f, se->opaque, item->version_id, errp);
     if (ret < 0) {
         g_prefix_error(errp,
                        "error while loading state for instance 0x%" PRIx32 " of device '%s': ",

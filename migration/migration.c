@@ -3,6 +3,7 @@
 #include "migration/migration.h"
 
 #include "accel/vm-stop.h"
+#include "block/graph/activate.h"
 #include "migration/multifd.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
@@ -32,6 +33,7 @@ void migration_init(void)
     g_cond_init(&current->changed);
     migration_settings_set_busy_func(source_is_busy);
     migrate_set_blocker_busy_func(source_is_busy);
+    bdrv_set_activation_check(vm_check_not_taken);
     ram_mig_init();
     global_state_init();
 }

@@ -29,6 +29,7 @@ typedef struct NodeSet {
 } NodeSet;
 
 static bool default_inactive;
+static bool (*activation_check)(GError **errp); /* NULL: none */
 
 bool bdrv_is_inactive(const BlockDriverState *bs)
 {
@@ -417,8 +418,16 @@ static bool coroutine_fn co_activate(BlockDriverState *top, GError **errp)
     return ok;
 }
 
+void bdrv_set_activation_check(bool (*check)(GError **errp))
+{
+    activation_check = check;
+}
+
 bool coroutine_fn bdrv_co_activate(BlockDriverState *bs, GError **errp)
 {
+    if (bdrv_is_inactive(bs) && activation_check && !activation_check(errp)) {
+        return false;
+    }
     return co_activate(bs, errp);
 }
 

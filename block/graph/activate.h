@@ -43,4 +43,10 @@ int coroutine_fn bdrv_co_inactivate(BlockDriverState *bs, GError **errp) G_GNUC_
 bool coroutine_fn bdrv_co_activate_all(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 bool coroutine_fn bdrv_co_activate(BlockDriverState *bs, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
+/*
+ * What is asked before bdrv_co_activate() takes an inactive node: false with an error refuses, for the disks
+ * of a guest on its way are the migration's. Start-up.
+ */
+void bdrv_set_activation_check(bool (*check)(GError **errp));
+
 #endif

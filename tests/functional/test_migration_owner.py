@@ -126,6 +126,22 @@ def test_disks_of_a_guest_on_its_way_are_the_migrations(source, destination, wor
     vm.cmd('blockdev-set-active', node_name='disk', active=False)
 
 
+def test_an_export_does_not_take_the_disk_of_a_guest_that_has_left(source, work):
+    vm = source(caps=('events', 'return-path'))
+    vm.cmd('blockdev-add', driver='null-co', node_name='disk', size=ferry.MIB)
+    vm.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': f'{work}/nbd'}})
+    sink = m.Sink(work / 'sink', verdict=None, close=False)
+    vm.cmd('migrate', uri=sink.uri)
+    assert sink.read_all.wait(m.LIMIT_S)
+    with pytest.raises(ferry.QMPError, match='Migration is not finalized yet'):
+        vm.cmd('block-export-add', type='nbd', id='e', node_name='disk')
+    assert not vm.cmd('query-named-block-nodes')[0]['active']
+    sink.say(m.SHUT, m.be32(1))
+    assert m.wait_over(vm)['status'] == 'failed'
+    vm.cmd('block-export-add', type='nbd', id='e', node_name='disk')
+    sink.drop()
+
+
 def stream(pieces, *names):
     return b''.join(pieces[name] for name in pieces if name in names)
 

@@ -323,19 +323,29 @@ static void coroutine_fn settle_co(void *opaque)
     *(bool *)opaque = true;
 }
 
+static void coroutine_fn await_reset_co(void *opaque)
+{
+    devices_co_await_reset();
+    *(bool *)opaque = true;
+}
+
 static void test_resetting_the_machine_waits_and_everything_else_goes_on(void)
 {
     CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
-    bool settled = false, done = false;
+    bool settled = false, done = false, idle = false, awaited = false;
 
+    qemu_coroutine_enter(qemu_coroutine_create(await_reset_co, &idle));
+    g_assert_true(idle); /* there is none */
     out(PORT, 3, 1);
     step(1000);
     out(PORT + 8, 1, 1);
     qemu_coroutine_enter(qemu_coroutine_create(settle_co, &settled));
     qemu_coroutine_enter(qemu_coroutine_create(reset_co, &done));
+    qemu_coroutine_enter(qemu_coroutine_create(await_reset_co, &awaited));
     turn();
     g_assert_false(settled);
     g_assert_false(done);
+    g_assert_false(awaited); /* a guest that arrives is loaded after it */
     /* Its registers are those of a reset; the line falls when the reset is over. */
     g_assert_cmphex(in(PORT, 1), ==, 0);
     g_assert_true(line_is_high(5));
@@ -343,6 +353,7 @@ static void test_resetting_the_machine_waits_and_everything_else_goes_on(void)
     turn();
     g_assert_true(settled);
     g_assert_true(done);
+    g_assert_true(awaited);
     g_assert_false(line_is_high(5));
     g_assert_false(device_is_resetting(&s->parent.qdev));
     destroy(s);

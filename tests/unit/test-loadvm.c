@@ -243,6 +243,25 @@ static void test_a_device_that_is_unplugged_during_the_load_is_not_touched(void)
     g_free(mis.settings);
 }
 
+static void test_a_part_that_cannot_be_loaded_is_refused(void)
+{
+    static const SaveVMHandlers ops = {.save_cleanup = NULL};
+    static const uint8_t stream[] = "QEVM\0\0\0\3"
+                                    "\1\0\0\0\1\4part\0\0\0\0\0\0\0\1\x7e\0\0\0\1";
+    g_autoptr(GBytes) bytes = g_bytes_new_static(stream, sizeof(stream));
+    g_autoptr(QEMUFile) f = qemu_file_new_memory_input(bytes);
+    g_autoptr(GError) err = NULL;
+
+    register_savevm_live("part", 0, 1, &ops, &mis);
+    mis.settings = settings_with(false);
+    bql_unlock();
+    g_assert_cmpint(loadvm_state(&mis, f, &err), ==, -EINVAL);
+    bql_lock();
+    g_assert_nonnull(strstr(err->message, "'part' takes no part in this migration"));
+    unregister_savevm("part", &mis);
+    g_free(mis.settings);
+}
+
 /* --- what is left to be sent --- */
 
 static int set_nothing_up(QEMUFile *f, void *opaque, GError **errp)
@@ -446,6 +465,7 @@ int main(int argc, char **argv)
     g_test_add_func("/loadvm/switchover-ack/off", test_without_the_capability_no_source_is_told);
     g_test_add_func("/loadvm/unplugged",
                     test_a_device_that_is_unplugged_during_the_load_is_not_touched);
+    g_test_add_func("/loadvm/not-loadable", test_a_part_that_cannot_be_loaded_is_refused);
     g_test_add_func("/loadvm/pending", test_what_is_left_is_told_by_when_it_has_to_go);
     g_test_add_func("/savevm/functions", test_parts_do_what_they_have_functions_for);
     g_test_add_func("/savevm/postcopy", test_in_postcopy_memory_ends_after_its_guest_has_started);
