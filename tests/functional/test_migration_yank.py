@@ -79,11 +79,9 @@ def test_source_is_freed_of_channels_that_take_nothing(vmm, work):
                                                      {'capability': 'multifd', 'state': True}])
     vm.cmd('migrate-set-parameters', {'zero-page-detection': 'none', 'max-bandwidth': 0, 'multifd-channels': 3})
     vm.cmd('migrate', uri=f'unix:{path}')
-    m.wait_status(vm, 'setup', 'active')
-    while not vm.seen('MIGRATION', status='failed'):
-        if migration_is_listed(vm):
-            vm.cmd('yank', instances=[{'type': 'migration'}])
-    assert 'yank' in vm.cmd('query-migrate')['error-desc']
+    m.wait_status(vm, 'active')
+    vm.cmd('yank', instances=[{'type': 'migration'}])
+    assert 'yank' in m.wait_status(vm, 'failed')['error-desc']
     assert vm.cmd('query-status')['status'] == 'running'
     peer.close()
 
