@@ -4,8 +4,10 @@
 #define FERRY_UTIL_AIO_INT_H
 
 #include "config-host.h"
+#include "util/aio-poll.h"
 #include "util/aio-post.h"
 #include "util/aio.h"
+#include "util/queue.h"
 #include "util/timer-int.h"
 
 typedef struct AioWatch AioWatch;
@@ -31,6 +33,12 @@ typedef struct AioBackendOps {
     void (*wait)(AioContext *ctx, int64_t timeout_ns);
     /* Runs the handlers of what wait() found; true when there were any. */
     bool (*dispatch)(AioContext *ctx);
+    /*
+     * Optional, together: hands queued work to the kernel; and looks, without a system call, whether
+     * wait() would find events.
+     */
+    void (*submit)(AioContext *ctx);
+    bool (*pending)(AioContext *ctx);
     /*
      * Performs req and yields; returns bytes or -errno. NULL when the back end has no disk I/O of
      * its own.
@@ -59,6 +67,11 @@ struct AioWatch {
     IOHandler *io_read;
     IOHandler *io_write;
     void *opaque;
+    bool event;             /* an eventfd whose count is taken before io_read is called */
+    bool count_taken;       /* the back end has done so */
+    AioReadyFunc *io_ready; /* NULL, or in ready_watches of the context */
+    bool has_work;          /* io_ready has said so */
+    TAILQ_ENTRY(AioWatch) ready_link;
     void *backend; /* the back end's part, g_malloc()ed by it, freed with the watch */
 };
 
@@ -99,6 +112,34 @@ typedef struct AioWaitHooks {
     void (*after)(void);
 } AioWaitHooks;
 
+/* How long the poll stage takes, from wait to wait. */
+typedef struct PollTuner {
+    int64_t ns;         /* 0: not at all */
+    unsigned suspended; /* short waits until polling may start again */
+    unsigned penalty;   /* what `suspended` was set to last; halved by each event that is found */
+} PollTuner;
+
+/* Polling has found an event. */
+void poll_tuner_found(PollTuner *t);
+/* The thread did not run for a while during the stage. */
+void poll_tuner_lost_processor(PollTuner *t);
+/* The loop slept; the time includes the poll stage before, if there was one. */
+void poll_tuner_slept(PollTuner *t, const AioPollParams *params, bool polled, int64_t waited_ns);
+
+/* From a poll stage to the end of the sleep after it. */
+typedef struct AioPollWait {
+    AioPollParams params;
+    int64_t start_ns;
+    bool polled;
+} AioPollWait;
+
+/* Before a wait: polls if that is worth it; true when there is work and the loop need not sleep. */
+bool aio_poll_stage(AioContext *ctx, AioPollWait *wait, int64_t timeout_ns);
+/* After a sleep. */
+void aio_poll_slept(AioContext *ctx, const AioPollWait *wait);
+/* Runs the handlers of what was found in memory; true when there were any. */
+bool aio_poll_dispatch(AioContext *ctx);
+
 struct AioContext {
     /* Any thread, atomically. */
     int refs;
@@ -106,12 +147,16 @@ struct AioContext {
     bool notified; /* the next wait returns at once */
     AioPostList posts;
     int wake_fd; /* constant */
+    AioPollParams poll_params;
+    uint64_t sleeps; /* written by the context's thread */
 
     /* The thread that runs the context. */
     const AioBackendOps *ops;
     void *state; /* the back end's */
     AioWatch **watches;
-    unsigned n_watches; /* size of watches[], indexed by fd */
+    unsigned n_watches;                   /* size of watches[], indexed by fd */
+    TAILQ_HEAD(, AioWatch) ready_watches; /* those with io_ready */
+    PollTuner poll_tuner;
     TimerList timers;
     bool polling;
     bool handed_over;               /* a coroutine of this context was woken in its own thread */

@@ -8,6 +8,9 @@
  * toggling a side costs nothing. Forgetting a watch cancels both, because an armed poll keeps the
  * file open.
  *
+ * An event descriptor is read through the ring instead of polled: one request then waits for the event
+ * and takes its count.
+ *
  * Requests are queued during a turn and handed to the kernel by the system call that waits for the
  * next one. Disk requests live on the stacks of their coroutines, poll requests in their watch,
  * whose reference each armed or queued poll holds.
@@ -38,7 +41,10 @@ typedef struct UringPoll {
     AioWatch *watch;
     unsigned side; /* AIO_WATCH_READ or AIO_WATCH_WRITE */
     bool armed;    /* the kernel has it; in UringState.armed */
-    bool queued;   /* in UringState.polls: to be armed, or cancelled if the watch is deleted */
+    bool reads;    /* armed: it is a read of the event descriptor's count, no poll */
+    bool no_reads; /* the kernel refuses such a read at once (O_NONBLOCK): poll */
+    uint64_t count;
+    bool queued; /* in UringState.polls: to be armed, or cancelled if the watch is deleted */
     TAILQ_ENTRY(UringPoll) link;
     TAILQ_ENTRY(UringPoll) armed_link;
 } UringPoll;
@@ -233,11 +239,20 @@ static bool uring_flush_poll(UringState *s, UringPoll *poll)
         return false;
     }
     if (poll->watch->deleted) {
-        io_uring_prep_poll_remove(sqe, (uintptr_t)&poll->op);
+        if (poll->reads) {
+            io_uring_prep_cancel64(sqe, (uintptr_t)&poll->op, 0);
+        } else {
+            io_uring_prep_poll_remove(sqe, (uintptr_t)&poll->op);
+        }
         io_uring_sqe_set_data(sqe, NULL);
     } else {
-        io_uring_prep_poll_add(sqe, poll->watch->fd,
-                               poll->side == AIO_WATCH_READ ? POLLIN : POLLOUT);
+        poll->reads = poll->watch->event && !poll->no_reads;
+        if (poll->reads) {
+            io_uring_prep_read(sqe, poll->watch->fd, &poll->count, sizeof(poll->count), 0);
+        } else {
+            io_uring_prep_poll_add(sqe, poll->watch->fd,
+                                   poll->side == AIO_WATCH_READ ? POLLIN : POLLOUT);
+        }
         io_uring_sqe_set_data(sqe, &poll->op);
         poll->armed = true;
         TAILQ_INSERT_TAIL(&s->armed, poll, armed_link);
@@ -304,6 +319,11 @@ static void uring_poll_done(AioContext *ctx, UringOp *op, int res)
 
     poll->armed = false;
     TAILQ_REMOVE(&s->armed, poll, armed_link);
+    if (poll->reads && res != sizeof(poll->count)) {
+        poll->no_reads = res != -ECANCELED && res != -EINTR;
+        res = 0;
+    }
+    watch->count_taken = poll->reads;
     if (!watch->deleted) {
         /*
          * An error of the poll itself counts as ready: the handler's own call reports what is
@@ -403,6 +423,23 @@ static bool uring_kernel_has_more(UringState *s)
            (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
 }
 
+static void uring_submit_queued(AioContext *ctx)
+{
+    UringState *s = ctx->state;
+
+    uring_flush(ctx);
+    if (io_uring_sq_ready(&s->ring)) {
+        uring_submit(s);
+    }
+}
+
+static bool uring_pending(AioContext *ctx)
+{
+    UringState *s = ctx->state;
+
+    return io_uring_cq_ready(&s->ring) || uring_kernel_has_more(s);
+}
+
 static void uring_wait(AioContext *ctx, int64_t timeout_ns)
 {
     UringState *s = ctx->state;
@@ -466,5 +503,7 @@ const AioBackendOps aio_uring_ops = {
     .watch_forget = uring_watch_forget,
     .wait = uring_wait,
     .dispatch = uring_dispatch,
+    .submit = uring_submit_queued,
+    .pending = uring_pending,
     .co_disk = uring_co_disk,
 };

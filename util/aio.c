@@ -73,6 +73,7 @@ AioContext *aio_context_new(AioBackend backend, GError **errp)
     }
     ctx = g_new0(AioContext, 1);
     ctx->refs = 1;
+    TAILQ_INIT(&ctx->ready_watches);
     ctx->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (ctx->wake_fd < 0) {
         error_setg_errno(errp, errno, "Could not create the event descriptor of an event loop");
@@ -190,12 +191,16 @@ static bool run_posts(AioContext *ctx)
 static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
 {
     int64_t timeout_ns = 0;
+    AioPollWait wait;
 
     if (blocking) {
         timeout_ns = timer_list_timeout_ns(&ctx->timers);
         if (limit_ns >= 0 && (timeout_ns < 0 || timeout_ns > limit_ns)) {
             timeout_ns = limit_ns;
         }
+    }
+    if (timeout_ns != 0 && aio_poll_stage(ctx, &wait, timeout_ns)) {
+        timeout_ns = 0;
     }
     if (timeout_ns != 0) {
         __atomic_store_n(&ctx->sleeping, true, __ATOMIC_SEQ_CST);
@@ -209,6 +214,9 @@ static void aio_wait(AioContext *ctx, bool blocking, int64_t limit_ns)
         ctx->wait_hooks->after();
     } else {
         ctx->ops->wait(ctx, timeout_ns);
+    }
+    if (timeout_ns != 0) {
+        aio_poll_slept(ctx, &wait);
     }
     if (__atomic_load_n(&ctx->sleeping, __ATOMIC_RELAXED)) {
         __atomic_store_n(&ctx->sleeping, false, __ATOMIC_RELAXED);
@@ -231,6 +239,7 @@ bool aio_poll(AioContext *ctx, bool blocking)
     ctx->polling = true;
     aio_wait(ctx, blocking, blocking ? coroutine_thread_trim() : -1);
     progress = ctx->ops->dispatch(ctx);
+    progress |= aio_poll_dispatch(ctx);
     progress |= timer_list_run(&ctx->timers);
     progress |= run_posts(ctx);
     ctx->polling = false;
@@ -257,6 +266,14 @@ bool aio_watch_dispatch(AioWatch *watch, unsigned ready)
     bool progress = false;
 
     if ((ready & AIO_WATCH_READ) && watch->io_read) {
+        uint64_t count;
+
+        /* Fails when the descriptor's count was taken already; there may be work all the same. */
+        if (watch->event && !watch->count_taken && read(watch->fd, &count, sizeof(count)) < 0) {
+            count = 0;
+        }
+        watch->count_taken = false;
+        watch->has_work = false;
         watch->io_read(watch->opaque);
         progress = true;
     }
@@ -285,6 +302,17 @@ static AioWatch *watch_new(AioContext *ctx, int fd)
     return watch;
 }
 
+static void watch_set_ready(AioContext *ctx, AioWatch *watch, AioReadyFunc *ready)
+{
+    if (watch->io_ready && !ready) {
+        TAILQ_REMOVE(&ctx->ready_watches, watch, ready_link);
+    } else if (!watch->io_ready && ready) {
+        TAILQ_INSERT_TAIL(&ctx->ready_watches, watch, ready_link);
+    }
+    watch->io_ready = ready;
+    watch->has_work = false;
+}
+
 static void set_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
                         void *opaque)
 {
@@ -305,9 +333,32 @@ static void set_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *
         return;
     }
     watch->deleted = true;
+    watch_set_ready(ctx, watch, NULL);
     ctx->watches[fd] = NULL;
     ctx->ops->watch_forget(ctx, watch);
     aio_watch_unref(watch);
+}
+
+void aio_set_event_handler(AioContext *ctx, int fd, IOHandler *handler, AioReadyFunc *ready,
+                           void *opaque)
+{
+    AioWatch *watch;
+
+    g_assert(fd >= 0 && aio_context_in_own_thread(ctx));
+    if (!handler) {
+        set_handler(ctx, fd, NULL, NULL, NULL);
+        return;
+    }
+    watch = (unsigned)fd < ctx->n_watches ? ctx->watches[fd] : NULL;
+    g_assert(!watch || watch->event);
+    if (!watch) {
+        watch = watch_new(ctx, fd);
+        watch->event = true;
+    }
+    watch->io_read = handler;
+    watch->opaque = opaque;
+    watch_set_ready(ctx, watch, ready);
+    ctx->ops->watch_update(ctx, watch, AIO_WATCH_READ);
 }
 
 /* What another thread asks for, on its way to the thread of the context. */

@@ -14,7 +14,8 @@ struct IOThread {
     LIST_ENTRY(IOThread) next; /* main thread */
     char *id;
     AioContext *ctx;
-    GPtrArray *users; /* main thread: char *, in the order in which they came */
+    GPtrArray *users;   /* main thread: char *, in the order in which they came */
+    AioPollParams poll; /* main thread */
     pthread_t thread;
     bool stopping; /* atomic: set by the main thread, read by the iothread */
 
@@ -85,6 +86,7 @@ IOThread *iothread_new(const char *id, GError **errp)
         iothread_destroy(iothread);
         return NULL;
     }
+    iothread_set_poll_params(iothread, &(AioPollParams){.max_ns = AIO_POLL_DEFAULT_MAX_NS});
     ret = thread_create_without_signals(&iothread->thread, iothread_main, iothread);
     if (ret) {
         error_setg_errno(errp, ret, "Could not start the thread of iothread '%s'", id);
@@ -186,4 +188,15 @@ char *iothread_describe_context(AioContext *ctx)
 int iothread_get_thread_id(const IOThread *iothread)
 {
     return iothread->thread_id;
+}
+
+void iothread_set_poll_params(IOThread *iothread, const AioPollParams *params)
+{
+    iothread->poll = *params;
+    aio_context_set_poll_params(iothread->ctx, params);
+}
+
+const AioPollParams *iothread_get_poll_params(const IOThread *iothread)
+{
+    return &iothread->poll;
 }

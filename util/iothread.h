@@ -5,11 +5,12 @@
 #ifndef FERRY_UTIL_IOTHREAD_H
 #define FERRY_UTIL_IOTHREAD_H
 
+#include "util/aio-poll.h"
 #include "util/aio.h"
 
 typedef struct IOThread IOThread;
 
-/* Starts the thread. NULL and errp when the thread or its context cannot be had. */
+/* Starts the thread, which polls with the default parameters. NULL and errp when the thread or its context cannot be had. */
 IOThread *iothread_new(const char *id, GError **errp);
 /*
  * Stops the thread and frees it; the caller has made sure that nothing uses its context any more.
@@ -30,6 +31,9 @@ void iothread_release(AioContext *ctx, const char *user);
 char *iothread_users(const IOThread *iothread);
 /* "iothread 'io0'", or "the main loop"; the caller frees. */
 char *iothread_describe_context(AioContext *ctx);
+/* Of a range that aio_context_set_poll_params() takes. */
+void iothread_set_poll_params(IOThread *iothread, const AioPollParams *params);
+const AioPollParams *iothread_get_poll_params(const IOThread *iothread);
 /* Kernel thread id, for query-iothreads. */
 int iothread_get_thread_id(const IOThread *iothread);
 

@@ -90,3 +90,23 @@ def test_io_uring_that_was_asked_for_and_refused_is_an_error(work):
         assert 'io_uring' in done.stderr()
     finally:
         done.close()
+
+
+def test_iothread_polls_as_long_as_it_was_told(vmm):
+    vm = vmm('-object', 'iothread,id=plain', '-object', 'iothread,id=told,poll-max-ns=5000,poll-grow=3,poll-shrink=4')
+
+    def polling(name):
+        info = next(t for t in vm.cmd('query-iothreads') if t['id'] == name)
+        return info['poll-max-ns'], info['poll-grow'], info['poll-shrink']
+
+    assert polling('plain') == (32768, 0, 0)
+    assert polling('told') == (5000, 3, 4)
+    vm.cmd('qom-set', path='/objects/plain', property='poll-max-ns', value=0)
+    assert polling('plain') == (0, 0, 0)
+    assert vm.cmd('qom-get', path='/objects/told', property='poll-grow') == 3
+    for value, why in (-1, 'must be in range'), ('much', 'expected: integer'):
+        with pytest.raises(ferry.QMPError, match=why):
+            vm.cmd('qom-set', path='/objects/told', property='poll-shrink', value=value)
+    with pytest.raises(ferry.QMPError, match='poll-max-ns value must be in range'):
+        vm.cmd('object-add', qom_type='iothread', id='bad', poll_max_ns=-1)
+    assert polling('told') == (5000, 3, 4)
