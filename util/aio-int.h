@@ -156,6 +156,7 @@ struct AioContext {
     AioWatch **watches;
     unsigned n_watches;                   /* size of watches[], indexed by fd */
     TAILQ_HEAD(, AioWatch) ready_watches; /* those with io_ready */
+    unsigned awaited; /* requests of the ring and calls of workers: their end shows in memory */
     PollTuner poll_tuner;
     TimerList timers;
     bool polling;

@@ -2,6 +2,10 @@
 /*
  * The poll stage of the event loop, and how long it takes.
  *
+ * A loop polls while it awaits what shows in memory: requests of its ring, calls of worker threads,
+ * queues with a `ready` function. One that waits for sockets alone sleeps: it fetches their events by a
+ * system call either way, and those that come during the sleep share that call.
+ *
  * The time follows the waits: it grows when an event came soon after the loop had fallen asleep, and
  * shrinks when none came within the longest time allowed. A stage that found nothing, or during which
  * the thread lost its processor, also suspends polling for a number of waits that doubles each time:
@@ -136,8 +140,10 @@ bool aio_poll_stage(AioContext *ctx, AioPollWait *wait, int64_t timeout_ns)
 {
     PollTuner *t = &ctx->poll_tuner;
 
+    bool expects = ctx->awaited || !TAILQ_EMPTY(&ctx->ready_watches);
+
     *wait = (AioPollWait){.params = poll_params(ctx)};
-    if (!wait->params.max_ns || !ctx->ops->pending) {
+    if (!expects || !wait->params.max_ns || !ctx->ops->pending) {
         return false;
     }
     wait->start_ns = now_ns();

@@ -18,8 +18,9 @@ typedef struct AioPollParams {
 } AioPollParams;
 
 /*
- * Any thread; holds from one of the next turns on. The values are not negative. A back end that does
- * not show its events in memory (epoll) does not poll, whatever they are.
+ * Any thread; holds from one of the next turns on. The values are not negative. A loop polls while it
+ * awaits a disk request, a worker, or a queue with a `ready` function, and only over a back end that
+ * shows its events in memory (io_uring).
  */
 void aio_context_set_poll_params(AioContext *ctx, const AioPollParams *params);
 /* How often the loop has slept so far. Any thread. */

@@ -387,6 +387,7 @@ static void uring_disk_done(AioContext *ctx, UringOp *op, int res)
 
     s->progress = true;
     s->disk_in_flight--;
+    ctx->awaited--;
     disk->res = res;
     qemu_coroutine_enter(disk->co);
 }
@@ -409,6 +410,7 @@ static ssize_t coroutine_fn uring_co_disk(AioContext *ctx, const AioDiskRequest 
             TAILQ_INSERT_TAIL(&s->disks, &disk, link);
         }
         s->disk_in_flight++;
+        ctx->awaited++;
         qemu_coroutine_yield();
     } while (disk.res == -EINTR);
     return disk.res;

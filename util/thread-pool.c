@@ -313,6 +313,8 @@ int coroutine_fn thread_pool_submit_file_co(int fd, ThreadPoolFunc *func, void *
     pthread_mutex_lock(&pool.lock);
     request_admit(&req);
     pool_call_worker_and_unlock();
+    req.ctx->awaited++;
     qemu_coroutine_yield();
+    req.ctx->awaited--;
     return req.ret;
 }
