@@ -57,22 +57,105 @@ static int coroutine_fn co_read_extent(BlockDriverState *bs, const Qcow2Extent *
     }
 }
 
+/* --- parts of one request, side by side --- */
+
+#define FAN_PARTS_MAX 16
+
+/* On the stack of the request, which waits for all parts before it ends. One thread. */
+typedef struct Fan {
+    Coroutine *waiter; /* the request, while it waits for a part to end */
+    unsigned parts;    /* under way */
+    int ret;           /* the first error of a part */
+} Fan;
+
+typedef int coroutine_fn FanFunc(void *part);
+
+typedef struct FanPart {
+    Fan *fan;
+    FanFunc *func;
+    void *part;
+} FanPart;
+
+static void coroutine_fn fan_co_entry(void *opaque)
+{
+    g_autofree FanPart *p = opaque;
+    Fan *fan = p->fan;
+    int ret = p->func(p->part);
+
+    if (ret < 0 && fan->ret == 0) {
+        fan->ret = ret;
+    }
+    fan->parts--;
+    if (fan->waiter) {
+        aio_co_wake(g_steal_pointer(&fan->waiter));
+    }
+}
+
+/* Until at most `parts` are under way; the first error, or 0. */
+static int coroutine_fn fan_co_wait(Fan *fan, unsigned parts)
+{
+    while (fan->parts > parts) {
+        fan->waiter = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    return fan->ret;
+}
+
+/* Runs func(part) in a coroutine of its own. */
+static void coroutine_fn fan_co_start(Fan *fan, FanFunc *func, void *part)
+{
+    FanPart *p = g_new(FanPart, 1);
+
+    *p = (FanPart){.fan = fan, .func = func, .part = part};
+    fan->parts++;
+    qemu_coroutine_enter(qemu_coroutine_create(fan_co_entry, p));
+}
+
+typedef struct ReadPart {
+    BlockDriverState *bs;
+    Qcow2Extent extent;
+    uint64_t offset;
+    QEMUIOVector *qiov;
+    size_t qiov_offset;
+} ReadPart;
+
+static int coroutine_fn read_part_co(void *opaque)
+{
+    g_autofree ReadPart *p = opaque;
+
+    return co_read_extent(p->bs, &p->extent, p->offset, p->qiov, p->qiov_offset);
+}
+
+/* All extents side by side; the last one in this coroutine. */
 static int coroutine_fn co_read(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                 QEMUIOVector *qiov, size_t qiov_offset)
 {
-    int ret = 0;
+    Fan fan = {.parts = 0};
+    int ret = 0, parts_ret;
 
     while (ret == 0 && bytes > 0) {
         Qcow2Extent x;
+
         ret = qcow2_co_lookup(bs, offset, bytes, &x);
-        if (ret == 0) {
-            ret = co_read_extent(bs, &x, offset, qiov, qiov_offset);
-            offset += x.bytes;
-            qiov_offset += x.bytes;
-            bytes -= x.bytes;
+        if (ret < 0) {
+            break;
         }
+        if (x.bytes == bytes || x.kind == QCOW2_ZERO) {
+            ret = co_read_extent(bs, &x, offset, qiov, qiov_offset);
+        } else {
+            ReadPart *part = g_new(ReadPart, 1);
+
+            *part = (ReadPart){bs, x, offset, qiov, qiov_offset};
+            fan_co_start(&fan, read_part_co, part);
+            ret = fan_co_wait(&fan, FAN_PARTS_MAX - 1);
+        }
+        ret = MIN(ret, 0);
+        offset += x.bytes;
+        qiov_offset += x.bytes;
+        bytes -= x.bytes;
     }
-    return MIN(ret, 0);
+    parts_ret = fan_co_wait(&fan, 0);
+    return MIN(ret < 0 ? ret : parts_ret, 0);
 }
 
 int coroutine_fn qcow2_co_read(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -145,6 +228,37 @@ static int coroutine_fn co_read_surrounding(BlockDriverState *bs, const Qcow2All
     return ret;
 }
 
+typedef struct Surrounding {
+    BlockDriverState *bs;
+    const Qcow2Alloc *alloc;
+    uint64_t offset, bytes;
+    uint8_t *buf;
+    bool skip;
+} Surrounding;
+
+static int coroutine_fn surrounding_co(void *opaque)
+{
+    Surrounding *p = opaque;
+
+    return co_read_surrounding(p->bs, p->alloc, p->offset, p->bytes, p->buf, &p->skip);
+}
+
+/* Reads both side by side. */
+static int coroutine_fn co_read_head_and_tail(Surrounding *head, Surrounding *tail)
+{
+    Fan fan = {.parts = 0};
+    int ret, head_ret;
+
+    if (head->bytes && tail->bytes) {
+        fan_co_start(&fan, surrounding_co, head);
+    } else {
+        fan.ret = surrounding_co(head);
+    }
+    ret = surrounding_co(tail);
+    head_ret = fan_co_wait(&fan, 0);
+    return head_ret < 0 ? head_ret : ret;
+}
+
 /*
  * Writes head, guest data and tail; as one request unless the guest's vector is too long for that.
  */
@@ -191,8 +305,9 @@ static int coroutine_fn co_write_alloc(BlockDriverState *bs, const Qcow2WritePla
     const Qcow2Alloc *alloc = &plan->alloc;
     uint64_t head_bytes = offset - alloc->fill_start, tail_start = offset + plan->bytes;
     uint64_t tail_bytes = alloc->fill_end - tail_start;
+    Surrounding before = {bs, alloc, alloc->fill_start, head_bytes};
+    Surrounding after = {bs, alloc, tail_start, tail_bytes};
     QEMUIOVector head, tail;
-    bool skip_head, skip_tail;
     uint8_t *buf;
     int ret;
 
@@ -205,13 +320,12 @@ static int coroutine_fn co_write_alloc(BlockDriverState *bs, const Qcow2WritePla
     if (!buf) {
         return -ENOMEM;
     }
-    ret = co_read_surrounding(bs, alloc, alloc->fill_start, head_bytes, buf, &skip_head);
+    before.buf = buf;
+    after.buf = buf + head_bytes;
+    ret = co_read_head_and_tail(&before, &after);
     if (ret == 0) {
-        ret = co_read_surrounding(bs, alloc, tail_start, tail_bytes, buf + head_bytes, &skip_tail);
-    }
-    if (ret == 0) {
-        qemu_iovec_init_buf(&head, buf, skip_head ? 0 : head_bytes);
-        qemu_iovec_init_buf(&tail, buf + head_bytes, skip_tail ? 0 : tail_bytes);
+        qemu_iovec_init_buf(&head, before.buf, before.skip ? 0 : head_bytes);
+        qemu_iovec_init_buf(&tail, after.buf, after.skip ? 0 : tail_bytes);
         BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_AIO);
         if (head.size + tail.size == 0) {
             ret = bdrv_co_pwritev_part(s->data_file, plan->host_offset, plan->bytes, qiov,

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The parts of one qcow2 request run side by side. */
+#include "block/block-backend.h"
+#include "tests/unit/qcow2-fixture.h"
+#include "util/aio.h"
+
+#define CLUSTER    65536
+#define READ_WRITE (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE)
+
+/* A filter that sees how many reads are under way at once. */
+static int reads, most_reads;
+
+static int coroutine_fn meter_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        QEMUIOVector *qiov, size_t qiov_offset,
+                                        BdrvRequestFlags flags)
+{
+    int ret;
+
+    reads++;
+    most_reads = MAX(most_reads, reads);
+    qemu_co_yield_to_loop();
+    ret = bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+    reads--;
+    return ret;
+}
+
+static int coroutine_fn meter_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         QEMUIOVector *qiov, size_t qiov_offset,
+                                         BdrvRequestFlags flags)
+{
+    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+static const BlockDriver bdrv_meter = {
+    .format_name = "meter",
+    .driver = BLOCKDEV_DRIVER__MAX,
+    .is_filter = true,
+    .bdrv_co_preadv = meter_co_preadv,
+    .bdrv_co_pwritev = meter_co_pwritev,
+};
+
+static char *dir;
+
+/* A qcow2 image of 1 MiB; the meter is below it, or is its backing node. */
+static BlockBackend *coroutine_fn open_image(bool meter_backing)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *path = g_build_filename(dir, "image", NULL);
+    g_autofree char *create = g_strdup_printf(
+        "{'driver':'qcow2','file':{'driver':'file','filename':'%s'},'size':1048576}", path);
+    g_autofree char *file =
+        g_strdup_printf("{'driver':'file','filename':'%s','node-name':'file0'}", path);
+    g_autofree char *backed = g_strdup_printf(
+        "{'driver':'qcow2','file':{'driver':'file','filename':'%s'},'backing':'meter0'}", path);
+    BlockDriverState *meter, *bs;
+    BlockBackend *blk = blk_new(READ_WRITE, BLK_PERM_ALL);
+
+    g_assert_true(g_file_set_contents(path, "", 0, NULL));
+    create_qcow2(create);
+    meter = open_filter(
+        &bdrv_meter, "meter0",
+        open_node(meter_backing ? "{'driver':'null-co','size':1048576,'read-zeroes':true}" : file));
+    meter->total_bytes = bdrv_getlength(meter->file->bs);
+    bs = open_node(meter_backing ? backed : "{'driver':'qcow2','file':'meter0'}");
+    g_assert_true(blk_insert_bs(blk, bs, &err));
+    bdrv_co_unref(bs);
+    bdrv_co_unref(meter);
+    return blk;
+}
+
+static void coroutine_fn close_image(BlockBackend *blk)
+{
+    blk_unref(blk);
+    bdrv_co_close_all();
+}
+
+/* Clusters written in the order 3, 1, 2, 0 lie apart in the file. */
+static void coroutine_fn extents_co_entry(void *opaque)
+{
+    static const int order[] = {3, 1, 2, 0};
+    g_autofree uint8_t *data = g_malloc(4 * CLUSTER), *back = g_malloc0(4 * CLUSTER);
+    BlockBackend *blk = open_image(false);
+
+    for (int i = 0; i < 4 * CLUSTER; i++) {
+        data[i] = i / 256 + i / CLUSTER;
+    }
+    for (int i = 0; i < 4; i++) {
+        int64_t at = (int64_t)order[i] * CLUSTER;
+
+        g_assert_cmpint(blk_co_pwrite(blk, at, CLUSTER, data + at, 0), ==, 0);
+    }
+    reads = most_reads = 0;
+    g_assert_cmpint(blk_co_pread(blk, 0, 4 * CLUSTER, back, 0), ==, 0);
+    g_assert_cmpmem(data, 4 * CLUSTER, back, 4 * CLUSTER);
+    g_assert_cmpint(most_reads, >=, 3);
+    close_image(blk);
+}
+
+static void coroutine_fn head_and_tail_co_entry(void *opaque)
+{
+    uint8_t data[512] = {1};
+    BlockBackend *blk = open_image(true);
+
+    reads = most_reads = 0;
+    g_assert_cmpint(blk_co_pwrite(blk, 4096, sizeof(data), data, 0), ==, 0);
+    g_assert_cmpint(most_reads, ==, 2);
+    close_image(blk);
+}
+
+static void test_extents(void)
+{
+    aio_run_coroutine(extents_co_entry, NULL);
+}
+
+static void test_head_and_tail(void)
+{
+    aio_run_coroutine(head_and_tail_co_entry, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    int ret;
+
+    g_test_init(&argc, &argv, NULL);
+    g_assert_true(qemu_init_main_loop(NULL));
+    dir = image_folder_new();
+    g_test_add_func("/qcow2-parts/extents-of-a-read-side-by-side", test_extents);
+    g_test_add_func("/qcow2-parts/head-and-tail-of-a-copy-on-write-side-by-side",
+                    test_head_and_tail);
+    ret = g_test_run();
+    image_folder_remove(dir);
+    return ret;
+}
