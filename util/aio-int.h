@@ -4,7 +4,7 @@
 #define FERRY_UTIL_AIO_INT_H
 
 #include "config-host.h"
-#include "util/aio-poll.h"
+#include "util/aio-event.h"
 #include "util/aio-post.h"
 #include "util/aio.h"
 #include "util/queue.h"

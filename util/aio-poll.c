@@ -11,7 +11,7 @@
  * the thread lost its processor, also suspends polling for a number of waits that doubles each time:
  * a machine with more runnable threads than processors gets its processor back.
  */
-#include "util/aio-poll.h"
+#include "util/aio-event.h"
 
 #include <glib.h>
 #include <unistd.h>

@@ -5,7 +5,7 @@
 #ifndef FERRY_UTIL_IOTHREAD_H
 #define FERRY_UTIL_IOTHREAD_H
 
-#include "util/aio-poll.h"
+#include "util/aio-event.h"
 #include "util/aio.h"
 
 typedef struct IOThread IOThread;

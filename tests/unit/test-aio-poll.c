@@ -4,7 +4,7 @@
 #include <unistd.h>
 #include "tests/unit/aio-fixture.h"
 #include "util/aio-int.h"
-#include "util/aio-poll.h"
+#include "util/aio-event.h"
 
 /* --- how long --- */
 

@@ -3,10 +3,13 @@
  * Polling: before a loop sleeps it looks for work in memory for a short while, if that has paid off
  * lately; and event descriptors, which the loop itself reads.
  */
-#ifndef FERRY_UTIL_AIO_POLL_H
-#define FERRY_UTIL_AIO_POLL_H
+#ifndef FERRY_UTIL_AIO_EVENT_H
+#define FERRY_UTIL_AIO_EVENT_H
 
-#include "util/aio.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct AioContext AioContext;
 
 /* Of an iothread; the main loop does not poll. */
 #define AIO_POLL_DEFAULT_MAX_NS 32768
@@ -19,8 +22,8 @@ typedef struct AioPollParams {
 
 /*
  * Any thread; holds from one of the next turns on. The values are not negative. A loop polls while it
- * awaits a disk request, a worker, or a queue with a `ready` function, and only over a back end that
- * shows its events in memory (io_uring).
+ * awaits a disk request, a worker, or a queue with a `ready` function. It does so only over io_uring,
+ * which shows its events in memory.
  */
 void aio_context_set_poll_params(AioContext *ctx, const AioPollParams *params);
 /* How often the loop has slept so far. Any thread. */
@@ -34,10 +37,10 @@ typedef bool AioReadyFunc(void *opaque);
  * no other thread reads it. `ready` may be NULL; a loop that polls asks it as well, and calls the
  * handler without a write when it says true. A handler of NULL forgets fd.
  *
- * The loop may take a count without calling the handler when fd is forgotten meanwhile: who watches it
- * next looks for work once by itself. The context's own thread.
+ * The loop may take a count without calling the handler when fd is forgotten meanwhile: the next user
+ * of fd looks for work once by itself. The context's own thread.
  */
-void aio_set_event_handler(AioContext *ctx, int fd, IOHandler *handler, AioReadyFunc *ready,
-                           void *opaque);
+void aio_set_event_handler(AioContext *ctx, int fd, void (*handler)(void *opaque),
+                           AioReadyFunc *ready, void *opaque);
 
 #endif
