@@ -169,7 +169,7 @@ SNAPSHOTS = {
     'an L1 table without end': (snapshots(1, 0x500000, snapshot(l1=0x10000, l1_size=0xffffffff)), '[Ss]napshot'),
 }
 
-# Broken bitmaps concern those who write: without write access the disk is read, and a warning says so.
+# Broken bitmaps matter to a writer only. Without write access the disk is read, and a warning says so.
 BITMAPS = {
     'as they should be': (bitmap_directory(), False),
     'of an unknown kind': (bitmap_directory(kind=2), True),
