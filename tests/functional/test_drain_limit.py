@@ -56,10 +56,10 @@ def test_commands_give_up_on_a_request_that_hangs(vmm, work, left_out):
     vm.cmd('block-dirty-bitmap-add', node='calm', name='sum')
     vm.cmd('blockdev-add', {'driver': 'blkdebug', 'node-name': 'hangs', 'image': 'file'})
     vm.cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'disk', 'file': 'hangs'}])
-    before = graph(vm)
     vm.qemu_io('hangs', 'break write_aio A')
     vm.qemu_io('disk', 'aio_write -P 1 1M 64k')
     vm.qemu_io('hangs', 'wait_break A')
+    before = graph(vm)      # the write has made room for a table in the file
     others = [ferry.QMPClient.connect(path) for path in sockets]
     sent = [one.send(name, arguments) for one, (name, arguments) in zip(others, todo.values())]
     for what, one, number in zip(todo, others, sent):

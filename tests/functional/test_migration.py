@@ -400,18 +400,20 @@ def test_cancel_in_device_state_gives_the_guest_back(side, work):
     """The peer stops reading in the stopped guest's memory: its end has not left."""
     source = side('source', caps=['return-path', 'pause-before-switchover'])
     data = source.fill(14)
-    peer = m.Proxy(work / 'proxy', work / 'first', at=ferry.MIB, how='stall')
+    peer = faults.Channels(work / 'proxy', work / 'first')
     side('first', '-incoming', f'unix:{work}/first').vm.expected = {0, 1}
-    # Whatever remains may be sent while the guest is stopped: all of it is.
+    # Whatever remains may be sent while the guest is stopped.
     source.vm.cmd('migrate-set-parameters', {'avail-switchover-bandwidth': 1 << 50, 'downtime-limit': 2000})
     source.vm.cmd('migrate', uri=peer.uri)
     m.wait_status(source.vm, 'pre-switchover')
+    source.qtest.write(0, data[:8 * ferry.MIB])     # more than sockets hold
+    peer.hold.add((faults.MAIN, False))
     source.vm.cmd('migrate-continue', state='pre-switchover')
     m.wait_status(source.vm, 'device')
     assert peer.stalled.wait(60)
     source.vm.cmd('migrate_cancel')
     assert m.wait_over(source.vm)['status'] == 'cancelled'
-    peer.release()
+    peer.drop()
     assert m.run_state(source.vm) == 'running'
     assert source.story()[-3:] == ['cancelling', 'RESUME', 'cancelled']
     second_migration(source, work, side, data)
