@@ -15,8 +15,6 @@ from ferry import tls
 
 SLOW = pytest.mark.slow
 PAUSE = 'pause-before-switchover'
-# All that remains may be sent while the guest is stopped.
-STOPPED = {'avail-switchover-bandwidth': 1 << 50, 'downtime-limit': 2000}
 
 
 def tls_args(work):
@@ -88,11 +86,10 @@ class Stage:
 
     def device(self):
         """The guest is stopped, its memory is on its way."""
-        self.pause(True)
-        self.source.cmd('migrate-set-parameters', STOPPED)
+        self.pre_switchover()
+        self.mover.source.qtest.write(0, self.mover.data)       # all of it is to be sent once more
         links = (1, 2) if 'multifd' in self.kind else (faults.MAIN,)     # which of them gets how much is chance
-        self.channels = self.mover.start({(link, False): (1 << 20, 'stall') for link in links})
-        m.wait_status(self.source, 'pre-switchover')
+        self.channels.hold.update((link, False) for link in links)
         self.source.cmd('migrate-continue', state='pre-switchover')
         assert self.channels.stalled.wait(m.LIMIT_S)
         m.wait_status(self.source, 'device')
