@@ -104,7 +104,7 @@ static struct {
 
 MigrationSettings *migration_settings_get(void)
 {
-    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
 
     if (!present.settings) {
         present.settings = settings_new_default();
@@ -115,7 +115,7 @@ MigrationSettings *migration_settings_get(void)
 /* Takes over `settings`, which is what everybody sees from now on. */
 static void publish(MigrationSettings *settings)
 {
-    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);
 
     migration_settings_unref(present.settings);
     present.settings = settings;

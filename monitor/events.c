@@ -57,7 +57,7 @@ static void limited_event_free(void *opaque)
 
 static void limit_expired(void *opaque)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
     LimitedEvent *limit = opaque;
     json_object *event = limit->waiting;
 
@@ -115,7 +115,7 @@ static void deliver(json_object *event)
 static void event_sink(const char *name, json_object *data)
 {
     json_object *event = json_object_new_object(), *timestamp = json_object_new_object();
-    g_autoptr(GMutexLocker) locker = NULL;
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = NULL;
     struct timeval now;
 
     gettimeofday(&now, NULL);
@@ -144,7 +144,7 @@ void events_init(void)
 
 void events_set_context(AioContext *ctx)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
 
     aio_context_unref(events.ctx);
     events.ctx = aio_context_ref(ctx);
@@ -157,7 +157,7 @@ static gboolean is_of_this_thread(gpointer key, gpointer value, gpointer opaque)
 
 static void drop_limits(void)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&events.lock);
 
     events.open = false;
     g_hash_table_foreach_remove(events.limited, is_of_this_thread, NULL);

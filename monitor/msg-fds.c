@@ -45,7 +45,7 @@ void msg_fds_free(MsgFds *fds)
 
 void msg_fds_add(MsgFds *fds, const int *fd, size_t n)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
 
     for (size_t i = 0; i < n; i++) {
         MsgFd item = {.message = MESSAGE_UNKNOWN, .fd = fd[i]};
@@ -60,7 +60,7 @@ void msg_fds_add(MsgFds *fds, const int *fd, size_t n)
 
 void msg_fds_settle(MsgFds *fds, uint64_t message)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
 
     for (guint i = 0; i < fds->list->len; i++) {
         MsgFd *item = &g_array_index(fds->list, MsgFd, i);
@@ -73,7 +73,7 @@ void msg_fds_settle(MsgFds *fds, uint64_t message)
 
 int msg_fds_take(MsgFds *fds, uint64_t message)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
     const MsgFd *found = NULL;
     guint index = 0;
     int fd;
@@ -101,7 +101,7 @@ int msg_fds_take(MsgFds *fds, uint64_t message)
 
 void msg_fds_expire(MsgFds *fds, uint64_t message)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fds->lock);
 
     for (guint i = 0; i < fds->list->len;) {
         const MsgFd *item = &g_array_index(fds->list, MsgFd, i);

@@ -305,7 +305,7 @@ def hears_of_missing_channels(vm, come, wanted):
 
 @pytest.mark.parametrize('source, destination, causes', [
     ({'caps': ['return-path']}, {}, None),
-    ({}, {'caps': ['return-path']}, ('connect', 'channel', 'Broken pipe', 'reset')),
+    ({}, {'caps': ['return-path']}, ('connect', 'channel', 'Broken pipe', 'reset', 'went away')),
 ])
 def test_multifd_at_one_side_only(mover, source, destination, causes):
     """Either waits for what the other does not say, until the migration is cancelled, or is told."""
