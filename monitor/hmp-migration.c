@@ -457,7 +457,7 @@ void hmp_register_migration_commands(void)
          "send the guest away; -d: do not wait until it has arrived, -r: go on after a lost "
          "connection",
          hmp_co_migrate},
-        {"migrate_cancel", "", "keep the guest here", hmp_co_migrate_cancel},
+        {"migrate_cancel", "", "keep the guest here", hmp_co_migrate_cancel, true},
         {"migrate_continue", "state", "go on with a migration that waits in a state",
          hmp_co_migrate_continue},
         {"migrate_incoming", "uri", "wait for a guest, after -incoming defer",

@@ -39,8 +39,8 @@ static HMPHandler run_row;
 
 /* Names and words; the QMP command; what the words become. */
 static const QmpRow rows[] = {
-    {{"quit|q", "", "end the process", run_row}, "quit", {{ARG_END}}},
-    {{"stop|s", "", "stop the guest", run_row}, "stop", {{ARG_END}}},
+    {{"quit|q", "", "end the process", run_row, true}, "quit", {{ARG_END}}},
+    {{"stop|s", "", "stop the guest", run_row, true}, "stop", {{ARG_END}}},
     {{"cont|c", "", "let the guest run", run_row}, "cont", {{ARG_END}}},
     {{"system_reset", "", "reset the guest", run_row}, "system_reset", {{ARG_END}}},
     {{"system_powerdown", "", "press the guest's power button", run_row},
@@ -53,7 +53,7 @@ static const QmpRow rows[] = {
      "pmemsave",
      {{ARG_INT, "val"}, {ARG_INT, "size"}, {ARG_STR, "filename"}}},
     {{"block_job_cancel", "[-f] device",
-      "end a job; -f: at once, without waiting for what it copies", run_row},
+      "end a job; -f: at once, without waiting for what it copies", run_row, true},
      "block-job-cancel",
      {{ARG_FLAG, "force", 'f'}, {ARG_STR, "device"}}},
     {{"block_job_complete", "device", "let a job that is ready finish", run_row},

@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <string.h>
+#include "monitor/command-gate.h"
 #include "monitor/hmp-int.h"
 #include "monitor/monitor-int.h"
 #include "qapi/dispatch.h"
@@ -239,13 +240,19 @@ GStrv hmp_complete(const char *text)
 static void coroutine_fn run_words(HMPOutput *out, int argc, char **argv)
 {
     const HMPCommand *cmd = find(hmp.commands, argv[0]);
+    GError *err = NULL;
 
     if (!cmd) {
         hmp_printf(out, "unknown command: '%s'\n", argv[0]);
     } else if (cmd->handler == hmp_co_info) {
         hmp_co_info(out, cmd, argc - 1, argv + 1); /* its words are those of what it leads to */
-    } else {
+    } else if (cmd->any_time) {
         run_command(out, cmd, "", argc - 1, argv + 1);
+    } else if (command_gate_enter(&err)) {
+        run_command(out, cmd, "", argc - 1, argv + 1);
+        command_gate_leave();
+    } else {
+        hmp_error(out, err);
     }
 }
 
@@ -287,7 +294,8 @@ bool coroutine_fn qmp_human_monitor_command(const HumanMonitorCommandArg *arg, c
 void hmp_init(void)
 {
     static const HMPCommand builtin[] = {
-        {"help|?", "[command [subcommand]]", "show the commands, or one of them", hmp_co_help},
+        {"help|?", "[command [subcommand]]", "show the commands, or one of them", hmp_co_help,
+         true},
         {"info", "[subcommand]", "show what is known about something", hmp_co_info},
     };
 

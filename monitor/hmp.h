@@ -27,6 +27,7 @@ struct HMPCommand {
     const char *args;
     const char *help; /* one line */
     HMPHandler *handler;
+    bool any_time; /* begins nothing: runs while the process ends, too. All of "info" do. */
 };
 
 /* `cmd` lives on. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* QMP requests: from a JSON value to a command that runs and its reply. */
 #include <string.h>
+#include "monitor/command-gate.h"
 #include "monitor/qmp-int.h"
 #include "qapi/dispatch.h"
 #include "qapi/qapi-commands-control.h"
@@ -140,6 +141,22 @@ static const QmpCommand *find_command(const QmpParsed *parsed, const QmpState *s
     return cmd;
 }
 
+/* Main thread, unless the command is one for any time. */
+static bool coroutine_fn co_run_through_gate(const QmpCommand *cmd, json_object *arguments,
+                                             json_object **result, GError **errp)
+{
+    bool any_time = cmd->flags & QMP_COMMAND_AT_END, ok;
+
+    if (!any_time && !command_gate_enter(errp)) {
+        return false;
+    }
+    ok = qmp_command_co_run(cmd, arguments, result, errp);
+    if (!any_time) {
+        command_gate_leave();
+    }
+    return ok;
+}
+
 /*
  * Runs a command where it may run: in the session's thread, or in the main thread, from which this
  * comes back.
@@ -153,7 +170,7 @@ static bool coroutine_fn co_run_at_home(const QmpCommand *cmd, json_object *argu
     if (!(cmd->flags & QMP_COMMAND_OFF_MAIN)) {
         aio_co_reschedule_self(qemu_get_aio_context());
     }
-    ok = qmp_command_co_run(cmd, arguments, result, errp);
+    ok = co_run_through_gate(cmd, arguments, result, errp);
     aio_co_reschedule_self(home);
     return ok;
 }

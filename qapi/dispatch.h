@@ -39,6 +39,7 @@ typedef enum QmpCommandFlags {
     QMP_COMMAND_DEPRECATED = 1 << 3,
     QMP_COMMAND_UNSTABLE = 1 << 4,
     QMP_COMMAND_OFF_MAIN = 1 << 5, /* its handler runs in any thread that has an event loop */
+    QMP_COMMAND_AT_END = 1 << 6,   /* begins nothing: may run while the process ends */
 } QmpCommandFlags;
 
 typedef struct QmpCommand {

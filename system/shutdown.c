@@ -15,6 +15,7 @@
 #include "memory/machine-ram.h"
 #include "migration/dirtyrate.h"
 #include "migration/migration.h"
+#include "monitor/command-gate.h"
 #include "monitor/monitor.h"
 #include "net/announce.h"
 #include "qapi/qapi-events-run-state.h"
@@ -65,6 +66,15 @@ static void coroutine_fn step_co_jobs(void)
 static void coroutine_fn step_co_opening(void)
 {
     bdrv_co_abandon_opening(SHUTDOWN_SILENCE_NS);
+}
+
+/* A command that had passed the gate may have begun any of these since. */
+static void coroutine_fn step_co_commands(void)
+{
+    command_gate_co_wait();
+    step_co_jobs();
+    step_co_exports();
+    step_co_opening();
 }
 
 static void coroutine_fn step_co_flush(void)
@@ -139,6 +149,7 @@ static const struct {
     {"jobs to end", step_co_jobs}, /* first: one that hangs may hold up the requests of clients */
     {"clients of exports to leave", step_co_exports},
     {"disks that are being opened", step_co_opening}, /* nothing is in them that could be lost */
+    {"commands that have begun", step_co_commands},
     {"disks to be flushed", step_co_flush},
     {"devices", step_co_devices}, /* nothing of theirs is in flight any more */
     {"disks to be closed", step_co_disks},
@@ -155,6 +166,7 @@ const char *shutdown_waits_for(void)
 
 void coroutine_fn shutdown_co_run(void)
 {
+    command_gate_close();
     bdrv_give_up_watch_begin(SHUTDOWN_SILENCE_NS);
     for (size_t i = 0; i < G_N_ELEMENTS(steps); i++) {
         current_step = steps[i].name;

@@ -17,13 +17,14 @@ _KEYS = {
     'union': {'data', 'base', 'discriminator'},
     'alternate': {'data'},
     'command': {'data', 'boxed', 'returns', 'gen', 'success-response', 'allow-oob', 'allow-preconfig',
-                'coroutine', 'off-main'},
+                'coroutine', 'off-main', 'at-end'},
     'event': {'data', 'boxed'},
 }
 _COMMON = {'if', 'features'}
 _NEEDED = {'enum': {'data'}, 'struct': {'data'}, 'union': {'data', 'base', 'discriminator'},
            'alternate': {'data'}, 'command': set(), 'event': set()}
-_FLAGS = {'boxed', 'gen', 'success-response', 'allow-oob', 'allow-preconfig', 'coroutine', 'off-main'}
+_FLAGS = {'boxed', 'gen', 'success-response', 'allow-oob', 'allow-preconfig', 'coroutine', 'off-main',
+          'at-end'}
 
 
 class Builder:
@@ -299,6 +300,7 @@ class Builder:
         # What may overtake others must not need the main thread, in which they may stand.
         command.off_main = body.get('off-main', False) or command.allow_oob
         command.allow_preconfig = body.get('allow-preconfig', False)
+        command.at_end = body.get('at-end', False) or command.name.startswith('query-')
         command.pending = command.name in self.reader.pending
 
     def _fill_event(self, body, event):

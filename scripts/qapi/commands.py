@@ -41,7 +41,7 @@ def _thunk(command):
 def _flags(command):
     features = {f.name for f in command.features}
     flags = [('QMP_COMMAND_OOB', command.allow_oob), ('QMP_COMMAND_OFF_MAIN', command.off_main),
-             ('QMP_COMMAND_PRECONFIG', command.allow_preconfig),
+             ('QMP_COMMAND_PRECONFIG', command.allow_preconfig), ('QMP_COMMAND_AT_END', command.at_end),
              ('QMP_COMMAND_NO_SUCCESS_RESPONSE', not command.success_response),
              ('QMP_COMMAND_DEPRECATED', 'deprecated' in features),
              ('QMP_COMMAND_UNSTABLE', 'unstable' in features)]

@@ -170,6 +170,7 @@ class Command(Definition):
     success_response: bool = True
     allow_oob: bool = False
     off_main: bool = False
+    at_end: bool = False
     allow_preconfig: bool = False
     pending: bool = False
 

@@ -30,7 +30,7 @@ def ending(vmm, work, qemu_nbd):
 
 def refused(vm, command, **args):
     with pytest.raises(ferry.QMPError, match='[Pp]rocess is'):
-        vm.cmd(command, args)
+        vm.cmd(command, **args)
 
 
 def end(vm, server):
@@ -56,10 +56,40 @@ def test_guest_of_a_process_that_ends_does_not_leave(ending, work):
 
 # The request of a server that is given up is never freed: a leak to the sanitizer.
 @pytest.mark.once
-def test_disks_and_servers_that_come_late_go_in_order(ending, work):
+def test_work_that_comes_late_is_refused(ending, work):
     vm, server = ending
-    vm.export('near')
-    vm.cmd('blockdev-mirror', {'job-id': 'j', 'device': 'near', 'target': 'near2', 'sync': 'full', 'speed': 1})
-    vm.cmd('object-add', qom_type='iothread', id='late')
+    refused(vm, 'block-export-add', type='nbd', id='e', node_name='near')
+    refused(vm, 'nbd-server-start', addr={'type': 'unix', 'data': {'path': str(work / 'nbd')}})
+    refused(vm, 'blockdev-mirror', job_id='j', device='near', target='near2', sync='full')
+    refused(vm, 'object-add', qom_type='iothread', id='late')
+    assert 'process is ending' in vm.hmp(f'drive_mirror near {work}/copy.raw')
     vm.cmd('quit')
+    vm.cmd('stop')
+    assert 'VM status' in vm.hmp('info status')
     end(vm, server)
+
+
+@pytest.mark.once
+def test_command_that_has_begun_leaves_nothing_behind(vmm, work, qemu_nbd):
+    """A mirror that waits for a slow write while the process is told to end."""
+    paths = [str(work / name) for name in ('second', 'third')]
+    words = []
+    for path in paths:
+        words += ['-chardev', f'socket,id={path[-3:]},path={path},server=on,wait=off',
+                  '-mon', f'chardev={path[-3:]},mode=control']
+    vm = vmm(*MACHINE, *words, defaults=False)
+    server = qemu_nbd(ferry.make_image(work / 'far.raw', MIB), 'raw')
+    vm.cmd('blockdev-add', server.node('far', reconnect_delay=600))
+    vm.add_file(ferry.make_image(work / 'near.raw', MIB), node_name='near')
+    second, third = map(ferry.QMPClient.connect, paths)
+    server.signal(signal.SIGSTOP)
+    vm.send('human-monitor-command', {'command-line': 'qemu-io far "write 0 4k"'})
+    second.send('blockdev-mirror', {'job-id': 'j', 'device': 'far', 'target': 'near', 'sync': 'full', 'speed': 1})
+    second.send('block-export-add', {'type': 'nbd', 'id': 'e', 'node-name': 'near'})
+    for _ in range(2):          # with the first answer the mirror has been read, with the second it has begun
+        third.cmd('query-jobs')
+    vm.process.send_signal(signal.SIGTERM)
+    vm.wait('SHUTDOWN')
+    end(vm, server)
+    states = [event['data']['status'] for event in vm.seen('JOB_STATUS_CHANGE')]
+    assert states[0] == 'created' and states[-1] == 'null'

@@ -115,6 +115,13 @@ class Side:
             raise AssertionError(f'{self.name} did not answer {query}: {error}\n'
                                  f'{describe_process(self.vm.pid)}') from None
 
+    def ask_if_alive(self, query, otherwise, **args):
+        """The answer to a query; `otherwise` from a process that has ended, or ends before it answers."""
+        try:
+            return self.ask(query, **args) if self.alive() else otherwise
+        except QMPClosed:
+            return otherwise
+
     def runs(self):
         """Whether the guest runs here, as far as the process still answers."""
         try:
@@ -244,18 +251,12 @@ class Schedule:
 
     def top(self):
         """The node that the disk's export writes to."""
-        try:
-            exports = self.source.ask('query-block-exports') if self.source.alive() else []
-        except QMPClosed:
-            exports = []
+        exports = self.source.ask_if_alive('query-block-exports', [])
         return next((e['node-name'] for e in exports if e['id'] == 'export-disk'), 'disk')
 
     def node(self, name):
         """The node's entry of query-named-block-nodes, or None."""
-        try:
-            nodes = self.source.ask('query-named-block-nodes', flat=True) if self.source.alive() else []
-        except QMPClosed:
-            nodes = []
+        nodes = self.source.ask_if_alive('query-named-block-nodes', [], flat=True)
         return next((n for n in nodes if n['node-name'] == name), None)
 
     # One run

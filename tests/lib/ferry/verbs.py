@@ -58,10 +58,9 @@ def terminate(s):
 def migrate(s):
     if not s.source.alive():
         return
-    waiting = s.destination and s.destination.alive() and \
-        s.destination.ask('query-migrate').get('status') == 'setup'
+    waiting = s.destination and s.destination.ask_if_alive('query-migrate', {}).get('status') == 'setup'
     if not waiting:
-        status = s.source.ask('query-migrate').get('status')
+        status = s.source.ask_if_alive('query-migrate', {}).get('status')
         if status not in (None, 'failed', 'cancelled', 'completed'):
             s.send(s.source, 'migrate', uri='unix:' + s.path('nowhere'))
             return
@@ -100,11 +99,7 @@ def change_parameter(s):
 @verb
 def yank(s):
     side = s.rng.choice([x for x in (s.source, s.destination) if x])
-    if side.alive():
-        try:
-            s.send(side, 'yank', instances=[i for i in side.ask('query-yank') if i['type'] != 'chardev'])
-        except QMPClosed:
-            pass
+    s.send(side, 'yank', instances=[i for i in side.ask_if_alive('query-yank', []) if i['type'] != 'chardev'])
 
 
 @verb
