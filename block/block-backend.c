@@ -124,11 +124,13 @@ BlockBackend *blk_all_next(BlockBackend *blk)
 
 void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque)
 {
+    bdrv_edges_lock(); /* drained sections call these in the graph's thread */
     blk->dev_ops = ops;
     blk->dev_opaque = opaque;
     if (ops && ops->drained_begin && blk->quiesce) {
         ops->drained_begin(opaque);
     }
+    bdrv_edges_unlock();
 }
 
 /* --- the root edge --- */
@@ -640,9 +642,11 @@ void blk_set_throttle_group(BlockBackend *blk, ThrottleGroup *group)
     if (group) {
         blk->throttle = g_new0(ThrottleGroupMember, 1);
         throttle_member_init(blk->throttle, group);
+        bdrv_edges_lock();
         if (blk->quiesce) {
             throttle_member_bypass_begin(blk->throttle);
         }
+        bdrv_edges_unlock();
     }
 }
 

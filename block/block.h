@@ -102,17 +102,18 @@ BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *form
 
 /*
  * Makes a node of a driver that users cannot open by name (a job's filter), without children; the
- * caller attaches them. node_name NULL: one is made up ("#block123").
+ * caller attaches them. node_name NULL: one is made up ("#block123"). It is not open, and so no
+ * query sees it, until bdrv_append_filter() has put it in its place.
  */
 BlockDriverState *bdrv_new_filter(const BlockDriver *drv, const char *node_name, int flags,
                                   GError **errp);
 
-void bdrv_ref(BlockDriverState *bs);
+void bdrv_ref(BlockDriverState *bs); /* any thread */
 /* Drops a reference; the last one flushes and closes the node and drops its children. */
 void coroutine_fn bdrv_co_unref(BlockDriverState *bs);
 /*
  * From code that cannot yield: the node is closed by a coroutine of the main loop soon after. NULL
- * is allowed.
+ * is allowed. Any thread.
  */
 void bdrv_unref_later(BlockDriverState *bs);
 

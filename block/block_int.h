@@ -245,7 +245,7 @@ struct BlockDriverState {
     bool is_open;                       /* the driver has opened it */
     bool closing;                       /* the last reference is gone: the name is free again */
     bool implicit;                      /* inserted by a job without the user asking for it */
-    int refcnt;
+    int refcnt;                         /* atomic */
     int open_flags;           /* BDRV_O_* as in force */
     BlockdevOptions *options; /* as opened, node references resolved to names; owned */
     LIST_HEAD(, BdrvChild) children;

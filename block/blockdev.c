@@ -52,7 +52,7 @@ static bool check_deletable(BlockDriverState *bs, GError **errp)
         return false;
     } else if (!bs->monitor_owned) {
         error_setg(errp, "Node %s is not owned by the monitor", bs->node_name);
-    } else if (bs->refcnt > 1) {
+    } else if (bdrv_has_other_refs(bs)) {
         error_setg(errp, "Block device %s is in use", bs->node_name);
     } else {
         return true;

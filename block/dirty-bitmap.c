@@ -332,6 +332,7 @@ BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
     BlockDirtyInfoList *list = NULL, **tail = &list;
     const BdrvDirtyBitmap *bitmap;
 
+    assert_graph_thread(bs);
     TAILQ_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
         QAPI_LIST_APPEND(tail, describe_bitmap(bitmap));
     }

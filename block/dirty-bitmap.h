@@ -74,7 +74,7 @@ void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap);
  * returns the old ones to the caller.
  */
 HBitmap *bdrv_dirty_bitmap_swap(BdrvDirtyBitmap *bitmap, HBitmap *contents);
-/* query-block's list of the named bitmaps of bs. The caller frees. */
+/* query-block's list of the named bitmaps of bs. The caller frees. Graph thread. */
 BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs);
 /* The node is being closed: frees every bitmap it still has. */
 void bdrv_release_all_dirty_bitmaps(BlockDriverState *bs);

@@ -39,7 +39,7 @@ static bool finish_move(GArray *moved, BdrvPermTxn *txn, GError **errp)
         if (!ok) {
             bdrv_replace_child_noperm(edge->child, edge->from);
         }
-        if (drop && drop->refcnt > 1) {
+        if (drop && bdrv_has_other_refs(drop)) {
             bdrv_settle_context_later(drop); /* it may have lost the user that kept it there */
         }
         bdrv_unref_later(drop);
@@ -146,7 +146,8 @@ bool bdrv_append_filter(BlockDriverState *filter, BlockDriverState *bs, GError *
     BdrvChild *file;
     bool ok;
 
-    g_assert(LIST_EMPTY(&filter->parents) && bs->quiesce_counter);
+    g_assert(LIST_EMPTY(&filter->parents) &&
+             __atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST));
     bdrv_ref(bs);
     file = bdrv_attach_child(filter, bs, "file",
                              filter->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY
@@ -161,6 +162,7 @@ bool bdrv_append_filter(BlockDriverState *filter, BlockDriverState *bs, GError *
     if (!ok) {
         bdrv_unref_child(filter, file);
     }
+    filter->is_open |= ok; /* only now: a query visits open nodes, in the graph's thread */
     return ok;
 }
 

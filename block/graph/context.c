@@ -107,7 +107,7 @@ static void move_node(BlockDriverState *bs, AioContext *ctx)
 {
     BdrvChild *child;
 
-    g_assert(bs->quiesce_counter);
+    g_assert(__atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST));
     if (bs->drv && bs->drv->bdrv_detach_aio_context) {
         bs->drv->bdrv_detach_aio_context(bs);
     }

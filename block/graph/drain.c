@@ -174,7 +174,7 @@ static void describe_node(GString *s, BlockDriverState *bs, GHashTable *seen)
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     BdrvTrackedRequest *req;
     BdrvChild *child;
-    int listed = 0;
+    int listed = 0, counted = __atomic_load_n(&bs->in_flight, __ATOMIC_RELAXED);
 
     if (!g_hash_table_add(seen, bs)) {
         return;
@@ -186,9 +186,9 @@ static void describe_node(GString *s, BlockDriverState *bs, GHashTable *seen)
             req->offset, (int64_t)((now - req->start_ns) / SCALE_MS));
         listed++;
     }
-    if (bs->in_flight > listed) {
+    if (counted > listed) {
         g_string_append_printf(s, "%snode '%s': %d internal operations", s->len ? "; " : "",
-                               bs->node_name, bs->in_flight - listed);
+                               bs->node_name, counted - listed);
     }
     LIST_FOREACH(child, &bs->parents, next_parent) {
         if (child->klass->parent_is_bds) {
@@ -277,7 +277,7 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
 
     aio_co_reschedule_self(ctx);
     bdrv_quiesce_begin(bs);
-    trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
+    trace_bdrv_drained_begin(bs->node_name, __atomic_load_n(&bs->in_flight, __ATOMIC_RELAXED));
     (void)drain_wait(bs, 0);
     trace_bdrv_drained(bs->node_name);
     aio_co_reschedule_self(self);
@@ -292,7 +292,7 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
 
     aio_co_reschedule_self(ctx);
     bdrv_quiesce_begin(bs);
-    trace_bdrv_drained_begin(bs->node_name, bs->in_flight);
+    trace_bdrv_drained_begin(bs->node_name, __atomic_load_n(&bs->in_flight, __ATOMIC_RELAXED));
     quiet = drain_wait(bs, limit_ns);
     if (quiet) {
         trace_bdrv_drained(bs->node_name);

@@ -123,13 +123,17 @@ BlockDriverState *bdrv_new_filter(const BlockDriver *drv, const char *node_name,
     bs->open_flags = flags;
     bs->opaque = g_malloc0(MAX(drv->instance_size, 1));
     bs->bl.request_alignment = 1;
-    bs->is_open = true;
     return bs;
 }
 
 void bdrv_ref(BlockDriverState *bs)
 {
-    bs->refcnt++;
+    __atomic_fetch_add(&bs->refcnt, 1, __ATOMIC_RELAXED);
+}
+
+bool bdrv_has_other_refs(BlockDriverState *bs)
+{
+    return __atomic_load_n(&bs->refcnt, __ATOMIC_RELAXED) > 1;
 }
 
 /*
@@ -157,9 +161,9 @@ static void coroutine_fn bdrv_co_close(BlockDriverState *bs)
         if (bs->drv->bdrv_co_close) {
             bs->drv->bdrv_co_close(bs);
         }
+        bdrv_co_leave_graph(bs, from);
         /* its state is gone: the end of the drain is no business of the driver's any more */
         bs->drv = NULL;
-        bdrv_co_leave_graph(bs, from);
         bdrv_co_drained_end(bs);
     }
     while (block_graph()->giving_up) {
@@ -177,8 +181,7 @@ void coroutine_fn bdrv_co_unref(BlockDriverState *bs)
     if (!bs) {
         return;
     }
-    g_assert(bs->refcnt > 0);
-    if (--bs->refcnt == 0) {
+    if (__atomic_sub_fetch(&bs->refcnt, 1, __ATOMIC_ACQ_REL) == 0) {
         bdrv_co_close(bs);
     }
 }
@@ -188,7 +191,7 @@ static void coroutine_fn unref_later_entry(void *opaque)
     BlockGraph *graph = block_graph();
 
     bdrv_co_unref(opaque);
-    if (--graph->closing == 0) {
+    if (__atomic_sub_fetch(&graph->closing, 1, __ATOMIC_ACQ_REL) == 0) {
         qemu_co_queue_restart_all(&graph->closing_queue);
     }
 }
@@ -203,17 +206,19 @@ void bdrv_unref_later(BlockDriverState *bs)
     if (!bs) {
         return;
     }
-    if (bs->refcnt > 1) {
-        bs->refcnt--;
-        return;
+    for (int n = __atomic_load_n(&bs->refcnt, __ATOMIC_RELAXED); n > 1;) {
+        if (__atomic_compare_exchange_n(&bs->refcnt, &n, n - 1, true, __ATOMIC_RELEASE,
+                                        __ATOMIC_RELAXED)) {
+            return;
+        }
     }
-    block_graph()->closing++;
+    __atomic_fetch_add(&block_graph()->closing, 1, __ATOMIC_RELAXED);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), unref_later_bh, bs);
 }
 
 static void coroutine_fn co_wait_closed(BlockGraph *graph)
 {
-    while (graph->closing || graph->settling) {
+    while (__atomic_load_n(&graph->closing, __ATOMIC_ACQUIRE) || graph->settling) {
         qemu_co_queue_wait(&graph->closing_queue, NULL);
     }
 }
@@ -329,6 +334,7 @@ const BdrvChildClass child_of_bds = {
 void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
 {
     BlockDriverState *old_bs = child->bs;
+    bool quiesced;
 
     bdrv_assert_main_thread();
     if (old_bs == new_bs) {
@@ -339,7 +345,8 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
         g_assert(old_bs->aio_context == new_bs->aio_context);
     }
     bdrv_edges_lock();
-    if (new_bs && new_bs->quiesce_counter && !child->quiesced_parent) {
+    quiesced = new_bs && __atomic_load_n(&new_bs->quiesce_counter, __ATOMIC_SEQ_CST);
+    if (quiesced && !child->quiesced_parent) {
         child->quiesced_parent = true;
         if (child->klass->drained_begin) {
             child->klass->drained_begin(child);
@@ -352,7 +359,7 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
     if (new_bs) {
         LIST_INSERT_HEAD(&new_bs->parents, child, next_parent);
     }
-    if (child->quiesced_parent && !(new_bs && new_bs->quiesce_counter)) {
+    if (child->quiesced_parent && !quiesced) {
         child->quiesced_parent = false;
         if (child->klass->drained_end) {
             child->klass->drained_end(child);
@@ -405,7 +412,7 @@ static BlockDriverState *child_unlink(BdrvChild *child)
          */
         (void)bdrv_refresh_perms(bs, NULL);
         /* The user may have been the only one that wished the graph to be where it is. */
-        if (bs->refcnt > 1) {
+        if (bdrv_has_other_refs(bs)) {
             bdrv_settle_context_later(bs);
         }
     }

@@ -13,7 +13,7 @@ typedef struct BlockGraph {
     TAILQ_HEAD(BlockNodeList, BlockDriverState) nodes; /* in order of creation */
     GHashTable *by_name;                               /* node_name -> BlockDriverState */
     unsigned auto_names;                               /* counter of made-up names */
-    /* nodes given to bdrv_unref_later() and not closed yet */
+    /* nodes given to bdrv_unref_later() and not closed yet; atomic */
     unsigned closing;
     unsigned settling;     /* looks of context.c that are to come or under way */
     unsigned giving_up;    /* steps of give-up.c that hold nodes without a reference */
@@ -114,5 +114,8 @@ void bdrv_edges_lock(void);
 void bdrv_edges_unlock(void);
 /* Something became idle: drains in progress look again. Any thread. */
 void bdrv_drain_kick(void);
+
+/* The caller's reference is not the only one. Main thread. */
+bool bdrv_has_other_refs(BlockDriverState *bs);
 
 #endif

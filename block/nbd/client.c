@@ -408,7 +408,7 @@ static bool coroutine_fn nbd_node_co_open(BlockDriverState *bs, const BlockdevOp
     }
     client->links[0] = nbd_link_new(client, 0);
     client->n_links = 1;
-    client->drained = bs->quiesce_counter > 0;
+    client->drained = __atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST) > 0;
     nbd_link_set_up(client->links[0], ioc, &client->info);
     bs->total_bytes = client->info.size;
     node_promise_as_export(bs, client->info.flags);

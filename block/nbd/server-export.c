@@ -236,7 +236,6 @@ static bool coroutine_fn nbd_offer_co_begin(BlockExport *blk_exp, const BlockExp
     exp->description = g_strdup(nbd->description);
     g_mutex_init(&exp->lock);
     TAILQ_INIT(&exp->conns);
-    exp->quiesced = blk_in_drain(blk_exp->blk);
     /* the export holds its requests back by itself: what it has begun must be let through */
     blk_set_disable_request_queuing(blk_exp->blk, true);
     blk_set_dev_ops(blk_exp->blk, &nbd_export_ops, exp);

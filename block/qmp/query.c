@@ -111,6 +111,7 @@ static BlockDeviceInfo *coroutine_fn node_info(BlockDriverState *bs, BlockBacken
 {
     g_autoptr(BlockDeviceInfo) info = g_new0(BlockDeviceInfo, 1);
     BlockDriverState *cow = bdrv_cow_bs(bs);
+    AioContext *from;
 
     info->file = g_strdup(bdrv_get_filename(bs));
     info->node_name = g_strdup(bs->node_name);
@@ -126,11 +127,13 @@ static BlockDeviceInfo *coroutine_fn node_info(BlockDriverState *bs, BlockBacken
     info->cache->direct = bs->open_flags & BDRV_O_NOCACHE;
     info->cache->no_flush = bs->open_flags & BDRV_O_NO_FLUSH;
     info->write_threshold = __atomic_load_n(&bs->write_threshold_offset, __ATOMIC_RELAXED);
-    info->dirty_bitmaps = bdrv_query_dirty_bitmaps(bs);
-    info->has_dirty_bitmaps = info->dirty_bitmaps != NULL;
     if (blk) {
         io_limits_fill_info(info, blk);
     }
+    from = bdrv_co_enter_graph(bs); /* where writes mark them */
+    info->dirty_bitmaps = bdrv_query_dirty_bitmaps(bs);
+    bdrv_co_leave_graph(bs, from);
+    info->has_dirty_bitmaps = info->dirty_bitmaps != NULL;
     info->image = image_info(bs, !flat, errp);
     return info->image ? g_steal_pointer(&info) : NULL;
 }

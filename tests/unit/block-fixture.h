@@ -36,6 +36,7 @@ static inline BlockDriverState *coroutine_fn open_filter(const BlockDriver *drv,
     g_assert_no_error(err);
     g_assert_nonnull(
         bdrv_attach_child(filter, bs, "file", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, &err));
+    filter->is_open = true;
     return filter;
 }
 

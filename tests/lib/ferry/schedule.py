@@ -368,9 +368,9 @@ class Schedule:
                 side.vm.quit()
             elif side:
                 side.vm.wait_exit()
-        self.server.close()
         if image:
-            self.model.check(*image)
+            self.model.check(*image)        # a snapshot's image may have the server below it
+        self.server.close()
         if self.store:
             self.store.close()
 
