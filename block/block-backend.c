@@ -5,8 +5,9 @@
  * The gate. While its node is in a drained section (quiesce > 0) new requests wait in `queued`;
  * in_flight counts those that passed the gate. A request is counted before it looks at the gate and
  * uncounted while it waits, so that a drain never misses one. The end of the section counts each
- * waiter before it wakes it, in the context that the backend has by then: another section, or a move
- * to a further context, waits until it has run. A waiter holds a reference to the backend.
+ * waiter before it wakes it, in the context that the backend has by then. Another section, or a
+ * move to a further context, waits until the waiter has run. A waiter holds a reference to the
+ * backend.
  */
 #include "block/backend-int.h"
 

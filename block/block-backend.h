@@ -8,9 +8,9 @@
  * one the context that its user wishes. It changes only inside a drained section; a request that
  * waited for the end of that section goes on in the new thread.
  *
- * Configuration in the main thread; requests in the backend's thread, which they assert. They return
- * 0 or -errno and check that the range lies inside the image (-EIO), that there is a medium
- * (-ENOMEDIUM) which is active (-EPERM), and that writing was asked for.
+ * Configuration in the main thread; requests in the backend's thread, which they assert. They
+ * return 0 or -errno. They check that the range lies inside the image (-EIO), that there is a
+ * medium (-ENOMEDIUM), that it is active (-EPERM), and that writing was asked for.
  */
 /*
  * The seam for one disk in several iothreads (a queue of the device in each). Not built.
@@ -25,12 +25,12 @@
  *   (util/aio.h); in_flight and the gate's quiesce are atomic; tracked requests, the flush queue
  *   and dirty bitmaps get one small lock of the node, never held over a yield. A node with one
  *   thread takes none of them.
- * - Waiting at the gate: a list of waiters for each thread; the end of a drained section wakes each
- *   in the thread that it came from, unless that one has been unbound.
+ * - Waiting at the gate: each thread has a list of waiters. The end of a drained section wakes each
+ *   in the thread that it came from, unless that thread has been unbound.
  * - A drained section begins when each bound thread has passed a bottom half that saw quiesce: then
  *   none is between the gate and its count.
  * - A job or a bitmap that needs one order of all writes takes `multi_thread` away for its life, in
- *   a drained section: the device's queues go on through the one context.
+ *   a drained section. The device's queues then go on through the one context.
  */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
 #define FERRY_BLOCK_BLOCK_BACKEND_H
@@ -88,9 +88,9 @@ bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared,
 AioContext *blk_get_aio_context(const BlockBackend *blk);
 /*
  * The user wishes its requests in ctx: the graph below follows, now and when a node is inserted.
- * fixed: others cannot take it away from there; else the backend goes along with them. Refused, with
- * both names, when another user keeps the graph elsewhere; nothing has changed then. The context's
- * iothread cannot be deleted until the wish is taken back.
+ * fixed: other users cannot move the graph. Without it the backend follows their moves. Refused,
+ * with both names, when another user keeps the graph elsewhere; nothing has changed then. The
+ * context's iothread cannot be deleted until the wish is taken back.
  */
 bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool fixed,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;

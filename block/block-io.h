@@ -2,11 +2,11 @@
 /*
  * Requests on an edge of the graph.
  *
- * All are coroutine_fn, run in the thread of the graph's AioContext, and assert that: a coroutine of
- * the main thread goes there first, by bdrv_co_enter_graph() or blk_co_spawn(). They return 0 or -errno; a request either
- * succeeds whole or fails. Any byte offset and length inside the image is accepted: the request
- * path widens what a driver cannot do (read-modify-write under serialisation, bounce buffers,
- * splitting at driver limits). qiov may be NULL only where said.
+ * All are coroutine_fn, run in the thread of the graph's AioContext, and assert that: a coroutine of the main
+ * thread goes there first, by bdrv_co_enter_graph() or blk_co_spawn(). They return 0 or -errno; a request
+ * either succeeds whole or fails. Any byte offset and length inside the image is accepted. What a driver cannot
+ * do the request path makes up for: read-modify-write under serialisation, bounce buffers, splitting at driver
+ * limits. qiov may be NULL only where said.
  */
 #ifndef FERRY_BLOCK_BLOCK_IO_H
 #define FERRY_BLOCK_BLOCK_IO_H
@@ -61,9 +61,9 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
 int coroutine_fn bdrv_co_flush(BlockDriverState *bs);
 
 /*
- * Copies bytes between two edges without passing through the caller's memory: a worker thread, or
- * the kernel or file system where they can. -ENOTSUP when some driver on the way cannot; nothing is
- * written then. Both edges in the running context.
+ * Copies bytes between two edges without passing through the caller's memory. A worker thread
+ * copies them, or the kernel or the file system where they can. -ENOTSUP when a driver on the way
+ * cannot: nothing is written then. Both edges in the running context.
  */
 int coroutine_fn bdrv_co_copy_range(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
                                     int64_t dst_offset, int64_t bytes,

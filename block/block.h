@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The block graph: nodes, the edges between them, who may do what on an edge, and drained sections.
+ * The block graph: nodes, the edges between them, what a parent may do through an edge, and drained
+ * sections.
  *
  * A node (BlockDriverState) is one instance of a driver: a file, an NBD connection, a qcow2 image
  * over a file. An edge (BdrvChild) leads from a parent (another node, a BlockBackend, a job, an
@@ -83,8 +84,8 @@ BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int 
                                             GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * Opens by name as the command line and image headers give it: a path, "json:{...}", "nbd://...",
- * "nbd+unix://...", "nbd:host:port:exportname=X". format NULL probes (raw files are then
- * write-protected in their first sector). node_name may be NULL.
+ * "nbd+unix://...", "nbd:host:port:exportname=X". With format NULL the contents are probed, and the
+ * first sector of a raw file is write-protected. node_name may be NULL.
  */
 BlockDriverState *coroutine_fn bdrv_co_open_filename(const char *filename, const char *format,
                                                      const char *node_name, int flags,
@@ -315,17 +316,18 @@ bool bdrv_op_is_blocked(BlockDriverState *bs, BlockOpType op, GError **errp);
 /* --- drained sections --- */
 
 /*
- * A drained section of bs and of all that is above it: on return no request is in flight there, and
- * none starts until the matching end: parents hold new requests back. Sections nest and may be held
- * by several coroutines. The caller may be in the main context or in the graph's; it returns in the
- * context it was called in. A job that calls this for its own nodes does not wait for itself. After
- * BDRV_DRAIN_WARN_NS it reports on stderr what it still waits for, and goes on waiting.
+ * A drained section of bs and of all that is above it. On return no request is in flight there, and
+ * none starts until the matching end, because parents hold new requests back. Sections nest and may
+ * be held by several coroutines. The caller may be in the main context or in the graph's; it
+ * returns in the context it was called in. A job that calls this for its own nodes does not wait
+ * for itself. After BDRV_DRAIN_WARN_NS it reports on stderr what it still waits for, and goes on
+ * waiting.
  */
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs);
 #define BDRV_DRAIN_WARN_NS (10 * NANOSECONDS_PER_SECOND)
 /*
- * The same for a command that somebody waits for: after limit_ns it gives up, the section is not
+ * The same for a command that a client waits for. After limit_ns it gives up, the section is not
  * held, and errp says what it waited for. Requests go on as before.
  */
 bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t limit_ns,
@@ -345,12 +347,12 @@ void coroutine_fn bdrv_co_drain_all(void);
  */
 int coroutine_fn bdrv_co_quiesce_all(int64_t limit_ns, GError **errp);
 /*
- * Writes back the caches of every node that is open for writing, those that nobody uses included.
+ * Writes back the caches of every node that is open for writing, also of those that have no parent.
  * 0, or the first -errno; the others are flushed nevertheless.
  */
 int coroutine_fn bdrv_co_flush_all(void);
 /*
- * Closes all that is left; end of shutdown. Nodes still referenced by anybody are reported as bugs
+ * Closes all that is left; end of shutdown. Nodes that are still referenced are reported as bugs
  * under -trace only.
  */
 void coroutine_fn bdrv_co_close_all(void);

@@ -3,9 +3,9 @@
  * The copy-on-read driver: what a read gets from a backing file is written into the image below, so
  * that the next read finds it there.
  *
- * A copy reads, looks whether the image still lacks the range, and writes, all under the exclusive
- * side of a lock whose shared side every guest write takes: a guest write comes before the look or
- * after the copy, and is never overwritten.
+ * A copy reads, looks whether the image still lacks the range, and writes. It holds the exclusive
+ * side of a lock meanwhile, and every guest write takes the shared side. So a guest write comes
+ * before the look or after the copy, and is never overwritten.
  */
 #include "block/copy-on-read.h"
 

@@ -6,9 +6,10 @@
 #include "block/block.h"
 
 /*
- * The name by which the new image `overlay` (a name of a file, or of another protocol) can record bs
- * as its backing file: the name that bs was opened with where that leads to it from the folder of
- * the overlay, else an absolute one. NULL: neither does. The caller frees. Main thread.
+ * The name by which the new image `overlay` (a name of a file, or of another protocol) can record
+ * bs as its backing file. It is the name that bs was opened with where that leads to bs from the
+ * folder of the overlay, else an absolute one. NULL: neither leads there. The caller frees. Main
+ * thread.
  */
 char *bdrv_name_for_overlay(BlockDriverState *bs, const char *overlay, GError **errp);
 

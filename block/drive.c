@@ -2,9 +2,9 @@
 /*
  * -drive: the short form of a node and a device in one.
  *
- * Members that belong to the device or are shorthands are taken out of the option string here;
- * everything left (driver, node-name, file.*, cache.*, qcow2's own options, ...) goes to the node
- * as with -blockdev.
+ * Members that belong to the device or are shorthands are taken out of the option string here.
+ * Everything left goes to the node as with -blockdev: driver, node-name, file.*, cache.*, qcow2's
+ * own options.
  */
 #include "block/blockdev.h"
 
@@ -39,7 +39,7 @@ static const struct {
 
 /* Where a machine finds the drive. */
 typedef struct DrivePlace {
-    size_t interface; /* index into interfaces[]; 0: whoever names it takes it */
+    size_t interface; /* index into interfaces[]; 0: any device that names it */
     int bus, unit;
 } DrivePlace;
 
@@ -539,9 +539,9 @@ static void print_name(const char *name, void *opaque)
 }
 
 /*
- * Options may have both a name and members of the file (file=disk.raw,file.locking=off), and a mode
- * and members of the cache, which no tree can hold: name and mode get keys of their own. The caller
- * frees.
+ * Options may have both a name and members of the file (file=disk.raw,file.locking=off), and both a
+ * mode and members of the cache. No tree can hold both, so name and mode get keys of their own. The
+ * caller frees.
  */
 static char *rename_keys(const char *text)
 {

@@ -24,7 +24,7 @@
 #define READY_BATCH_BYTES (1 << 20)
 /*
  * Guests are held up while the rest is copied when that is expected to take no longer than this, by
- * the rate seen so far, and not longer than MIRROR_MEET_WAIT_NS if it does.
+ * the rate seen so far. If it takes longer, guests wait MIRROR_MEET_WAIT_NS at most.
  */
 #define FINAL_EXPECTED_NS (50 * SCALE_MS)
 #define FINAL_MAX_BYTES   (64 << 20)
@@ -641,7 +641,7 @@ typedef struct GiveUp {
 
 /*
  * An operation that was still reading the source, or that needs several requests, may reach the
- * target after it was given up: those are refused until the last operation has ended.
+ * target after it was given up. Its requests are refused until the last operation has ended.
  */
 static void coroutine_fn give_up_co_entry(void *opaque)
 {

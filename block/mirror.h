@@ -44,7 +44,7 @@ struct MirrorOptions {
 
 /*
  * Checks both ends, inserts the filter above the source, and starts the job. On failure nothing has
- * changed. The nodes are the caller's, who keeps its references. Main context.
+ * changed. The caller keeps its references to the nodes. Main context.
  */
 bool coroutine_fn mirror_co_start(const MirrorOptions *opts,
                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;

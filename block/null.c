@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * null-co and null-aio: a disk that swallows writes and reads as one byte over and over, or as
- * zeroes; with a latency if asked for. Buffers are always filled: what was in memory before is
- * nobody's business.
+ * zeroes; with a latency if asked for. Buffers are always filled: a reader must not see what was in
+ * memory before.
  */
 #include "block/null.h"
 

@@ -2,9 +2,9 @@
 /*
  * The raw format: the bytes of its file as they are, or a window of them (offset, size).
  *
- * A raw image whose format was guessed refuses to have its first block turned into another format's
- * header: a guest could otherwise make the next start open a host file of its choice as a backing
- * file.
+ * A raw image whose format was guessed refuses writes that turn its first block into another
+ * format's header. A guest could otherwise make the next start open a host file of its choice as a
+ * backing file.
  */
 #include "block/raw.h"
 

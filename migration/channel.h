@@ -79,10 +79,10 @@ typedef struct MigrationHello {
 
 /*
  * A source's channel is there, after its TLS handshake, with the bytes that were read from it; takes over
- * the reference, hello lives until the return. Or ioc and hello are NULL, and err, which is taken over
- * too, says why the only channel that a file, a program or a descriptor can give will not come. Called in
- * the main loop, outside of coroutines, never from inside migration_listener_co_new(); it may stop and
- * free the listener.
+ * the reference, hello lives until the return. Or ioc and hello are NULL: a file, a program or a
+ * descriptor gives one channel only, and err says why it failed. It takes over err too. Called in the main
+ * loop, outside of coroutines, never from inside migration_listener_co_new(); it may stop and free the
+ * listener.
  */
 typedef void MigrationChannelFunc(QIOChannel *ioc, const MigrationHello *hello, GError *err,
                                   void *opaque);

@@ -346,8 +346,8 @@ static int load_items(Load *load, GError **errp)
 }
 
 /*
- * The byte that ends a stream is a zero, and so is what is left of a file whose data got lost: what
- * travels in several sections has to be whole.
+ * The byte that ends a stream is a zero, and so is what is left of a file whose data got lost. So
+ * the loader checks that what travels in several sections is whole.
  */
 static int check_all_ended(const LoadTable *table, GError **errp)
 {
@@ -365,9 +365,9 @@ static int check_all_ended(const LoadTable *table, GError **errp)
 }
 
 /*
- * The description is for people and tools; the guest has arrived without it. It is read to its end,
- * though, so that the source does not see its last bytes refused. -EINVAL when the stream goes on
- * with zeroes: then its end was none.
+ * The description is for people and tools; the guest has arrived without it. It is still read to
+ * its end, so that the source does not see its last bytes refused. The result is -EINVAL when the
+ * stream goes on with zeroes: then the byte before was not its end.
  */
 static int drop_description(QEMUFile *f, GError **errp)
 {

@@ -62,7 +62,7 @@ void migrate_set_error(MigrationState *s, GError *err)
     g_mutex_unlock(&s->lock);
 }
 
-/* Whoever reads from or writes to a channel returns with an error. */
+/* Reads from and writes to the channels return with an error. */
 static void shut_channels_down(MigrationState *s)
 {
     g_mutex_lock(&s->lock);

@@ -186,7 +186,7 @@ uint64_t migration_downtime_bytes(MigrationState *s);
 
 /* --- source.c --- */
 
-/* The status is a final one: wakes who waits for that. Main loop. */
+/* The status is a final one: wakes the coroutines that wait for that. Main loop. */
 void migration_source_over(MigrationState *s);
 /* Starts the thread, which takes the migration over. s->to_dst is connected. Main loop. */
 void migration_source_start(MigrationState *s);

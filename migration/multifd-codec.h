@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How the bytes of pages become the payload of a packet and come out of it again: one table a method,
- * one state a channel and direction, which lives as long as the channel. A state is used by its
- * channel's thread only.
+ * How the bytes of pages become the payload of a packet and are taken out of it again. Each method
+ * has one table; each channel has one state a direction, which lives as long as the channel. A
+ * state is used by its channel's thread only.
  *
  * Pages come as a vector: each element is one page or several that follow each other.
  */
@@ -33,8 +33,8 @@ void multifd_pages_set_buffer(MultiFDPages *pages, void *buf, size_t bytes);
 /* Takes a page of TARGET_PAGE_SIZE bytes into the payload; `last`: none follows in it. 0 or -errno. */
 typedef int MultiFDEncodePage(void *opaque, const uint8_t *page, bool last, GError **errp);
 /*
- * Has each page encoded from a copy that nobody changes meanwhile: what is being compressed must stay as it
- * is, and the guest may be writing to its memory. The copy is the caller's again after each call. 0 or -errno.
+ * Has each page encoded from a copy: what is being compressed must not change, and the guest may be
+ * writing to its memory. The copy is the caller's again after each call. 0 or -errno.
  */
 int multifd_encode_pages(const MultiFDPages *pages, MultiFDEncodePage *encode, void *opaque,
                          GError **errp);

@@ -20,7 +20,7 @@ typedef enum MultiFDPageKind {
 } MultiFDPageKind;
 
 /*
- * Pages of one block on their way to a channel: whose they are is known from where the batch is, the
+ * Pages of one block on their way to a channel. The place of the batch tells its owner: the
  * source's thread, the queue (its lock) or one channel's thread.
  */
 typedef struct MultiFDBatch {

@@ -9,8 +9,8 @@
  *
  * A channel that ends where a packet would begin has just ended. Before the first barrier, which every
  * migration has, that is too early. Later it shows when a barrier is waited for that the channel has not
- * met. A source that has sent everything closes the channels when all of the main one is on its way; so
- * if a channel has hung up, and then nothing more comes anywhere, the source has gone (`silence`).
+ * met. A source that has sent everything closes the channels when all of the main one is on its way. So
+ * if a channel has hung up, and no channel brings data after that, the source has gone (`silence`).
  *
  * A peer is not trusted: multifd-packet.c checks a header, this file that a packet fits this guest's
  * memory.

@@ -4,7 +4,7 @@
  * channels: there its threads write pages to their places, see ram-mapped-io.h.
  *
  * Wire: a 64-byte handshake a channel, then packets of a 1344-byte header and the bytes of up to 128
- * pages of one block; a SYNC packet on every channel marks a barrier that the main channel has as well.
+ * pages of one block. A SYNC packet on every channel marks a barrier that the main channel has as well.
  * The formats and the two styles of barriers (per section: 7.2; per round: 8.1 and later) are chosen by
  * the settings.
  */
@@ -73,10 +73,10 @@ void multifd_recv_set_ram(MigrationIncomingState *mis, RAMRecv *ram);
 /* Waits until every channel has met its SYNC packet, then lets them go on. Incoming thread. */
 int multifd_recv_sync(MigrationIncomingState *mis, GError **errp);
 /*
- * The load has gone well: channels are read until the source closes them, so that whatever it still
- * says there (7.2: an empty packet behind the last barrier) is not refused, which it would take for a
- * failure. A source that leaves them open is hung up on soon. When the last one has ended everything
- * is freed, and mis->multifd is NULL. Main loop.
+ * The load has gone well: channels are read until the source closes them. So its last bytes there
+ * (7.2: an empty packet behind the last barrier) are not refused, which the source would take for a
+ * failure. Channels that a source leaves open are closed soon. When the last one has ended
+ * everything is freed, and mis->multifd is NULL. Main loop.
  */
 void multifd_recv_finish(MigrationIncomingState *mis);
 /* Ends every wait of the channels and of multifd_recv_sync(). In any thread that keeps mis->multifd. */

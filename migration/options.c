@@ -98,7 +98,7 @@ void migration_settings_unref(MigrationSettings *settings)
 
 static struct {
     GMutex lock;
-    MigrationSettings *settings; /* lock; NULL: nobody has asked yet */
+    MigrationSettings *settings; /* lock; NULL: not asked for yet */
     bool (*busy)(void);          /* main thread */
 } present;
 
@@ -112,7 +112,7 @@ MigrationSettings *migration_settings_get(void)
     return migration_settings_ref(present.settings);
 }
 
-/* Takes over `settings`, which is what everybody sees from now on. */
+/* Takes over `settings`, which all threads see from now on. */
 static void publish(MigrationSettings *settings)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&present.lock);

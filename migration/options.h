@@ -2,11 +2,11 @@
 /*
  * The settings of migrations: capabilities, parameters and compatibility switches.
  *
- * There is one present set, which clients change with migrate-set-capabilities and
- * migrate-set-parameters and the command line with -global migration.NAME=VALUE. A change makes a new
- * set: a set itself never changes, so a migration keeps a reference to the one it began with and reads
- * it in any thread without a lock. A few values take effect in a running migration; those are read
- * through the functions that take no set (see "live values").
+ * There is one present set, which clients change with migrate-set-capabilities and migrate-set-parameters and
+ * the command line with -global migration.NAME=VALUE. A change makes a new set; a set itself never changes. So
+ * a migration keeps a reference to the one it began with, and reads it in any thread without a lock. A few
+ * values take effect in a running migration; those are read through the functions that take no set (see "live
+ * values").
  *
  * Defaults stand in one table, options.c. The ones that shape the stream are such that QEMU 7.2, 10.0
  * and 11.1 all load what a default migration sends.
@@ -51,7 +51,7 @@ typedef struct MigrationCompat {
 } MigrationCompat;
 
 typedef struct MigrationSettings {
-    /* Constant from the moment anybody but options.c sees the set. */
+    /* Constant as soon as code outside of options.c sees the set. */
     bool caps[MIGRATION_CAPABILITY__MAX];
     MigrationParams params;
     MigrationCompat compat;

@@ -2,13 +2,13 @@
 /*
  * Which pages are left to send.
  *
- * A page's way: the guest writes it, who logs writes marks it, a pass moves the mark into the
- * migration's own bitmap, the walk takes the bit away (and has the log forget the page, so that it
- * reports the next write), and only then the page is read. A write after that is in the log again.
+ * A page's way: the guest writes it, and the dirty log marks it. A pass moves the mark into the
+ * migration's own bitmap. The walk takes the bit away, and has the log forget the page, so that the
+ * log reports the next write. Only then the page is read: a write after that is in the log again.
  *
  * In the first pass, pages that were never touched are zero without a look at them, until a pass over
- * the log says that they were written. They are found unit by unit, when the walk comes there and the
- * log has forgotten the unit: a log may begin with every bit set (KVM's can), and then tells nothing
+ * the log says that they were written. They are found unit by unit, when the walk gets there and the
+ * log has forgotten the unit. A log may begin with every bit set (KVM's can), and then tells nothing
  * of writes before that.
  */
 #include "migration/ram.h"

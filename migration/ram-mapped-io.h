@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who moves the pages of a mapped-ram file between guest memory and their places.
+ * The threads that move the pages of a mapped-ram file between guest memory and their places.
  *
- * With multifd these are threads, one a channel, each with a descriptor of its own: no two ranges that
- * are under way may have a page in common, so that they may finish in any order. Without, it is the
- * caller. What a move is (writing or reading) is the owner's business; whichever thread makes it, the
- * file is the same.
+ * With multifd each channel has such a thread, with a descriptor of its own. No two ranges that are
+ * under way may have a page in common, so that they may finish in any order. Without multifd the
+ * caller's thread moves them. What a move is (writing or reading) is the owner's business;
+ * whichever thread makes it, the file is the same.
  *
  * One thread, the owner's, calls everything here.
  */

@@ -19,9 +19,9 @@
 #define SHMEM_SETTINGS "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 /*
- * Shared memory in a file of ordinary pages. Where a fault would bring a huge page, faults are what
- * the guest is better served by: the file system says so in the size it likes to move, the kernel's
- * own file system for memory without a path, which goes by madvise(2), in its settings.
+ * Shared memory in a file of ordinary pages. Where a fault would bring a huge page, taking faults
+ * serves the guest better. A file system tells that by its preferred block size. The kernel's own
+ * file system for memory without a path goes by madvise(2), and tells it in its settings.
  */
 static bool is_written(const RAMBlock *block)
 {

@@ -45,8 +45,8 @@ typedef bool RAMPlaceFunc(void *opaque, RAMRecvBlock *rb, uint64_t page, uint64_
                           const void *data, GError **errp);
 
 /*
- * Where pages go that do not simply go into memory: a guest that runs already must see each page whole
- * and once, a second guest's memory takes them later from a cache.
+ * Where pages go that do not simply go into memory. A guest that runs already must see each page
+ * whole and once. A second guest's memory takes them later from a cache.
  */
 typedef struct RAMPlace {
     RAMPlaceFunc *func; /* NULL: guest memory */
@@ -90,9 +90,9 @@ uint64_t ram_recv_fresh(const RAMRecvBlock *rb, uint64_t page, uint64_t max);
 /* The bytes of these pages are in guest memory. */
 void ram_recv_mark(RAMRecvBlock *rb, uint64_t page, uint64_t n);
 /*
- * Whether pages are better read into a buffer and then put than read into place: memory that is a
- * file. write(2) fills a new page of the file once, where a store through the mapping has the kernel
- * take a fault and clear the page first.
+ * Whether pages are better read into a buffer and then put than read into place. That holds for
+ * memory that is a file. There write(2) fills a new page of the file once. A store through the
+ * mapping has the kernel take a fault and clear the page first.
  */
 bool ram_recv_is_by_write(const RAMRecvBlock *rb);
 /*

@@ -282,7 +282,10 @@ static int put_block_list(RAMSaveState *rs, QEMUFile *f)
     return ret;
 }
 
-/* What a failed section says: the file's error, or that somebody else has failed or cancelled. */
+/*
+ * What a failed section says: the file's error, or that another thread has failed or a client has
+ * cancelled.
+ */
 static int section_failed(QEMUFile *f, int ret, GError **errp)
 {
     int file_ret = qemu_file_get_error_obj(f, errp);

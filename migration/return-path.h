@@ -13,8 +13,8 @@
 /* Starts the reader of s->to_dst's way back. NULL with an error. The source's thread. */
 ReturnPath *return_path_open(MigrationState *s, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Waits for the verdict: true when the destination has loaded everything. False: it has not, or
- * nobody knows, or the migration was cancelled; the migration has an error then. The source's thread.
+ * Waits for the verdict: true when the destination has loaded everything. False: it has not, or its answer did
+ * not arrive, or the migration was cancelled; the migration has an error then. The source's thread.
  */
 bool return_path_wait(ReturnPath *rp);
 /* Whether the destination has said, in so many words, that it failed. After return_path_wait(). */

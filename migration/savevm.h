@@ -124,9 +124,9 @@ int savevm_complete_postcopy(SaveVMState *sv, QEMUFile *f, GError **errp);
 /* A postcopy migration goes on over new channels. */
 int savevm_resume_prepare(SaveVMState *sv, GError **errp);
 /*
- * Everything from the first FULL section to the end of the stream, in memory; *eof: the offset of the
- * byte that ends the sections, after which a destination may start the guest. Takes the big lock. NULL
- * with an error.
+ * Everything from the first FULL section to the end of the stream, in memory. In *eof: the offset of the byte
+ * that ends the sections, after which a destination may start the guest. Takes the big lock. NULL with an
+ * error.
  */
 GBytes *savevm_save_devices(const MigrationSettings *settings, size_t *eof, GError **errp);
 /* Ends the live parts' work. NULL is allowed. */

@@ -2,10 +2,10 @@
 /*
  * The source's thread: the whole life of a migration from the first byte to the verdict.
  *
- * The stages of send_guest() below are in the order of the stream. Any of them may fail, and anybody
- * may cancel: then the main loop (source-guest.c) gives back what was taken from the guest. The exception
- * is a guest that may already run elsewhere: once the end of the stream has left, and until the
- * destination says that it failed, it stays stopped here whatever happens.
+ * The stages of send_guest() below are in the order of the stream. Any of them may fail, and a client may
+ * cancel: then the main loop (source-guest.c) gives back what was taken from the guest. The exception is
+ * a guest that may already run elsewhere. Once the end of the stream has left, it stays stopped here
+ * until the destination says that it failed.
  */
 #include <errno.h>
 #include "accel/runstate.h"
@@ -92,10 +92,10 @@ static bool guest_runs(void)
  *
  * Disks are written back once while the guest runs, so that its pause holds only what is new.
  *
- * A destination that refuses the guest before it has come to the return path, of another machine for
- * one, can only hang up: as long as the guest is here that does no harm. With switchover-ack it has
- * a say in when a running guest stops; in the way of 11.1 only in the name of devices that delay the
- * switchover, of which there are none.
+ * A destination that refuses the guest before the return path is open, because its machine differs
+ * for one, can only hang up. That does no harm as long as the guest is here. With switchover-ack
+ * the destination has a say in when a running guest stops. By the rules of 11.1 it speaks for
+ * devices that delay the switchover, and there are no such devices.
  */
 static const bool *switchover_awaits(MigrationState *s)
 {
@@ -116,8 +116,8 @@ static const bool *switchover_awaits(MigrationState *s)
 }
 
 /*
- * Bytes that are left. With auto-converge the log is read now and then within a pass too: what it
- * says decides by how much the guest is slowed down, and a pass of a large guest takes minutes.
+ * Bytes that are left. With auto-converge the log is also read now and then within a pass. Its bits
+ * decide by how much the guest is slowed down, and a pass of a large guest takes minutes.
  */
 static uint64_t pending_bytes(MigrationState *s, SaveVMState *sv, uint64_t *synced_ns)
 {
@@ -225,7 +225,7 @@ static int send_devices(MigrationState *s, GError **errp)
     return ret;
 }
 
-/* The guest stops, and its disks are nobody's until the destination takes them. */
+/* The guest stops, and its disks have no owner until the destination takes them. */
 static int stop_and_let_go(MigrationState *s, GError **errp)
 {
     int ret = source_guest_stop(s, errp);
@@ -266,7 +266,7 @@ static int send_the_rest(MigrationState *s, SaveVMState *sv, GError **errp)
 
 /*
  * What a file or a program says at its end, and the destination after it has loaded. What the
- * destination says counts more than @ret, what sending came to: it may answer the end of the
+ * destination says counts more than @ret, the result of sending. It may answer the end of the
  * stream, and hang up, before the description behind that end has left.
  */
 static int hear_the_verdict(MigrationState *s, int ret, GError **errp)

@@ -2,9 +2,9 @@
 /*
  * Bottom halves.
  *
- * A QEMUBH is in its context's post list while BH_POSTED is set; who sets that bit pushes it, and
- * the loop clears it when it takes the bottom half off the list. Only the loop frees one, and only
- * off the list.
+ * A QEMUBH is in its context's post list while BH_POSTED is set. The thread that sets the bit
+ * pushes the bottom half; the loop takes it off the list and clears the bit. Only the loop frees
+ * one, and only off the list.
  */
 #include <glib.h>
 #include "util/aio-int.h"

@@ -3,8 +3,8 @@
  * AioContext's epoll back end.
  *
  * Regular files, which epoll refuses and poll() calls always ready, are kept on a list of their
- * own. The wake-up descriptor is watched edge triggered: each write to it is an event, and nobody
- * has to read it.
+ * own. The wake-up descriptor is watched edge triggered: each write to it is an event, and it need
+ * not be read.
  */
 #include <errno.h>
 #include <string.h>

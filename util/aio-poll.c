@@ -7,9 +7,9 @@
  * system call either way, and those that come during the sleep share that call.
  *
  * The time follows the waits: it grows when an event came soon after the loop had fallen asleep, and
- * shrinks when none came within the longest time allowed. A stage that found nothing, or during which
- * the thread lost its processor, also suspends polling for a number of waits that doubles each time:
- * a machine with more runnable threads than processors gets its processor back.
+ * shrinks when none came within the longest time allowed. A stage that found nothing, or during
+ * which the thread lost its processor, also suspends polling for a number of waits that doubles each
+ * time. So a machine with more runnable threads than processors gets its processor back.
  */
 #include "util/aio-event.h"
 

@@ -3,7 +3,7 @@
  * AioContext's io_uring back end: polling and disk I/O through one ring.
  *
  * Each side of a watch (read, write) is a poll request of its own, one shot, armed again after its
- * handler has run: the kernel looks at the state of the file when it arms, which makes the handlers
+ * handler has run. The kernel looks at the state of the file when it arms, which makes the handlers
  * level triggered. A side that is dropped stays armed until it fires and is ignored, so that
  * toggling a side costs nothing. Forgetting a watch cancels both, because an armed poll keeps the
  * file open.
@@ -64,7 +64,7 @@ typedef struct UringDisk {
 typedef struct UringState {
     struct io_uring ring;
     pid_t
-        /* who enabled the ring, which accepts requests of no other thread; 0: nobody yet */
+        /* thread that enabled the ring, which accepts requests of no other; 0: not enabled yet */
         thread_id;
     UringOp wake_op; /* a read of ctx->wake_fd that is always in flight */
     uint64_t wake_value;
@@ -72,7 +72,7 @@ typedef struct UringState {
     bool progress; /* a handler or coroutine has run in this dispatch */
     unsigned disk_in_flight;
     TAILQ_HEAD(, UringPoll) polls;
-    TAILQ_HEAD(, UringPoll) armed; /* those of forgotten watches are known to nobody else */
+    TAILQ_HEAD(, UringPoll) armed; /* the only reference to those of forgotten watches */
     TAILQ_HEAD(, UringDisk) disks; /* found no room in the submission queue */
 } UringState;
 
@@ -144,7 +144,7 @@ static void uring_cleanup(AioContext *ctx)
 
     g_assert(!s->disk_in_flight);
     io_uring_queue_exit(&s->ring);
-    /* Polls that were cancelled hold their watches until somebody sees that they ended. */
+    /* Polls that were cancelled hold their watches until their completions are read. */
     while ((poll = TAILQ_FIRST(&s->armed))) {
         TAILQ_REMOVE(&s->armed, poll, armed_link);
         aio_watch_unref(poll->watch);

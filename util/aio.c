@@ -3,7 +3,7 @@
  * AioContext: life cycle, the turn of the loop, wake-ups from other threads, and watches of file
  * descriptors.
  *
- * Sleep and wake. Before it waits, the loop sets `sleeping` and then looks for posts; who posts
+ * Sleep and wake. Before it waits, the loop sets `sleeping` and then looks for posts; a poster
  * pushes first and then clears `sleeping`. Both are sequentially consistent, so either the loop
  * sees the post or the poster sees it asleep; only the one that clears the flag writes to wake_fd.
  * A busy loop costs no system call.
@@ -19,9 +19,9 @@
 #include "util/error.h"
 
 /*
- * Waiters of a lock wake each other in turn. So many of these rounds belong to one turn of the loop,
- * so that the requests that they make reach the kernel together; the bound keeps descriptors and
- * timers alive beside coroutines that wake each other for ever.
+ * Waiters of a lock wake each other in turn. So many of these rounds belong to one turn of the
+ * loop, and the requests that they make reach the kernel together. The bound lets descriptors and
+ * timers have their turn beside coroutines that wake each other for ever.
  */
 #define HAND_OVER_ROUNDS 64
 

@@ -2,11 +2,11 @@
 /*
  * The big lock.
  *
- * A thread that finds it held spins for a short while, then sleeps in a queue. Who releases the lock
- * wakes the first of the queue but does not give it the lock: until the sleeper runs, the lock is
- * free for threads that run already, so no processor stands idle behind a free lock. A woken thread
- * that comes too late asks for the lock, and the next release hands it over. So the first of the
- * queue is passed by during one wake-up and one more hold at most.
+ * A thread that finds it held spins for a short while, then sleeps in a queue. A release wakes the
+ * first of the queue but does not give it the lock. Until the sleeper runs, the lock is free for
+ * threads that run already, so no processor stands idle behind a free lock. A woken thread that
+ * comes too late asks for the lock, and the next release hands it over. So the first of the queue
+ * is passed by during one wake-up and one more hold at most.
  *
  * State word: transitions of BQL_HELD without sleepers are compare-and-swap by any thread. With
  * sleepers, all are made under queue.guard, apart from two: taking the lock while it is free, and
@@ -110,7 +110,8 @@ static void queue_remove(Sleeper *self)
 
 /*
  * With the guard held: the first of the queue takes the lock, or says what is to happen at its
- * release: to be woken when it has just come, to be given the lock when it was woken before.
+ * release. When it has just been queued, it is to be woken. When it was woken before, it is to be
+ * given the lock.
  */
 static bool first_takes(Sleeper *self, bool woken)
 {

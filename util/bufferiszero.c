@@ -2,7 +2,7 @@
 /*
  * Zero detection. Most buffers that hold data show it in their first, middle or last bytes, so
  * these are looked at before the long walk. The vector versions read whole vectors at unaligned
- * addresses; the last read ends at the last byte and may overlap the one before it, so nothing
+ * addresses. The last read ends at the last byte and may overlap the one before it, so nothing
  * outside the buffer is touched.
  */
 #include "util/bufferiszero.h"

@@ -2,7 +2,7 @@
 /*
  * Locks and queues between coroutines.
  *
- * A lock is handed over, not released and fought for: unlocking makes the longest waiter the holder
+ * A lock is handed over, not released and fought for. Unlocking makes the longest waiter the holder
  * and only then wakes it, so a waiter that resumes owns what it waited for. The waiter's record is
  * on its own stack: once it is woken it may be gone.
  */

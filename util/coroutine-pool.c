@@ -3,13 +3,13 @@
  * Stacks of coroutines that have ended.
  *
  * A thread keeps up to two bundles for itself, `loaded` and `spare`, and takes and puts stacks there
- * without a lock. It exchanges whole bundles with the shared pool, so a thread whose coroutines end in
- * other threads finds their stacks there (the magazines of Bonwick and Adams, "Magazines and Vmem",
- * USENIX 2001).
+ * without a lock. It exchanges whole bundles with the shared pool. So a thread whose coroutines end
+ * in other threads finds their stacks there (the magazines of Bonwick and Adams, "Magazines and
+ * Vmem", USENIX 2001).
  *
- * No number bounds the shared pool. It follows the depth of the requests: a stack that has stayed in
- * the pool for a whole period was not needed at the deepest point of that period, and goes back to
- * the system at its end.
+ * No number bounds the shared pool. It follows the depth of the requests. A stack that has stayed
+ * in the pool for a whole period was not needed at that period's deepest point. It goes back to the
+ * system at the period's end.
  */
 #include <glib.h>
 #include <pthread.h>

@@ -3,12 +3,12 @@
  * Coroutines for x86-64 (System V ABI): the stack switch and the stacks.
  *
  * A coroutine that does not run has its callee-saved registers, MXCSR and x87 control word on its
- * own stack and its stack pointer in Coroutine.sp; all other registers are dead across a call. A
+ * own stack, and its stack pointer in Coroutine.sp. All other registers are dead across a call. A
  * coroutine that ended waits inside coroutine_main() for its next entry function, so taking it from
  * the pool prepares nothing.
  *
- * A coroutine may continue in another thread than the one it yielded in: what reads thread-local
- * variables is not inlined, so that no address of a variable is carried over a switch.
+ * A coroutine may continue in another thread than the one it yielded in. So functions that read
+ * thread-local variables are not inlined: no address of a variable is carried over a switch.
  */
 #include "util/coroutine.h"
 

@@ -10,10 +10,10 @@
  *    1    0    full: every bit set, nothing allocated below
  *    1    1    mixed: child[] (or word[]) has the details
  *
- * Invariants: a mixed slot's node is neither clean nor full (it is folded into its parent's summary
- * when it becomes so); node->count is the number of set bits below it; bits past the last granule
+ * Invariants. A mixed slot's node is neither clean nor full: it is folded into its parent's summary
+ * when it becomes so. node->count is the number of set bits below it. Bits past the last granule
  * are never set. Hence memory and search cost follow the number of places where the value changes,
- * whether most of the range is clean or dirty, and a search visits at most two nodes a level.
+ * whether most of the range is clean or dirty. A search visits at most two nodes a level.
  *
  * Granule numbers inside the recursive functions are relative to the node's first granule.
  */

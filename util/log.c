@@ -17,7 +17,8 @@
 unsigned qemu_loglevel;
 
 /*
- * Guards log_fd, so that nobody writes to a descriptor that is being replaced; never held for long.
+ * Guards log_fd, so that no thread writes to a descriptor that is being replaced; never held for
+ * long.
  */
 static GMutex log_lock;
 static int log_fd = STDERR_FILENO;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Sockets: an attempt to connect, whoever waits for it. */
+/* Sockets: one attempt to connect, for coroutines, for callbacks and for threads. */
 #include "util/sockets-attempt.h"
 #include <errno.h>
 #include <unistd.h>

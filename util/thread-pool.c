@@ -3,10 +3,10 @@
  * The process's worker threads.
  *
  * Calls stand in one queue. At most one worker at a time is on its way to the queue from sleep or
- * birth; when it arrives and finds more than it takes, it sends for the next one before it starts
- * to work. So a burst of short calls is served by few workers that need no waking, a burst of long
- * ones soon by all, and the caller pays for one wake-up at most. The worker that became idle last
- * is woken first: its caches are warm, and the others get to age and exit.
+ * birth. When it arrives and finds more than it takes, it sends for the next one before it starts
+ * to work. So few workers, which need no waking, serve a burst of short calls, and all soon serve a
+ * burst of long ones. The caller pays for one wake-up at most. The worker that became idle last is
+ * woken first: its caches are warm, and the others get to age and exit.
  *
  * A call that is about a file counts for the file. What goes past the file's limit waits in a queue of
  * the file, outside of the pool's queue, and follows when one of the file's calls has ended.
@@ -193,8 +193,8 @@ static bool worker_start(Worker *worker)
 }
 
 /*
- * With the lock held: who is to be signalled after it is released, if the queue needs a worker and
- * none comes.
+ * With the lock held: the worker to signal after it is released, if the queue needs a worker and
+ * none is on its way.
  */
 static Worker *pool_call_idle(void)
 {
@@ -253,7 +253,7 @@ static void pool_call_worker_and_unlock(void)
     }
 }
 
-/* With the lock held: sleeps until called; false when nobody called for a long time. */
+/* With the lock held: sleeps until called; false when no call was made for a long time. */
 static bool worker_wait(Worker *self)
 {
     struct timespec until;

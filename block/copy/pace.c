@@ -22,15 +22,15 @@
 #define QUICK_NS (10 * SCALE_MS)
 #define SLOW_NS  (100 * SCALE_MS)
 /*
- * The same for a target behind a connection: a server takes a request in as a whole before it acts
- * on it, so larger ones only help where even these are over at once.
+ * The same for a target behind a connection. A server receives a request as a whole before it acts
+ * on it. So larger requests only help where even these are over at once.
  */
 #define QUICK_SERVER_NS SCALE_MS
 /*
- * A server's C library gives the memory of a long request back after each, and clears the next one's
- * afresh, until it has freed a longer one: glibc's mmap and trim thresholds follow the longest, see
- * mallopt(3). So a server that takes 1 MiB within so many ns is sent one long request, once; half of
- * the longest does, too.
+ * A server's C library gives the memory of each long request back to the kernel, which clears it
+ * anew for the next one. That ends once the library has freed a longer request, as glibc's mmap and
+ * trim thresholds follow the longest: see mallopt(3). So a server that takes 1 MiB within so many
+ * ns is sent one long request, once; half of the longest does, too.
  */
 #define LONG_REQUEST_SERVER_NS (4 * SCALE_MS)
 #define LONG_REQUEST_MIN       (COPY_MAX_REQUEST / 2)

@@ -3,8 +3,8 @@
  * What is asked of a source behind a server, which may hang.
  *
  * Each question runs in a coroutine of its own. It reaches the source through a backend that it
- * holds, and owns what the answer goes into as soon as the engine has left it: the engine, its owner
- * and the edge of the owner may be gone when the answer comes. Other sources are asked directly.
+ * holds, and owns the buffer of the answer as soon as the engine has left it. The engine, its owner
+ * and the owner's edge may be gone when the answer arrives. Other sources are asked directly.
  */
 #include "block/copy/copy.h"
 

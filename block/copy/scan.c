@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finds the source's extents, a bounded number ahead of the copying, so that copying starts with
- * the first one and the cost grows with extents, not with the size of the disk.
+ * Finds the source's extents, a bounded number ahead of the copying. So copying starts with the
+ * first one, and the cost grows with the number of extents, not with the size of the disk.
  *
- * Dirty bits ahead of the scan are cleared before its status is asked for: whatever is written
- * after that sets its bit again, and is copied once more when the copying has passed it.
+ * The scan clears the dirty bits of a range before it asks for the range's status. A write after
+ * that sets its bit again, and is copied once more when the copying has passed it.
  */
 #include "block/copy/copy.h"
 

@@ -3,8 +3,9 @@
  * How data and zeroes reach the target of a copy.
  *
  * Zeroes are cheapest first: nothing where the target reads as zeroes already, a write-zeroes request
- * (which may deallocate), data. Data that was read is looked through in blocks of zero_unit, what the
- * target allocates, so that a hole of the source stays one although it was read with its neighbours.
+ * (which may deallocate), data. The engine looks through data that was read in blocks of zero_unit,
+ * the unit in which the target allocates. So a hole of the source stays a hole although it was read
+ * with its neighbours.
  */
 #include "block/copy/copy.h"
 

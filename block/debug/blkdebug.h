@@ -3,10 +3,10 @@
  * blkdebug: a filter that makes requests fail, wait or stop, by rules.
  *
  * A rule fires at an event (BlkdebugEvent: a place in a driver that a request passes) in one state
- * of a small state machine. set-state rules move the machine; inject-error rules arm an error for
- * the requests that follow (kind, sector, once); breakpoints stop the coroutine that passes until
- * it is resumed by tag. Shared by blkdebug.c (the driver) and blkdebug-rules.c (rules and their
- * file).
+ * of a small state machine. A set-state rule moves the machine. An inject-error rule arms an error
+ * for the requests that follow (kind, sector, once). A breakpoint stops the coroutine that passes
+ * it until the coroutine is resumed by its tag. Shared by blkdebug.c (the driver) and
+ * blkdebug-rules.c (rules and their file).
  */
 #ifndef FERRY_BLOCK_BLKDEBUG_H
 #define FERRY_BLOCK_BLKDEBUG_H

@@ -358,6 +358,6 @@ bool coroutine_fn qemuio_co_command(BlockBackend *blk, const char *line, GString
         return false;
     }
     run_in_its_thread(&io, cmd, args);
-    /* Nobody minds when permissions are given back. */
+    /* Giving permissions back cannot conflict with another parent. */
     return cmd->background || !blk_bs(blk) || blk_set_perm(blk, perm, shared, errp);
 }

@@ -6,9 +6,9 @@
  * restores.
  *
  * With auto-read-only the file is open for writing only while a parent may write. A change opens the
- * file anew (check) and gives the new open the number of the old one (set). The number never changes
- * and the kernel swaps what it means in one step, so requests in flight in any thread go on, each
- * with the open that it began with.
+ * file anew (check) and gives the new open the number of the old one (set). The number never
+ * changes, and the kernel swaps what it means in one step. So requests in flight in any thread go
+ * on, each with the open that it began with.
  */
 #include "block/file/file.h"
 

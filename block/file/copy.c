@@ -23,7 +23,7 @@
 
 /* Long enough that taking turns at the target costs little. */
 #define COPY_BUFFER_BYTES BDRV_COPY_RANGE_BUFFER
-/* Buffers that stay allocated while nobody copies. */
+/* Buffers that stay allocated while no copy runs. */
 #define COPY_BUFFERS_KEPT 2
 /* What file systems allocate at least, bytes: a hole of that size is worth keeping. */
 #define COPY_PAGE_BYTES 4096
@@ -99,8 +99,8 @@ static int write_nonzero(int fd, const uint8_t *buf, int64_t bytes, int64_t offs
 }
 
 /*
- * Buffers that are not in use. A few are kept, so that small copies one after the other do not fault
- * them in again; no more, as memory that the caller has not been promised is not ours to keep.
+ * Buffers that are not in use. A few are kept, so that small copies one after the other do not
+ * fault them in again. No more are kept: the memory limit of the caller does not cover them.
  */
 static struct {
     pthread_mutex_t lock;

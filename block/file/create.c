@@ -139,7 +139,10 @@ typedef struct CreateJob {
     GError **errp;
 } CreateJob;
 
-/* Locks out everybody before emptying the file, so that an image in use is never truncated. */
+/*
+ * Locks out all other processes before emptying the file, so that an image in use is never
+ * truncated.
+ */
 static bool create_file(const BlockdevCreateOptionsFile *o, GError **errp)
 {
     const uint64_t perm = BLK_PERM_WRITE | BLK_PERM_RESIZE;

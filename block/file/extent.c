@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Where a file has data and where holes: SEEK_DATA and SEEK_HOLE, asked in a worker thread and
- * remembered. A question may cost with the length of the answer (SEEK_HOLE walks the pages of a file
- * of tmpfs), so an answer is kept for all of its length until a request contradicts it:
+ * remembered. The cost of a question may grow with the length of its answer: SEEK_HOLE walks the
+ * pages of a file of tmpfs. So an answer is kept for all of its length until a request contradicts
+ * it:
  *
  *   a write    takes its range out of holes; data stays data
  *   a discard  takes its range out of data; holes stay holes (write-zeroes is one of these)

@@ -161,8 +161,8 @@ static bool needs_bounce(BDRVFileState *s, const QEMUIOVector *qiov)
 }
 
 /*
- * Largest request whose copy to or from the page cache is done in the loop's thread: faster than a
- * worker could be woken, and short enough not to hold up the loop.
+ * Largest request whose copy to or from the page cache is done in the loop's thread. Waking a
+ * worker would take longer, and the copy is too short to hold up the loop.
  */
 #define SMALL_REQUEST_BYTES (64 * 1024)
 

@@ -76,8 +76,8 @@ extern const BlockDriver bdrv_host_device;
 
 /*
  * Takes the locks for perm and the unshared part of ~shared on fd, besides those held already, and
- * checks that nobody holds a contrary one. On failure the locks are as before and errp says which
- * permission is missing.
+ * checks that no other process holds a contrary one. On failure the locks are as before and errp
+ * says which permission is missing.
  */
 bool file_lock_apply(BDRVFileState *s, int fd, uint64_t perm, uint64_t shared, GError **errp);
 /* Drops what is not needed for perm and shared. */
@@ -142,8 +142,8 @@ void file_large_destroy(FileLargePages *l);
 /*
  * Copies whole large pages that are holes of out_fd, a file in memory, through at most
  * BDRV_COPY_RANGE_MAP of its pages mapped at a time. Returns how many bytes were copied, from the
- * start, and in *others how many of those that follow are to be copied in another way before it is
- * called again; one of the two is not 0. Worker thread.
+ * start. In *others: how many of the bytes that follow are to be copied in another way before the
+ * next call. One of the two is not 0. Worker thread.
  */
 int64_t file_large_copy(FileLargePages *l, int in_fd, int64_t in_offset, int out_fd,
                         int64_t out_offset, int64_t bytes, int64_t *others);

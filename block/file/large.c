@@ -7,9 +7,10 @@
  * into a hole, madvise(2) MADV_COLLAPSE (Linux 6.1) gets it as one; the source is then read straight
  * into it. It takes no more of the file system than writing would.
  *
- * All of it is an attempt: whatever the kernel refuses is written as usual. The call waits for every
- * processor to hand over pages that it holds back, which takes long where one is kept busy; so both
- * ways are timed, and large pages are tried more and more rarely while they do not pay.
+ * All of it is an attempt: whatever the kernel refuses is written as usual. The call waits for
+ * every processor to hand over the pages that it holds back, which takes long where one is kept
+ * busy. So both ways are timed, and large pages are tried more and more rarely while they do not
+ * pay.
  */
 #include "block/file/file.h"
 
@@ -138,7 +139,7 @@ static int64_t read_into(int in_fd, int64_t in_offset, uint8_t *map, int64_t byt
             continue;
         }
         if (n <= 0) {
-            break; /* who copies the rest finds out why */
+            break; /* the copy of the rest finds out why */
         }
         done += n;
     }

@@ -4,9 +4,9 @@
  *
  * Two byte ranges of the file stand for permissions, one byte each: from 100 on what a process
  * does, from 200 on what it does not let others do. A process holds shared locks on its bytes and
- * then looks whether anybody else's contradict: a permission it uses that another forbids, or one
- * it forbids that another uses. Bit n of BLK_PERM_* is byte n. These are the offsets that qemu-img
- * and other users of the same scheme look at.
+ * then looks whether those of another process contradict. A permission that it uses may be
+ * forbidden by another, or one that it forbids may be used. Bit n of BLK_PERM_* is byte n. These
+ * are the offsets that qemu-img and other users of the same scheme look at.
  */
 #include "block/file/file.h"
 
@@ -127,8 +127,8 @@ void file_lock_move(BDRVFileState *s, int fd)
 
     s->locked_perm = s->locked_shared = 0;
     /*
-     * They are held on the old descriptor, so nobody holds a contrary one; only a full kernel table
-     * could refuse.
+     * They are held on the old descriptor, so no other process holds a contrary one. Only a full
+     * kernel table could refuse.
      */
     (void)take_locks(fd, perm, LOCK_PERM_BASE, &s->locked_perm, s->filename, NULL);
     (void)take_locks(fd, unshared, LOCK_SHARED_BASE, &s->locked_shared, s->filename, NULL);

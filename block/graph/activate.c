@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who owns the images: nodes are active, or inactive while another process has them.
+ * Ownership of images: nodes are active, or inactive while another process has them.
  *
  * An inactive node locks nothing, its parents may do nothing, and their requests fail with -EPERM.
  * Below an active node all are active. The steps of a change, for a set of nodes at once:
@@ -256,7 +256,7 @@ static bool check_bitmaps(BlockDriverState *bs, GError **errp)
     return true;
 }
 
-/* Jobs first: what else they hold says less about who is in the way. */
+/* Jobs first: what else they hold says less about what is in the way. */
 static bool check_users(NodeSet *set, GError **errp)
 {
     BdrvChild *edge;
@@ -302,7 +302,7 @@ static int coroutine_fn co_inactivate_set(NodeSet *set, GError **errp)
             return ret;
         }
     }
-    /* Writing back yielded, and somebody may have come. */
+    /* Writing back yielded: a new user may have taken a permission. */
     if (!check_users(set, errp) || !set_mark(set, true, &failed, errp)) {
         co_take_back(set, set->nodes->len);
         return -EBUSY;
@@ -374,7 +374,7 @@ static void coroutine_fn co_give_up(NodeSet *set, guint from)
         }
     }
     if (!set_mark(set, true, &failed, NULL)) {
-        g_assert_not_reached(); /* nobody is denied doing less */
+        g_assert_not_reached(); /* giving a permission up is never refused */
     }
 }
 

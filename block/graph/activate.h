@@ -26,12 +26,12 @@ void bdrv_set_default_inactive(bool inactive);
 int bdrv_default_open_flags(void);
 
 /*
- * Gives up every node, or one and what is below it as far as no other active node is above that:
- * requests in flight end, caches, metadata and persistent bitmaps are written and flushed, locks
- * and permissions dropped. What a disk reads is then complete in its image. Persistent bitmaps leave
- * memory. Returns 0 (also when nothing was active), or -errno with errp, and everything is active as
- * before: -EBUSY when a job, an export or another active node needs one (errp names both), -ETIMEDOUT
- * when requests do not end, else the error of the write.
+ * Gives up every node, or one node and the nodes below it that have no other active node above. Requests in
+ * flight end; caches, metadata and persistent bitmaps are written and flushed; locks and permissions are
+ * dropped. What a disk reads is then complete in its image. Persistent bitmaps leave memory. Returns 0, also
+ * when nothing was active. On failure it returns -errno with errp, and everything is active as before. The
+ * error -EBUSY: a job, an export or another active node needs one (errp names both). -ETIMEDOUT: requests do
+ * not end. Else it is the error of the write.
  */
 int coroutine_fn bdrv_co_inactivate_all(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 int coroutine_fn bdrv_co_inactivate(BlockDriverState *bs, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

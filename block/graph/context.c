@@ -187,7 +187,7 @@ static bool coroutine_fn co_drain_one(BlockDriverState *node, bool is_new, GPtrA
 
 /*
  * Drains all that is connected to bs. Each drain yields, and other coroutines may change edges or
- * visit nodes meanwhile, so it looks again until nothing is left to do. *graph is what is connected
+ * visit nodes meanwhile. So it looks again until nothing is left to do. *graph is what is connected
  * at the end, and stays so until the caller yields.
  */
 static bool coroutine_fn co_drain_graph(BlockDriverState *bs, GPtrArray *drained,

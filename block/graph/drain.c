@@ -3,8 +3,8 @@
  * Drained sections: a fence that yields until a node and everything above it is quiet.
  *
  * Quiescence travels upwards along edges: each parent is told once, stops sending, and says through
- * drained_poll when what it had sent has ended. Whoever becomes idle calls bdrv_drain_kick(); every
- * drain in progress then looks again. Nothing polls.
+ * drained_poll when what it had sent has ended. A parent or node that becomes idle calls
+ * bdrv_drain_kick(); every drain in progress then looks again. Nothing polls.
  */
 #include "block/graph/graph.h"
 
@@ -127,8 +127,8 @@ void bdrv_quiesce_end(BlockDriverState *bs)
 }
 
 /*
- * One look at a node and all above it, which drained_poll makes recursive: nodes that were found
- * idle carry its number and are not looked at again when another way leads to them. Edges lock.
+ * One look at a node and all above it, which drained_poll makes recursive. Nodes that were found
+ * idle carry its number, and are not looked at again when another way leads to them. Edges lock.
  */
 static unsigned look_number, look_nesting;
 

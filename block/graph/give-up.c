@@ -20,8 +20,8 @@ static struct {
 } watch;
 
 /*
- * In the graph's thread, where nothing but the end of the node's closing takes its driver away;
- * closing in turn waits until graph->giving_up is 0 before it frees the node.
+ * In the graph's thread. Only the end of the node's closing takes its driver away there, and
+ * closing waits until graph->giving_up is 0 before it frees the node.
  */
 static void coroutine_fn give_up_co_entry(void *opaque)
 {
@@ -119,7 +119,7 @@ static void look(void *opaque)
     g_autoptr(GPtrArray) all = g_ptr_array_new();
     BlockDriverState *bs;
 
-    /* First the list, then the work: whoever was waiting may close nodes. */
+    /* First the list, then the work: a coroutine that was waiting may close nodes. */
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
         const BlockDriver *drv = bs->drv;
 
@@ -152,7 +152,7 @@ void bdrv_give_up_watch_end(void)
 
 /* --- what is being opened --- */
 
-/* Nobody but a node that is being opened uses it. */
+/* Only a node that is being opened uses it. */
 static bool used_by_opening_only(BlockDriverState *bs)
 {
     BdrvChild *parent;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Servers that keep somebody waiting who must not be kept for ever: the end of the process.
+ * Servers that hang while the process ends: their nodes are given up, so that the process can end.
  */
 #ifndef FERRY_BLOCK_GIVE_UP_H
 #define FERRY_BLOCK_GIVE_UP_H
@@ -9,11 +9,11 @@
 #include "util/coroutine.h"
 
 /*
- * Until the watch ends, a node whose connection can be given up (bdrv_cancel_in_flight), that has
- * requests in flight and has finished none for limit_ns, is given up: what it waits for is
- * reported, its requests fail, and those to come are refused as long as the node lives. A server
- * that is slow and goes on answering is left alone: half-way it is asked for a block, and if that
- * comes, the node is waited for, which is said once. Main thread; one watch at a time.
+ * The watch looks at nodes whose connection can be given up (bdrv_cancel_in_flight). One that has
+ * requests in flight and has finished none for limit_ns is given up. What it waits for is reported,
+ * its requests fail, and later ones are refused as long as the node lives. A server that is slow
+ * but answers is left alone: half-way it is asked for a block. If the block arrives, the node is
+ * waited for, which is said once. Main thread; one watch at a time.
  */
 void bdrv_give_up_watch_begin(int64_t limit_ns);
 void bdrv_give_up_watch_end(void);

@@ -3,7 +3,7 @@
  * Permissions: what each edge does to its node and lets others do.
  *
  * A change recomputes the edges of every node at or below the changed ones, from parents to
- * children, and only then checks: first that no two parents of a node conflict, then that each
+ * children. Only then it checks that no two parents of a node conflict, and after that that each
  * driver agrees (image locks, read-only files). What is tried stands in the transaction; the edges
  * themselves, which requests look at in other threads, change when all have agreed.
  */
@@ -168,7 +168,7 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64
     }
     if (role & BDRV_CHILD_COW) {
         /*
-         * Backing files are only read; whoever tolerates changes of the overlay's contents
+         * Backing files are only read. A parent that tolerates changes of the overlay's contents
          * tolerates them here too.
          */
         *nperm = perm & BLK_PERM_CONSISTENT_READ;

@@ -2,8 +2,8 @@
 /*
  * Reads and writes on an edge.
  *
- * Any byte range is accepted. What does not fit the node's request alignment is widened: a read
- * fetches the surrounding blocks and shows the caller the middle; a write reads the first and last
+ * Any byte range is accepted. What does not fit the node's request alignment is widened. A read
+ * fetches the surrounding blocks and shows the caller the middle. A write reads the first and last
  * block, merges, and writes them back while no other request may touch them.
  */
 #include "block/io/request.h"

@@ -4,15 +4,15 @@
  *
  * An exclusive request (the read-modify-write of an unaligned write, copy-on-read, the growth of a
  * node) lets nothing else touch its range, which may be wider than the request. Two requests
- * conflict when their ranges overlap and one of them is exclusive. Who waits:
+ * conflict when their ranges overlap and one of them is exclusive. Which request waits:
  *
  *   a new request        for each conflicting one that began before it, and for each that is at work
  *   one that was admitted and becomes exclusive    for each conflicting one that is at work
  *
- * "At work" is admitted and not waiting itself. So new requests do not starve one that waits, and
- * waits form no cycle: those of new requests lead to lower tickets or to requests at work, those of
- * admitted ones to requests at work, and a request at work ends or comes to wait for another at
- * work, never for one that waits.
+ * "At work" is admitted and not waiting itself. So new requests do not starve one that waits. Waits
+ * form no cycle. A new request waits for lower tickets or for requests at work, an admitted one for
+ * requests at work. A request at work ends, or begins to wait for another at work, never for one
+ * that waits.
  */
 #include "block/io/request.h"
 

@@ -9,9 +9,9 @@
  * guest may change its own while the two writes run.
  *
  * A guest's write waits for the target MIRROR_FORWARD_WAIT_NS at most. Then it completes with the
- * source alone, and so do all that follow until the target answers again (`lagging`). What the target
- * still has to finish is left to its own coroutine (`left_behind`): it keeps its range, so nothing
- * else is sent there, and the copy is not in step as long as it is under way.
+ * source alone, and so do all that follow until the target answers again (`lagging`). A coroutine
+ * of its own waits for what the target still has to finish (`left_behind`). It keeps its range, so
+ * nothing else is sent there, and the copy is not in step as long as it is under way.
  */
 #include "block/mirror/mirror-int.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A mirror comes to its end however fast guests write. While source and target are to meet (before
- * READY, and when the user asked for the end), the least that was left to copy is remembered. When
- * that has not become less for an eighth of the time that copying it would take, within bounds, guests'
- * writes go to both sides until the two have met: what is left then only shrinks.
+ * READY, and when the user asked for the end), the least that was left to copy is remembered. It
+ * may stay the same for an eighth of the time that copying it would take, within bounds. After that
+ * guests' writes go to both sides until the two have met: what is left then only shrinks.
  *
  *   watching    what is left has become less than ever      note it and the time
  *   watching    it has not, for patience_ns()               converging: BLOCK_JOB_CONVERGING, active

@@ -2,7 +2,7 @@
 /*
  * The phases of a mirror job.
  *
- *   phase      event         next       who                              what a user sees; guests' writes
+ *   phase      event         next       by                               what a user sees; guests' writes
  *   COPYING    MET           READY      job, target flushed              BLOCK_JOB_READY; by copy-mode
  *   READY      MET_TO_PIVOT  COMPLETE   job, guests held up (complete)   to both sides until the pivot
  *   READY      MET_TO_KEEP   KEPT       job, guests held up (cancel)     to the source only

@@ -41,8 +41,8 @@ static void coroutine_fn co_init_state(MirrorBlockJob *s, const MirrorOptions *o
 }
 
 /*
- * With sync=top and none the target is completed by a backing file that may come later: a write
- * must not leave the rest of one of its clusters to be filled with zeroes, so whole clusters are
+ * With sync=top and none the target is completed by a backing file that may be attached later. A
+ * write must not have the rest of a cluster of the target filled with zeroes, so whole clusters are
  * copied.
  */
 static uint32_t coroutine_fn effective_granularity(const MirrorOptions *opts)

@@ -8,7 +8,7 @@
  *
  * A connection's states (NbdLinkState):
  *
- *   state     event                        next     who                      requests
+ *   state     event                        next     by                       requests
  *   DOWN      a request or a retry timer   DIALLING nbd_link_dial()          wait (reconnect-delay) or fail
  *   DIALLING  handshake done               UP       nbd_link_dialled()       those that wait go out
  *   DIALLING  refused, timed out           DOWN     nbd_link_dialled()       go on waiting; next try after the back-off
@@ -18,7 +18,7 @@
  *   any       node closed                  CLOSED   nbd_client_close()       fail
  *
  * A dial (NbdDial) owns what it needs and may be abandoned at any moment, also while a name server
- * keeps it waiting: it then ends by itself and nobody waits for it.
+ * keeps it waiting. It then ends by itself, and no coroutine waits for it.
  *
  * A reader coroutine exists while requests are in flight; without any, a watch on the socket
  * notices when the server leaves. So an idle connection has no coroutine, and the node can move to
@@ -67,7 +67,7 @@ typedef struct NbdTarget {
     char *context; /* metadata context for block status */
     bool context_required;
     QCryptoTLSCreds *tls_creds; /* NULL: no TLS */
-    char *tls_hostname;         /* who the server must prove to be, where it has to */
+    char *tls_hostname;         /* name that the server must prove to have; NULL: none */
 } NbdTarget;
 
 NbdTarget *nbd_target_ref(NbdTarget *target);
@@ -148,9 +148,9 @@ typedef struct NbdLink {
 } NbdLink;
 
 /*
- * Extents that a reply told besides the one asked for. Whoever walks the disk in order takes them one
- * by one, each once; any other question, any write of ours and a second end it, as the server may
- * have other clients.
+ * Extents that a reply told besides the one asked for. A walk over the disk in order takes them one
+ * by one, each once. Any other question, any write of this client and one second end it, as the
+ * server may have other clients.
  */
 typedef struct NbdStatusAhead {
     int64_t offset;     /* where the next one begins; -1: there is none */
@@ -178,7 +178,7 @@ struct NbdClient {
     CoQueue waiting;           /* requests that wait for a connection or a slot */
     unsigned n_waiting;        /* those that wait for a connection */
     int64_t patience_until_ns; /* QEMU_CLOCK_REALTIME: requests may wait so long */
-    QEMUTimer *patience;       /* fires then; idle while drained with nobody waiting */
+    QEMUTimer *patience;       /* fires then; idle while drained and without waiters */
     bool drained;
     unsigned refusing; /* > 0: requests fail at once */
     int cancelled;     /* atomic: requests do not wait until a connection has come up again */

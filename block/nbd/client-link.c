@@ -245,7 +245,7 @@ void nbd_link_break(NbdLink *link, const char *fmt, ...)
     nbd_client_link_lost(link->client);
 }
 
-/* Nobody uses the broken connection any more. */
+/* No coroutine uses the broken connection any more. */
 static void nbd_link_end_broken(NbdLink *link)
 {
     qio_channel_detach_aio_context(link->ioc);

@@ -186,7 +186,7 @@ void nbd_client_drain_begin(NbdClient *client)
 {
     client->drained = true;
     for (unsigned i = 0; i < client->n_links; i++) {
-        if (!client->n_waiting) { /* those who wait for it are bounded by reconnect-delay */
+        if (!client->n_waiting) { /* waiters are bounded by reconnect-delay */
             nbd_link_abandon_dial(client->links[i]);
         }
         nbd_link_rest(client->links[i]);
@@ -208,7 +208,10 @@ void nbd_client_drain_end(NbdClient *client)
     }
 }
 
-/* Says good-bye; nobody waits for an answer, and a full socket is no reason to stay. */
+/*
+ * Sends the disconnect request without waiting: it has no answer, and a full socket is no reason to
+ * stay.
+ */
 static void link_say_goodbye(NbdLink *link)
 {
     NbdRequest wire = {.command = NBD_CMD_DISC};

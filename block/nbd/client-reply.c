@@ -13,7 +13,10 @@
 
 /* While data arrives, at most so much of what follows is taken along: it may have to be copied. */
 #define NBD_READ_AHEAD_BYTES (4u << 10)
-/* Pieces of a read that may lie apart, so that nobody makes us look through ever longer lists. */
+/*
+ * Pieces of a read that may lie apart, so that no server makes the client look through ever longer
+ * lists.
+ */
 #define NBD_MAX_ISLANDS 1024
 /* Elements of a request's vector handed to the kernel at once. */
 #define NBD_RECV_IOV 64
@@ -298,7 +301,7 @@ static bool coroutine_fn chunk_co_status(NbdLink *link, NbdPending *p, uint32_t 
             nbd_link_break(link, "server sent an extent of no length");
             return false;
         }
-        /* those that nobody wants are read over */
+        /* extents without a walk that takes them are dropped */
         if (p->more && p->more->len < NBD_MAX_STATUS_AHEAD) {
             g_array_append_val(p->more, more);
         }

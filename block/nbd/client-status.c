@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Block status of the NBD client: asks for all extents of a range at once, and hands them out one by
- * one to whoever walks the disk in order.
+ * Block status of the NBD client: asks for all extents of a range at once, and hands them out one
+ * by one to a walk over the disk in order.
  */
 #include "block/nbd/client-int.h"
 

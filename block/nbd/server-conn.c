@@ -45,7 +45,7 @@ int coroutine_fn nbd_conn_co_wait(NbdConn *conn, QIOChannelDirection dir)
 }
 
 /*
- * Makes the section wait until who has parked or ended, which it does without waiting for the
+ * Makes the section wait until `who` has parked or ended, which it does without waiting for the
  * client.
  */
 static void nbd_conn_expect_parked(NbdConn *conn, NbdParked *who)
@@ -152,7 +152,7 @@ static bool coroutine_fn nbd_conn_co_recv_payload(NbdConn *conn, uint8_t *buf, s
     return true;
 }
 
-/* Receives a payload that nobody wants. */
+/* Receives and drops a payload. */
 static bool coroutine_fn nbd_conn_co_skip(NbdConn *conn, size_t bytes)
 {
     while (bytes) {

@@ -166,7 +166,7 @@ static bool nbd_export_add_bitmap(NbdExport *exp, BlockDriverState *bs,
     exp->bitmaps[exp->n_bitmaps].bitmap = bitmap;
     exp->bitmaps[exp->n_bitmaps].context = g_strconcat(NBD_CONTEXT_DIRTY_BITMAP, name, NULL);
     exp->n_bitmaps++;
-    bdrv_dirty_bitmap_set_busy(bitmap, true); /* nobody else changes it while it is exported */
+    bdrv_dirty_bitmap_set_busy(bitmap, true); /* no command changes it while it is exported */
     return true;
 }
 

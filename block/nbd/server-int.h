@@ -3,17 +3,17 @@
  * Inside the NBD server.
  *
  * A connection (NbdConn) starts in the main thread, where one coroutine takes it through the
- * handshake. With the choice of an export it moves to the export's thread and stays there: the same
- * coroutine becomes its reader, each request gets a coroutine of its own, and replies leave in the
- * order in which they are ready. It ends in the main thread, where it is freed.
+ * handshake. With the choice of an export it moves to the export's thread and stays there, and the
+ * same coroutine becomes its reader. Each request gets a coroutine of its own, and replies leave in
+ * the order in which they are ready. It ends in the main thread, where it is freed.
  *
  * Memory of a connection is bounded by NBD_CONN_MAX_REQUESTS and NBD_CONN_MAX_BYTES: the reader
  * stops reading at either limit and goes on as replies have left. A client that does not read its
- * replies holds up nobody but itself.
+ * replies holds up only itself.
  *
  * Drained sections: requests count as in flight of the export's BlockBackend until their block work
- * is done. Then replies may go out, but whoever would wait for the socket parks instead, so that
- * the graph may move to another thread with no handler left behind in the old one.
+ * is done. Then replies may go out, but a coroutine that would wait for the socket parks instead.
+ * So the graph may move to another thread, and no handler stays behind in the old one.
  */
 #ifndef FERRY_BLOCK_NBD_SERVER_INT_H
 #define FERRY_BLOCK_NBD_SERVER_INT_H
@@ -95,7 +95,7 @@ typedef struct NbdContexts {
     NbdContext list[NBD_MAX_CONTEXTS];
 } NbdContexts;
 
-/* Somebody who would wait for the socket, but the export is quiesced. */
+/* A coroutine that would wait for the socket, but the export is quiesced. */
 typedef struct NbdParked {
     Coroutine *co; /* to be resumed when the drained section ends */
     bool expected; /* the drained section waits for this one to park */
@@ -177,7 +177,7 @@ void nbd_conn_drained_end(NbdConn *conn);
 int coroutine_fn nbd_conn_co_wait(NbdConn *conn, QIOChannelDirection dir);
 /* Returns when the export is not quiesced; may be in another thread than before. */
 void coroutine_fn nbd_conn_co_park(NbdConn *conn, NbdParked *who);
-/* who has ended: no drained section waits for it any longer. */
+/* `who` has ended: no drained section waits for it any longer. */
 void nbd_conn_settle(NbdConn *conn, NbdParked *who);
 /* The reader may be waiting for a request to end or its reply to leave. */
 void nbd_conn_wake_reader(NbdConn *conn);

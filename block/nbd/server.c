@@ -182,7 +182,7 @@ bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **er
     if (!nbd_server_set_tls(config, errp)) {
         return false;
     }
-    s->running = true; /* nobody else starts it while names are resolved */
+    s->running = true; /* no other command starts it while names are resolved */
     listener = qio_net_listener_new();
     if (!qio_net_listener_co_open(listener, config->addr, NBD_BACKLOG, errp)) {
         s->running = false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The process's NBD server: where it listens, whom it lets in, and the exports it offers by name.
- * Main thread.
+ * The process's NBD server: where it listens, which clients it lets in, and the exports it offers
+ * by name. Main thread.
  */
 #ifndef FERRY_BLOCK_NBD_SERVER_H
 #define FERRY_BLOCK_NBD_SERVER_H
@@ -39,7 +39,7 @@ void nbd_server_take(QIOChannelSocket *sioc);
 /* Clients connected, those in their handshake included. */
 unsigned nbd_server_connections(void);
 /*
- * Stops listening, disconnects everybody and removes the NBD exports; returns when they are gone.
+ * Stops listening, disconnects all clients and removes the NBD exports; returns when they are gone.
  */
 void coroutine_fn nbd_server_co_stop(void);
 

@@ -3,8 +3,8 @@
  * Persistent dirty bitmaps: the bitmaps extension of the header, its directory, tables and data.
  *
  * When a writable image is opened, its bitmaps become dirty bitmaps of the node, and are marked as
- * in use on disk: a crash then leaves them marked, and their contents are not trusted again.
- * Closing writes them to new clusters and switches the header over.
+ * in use on disk. A crash leaves them marked, and their contents are not trusted again. Closing
+ * writes them to new clusters and switches the header over.
  */
 #ifndef FERRY_BLOCK_QCOW2_BITMAP_H
 #define FERRY_BLOCK_QCOW2_BITMAP_H

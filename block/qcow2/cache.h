@@ -2,15 +2,14 @@
 /*
  * A cache of equally sized pieces of the image file: slices of L2 tables, or refcount blocks.
  *
- * An entry's data is as on disk (big-endian). An entry that is pinned stays in memory; data
- * pointers are valid until the next yield unless the entry is pinned, and a pointer for reading may
- * be outdated by a writer after a yield. The size is a goal: when every entry is pinned or being
- * written, the cache grows beyond it rather than wait. Buffers are allocated as entries come into
- * use.
+ * An entry's data is as on disk (big-endian). An entry that is pinned stays in memory. Data pointers
+ * are valid until the next yield unless the entry is pinned. A yield may let a writer make a pointer
+ * for reading outdated. The size is a goal: when every entry is pinned or being written, the cache
+ * grows beyond it rather than wait. Buffers are allocated as entries come into use.
  *
  * One thread. Loading is atomic to other users: they wait for it. Writing out works on a snapshot:
- * qcow2_cache_freeze() marks all dirty entries, and whoever changes one of them before it is on
- * disk changes a copy.
+ * qcow2_cache_freeze() marks all dirty entries, and a change of one of them before it is on disk is
+ * made in a copy.
  */
 #ifndef FERRY_BLOCK_QCOW2_CACHE_H
 #define FERRY_BLOCK_QCOW2_CACHE_H

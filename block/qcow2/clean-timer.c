@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Cleaning the caches by age: a timer in the graph's thread gives back the memory of metadata that
- * nobody has asked for since it fired last.
+ * no request has used since it fired last.
  *
  * The main thread starts and stops it while the node is drained, and a timer belongs to the thread
- * of its loop. So the timer is made and ended by bottom halves there, in an object of its own; its
- * lock decides between a callback that has begun and the node that goes away. A drained node is left
+ * of its loop. So bottom halves make and end the timer there, in an object of its own. Its lock
+ * decides between a callback that has begun and a node that is being closed. A drained node is left
  * alone: the main thread may be using its caches.
  */
 #include "block/qcow2/options.h"

@@ -6,7 +6,7 @@
  *   frees   the L2 (L1, header) change that dropped it may still be in memory only
  *   grace   the change is durable; requests that looked the cluster up before the change may still use it
  *
- * Until then it counts as used, so it is not given to anybody else: neither a crash nor a request
+ * Until then it counts as used, so it is not given to another owner: neither a crash nor a request
  * in flight can meet another owner's data in it.
  */
 #include "block/qcow2/qcow2.h"
@@ -69,9 +69,9 @@ static void start_grace(BDRVQcow2State *s, guint count)
 }
 
 /*
- * Counts down every cluster that stays in use or need not be discarded; those whose only reference
- * goes and of which the file is to hear are collected in `last` instead: they stay counted, so that
- * nobody takes them meanwhile.
+ * Counts down every cluster that stays in use or need not be discarded. A cluster that loses its
+ * only reference, and is to be discarded in the file, goes into `last` instead. It stays counted,
+ * so that no request allocates it meanwhile.
  */
 static int coroutine_fn co_count_down(BlockDriverState *bs, GArray *grace, GArray *last)
 {

@@ -263,8 +263,8 @@ static bool parse_bitmaps_ext(const uint8_t *data, uint32_t len, Qcow2Header *h,
         return false;
     }
     /*
-     * Without its feature bit the extension describes a state of the past: whoever wrote last did
-     * not keep it up.
+     * Without its feature bit the extension describes a state of the past: the program that wrote
+     * the image last did not keep it up.
      */
     if (!(h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
         return true;

@@ -383,7 +383,7 @@ int coroutine_fn qcow2_co_start_write(BlockDriverState *bs, uint64_t offset, uin
     }
     if (ret < 0 && plan->allocating) {
         qcow2_alloc_finish(s,
-                           &plan->alloc); /* the clusters stay counted: somebody else uses them */
+                           &plan->alloc); /* the clusters stay counted: another owner uses them */
     }
     return ret;
 }

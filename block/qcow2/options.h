@@ -9,7 +9,7 @@
 #define QCOW2_DEFAULT_L2_CACHE_BYTES     (32u << 20)
 #define QCOW2_MIN_L2_CACHE_ENTRIES       2
 #define QCOW2_MIN_REFBLOCK_CACHE_ENTRIES 4
-/* Seconds between two looks for cache entries that nobody uses. */
+/* Seconds between two looks for cache entries that are not used. */
 #define QCOW2_DEFAULT_CACHE_CLEAN_INTERVAL 600
 
 /*

@@ -26,9 +26,9 @@ enum {
 };
 
 /*
- * Reports that metadata contradicts itself: event BLOCK_IMAGE_CORRUPTED and a message. fatal: the
- * image is marked corrupt on disk and every later request fails. offset and size, host bytes, are
- * left out of the event when negative.
+ * Reports that metadata contradicts itself: event BLOCK_IMAGE_CORRUPTED and a message. With @fatal
+ * the image is marked corrupt on disk and every later request fails. A negative offset or size, in
+ * host bytes, is left out of the event.
  */
 void coroutine_fn qcow2_co_signal_corruption(BlockDriverState *bs, bool fatal, int64_t offset,
                                              int64_t size, const char *fmt, ...)

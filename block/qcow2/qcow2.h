@@ -2,7 +2,7 @@
 /*
  * The qcow2 driver: its state and the rules its files keep.
  *
- * An image maps guest clusters to host clusters through two levels (L1 table, L2 tables) and counts
+ * An image maps guest clusters to host clusters through two levels (L1 table, L2 tables). It counts
  * the references to every host cluster in two levels as well (refcount table, refcount blocks). A
  * crash may leave clusters counted too high (leaks) but never too low, and no L2 entry may show
  * anything but what was written or what was there before.
@@ -11,16 +11,16 @@
  *   allocate: count the host clusters in cached refcount blocks       (s->lock held, usually no I/O)
  *   write:    guest data and copied-on-write surroundings as one      (s->lock not held)
  *   link:     point cached L2 entries at them                         (s->lock held, usually no I/O)
- * Clusters being written are in s->allocs from allocate to link; whoever needs the same guest
- * cluster waits for them.
+ * Clusters being written are in s->allocs from allocate to link; a request that needs the same
+ * guest cluster waits for them.
  *
- * What reaches the disk, and when: writeback.c takes a snapshot of all dirty metadata at one
- * instant and writes it in stages: refcount blocks, (barrier) refcount table, (barrier) L2 slices,
- * (barrier) L1 entries. A later stage refers only to what an earlier stage or an earlier writeback
- * made durable. Clusters that lose their last reference are put on a list and are counted down only
- * when the L2 tables that dropped them are durable and no request from before that is still using
- * them (free.c). With lazy refcounts the dirty bit is durable before the first change and the first
- * two stages wait until close.
+ * What reaches the disk, and when: writeback.c takes a snapshot of all dirty metadata at one instant
+ * and writes it in stages: refcount blocks, (barrier) refcount table, (barrier) L2 slices, (barrier)
+ * L1 entries. A later stage refers only to what an earlier stage or an earlier writeback made
+ * durable. Clusters that lose their last reference are put on a list. They are counted down only
+ * when the L2 tables that dropped them are durable and no request from before that still uses them
+ * (free.c). With lazy refcounts the dirty bit is durable before the first change and the first two
+ * stages wait until close.
  *
  * Threads: all in the graph's thread. s->lock (coroutine) excludes changes of the metadata from
  * each other; it may be held across metadata reads but never across guest data I/O. Looking up a

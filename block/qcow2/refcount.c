@@ -3,8 +3,8 @@
  * Reference counts of host clusters: reading and changing them in cached refcount blocks, and
  * finding free clusters.
  *
- * A refcount block that does not exist yet is put into the first cluster that it covers (nothing
- * there is in use, or the block would exist), so that making one never needs another.
+ * A new refcount block is put into the first cluster that it covers: nothing there is in use, or
+ * the block would exist. So making one never needs another.
  */
 #include "block/qcow2/qcow2.h"
 #include "block/qcow2/cache.h"
@@ -221,8 +221,8 @@ static uint64_t next_reftable_size(const BDRVQcow2State *s, uint64_t min_entries
 }
 
 /*
- * Moves the refcount table to a larger place behind everything it covers now: new refcount blocks
- * for that place, then the table, all written at once, and made valid by the header.
+ * Moves the refcount table to a larger place behind everything it covers now. New refcount blocks
+ * for that place and the table are written at once, and the header makes them valid.
  */
 static int coroutine_fn co_grow_reftable(BlockDriverState *bs, uint64_t min_entries)
 {

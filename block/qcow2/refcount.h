@@ -34,8 +34,8 @@ int coroutine_fn qcow2_co_alloc_bytes(BlockDriverState *bs, uint32_t bytes,
 /* Gives back clusters that nothing on disk or in memory has referred to. */
 void coroutine_fn qcow2_co_unalloc(BlockDriverState *bs, uint64_t host, uint64_t bytes);
 /*
- * Has the file hold the cluster at host, which is to be metadata and stays in a cache at first: a
- * write that finds no room fails, and not every later write-back. 0 or -errno.
+ * Has the file allocate room for the cluster at host, which is to be metadata and stays in a cache
+ * at first. So the write that finds no room fails, and later write-backs do not. 0 or -errno.
  */
 int coroutine_fn qcow2_co_reserve_cluster(BlockDriverState *bs,
                                           uint64_t host) G_GNUC_WARN_UNUSED_RESULT;

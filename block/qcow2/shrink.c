@@ -88,7 +88,7 @@ static int coroutine_fn co_drop_blocks(BlockDriverState *bs, GArray *homeless, u
             continue;
         }
         if (qcow2_in_cluster(s, offset) || offset >= QCOW2_HOST_LIMIT) {
-            return -EIO; /* reported by whoever needs the block */
+            return -EIO; /* reported by the caller that needs the block */
         }
         ret = co_last_used_in(bs, ti, home, last);
         if (ret < 0) {

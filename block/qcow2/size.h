@@ -12,7 +12,7 @@ int coroutine_fn qcow2_co_shrink(BlockDriverState *bs, uint64_t size,
                                  uint64_t l1_entries) G_GNUC_WARN_UNUSED_RESULT;
 bool coroutine_fn qcow2_co_resize(BlockDriverState *bs, int64_t size, bool exact,
                                   PreallocMode prealloc, BdrvRequestFlags flags, GError **errp);
-/* Host clusters for all of [offset, end), which must not be in use by anybody. */
+/* Host clusters for all of [offset, end), which must not be in use. */
 bool coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, uint64_t offset, uint64_t end,
                                        PreallocMode mode, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 

@@ -10,8 +10,8 @@
 #include <errno.h>
 
 /*
- * True when the data file takes less room than it is long: then clusters may be mapped to holes
- * (preallocation), and it is worth asking it about zeroes in what is data here.
+ * True when the data file takes less room than it is long. Then clusters may be mapped to holes
+ * (preallocation), and asking it about zeroes in what is data here is worth while.
  */
 static bool coroutine_fn co_file_is_sparse(BlockDriverState *bs)
 {

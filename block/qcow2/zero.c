@@ -55,7 +55,7 @@ static bool in_slice(const BDRVQcow2State *s, uint64_t a, uint64_t b)
 
 /*
  * Clusters that keep their place but whose contents are not needed: the file may drop them. s->lock
- * is held meanwhile, so that nobody writes to them.
+ * is held meanwhile, so that no request writes to them.
  */
 static void coroutine_fn co_discard_kept(BlockDriverState *bs, const GArray *kept)
 {
@@ -132,8 +132,8 @@ typedef struct ZeroRange {
 
 /*
  * Checks that what [start, end) has outside of the asked range reads as zeroes, so that it may be
- * zeroed along. s->lock held, nothing in flight there: it stays true until the lock is released. 0,
- * -ENOTSUP, -errno.
+ * zeroed along. Called with s->lock held and nothing in flight there. So the result stays true
+ * until the lock is released. 0, -ENOTSUP, -errno.
  */
 static int coroutine_fn co_check_edges(BlockDriverState *bs, const ZeroRange *r, uint64_t start,
                                        uint64_t end)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* x-debug-query-block-graph: who uses which node, with which permissions. */
+/* x-debug-query-block-graph: which parent uses which node, with which permissions. */
 #include "block/block-backend.h"
 #include "block/graph/graph.h"
 #include "block/job/job.h"

@@ -2,8 +2,8 @@
 /*
  * transaction: several actions that happen all or not at all.
  *
- * A kind of action is a row in the table of transaction.c: prepare does everything that may fail,
- * then all actions commit, or all that were prepared abort; clean ends both. All in the main
+ * A kind of action is a row in the table of transaction.c: prepare does everything that may fail.
+ * Then all actions commit, or all that were prepared abort; clean ends both. All in the main
  * thread's coroutine of the command.
  */
 #ifndef FERRY_BLOCK_TRANSACTION_H

@@ -23,7 +23,7 @@ struct ThrottleGroup {
     pthread_mutex_t lock; /* protects what follows */
     ThrottleState ts;
     TAILQ_HEAD(, ThrottleGroupMember) members;
-    ThrottledRequest *token[2]; /* holder of the token of a direction, NULL: nobody waits */
+    ThrottledRequest *token[2]; /* holder of the token of a direction, NULL: no request waits */
 };
 
 /* Main thread. */

@@ -2,10 +2,9 @@
 /*
  * Throttle groups: limits that several nodes or devices share.
  *
- * A member queues its requests, reads and writes apart. In each direction one waiting request of
- * the group holds the token: it sleeps until the buckets let it start and then hands the token to
- * the next member in turn. So no timer belongs to the group, and members may live in different
- * threads.
+ * A member queues its requests, reads and writes apart. In each direction one waiting request of the group
+ * holds the token. It sleeps until the buckets let it start, and then hands the token to the next member in
+ * turn. So no timer belongs to the group, and members may live in different threads.
  *
  * Groups are made and looked up in the main thread; a member is used in the thread of its graph.
  */
@@ -34,7 +33,7 @@ ThrottleGroup *throttle_group_get(const char *name);
 ThrottleGroup *throttle_group_find(const char *name);
 void throttle_group_ref(ThrottleGroup *group);
 void throttle_group_unref(ThrottleGroup *group);
-/* Somebody besides its object holds a reference. */
+/* A member holds a reference besides that of its object. */
 bool throttle_group_in_use(const ThrottleGroup *group);
 const char *throttle_group_name(const ThrottleGroup *group);
 /*
