@@ -153,7 +153,7 @@ int coroutine_fn vm_co_quiesce(int64_t limit_ns, GError **errp)
 
 int coroutine_fn vm_co_stop(RunState state)
 {
-    int ahead = bdrv_co_flush_all(), ret;
+    int ahead = bdrv_co_flush_all(NULL), ret;
 
     vm_co_pause(state);
     ret = vm_co_quiesce(0, NULL);

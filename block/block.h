@@ -348,9 +348,9 @@ void coroutine_fn bdrv_co_drain_all(void);
 int coroutine_fn bdrv_co_quiesce_all(int64_t limit_ns, GError **errp);
 /*
  * Writes back the caches of every node that is open for writing, also of those that have no parent.
- * 0, or the first -errno; the others are flushed nevertheless.
+ * 0, or the first -errno, whose node errp names; the others are flushed nevertheless.
  */
-int coroutine_fn bdrv_co_flush_all(void);
+int coroutine_fn bdrv_co_flush_all(GError **errp);
 /*
  * Closes all that is left; end of shutdown. Nodes that are still referenced are reported as bugs
  * under -trace only.

@@ -131,7 +131,7 @@ static void mux_help(MuxChardev *mux)
                    "Ctrl-a h    this list\r\n"
                    "Ctrl-a x    end the emulator\r\n"
                    "Ctrl-a t    times at the beginning of lines, on and off\r\n"
-                   "Ctrl-a c    the next of those who share this terminal: console, monitor\r\n"
+                   "Ctrl-a c    next user of this terminal: console, monitor\r\n"
                    "Ctrl-a Ctrl-a  send Ctrl-a\r\n");
 }
 

@@ -178,8 +178,7 @@ static void file_refresh(QAuthZ *authz)
         ok = file_load(authz, authz->path, &err);
     }
     if (!ok && (ret == 0 || !authz->unreadable)) {
-        warn_report("%s: nobody is authorized by '%s' until it can be read", err->message,
-                    authz->id);
+        warn_report("%s: '%s' authorizes no client until it can be read", err->message, authz->id);
     }
     authz->stamp = stamp; /* of before it was read: what changes meanwhile is read again */
     authz->unreadable = !ok;

@@ -50,8 +50,6 @@ static int in_main_loop(MigrationState *s, CoroutineEntry *entry, GError **errp)
 
 /* --- flush ahead --- */
 
-static const char flush_failed[] = "a disk of the guest could not be written back";
-
 void flush_ahead_unref(FlushAhead *flush)
 {
     if (flush && __atomic_sub_fetch(&flush->refs, 1, __ATOMIC_ACQ_REL) == 0) {
@@ -63,14 +61,15 @@ static void coroutine_fn flush_ahead_co(void *opaque)
 {
     FlushAhead *flush = opaque;
     MigrationState *s = flush->s;
-    int ret = bdrv_co_flush_all();
-    bool wanted = __atomic_load_n(&flush->refs, __ATOMIC_ACQUIRE) > 1;
+    GError *err = NULL;
+    bool wanted;
 
-    if (ret < 0 && wanted) {
-        GError *err = NULL;
-
-        error_setg_errno(&err, -ret, "%s", flush_failed);
+    (void)bdrv_co_flush_all(&err);
+    wanted = __atomic_load_n(&flush->refs, __ATOMIC_ACQUIRE) > 1;
+    if (err && wanted) {
         migrate_set_error(s, err);
+    } else {
+        g_clear_error(&err);
     }
     g_mutex_lock(&s->lock);
     flush->done = true;

@@ -202,9 +202,8 @@ void hmp_register_memory_commands(void)
     };
     static const HMPCommand infos[] = {
         {"mtree", "[-f] [-d] [-o] [-D]",
-         "regions of memory; -f: as the guest sees them; -o: whose they are; -D: disabled ones "
-         "too; "
-         "with -f -d: how they are found",
+         "regions of memory; -f: as the guest sees them; -o: with their owners; -D: disabled ones "
+         "too; with -f -d: how they are found",
          info_mtree},
         {"ramblock", "", "blocks of RAM", info_ramblock},
         {"memdev", "", "memory backends", info_memdev},

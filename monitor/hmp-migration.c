@@ -84,7 +84,8 @@ static void coroutine_fn hmp_co_migrate(HMPOutput *out, const HMPCommand *cmd, i
         if (hmp_may_wait(out)) {
             wait_for_migration(out);
         } else {
-            hmp_printf(out, "nobody waits here: the migration goes on in the background\n");
+            hmp_printf(out,
+                       "this monitor does not wait: the migration goes on in the background\n");
         }
     }
     json_object_put(result);

@@ -123,11 +123,11 @@ static void set_vsock_error(const FerrySockAddr *addr, int err, GError **errp)
     unsigned cid = addr->vsock.cid, port = addr->vsock.port;
 
     if (err == ECONNRESET) {
-        error_setg(errp, "Failed to connect to 'vsock:%u:%u': nobody listens at that port", cid,
+        error_setg(errp, "Failed to connect to 'vsock:%u:%u': no process listens at that port", cid,
                    port);
     } else if (err == ETIMEDOUT) {
         error_setg(errp,
-                   "Failed to connect to 'vsock:%u:%u': nobody with that CID answers (vsock "
+                   "Failed to connect to 'vsock:%u:%u': no machine of that CID answers (vsock "
                    "connects a host, CID 2, with its guests)",
                    cid, port);
     } else if (err == ENODEV) {

@@ -325,8 +325,10 @@ void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
 /* Flushes under way; the caller and each of them hold a reference. Main context. */
 typedef struct FlushAll {
     Coroutine *waiter; /* NULL while it does not wait */
-    guint refs, pending;
-    int ret;
+    GPtrArray *busy;   /* nodes whose flush has not ended; each flush holds its node */
+    guint refs;
+    int ret; /* of the first that failed: the node of the name `failed` */
+    char *failed;
 } FlushAll;
 
 typedef struct FlushOne {
@@ -337,6 +339,8 @@ typedef struct FlushOne {
 static void flush_all_unref(FlushAll *all)
 {
     if (--all->refs == 0) {
+        g_ptr_array_unref(all->busy);
+        g_free(all->failed);
         g_free(all);
     }
 }
@@ -361,8 +365,12 @@ static void coroutine_fn flush_one_co_entry(void *opaque)
     from = bdrv_co_enter_graph(one.bs);
     ret = bdrv_co_flush(one.bs);
     bdrv_co_leave_graph(one.bs, from);
-    one.all->ret = one.all->ret < 0 ? one.all->ret : ret;
-    if (--one.all->pending == 0) {
+    if (ret < 0 && one.all->ret == 0) {
+        one.all->ret = ret;
+        one.all->failed = g_strdup(bdrv_get_node_name(one.bs));
+    }
+    g_ptr_array_remove_fast(one.all->busy, one.bs);
+    if (one.all->busy->len == 0) {
         flush_all_wake(one.all);
     }
     flush_all_unref(one.all);
@@ -374,7 +382,7 @@ static int coroutine_fn flush_all_wait(FlushAll *all, int64_t limit_ns)
 {
     QEMUTimer *timer = NULL;
 
-    if (!all->pending) {
+    if (!all->busy->len) {
         return all->ret;
     }
     if (limit_ns) {
@@ -384,16 +392,16 @@ static int coroutine_fn flush_all_wait(FlushAll *all, int64_t limit_ns)
     all->waiter = qemu_coroutine_self();
     qemu_coroutine_yield();
     timer_free(timer);
-    return all->pending ? -ETIMEDOUT : all->ret;
+    return all->busy->len ? -ETIMEDOUT : all->ret;
 }
 
 /* Side by side, each in its graph's thread: one that hangs holds up no other. */
-static int coroutine_fn co_flush_nodes(GPtrArray *nodes, int64_t limit_ns)
+static int coroutine_fn co_flush_nodes(GPtrArray *nodes, int64_t limit_ns, GError **errp)
 {
     FlushAll *all = g_new0(FlushAll, 1);
     int ret;
 
-    all->pending = nodes->len;
+    all->busy = g_ptr_array_copy(nodes, NULL, NULL);
     all->refs = nodes->len + 1;
     for (guint i = 0; i < nodes->len; i++) {
         FlushOne *one = g_new(FlushOne, 1);
@@ -403,6 +411,11 @@ static int coroutine_fn co_flush_nodes(GPtrArray *nodes, int64_t limit_ns)
         qemu_coroutine_enter(qemu_coroutine_create(flush_one_co_entry, one));
     }
     ret = flush_all_wait(all, limit_ns);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not write back the caches of node '%s'",
+                         all->busy->len ? bdrv_get_node_name(g_ptr_array_index(all->busy, 0))
+                                        : all->failed);
+    }
     flush_all_unref(all);
     return ret;
 }
@@ -448,10 +461,7 @@ int coroutine_fn bdrv_co_quiesce_all(int64_t limit_ns, GError **errp)
         }
     }
     if (quiet) {
-        ret = co_flush_nodes(all, limit_ns ? left_ns(end_ns) : 0);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "a disk of the guest could not be written back");
-        }
+        ret = co_flush_nodes(all, limit_ns ? left_ns(end_ns) : 0, errp);
     }
     for (guint i = 0; i < all->len; i++) {
         if (i < drained) {
@@ -468,10 +478,10 @@ void coroutine_fn bdrv_co_drain_all(void)
     (void)bdrv_co_quiesce_all(0, NULL);
 }
 
-int coroutine_fn bdrv_co_flush_all(void)
+int coroutine_fn bdrv_co_flush_all(GError **errp)
 {
     g_autoptr(GPtrArray) all = all_nodes_ref();
-    int ret = co_flush_nodes(all, 0);
+    int ret = co_flush_nodes(all, 0, errp);
 
     for (guint i = 0; i < all->len; i++) {
         bdrv_co_unref(g_ptr_array_index(all, i));

@@ -284,4 +284,4 @@ def test_absent_vsock_peer_is_reported_in_words_that_are_true(vmm, need):
     vm.cmd('migrate', uri='vsock:4242:1')
     info = m.wait_over(vm)
     assert info['status'] == 'failed' and "'vsock:4242:1': " in info['error-desc']
-    assert 'nobody with that CID answers' in info['error-desc'] or 'no vsock transport' in info['error-desc']
+    assert 'no machine of that CID answers' in info['error-desc'] or 'no vsock transport' in info['error-desc']

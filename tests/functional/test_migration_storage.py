@@ -4,6 +4,7 @@ and both switch over in one pause. A client writes to the disk before, during an
 import pytest
 
 import ferry
+from ferry import migration as m
 
 SIZE = 64 * ferry.MIB
 MEMORY = '64M'
@@ -140,3 +141,17 @@ def test_job_that_still_needs_the_disk_keeps_the_guest(vmm, work):
     assert source.cmd('query-status')['status'] == 'running'
     assert source.cmd('human-monitor-command', {'command-line': 'qemu-io disk "write 0 64k"'}).find('denied') < 0
     switch_the_disk(source)
+
+
+def test_failed_write_back_names_the_node(vmm, work):
+    """The disk's caches cannot be written back: the migration fails, says of which node, and the guest runs on here."""
+    ferry.make_image(work / 'disk.raw', ferry.MIB, 'raw')
+    source = vmm('-m', MEMORY, '-blockdev', f'driver=file,node-name=file,filename={work}/disk.raw',
+                 '-blockdev', 'driver=blkdebug,node-name=disk,image=file,inject-error.0.event=none,'
+                 'inject-error.0.iotype=flush,inject-error.0.errno=5')
+    source.cmd('cont')
+    assert 'wrote' in source.qemu_io('disk', 'write 0 64k')
+    source.cmd('migrate', uri=f'file:{work}/guest')
+    info = m.wait_status(source, 'failed')
+    assert info['error-desc'] == "Could not write back the caches of node 'disk': Input/output error"
+    assert source.cmd('query-status')['status'] == 'running'

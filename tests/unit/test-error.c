@@ -30,9 +30,9 @@ static void test_errno_follows_message(void)
 
 static void test_null_is_ignored(void)
 {
-    error_setg(NULL, "nobody %s", "listens");
-    error_set_class(NULL, FERRY_ERROR_COMMAND_NOT_FOUND, "nobody listens");
-    error_setg_errno(NULL, EIO, "nobody listens");
+    error_setg(NULL, "nothing %s", "listens");
+    error_set_class(NULL, FERRY_ERROR_COMMAND_NOT_FOUND, "nothing listens");
+    error_setg_errno(NULL, EIO, "nothing listens");
 }
 
 static void test_foreign_domain_is_generic(void)
