@@ -15,6 +15,31 @@
 #define DEFAULT_CLUSTER_SIZE  65536u
 #define DEFAULT_REFCOUNT_BITS 16
 
+static bool check_old_version(const Qcow2Header *h, GError **errp)
+{
+    const struct {
+        uint64_t wanted;
+        const char *what;
+    } features[] = {
+        {h->incompatible_features & QCOW2_INCOMPAT_EXTL2, "Extended L2 entries are only"},
+        {h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE, "External data files are only"},
+        {h->compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS, "Lazy refcounts only"},
+        {h->incompatible_features & QCOW2_INCOMPAT_COMPRESSION,
+         "Non-zlib compression type is only"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(features); i++) {
+        if (features[i].wanted) {
+            error_setg(errp,
+                       "%s supported with compatibility level 1.1 and above (use version=v3 or "
+                       "greater)",
+                       features[i].what);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool fill_features(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, GError **errp)
 {
     if (o->has_lazy_refcounts && o->lazy_refcounts) {
@@ -41,28 +66,25 @@ static bool fill_features(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, G
         h->compression_type = QCOW2_COMPRESSION_ZSTD;
         h->incompatible_features |= QCOW2_INCOMPAT_COMPRESSION;
     }
-    if (h->version < 3 &&
-        (h->compatible_features || h->incompatible_features || h->autoclear_features)) {
-        error_setg(
-            errp,
-            "Lazy refcounts, extended L2 entries, data files and zstd are only supported with "
-            "compatibility level 1.1 and above (use version=v3 or greater)");
-        return false;
-    }
-    return true;
+    return h->version >= 3 || check_old_version(h, errp);
 }
 
 static bool fill_geometry(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, GError **errp)
 {
     uint64_t cluster_size = o->has_cluster_size ? o->cluster_size : DEFAULT_CLUSTER_SIZE;
     int64_t bits = o->has_refcount_bits ? o->refcount_bits : DEFAULT_REFCOUNT_BITS;
-    unsigned min_bits = h->incompatible_features & QCOW2_INCOMPAT_EXTL2 ? QCOW2_MIN_EXT_CLUSTER_BITS
-                                                                        : QCOW2_MIN_CLUSTER_BITS;
 
-    if (cluster_size < 1u << min_bits || cluster_size > 1u << QCOW2_MAX_CLUSTER_BITS ||
-        (cluster_size & (cluster_size - 1))) {
-        error_setg(errp, "Cluster size must be a power of two between %u and %uk", 1u << min_bits,
-                   1u << (QCOW2_MAX_CLUSTER_BITS - 10));
+    if (cluster_size < 1u << QCOW2_MIN_CLUSTER_BITS ||
+        cluster_size > 1u << QCOW2_MAX_CLUSTER_BITS || (cluster_size & (cluster_size - 1))) {
+        error_setg(errp, "Cluster size must be a power of two between %u and %uk",
+                   1u << QCOW2_MIN_CLUSTER_BITS, 1u << (QCOW2_MAX_CLUSTER_BITS - 10));
+        return false;
+    }
+    if ((h->incompatible_features & QCOW2_INCOMPAT_EXTL2) &&
+        cluster_size < 1u << QCOW2_MIN_EXT_CLUSTER_BITS) {
+        error_setg(errp,
+                   "Extended L2 entries are only supported with cluster sizes of at least %u bytes",
+                   1u << QCOW2_MIN_EXT_CLUSTER_BITS);
         return false;
     }
     if (bits < 1 || bits > 64 || (bits & (bits - 1))) {
@@ -71,9 +93,8 @@ static bool fill_geometry(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, G
     }
     if (h->version < 3 && bits != 16) {
         error_setg(errp,
-                   "A refcount width of %" PRId64
-                   " bits needs version=v3: images of version=v2 have 16",
-                   bits);
+                   "Different refcount widths than 16 bits require compatibility level 1.1 or "
+                   "above (use version=v3 or greater)");
         return false;
     }
     h->cluster_bits = __builtin_ctzll(cluster_size);
@@ -97,7 +118,7 @@ static bool fill_backing(const BlockdevCreateOptionsQcow2 *o, Qcow2Header *h, GE
         error_setg(
             errp,
             "Backing file and preallocation can only be used at the same time if extended_l2 is "
-            "enabled");
+            "on");
         return false;
     }
     if (strlen(o->backing_file) > QCOW2_MAX_BACKING_NAME) {
