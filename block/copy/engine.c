@@ -136,19 +136,32 @@ static int coroutine_fn offload_co_piece(CopyEngine *s, int64_t offset, int64_t 
     return ret;
 }
 
-static int coroutine_fn task_co_copy_data(CopyTask *c, int64_t offset, int64_t bytes)
+static bool coroutine_fn may_offload_data(CopyEngine *s, int64_t bytes)
+{
+    return (bytes >= OFFLOAD_MIN_BYTES || !s->host_target) && may_copy_range(s);
+}
+
+static bool coroutine_fn may_offload_mixed(CopyEngine *s, int64_t offset, int64_t bytes)
+{
+    return s->fine_target && bytes >= OFFLOAD_MIN_BYTES && may_copy_range(s) &&
+           copy_co_target_is_zero(s, offset, bytes);
+}
+
+/* mixed: data and holes in small pieces; what the target need not hold is not written. */
+static int coroutine_fn task_co_copy_pieces(CopyTask *c, int64_t offset, int64_t bytes, bool mixed)
 {
     CopyEngine *s = c->s;
+    const int64_t piece = mixed ? COPY_MIXED_MAX : COPY_MAX_REQUEST;
 
     while (bytes > 0) {
-        int64_t n = MIN(COPY_MAX_REQUEST, bytes);
+        int64_t n = MIN(piece, bytes);
         int ret = -ENOTSUP;
 
         if (copy_wish(s) == COPY_CANCEL) {
             return -ECANCELED;
         }
-        if ((n >= OFFLOAD_MIN_BYTES || !s->host_target) && may_copy_range(s)) {
-            ret = offload_co_piece(s, offset, n, 0);
+        if (mixed ? may_offload_mixed(s, offset, n) : may_offload_data(s, n)) {
+            ret = offload_co_piece(s, offset, n, mixed ? BDRV_REQ_SKIP_ZEROES : 0);
         }
         if (ret < 0) {
             /* Not possible, or failed without saying which side: reading and writing does. */
@@ -163,32 +176,14 @@ static int coroutine_fn task_co_copy_data(CopyTask *c, int64_t offset, int64_t b
     return 0;
 }
 
-/* Data and holes in small pieces: what the target need not hold is not written. */
+static int coroutine_fn task_co_copy_data(CopyTask *c, int64_t offset, int64_t bytes)
+{
+    return task_co_copy_pieces(c, offset, bytes, false);
+}
+
 static int coroutine_fn task_co_copy_mixed(CopyTask *c, int64_t offset, int64_t bytes)
 {
-    CopyEngine *s = c->s;
-
-    while (bytes > 0) {
-        int64_t n = MIN(COPY_MIXED_MAX, bytes);
-        int ret = -ENOTSUP;
-
-        if (copy_wish(s) == COPY_CANCEL) {
-            return -ECANCELED;
-        }
-        if (s->fine_target && n >= OFFLOAD_MIN_BYTES && may_copy_range(s) &&
-            copy_co_target_is_zero(s, offset, n)) {
-            ret = offload_co_piece(s, offset, n, BDRV_REQ_SKIP_ZEROES);
-        }
-        if (ret < 0) {
-            ret = bounce_co_piece(c, offset, &n);
-        }
-        if (ret < 0) {
-            return ret;
-        }
-        offset += n;
-        bytes -= n;
-    }
-    return 0;
+    return task_co_copy_pieces(c, offset, bytes, true);
 }
 
 /*
