@@ -184,29 +184,31 @@ static int job_flags(bool has_finalize, bool auto_finalize, bool has_dismiss, bo
            (has_dismiss && !auto_dismiss ? JOB_MANUAL_DISMISS : 0);
 }
 
+/* The members of MirrorOptions that both commands fill in the same way. */
+#define COMMON_OPTIONS(arg)                                                                     \
+    .job_id = (arg)->job_id, .replaces = (arg)->replaces, .sync = (arg)->sync,                  \
+    .copy_mode = (arg)->has_copy_mode ? (arg)->copy_mode : MIRROR_COPY_MODE_BACKGROUND,         \
+    .speed = (arg)->has_speed ? (arg)->speed : 0,                                               \
+    .granularity = (arg)->has_granularity ? (arg)->granularity : 0,                             \
+    .buf_size = (arg)->has_buf_size ? (arg)->buf_size : 0,                                      \
+    .on_source_error =                                                                          \
+        (arg)->has_on_source_error ? (arg)->on_source_error : BLOCKDEV_ON_ERROR_REPORT,         \
+    .on_target_error =                                                                          \
+        (arg)->has_on_target_error ? (arg)->on_target_error : BLOCKDEV_ON_ERROR_REPORT,         \
+    .converge = (arg)->has_x_converge ? (arg)->x_converge : true,                               \
+    .flags = job_flags((arg)->has_auto_finalize, (arg)->auto_finalize, (arg)->has_auto_dismiss, \
+                       (arg)->auto_dismiss)
+
 /* --- blockdev-mirror --- */
 
 bool coroutine_fn qmp_blockdev_mirror(const BlockdevMirror *arg, GError **errp)
 {
     MirrorOptions opts = {
-        .job_id = arg->job_id,
-        .replaces = arg->replaces,
+        COMMON_OPTIONS(arg),
         .filter_node_name = arg->filter_node_name,
-        .sync = arg->sync,
-        .copy_mode = arg->has_copy_mode ? arg->copy_mode : MIRROR_COPY_MODE_BACKGROUND,
-        .speed = arg->has_speed ? arg->speed : 0,
-        .granularity = arg->has_granularity ? arg->granularity : 0,
-        .buf_size = arg->has_buf_size ? arg->buf_size : 0,
-        .on_source_error =
-            arg->has_on_source_error ? arg->on_source_error : BLOCKDEV_ON_ERROR_REPORT,
-        .on_target_error =
-            arg->has_on_target_error ? arg->on_target_error : BLOCKDEV_ON_ERROR_REPORT,
         .unmap = true,
         .target_is_zero = arg->has_target_is_zero && arg->target_is_zero,
         .backing_mode = MIRROR_LEAVE_BACKING,
-        .converge = arg->has_x_converge ? arg->x_converge : true,
-        .flags = job_flags(arg->has_auto_finalize, arg->auto_finalize, arg->has_auto_dismiss,
-                           arg->auto_dismiss),
     };
 
     if (!check_numbers(arg->has_granularity, opts.granularity, opts.buf_size, opts.speed, errp)) {
@@ -330,21 +332,8 @@ static bool coroutine_fn drive_mirror_co(const DriveMirror *arg, MirrorOptions *
 bool coroutine_fn qmp_drive_mirror(const DriveMirror *arg, GError **errp)
 {
     MirrorOptions opts = {
-        .job_id = arg->job_id,
-        .replaces = arg->replaces,
-        .sync = arg->sync,
-        .copy_mode = arg->has_copy_mode ? arg->copy_mode : MIRROR_COPY_MODE_BACKGROUND,
-        .speed = arg->has_speed ? arg->speed : 0,
-        .granularity = arg->has_granularity ? arg->granularity : 0,
-        .buf_size = arg->has_buf_size ? arg->buf_size : 0,
-        .on_source_error =
-            arg->has_on_source_error ? arg->on_source_error : BLOCKDEV_ON_ERROR_REPORT,
-        .on_target_error =
-            arg->has_on_target_error ? arg->on_target_error : BLOCKDEV_ON_ERROR_REPORT,
+        COMMON_OPTIONS(arg),
         .unmap = arg->has_unmap ? arg->unmap : true,
-        .converge = arg->has_x_converge ? arg->x_converge : true,
-        .flags = job_flags(arg->has_auto_finalize, arg->auto_finalize, arg->has_auto_dismiss,
-                           arg->auto_dismiss),
     };
     bool ok;
 
