@@ -211,7 +211,8 @@ static bool coroutine_fn remove_prepare(TransactionStep *step, GError **errp)
     if (bdrv_dirty_bitmap_get_persistence(s->bitmap) &&
         s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap) {
         AioContext *from = bdrv_co_enter_graph(s->bs);
-        bool ok = s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap(s->bs, arg->name, errp);
+        bool ok =
+            s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap(s->bs, arg->name, errp);
 
         bdrv_co_leave_graph(s->bs, from);
         if (!ok) {
@@ -392,37 +393,9 @@ const TransactionActionOps transaction_bitmap_merge = {
 
 /* --- commands --- */
 
-bool coroutine_fn qmp_block_dirty_bitmap_add(const BlockDirtyBitmapAdd *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_ADD, block_dirty_bitmap_add, arg, errp);
-}
-
-bool coroutine_fn qmp_block_dirty_bitmap_remove(const BlockDirtyBitmap *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_REMOVE, block_dirty_bitmap_remove, arg,
-                                      errp);
-}
-
-bool coroutine_fn qmp_block_dirty_bitmap_clear(const BlockDirtyBitmap *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_CLEAR, block_dirty_bitmap_clear, arg,
-                                      errp);
-}
-
-bool coroutine_fn qmp_block_dirty_bitmap_enable(const BlockDirtyBitmap *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_ENABLE, block_dirty_bitmap_enable, arg,
-                                      errp);
-}
-
-bool coroutine_fn qmp_block_dirty_bitmap_disable(const BlockDirtyBitmap *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_DISABLE, block_dirty_bitmap_disable, arg,
-                                      errp);
-}
-
-bool coroutine_fn qmp_block_dirty_bitmap_merge(const BlockDirtyBitmapMerge *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCK_DIRTY_BITMAP_MERGE, block_dirty_bitmap_merge, arg,
-                                      errp);
-}
+TRANSACTION_COMMAND(BLOCK_DIRTY_BITMAP_ADD, block_dirty_bitmap_add, BlockDirtyBitmapAdd)
+TRANSACTION_COMMAND(BLOCK_DIRTY_BITMAP_REMOVE, block_dirty_bitmap_remove, BlockDirtyBitmap)
+TRANSACTION_COMMAND(BLOCK_DIRTY_BITMAP_CLEAR, block_dirty_bitmap_clear, BlockDirtyBitmap)
+TRANSACTION_COMMAND(BLOCK_DIRTY_BITMAP_ENABLE, block_dirty_bitmap_enable, BlockDirtyBitmap)
+TRANSACTION_COMMAND(BLOCK_DIRTY_BITMAP_DISABLE, block_dirty_bitmap_disable, BlockDirtyBitmap)
+TRANSACTION_COMMAND(BLOCK_DIRTY_BITMAP_MERGE, block_dirty_bitmap_merge, BlockDirtyBitmapMerge)

@@ -230,12 +230,5 @@ const TransactionActionOps transaction_blockdev_snapshot_sync = {
     .clean = snapshot_clean,
 };
 
-bool coroutine_fn qmp_blockdev_snapshot(const BlockdevSnapshot *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCKDEV_SNAPSHOT, blockdev_snapshot, arg, errp);
-}
-
-bool coroutine_fn qmp_blockdev_snapshot_sync(const BlockdevSnapshotSync *arg, GError **errp)
-{
-    return TRANSACTION_CO_RUN_COMMAND(BLOCKDEV_SNAPSHOT_SYNC, blockdev_snapshot_sync, arg, errp);
-}
+TRANSACTION_COMMAND(BLOCKDEV_SNAPSHOT, blockdev_snapshot, BlockdevSnapshot)
+TRANSACTION_COMMAND(BLOCKDEV_SNAPSHOT_SYNC, blockdev_snapshot_sync, BlockdevSnapshotSync)

@@ -38,10 +38,14 @@ extern const TransactionActionOps transaction_blockdev_snapshot_sync;
 /* Runs one action as a transaction of its own. */
 bool coroutine_fn transaction_co_run_one(const TransactionAction *action, GError **errp);
 
-/* The command whose arguments are those of the action `member` of kind KIND. */
-#define TRANSACTION_CO_RUN_COMMAND(KIND, member, arg, errp)                                   \
-    transaction_co_run_one(&(const TransactionAction){.type = TRANSACTION_ACTION_KIND_##KIND, \
-                                                      .u.member.data = (void *)(arg)},        \
-                           errp)
+/* Defines the QMP command qmp_MEMBER(), whose arguments are those of the action `member` of KIND. */
+#define TRANSACTION_COMMAND(KIND, member, Arguments)                              \
+    bool coroutine_fn qmp_##member(const Arguments *arg, GError **errp)           \
+    {                                                                             \
+        const TransactionAction action = {.type = TRANSACTION_ACTION_KIND_##KIND, \
+                                          .u.member.data = (Arguments *)arg};     \
+                                                                                  \
+        return transaction_co_run_one(&action, errp);                             \
+    }
 
 #endif
