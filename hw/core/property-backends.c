@@ -17,13 +17,17 @@ static bool not_found(DeviceState *dev, const Property *prop, const char *name, 
     return false;
 }
 
-static json_object *name_json(const char *name)
+static json_object *get_name(DeviceState *dev, const Property *prop, const void *slot)
 {
+    const char *name = prop->kind->back_end(slot);
+
     return json_object_new_string(name ? name : "");
 }
 
-static char *print_name(const char *name)
+static char *print_name(DeviceState *dev, const Property *prop, const void *slot)
 {
+    const char *name = prop->kind->back_end(slot);
+
     return g_strdup_printf("\"%s\"", name ? name : "");
 }
 
@@ -94,16 +98,6 @@ static const char *chardev_name(const void *slot)
     return fe->chr ? qemu_chr_label(fe->chr) : NULL;
 }
 
-static json_object *get_chardev(DeviceState *dev, const Property *prop, const void *slot)
-{
-    return name_json(chardev_name(slot));
-}
-
-static char *print_chardev(DeviceState *dev, const Property *prop, const void *slot)
-{
-    return print_name(chardev_name(slot));
-}
-
 static void release_chardev(DeviceState *dev, const Property *prop, void *slot)
 {
     CharFrontend *fe = slot;
@@ -117,8 +111,9 @@ const PropertyKind property_chardev = {
     .name = "str",
     .description = "ID of a chardev to use as a backend",
     .set = set_chardev,
-    .get = get_chardev,
-    .print = print_chardev,
+    .back_end = chardev_name,
+    .get = get_name,
+    .print = print_name,
     .release = release_chardev,
 };
 
@@ -200,22 +195,13 @@ static const char *drive_name(const void *slot)
     return blk && blk_bs(blk) ? bdrv_get_node_name(blk_bs(blk)) : NULL;
 }
 
-static json_object *get_drive(DeviceState *dev, const Property *prop, const void *slot)
-{
-    return name_json(drive_name(slot));
-}
-
-static char *print_drive(DeviceState *dev, const Property *prop, const void *slot)
-{
-    return print_name(drive_name(slot));
-}
-
 const PropertyKind property_drive = {
     .name = "str",
     .description = "Node name or ID of a block device to use as a backend",
     .set = set_drive,
-    .get = get_drive,
-    .print = print_drive,
+    .back_end = drive_name,
+    .get = get_name,
+    .print = print_name,
     .release = release_drive,
 };
 
@@ -265,22 +251,13 @@ static const char *netdev_name(const void *slot)
     return netdev ? netdevs->id(netdev) : NULL;
 }
 
-static json_object *get_netdev(DeviceState *dev, const Property *prop, const void *slot)
-{
-    return name_json(netdev_name(slot));
-}
-
-static char *print_netdev(DeviceState *dev, const Property *prop, const void *slot)
-{
-    return print_name(netdev_name(slot));
-}
-
 const PropertyKind property_netdev = {
     .name = "str",
     .description = "ID of a netdev to use as a backend",
     .set = set_netdev,
-    .get = get_netdev,
-    .print = print_netdev,
+    .back_end = netdev_name,
+    .get = get_name,
+    .print = print_name,
     .release = release_netdev,
 };
 
@@ -325,20 +302,26 @@ static bool set_link(DeviceState *dev, const Property *prop, void *slot, json_ob
     return true;
 }
 
-static json_object *get_link(DeviceState *dev, const Property *prop, const void *slot)
+/* The caller frees. */
+static char *link_path(const void *slot)
 {
     const QomObject *object = *(QomObject *const *)slot;
-    g_autofree char *path = object ? qom_object_path(object) : NULL;
 
-    return name_json(path);
+    return object ? qom_object_path(object) : g_strdup("");
+}
+
+static json_object *get_link(DeviceState *dev, const Property *prop, const void *slot)
+{
+    g_autofree char *path = link_path(slot);
+
+    return json_object_new_string(path);
 }
 
 static char *print_link(DeviceState *dev, const Property *prop, const void *slot)
 {
-    const QomObject *object = *(QomObject *const *)slot;
-    g_autofree char *path = object ? qom_object_path(object) : NULL;
+    g_autofree char *path = link_path(slot);
 
-    return print_name(path);
+    return g_strdup_printf("\"%s\"", path);
 }
 
 /* Lists show "link<TYPE>" in place of the name. */

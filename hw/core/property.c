@@ -313,7 +313,6 @@ UNSIGNED_KIND(64)
         .get_default = show_default_signed,                                                     \
     };
 SIGNED_KIND(32)
-SIGNED_KIND(64)
 
 static bool set_size(DeviceState *dev, const Property *prop, void *slot, json_object *value,
                      PropertySource source, GError **errp)

@@ -55,6 +55,8 @@ typedef struct PropertyKind {
     void (*set_default)(const Property *prop, void *slot);
     /* For lists, the caller's; NULL: there is none to show. */
     json_object *(*get_default)(const Property *prop);
+    /* Kinds that hold a back end: its name, lent by it; NULL: the slot is empty. */
+    const char *(*back_end)(const void *slot);
     /* Gives back what the slot holds. NULL: nothing. */
     void (*release)(DeviceState *dev, const Property *prop, void *slot);
 } PropertyKind;
@@ -87,7 +89,6 @@ extern const PropertyKind property_uint16;
 extern const PropertyKind property_uint32;
 extern const PropertyKind property_uint64;
 extern const PropertyKind property_int32;
-extern const PropertyKind property_int64;
 extern const PropertyKind property_size;   /* bytes, with suffixes */
 extern const PropertyKind property_string; /* char *, NULL: not given */
 extern const PropertyKind property_enum;   /* int; of a QAPI type */
@@ -135,8 +136,6 @@ typedef struct MACAddr {
     DEFINE_PROP_UNSIGNED(_n, property_size, _s, _f, uint64_t, _d, __VA_ARGS__)
 #define DEFINE_PROP_INT32(_n, _s, _f, _d, ...) \
     DEFINE_PROP_SIGNED(_n, property_int32, _s, _f, int32_t, _d, __VA_ARGS__)
-#define DEFINE_PROP_INT64(_n, _s, _f, _d, ...) \
-    DEFINE_PROP_SIGNED(_n, property_int64, _s, _f, int64_t, _d, __VA_ARGS__)
 /* X is the QAPI type, the default one of its constants. */
 #define DEFINE_PROP_ENUM(_n, _s, _f, X, _d, ...) \
     DEFINE_PROP_SIGNED(_n, property_enum, _s, _f, X, _d, .values = &qapi_type_##X, __VA_ARGS__)
