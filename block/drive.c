@@ -18,6 +18,7 @@
 #include "block/graph/graph.h"
 #include "block/io/limits.h"
 #include "qapi/keyval.h"
+#include "util/cutils.h"
 #include "util/error.h"
 
 /* The keys that the name of the file and the cache mode have within this file. */
@@ -92,26 +93,11 @@ static char *take_string(json_object *obj, const char *key)
     return s;
 }
 
-static bool parse_on_off(const char *key, const char *text, bool *value, GError **errp)
-{
-    if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") ||
-        !strcmp(text, "y")) {
-        *value = true;
-    } else if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") ||
-               !strcmp(text, "n")) {
-        *value = false;
-    } else {
-        error_setg(errp, "Parameter '%s' expects 'on' or 'off'", key);
-        return false;
-    }
-    return true;
-}
-
 static bool take_bool(json_object *obj, const char *key, bool *value, GError **errp)
 {
     g_autofree char *text = take_string(obj, key);
 
-    return !text || parse_on_off(key, text, value, errp);
+    return !text || qemu_parse_bool(key, text, value, errp);
 }
 
 static const struct {

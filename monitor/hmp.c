@@ -9,6 +9,7 @@
 #include "monitor/monitor-int.h"
 #include "qapi/dispatch.h"
 #include "qapi/qapi-commands-misc.h"
+#include "util/cutils.h"
 #include "util/error.h"
 
 struct HMPOutput {
@@ -45,27 +46,12 @@ void hmp_register_info(const HMPCommand *cmd)
     add(&hmp.infos, cmd);
 }
 
-/* True when word is one of "a|b|c". */
-static bool has_name(const char *names, const char *word)
-{
-    size_t len = strlen(word);
-
-    while (names) {
-        if (!strncmp(names, word, len) && (names[len] == '|' || !names[len])) {
-            return true;
-        }
-        names = strchr(names, '|');
-        names = names ? names + 1 : NULL;
-    }
-    return false;
-}
-
 static const HMPCommand *find(GPtrArray *table, const char *word)
 {
     for (guint i = 0; table && *word && i < table->len; i++) {
         const HMPCommand *cmd = g_ptr_array_index(table, i);
 
-        if (has_name(cmd->name, word)) {
+        if (word_is_one_of(cmd->name, word)) {
             return cmd;
         }
     }
@@ -173,7 +159,7 @@ static void print_help(HMPOutput *out, GPtrArray *table, const char *prefix, con
     for (guint i = 0; i < table->len; i++) {
         const HMPCommand *cmd = g_ptr_array_index(table, i);
 
-        if (!only || has_name(cmd->name, only)) {
+        if (!only || word_is_one_of(cmd->name, only)) {
             hmp_printf(out, "%s%s%s%s -- %s\n", prefix, cmd->name, *cmd->args ? " " : "", cmd->args,
                        cmd->help);
         }

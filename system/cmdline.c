@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "util/cutils.h"
 #include "util/error.h"
 #include "util/version.h"
 
@@ -17,25 +18,11 @@ static const char *const group_titles[GROUP_MAX] = {
     [GROUP_PROCESS] = "The process",  [GROUP_DEBUG] = "Looking inside",
 };
 
-static bool has_name(const char *names, const char *word)
-{
-    size_t len = strlen(word);
-
-    while (names) {
-        if (!strncmp(names, word, len) && (names[len] == '|' || !names[len])) {
-            return true;
-        }
-        names = strchr(names, '|');
-        names = names ? names + 1 : NULL;
-    }
-    return false;
-}
-
 static const QemuOption *find_option(const char *name)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(tables); i++) {
         for (const QemuOption *opt = tables[i]; opt->name; opt++) {
-            if (has_name(opt->name, name)) {
+            if (word_is_one_of(opt->name, name)) {
                 return opt;
             }
         }

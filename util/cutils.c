@@ -66,8 +66,8 @@ int qemu_strtou64(const char *str, const char **end, int base, uint64_t *result)
     return ret;
 }
 
-/* unit to the power that the suffix stands for; 0 when it is none. */
-static uint64_t suffix_scale(char suffix, uint64_t unit)
+/* 1024 to the power that the suffix stands for; 0 when it is none. */
+static uint64_t suffix_scale(char suffix)
 {
     static const char suffixes[] = "BKMGTPE";
     const char *found = suffix ? strchr(suffixes, g_ascii_toupper(suffix)) : NULL;
@@ -77,7 +77,7 @@ static uint64_t suffix_scale(char suffix, uint64_t unit)
         return 0;
     }
     for (; found > suffixes; found--) {
-        scale *= unit;
+        scale *= 1024;
     }
     return scale;
 }
@@ -98,8 +98,7 @@ static const char *parse_fraction(const char *p, uint64_t *num, uint64_t *den)
     return p;
 }
 
-static int parse_size(const char *str, const char **stop, char default_suffix, uint64_t unit,
-                      uint64_t *result)
+static int parse_size(const char *str, const char **stop, char default_suffix, uint64_t *result)
 {
     uint64_t scale, num = 0, den = 1, whole;
     unsigned __int128 part;
@@ -118,7 +117,7 @@ static int parse_size(const char *str, const char **stop, char default_suffix, u
         *result = g_ascii_strtoull(str, &p, 16);
         *stop = p;
         /* Digits and suffixes share letters, and "0x.8" is no number. */
-        if (p <= str + 2 || *p == '.' || suffix_scale(*p, unit)) {
+        if (p <= str + 2 || *p == '.' || suffix_scale(*p)) {
             return -EINVAL;
         }
         return -errno;
@@ -131,11 +130,11 @@ static int parse_size(const char *str, const char **stop, char default_suffix, u
     if (**stop == '.') {
         *stop = parse_fraction(*stop + 1, &num, &den);
     }
-    scale = suffix_scale(**stop, unit);
+    scale = suffix_scale(**stop);
     if (scale) {
         (*stop)++;
     } else {
-        scale = suffix_scale(default_suffix, unit);
+        scale = suffix_scale(default_suffix);
     }
     if (num > 0 && scale == 1) {
         return -EINVAL;
@@ -147,11 +146,10 @@ static int parse_size(const char *str, const char **stop, char default_suffix, u
     return 0;
 }
 
-static int strtosz(const char *str, const char **end, char default_suffix, uint64_t unit,
-                   uint64_t *result)
+static int strtosz(const char *str, const char **end, char default_suffix, uint64_t *result)
 {
     const char *stop;
-    int ret = parse_size(str, &stop, default_suffix, unit, result);
+    int ret = parse_size(str, &stop, default_suffix, result);
 
     ret = finish(str, stop, end, ret);
     if (ret < 0) {
@@ -162,17 +160,26 @@ static int strtosz(const char *str, const char **end, char default_suffix, uint6
 
 int qemu_strtosz(const char *str, const char **end, uint64_t *result)
 {
-    return strtosz(str, end, 'B', 1024, result);
+    return strtosz(str, end, 'B', result);
 }
 
 int qemu_strtosz_MiB(const char *str, const char **end, uint64_t *result)
 {
-    return strtosz(str, end, 'M', 1024, result);
+    return strtosz(str, end, 'M', result);
 }
 
-int qemu_strtosz_metric(const char *str, const char **end, uint64_t *result)
+bool word_is_one_of(const char *names, const char *word)
 {
-    return strtosz(str, end, 'B', 1000, result);
+    size_t len = strlen(word);
+
+    while (names) {
+        if (!strncmp(names, word, len) && (names[len] == '|' || !names[len])) {
+            return true;
+        }
+        names = strchr(names, '|');
+        names = names ? names + 1 : NULL;
+    }
+    return false;
 }
 
 bool qemu_parse_bool(const char *name, const char *value, bool *result, GError **errp)
@@ -190,33 +197,16 @@ bool qemu_parse_bool(const char *name, const char *value, bool *result, GError *
     return false;
 }
 
-/* value over the unit's power that leaves a number below it, and which power that is. */
-static double human(uint64_t value, unsigned unit, int *power)
-{
-    double v = value;
-
-    /* What three digits would show as 1000 moves to the next unit: 1000 KiB is 0.977 MiB. */
-    for (*power = 0; v >= 999.5 && *power < 6; (*power)++) {
-        v /= unit;
-    }
-    return v;
-}
-
 char *size_to_str(uint64_t bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-    int power;
-    double v = human(bytes, 1024, &power);
+    double v = bytes;
+    unsigned power = 0;
 
-    return g_strdup_printf("%.3g %s", v, units[power]);
-}
-
-char *freq_to_str(uint64_t hz)
-{
-    static const char *const units[] = {"Hz", "KHz", "MHz", "GHz", "THz", "PHz", "EHz"};
-    int power;
-    double v = human(hz, 1000, &power);
-
+    /* What three digits would show as 1000 moves to the next unit: 1000 KiB is 0.977 MiB. */
+    for (; v >= 999.5 && power < G_N_ELEMENTS(units) - 1; power++) {
+        v /= 1024;
+    }
     return g_strdup_printf("%.3g %s", v, units[power]);
 }
 

@@ -28,19 +28,17 @@ G_GNUC_WARN_UNUSED_RESULT int qemu_strtou64(const char *str, const char **end, i
  * above b and is rounded to the nearest byte.
  */
 G_GNUC_WARN_UNUSED_RESULT int qemu_strtosz(const char *str, const char **end, uint64_t *result);
-/* The same with M for a missing suffix (sizes of guest memory), or with powers of 1000 (rates). */
+/* The same with M for a missing suffix: sizes of guest memory. */
 G_GNUC_WARN_UNUSED_RESULT int qemu_strtosz_MiB(const char *str, const char **end, uint64_t *result);
-G_GNUC_WARN_UNUSED_RESULT int qemu_strtosz_metric(const char *str, const char **end,
-                                                  uint64_t *result);
 
+/* True when word is one of "a|b|c". */
+bool word_is_one_of(const char *names, const char *word);
 /* on, yes, true, y; off, no, false, n. `name` is the parameter, for the message. */
 G_GNUC_WARN_UNUSED_RESULT bool qemu_parse_bool(const char *name, const char *value, bool *result,
                                                GError **errp);
 
 /* "512 B", "1.5 KiB", "10 GiB": three significant digits. Caller frees. */
 char *size_to_str(uint64_t bytes);
-/* "1.19 MHz". Caller frees. */
-char *freq_to_str(uint64_t hz);
 
 /* Appends lines of 16 bytes: `PREFIXoooooooo: 48 65 .. He..`; offsets start at `offset`. */
 void qemu_hexdump(GString *out, const char *prefix, uint64_t offset, const void *buf, size_t bytes);

@@ -3,6 +3,7 @@
 #include "util/qemu-opts.h"
 
 #include <string.h>
+#include "util/cutils.h"
 #include "util/error.h"
 
 typedef struct QemuOpt {
@@ -126,17 +127,7 @@ bool qemu_opts_get_bool(QemuOpts *opts, const char *key, bool *has, bool *value,
         return true;
     }
     *has = true;
-    if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") ||
-        !strcmp(text, "y")) {
-        *value = true;
-    } else if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") ||
-               !strcmp(text, "n")) {
-        *value = false;
-    } else {
-        error_setg(errp, "Parameter '%s' expects 'on' or 'off'", key);
-        return false;
-    }
-    return true;
+    return qemu_parse_bool(key, text, value, errp);
 }
 
 bool qemu_opts_get_int(QemuOpts *opts, const char *key, bool *has, int64_t *value, GError **errp)
