@@ -48,8 +48,27 @@ static int all_wait(const AllCall *call, QIOChannelDirection dir, GError **errp)
     return ret;
 }
 
-/* 1: all read; 0: the stream ended before the first byte; -errno. */
-static int all_read(const AllCall *call, const struct iovec *iov, size_t niov, GError **errp)
+static int eof_is_error(int ret, GError **errp)
+{
+    if (ret == 0) {
+        error_setg(errp, "Unexpected end-of-file before all data were read");
+        return -EPIPE;
+    }
+    return ret < 0 ? ret : 0;
+}
+
+static ssize_t move_some(const AllCall *call, QIOChannelDirection dir, const struct iovec *iov,
+                         size_t niov, GError **errp)
+{
+    const QIOChannelClass *klass = call->ioc->klass;
+
+    return dir == QIO_CHANNEL_READ ? klass->readv(call->ioc, iov, niov, NULL, call->flags, errp)
+                                   : klass->writev(call->ioc, iov, niov, NULL, call->flags, errp);
+}
+
+/* 1: all moved; 0: the stream that is read ended before the first byte; -errno. */
+static int all_move(const AllCall *call, QIOChannelDirection dir, const struct iovec *iov,
+                    size_t niov, GError **errp)
 {
     struct iovec batch[IOV_BATCH];
     IovCursor cur = {iov, niov, 0};
@@ -63,20 +82,17 @@ static int all_read(const AllCall *call, const struct iovec *iov, size_t niov, G
         if (!n) {
             return 1;
         }
-        len = call->ioc->klass->readv(call->ioc, next, n, NULL, call->flags, errp);
+        len = move_some(call, dir, next, n, errp);
         if (len == -EAGAIN) {
-            int ret = all_wait(call, QIO_CHANNEL_READ, errp);
+            int ret = all_wait(call, dir, errp);
 
             if (ret < 0) {
                 return ret;
             }
         } else if (len < 0) {
             return len;
-        } else if (len == 0 && started) {
-            error_setg(errp, "Unexpected end-of-file before all data were read");
-            return -EPIPE;
-        } else if (len == 0) {
-            return 0;
+        } else if (len == 0 && dir == QIO_CHANNEL_READ) {
+            return started ? eof_is_error(0, errp) : 0;
         } else {
             started = true;
             iov_cursor_advance(&cur, len);
@@ -84,41 +100,16 @@ static int all_read(const AllCall *call, const struct iovec *iov, size_t niov, G
     }
 }
 
-static int all_write(const AllCall *call, const struct iovec *iov, size_t niov, GError **errp)
+static int all_read(const AllCall *call, const struct iovec *iov, size_t niov, GError **errp)
 {
-    struct iovec batch[IOV_BATCH];
-    IovCursor cur = {iov, niov, 0};
-
-    for (;;) {
-        size_t n;
-        const struct iovec *next = iov_cursor_next(&cur, batch, &n);
-        ssize_t len;
-
-        if (!n) {
-            return 0;
-        }
-        len = call->ioc->klass->writev(call->ioc, next, n, NULL, call->flags, errp);
-        if (len == -EAGAIN) {
-            int ret = all_wait(call, QIO_CHANNEL_WRITE, errp);
-
-            if (ret < 0) {
-                return ret;
-            }
-        } else if (len < 0) {
-            return len;
-        } else {
-            iov_cursor_advance(&cur, len);
-        }
-    }
+    return all_move(call, QIO_CHANNEL_READ, iov, niov, errp);
 }
 
-static int eof_is_error(int ret, GError **errp)
+static int all_write(const AllCall *call, const struct iovec *iov, size_t niov, GError **errp)
 {
-    if (ret == 0) {
-        error_setg(errp, "Unexpected end-of-file before all data were read");
-        return -EPIPE;
-    }
-    return ret < 0 ? ret : 0;
+    int ret = all_move(call, QIO_CHANNEL_WRITE, iov, niov, errp);
+
+    return MIN(ret, 0);
 }
 
 /* --- in coroutines --- */
@@ -220,11 +211,6 @@ int qio_channel_readv_all_full(QIOChannel *ioc, const struct iovec *iov, size_t 
     return eof_is_error(thread_read(ioc, iov, niov, opts, errp), errp);
 }
 
-int qio_channel_readv_all_eof(QIOChannel *ioc, const struct iovec *iov, size_t niov, GError **errp)
-{
-    return thread_read(ioc, iov, niov, NULL, errp);
-}
-
 int qio_channel_readv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov, GError **errp)
 {
     return qio_channel_readv_all_full(ioc, iov, niov, NULL, errp);
@@ -277,8 +263,8 @@ int qio_channel_writev_zero_copy_all(QIOChannel *ioc, const struct iovec *iov, s
 
 /* --- at an offset --- */
 
-int qio_channel_preadv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
-                           GError **errp)
+static int all_move_at(QIOChannel *ioc, QIOChannelDirection dir, const struct iovec *iov,
+                       size_t niov, off_t offset, GError **errp)
 {
     struct iovec batch[IOV_BATCH];
     IovCursor cur = {iov, niov, 0};
@@ -286,12 +272,17 @@ int qio_channel_preadv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov
     for (;;) {
         size_t n;
         const struct iovec *next = iov_cursor_next(&cur, batch, &n);
-        ssize_t len = n ? qio_channel_preadv(ioc, next, n, offset, errp) : 0;
+        ssize_t len;
 
-        if (!n || len < 0) {
+        if (!n) {
+            return 0;
+        }
+        len = dir == QIO_CHANNEL_READ ? qio_channel_preadv(ioc, next, n, offset, errp)
+                                      : qio_channel_pwritev(ioc, next, n, offset, errp);
+        if (len < 0) {
             return len;
         }
-        if (len == 0) {
+        if (len == 0 && dir == QIO_CHANNEL_READ) {
             return eof_is_error(0, errp);
         }
         offset += len;
@@ -299,21 +290,14 @@ int qio_channel_preadv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov
     }
 }
 
+int qio_channel_preadv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
+                           GError **errp)
+{
+    return all_move_at(ioc, QIO_CHANNEL_READ, iov, niov, offset, errp);
+}
+
 int qio_channel_pwritev_all(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
                             GError **errp)
 {
-    struct iovec batch[IOV_BATCH];
-    IovCursor cur = {iov, niov, 0};
-
-    for (;;) {
-        size_t n;
-        const struct iovec *next = iov_cursor_next(&cur, batch, &n);
-        ssize_t len = n ? qio_channel_pwritev(ioc, next, n, offset, errp) : 0;
-
-        if (!n || len < 0) {
-            return len;
-        }
-        offset += len;
-        iov_cursor_advance(&cur, len);
-    }
+    return all_move_at(ioc, QIO_CHANNEL_WRITE, iov, niov, offset, errp);
 }

@@ -257,8 +257,6 @@ int qio_channel_wait(QIOChannel *ioc, QIOChannelDirection dir, int64_t deadline_
 
 int qio_channel_readv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                           GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-int qio_channel_readv_all_eof(QIOChannel *ioc, const struct iovec *iov, size_t niov,
-                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 int qio_channel_read_all(QIOChannel *ioc, void *buf, size_t bytes,
                          GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 int qio_channel_read_all_eof(QIOChannel *ioc, void *buf, size_t bytes,

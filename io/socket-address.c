@@ -15,32 +15,33 @@ static bool parse_u32(const char *str, const char *what, uint32_t *value, GError
     return true;
 }
 
-static void convert_inet(const InetSocketAddress *from, FerrySockInet *to)
-{
-    to->host = g_strdup(from->host);
-    to->port = g_strdup(from->port);
-    to->has_numeric = from->has_numeric;
-    to->numeric = from->numeric;
-    to->has_to = from->has_to;
-    to->to = from->to;
-    to->has_ipv4 = from->has_ipv4;
-    to->ipv4 = from->ipv4;
-    to->has_ipv6 = from->has_ipv6;
-    to->ipv6 = from->ipv6;
-    to->has_keep_alive = from->has_keep_alive;
-    to->keep_alive = from->keep_alive;
-}
+/* The QAPI types and their native counterparts have members of the same names. */
+#define COPY_INET(src, dst)                            \
+    do {                                               \
+        (dst)->host = g_strdup((src)->host);           \
+        (dst)->port = g_strdup((src)->port);           \
+        (dst)->has_numeric = (src)->has_numeric;       \
+        (dst)->numeric = (src)->numeric;               \
+        (dst)->has_to = (src)->has_to;                 \
+        (dst)->to = (src)->to;                         \
+        (dst)->has_ipv4 = (src)->has_ipv4;             \
+        (dst)->ipv4 = (src)->ipv4;                     \
+        (dst)->has_ipv6 = (src)->has_ipv6;             \
+        (dst)->ipv6 = (src)->ipv6;                     \
+        (dst)->has_keep_alive = (src)->has_keep_alive; \
+        (dst)->keep_alive = (src)->keep_alive;         \
+    } while (0)
 
-static void convert_unix(const UnixSocketAddress *from, FerrySockUnix *to)
-{
-    to->path = g_strdup(from->path);
-    to->has_abstract = from->has_abstract;
-    to->abstract = from->abstract;
-    to->has_tight = from->has_tight;
-    to->tight = from->tight;
-}
+#define COPY_UNIX(src, dst)                        \
+    do {                                           \
+        (dst)->path = g_strdup((src)->path);       \
+        (dst)->has_abstract = (src)->has_abstract; \
+        (dst)->abstract = (src)->abstract;         \
+        (dst)->has_tight = (src)->has_tight;       \
+        (dst)->tight = (src)->tight;               \
+    } while (0)
 
-/* The members of an address in whichever form: one of them is set. */
+/* The members of an address in either form: one of them is set. */
 typedef struct AddressParts {
     const InetSocketAddress *inet;
     const UnixSocketAddress *un;
@@ -54,10 +55,10 @@ static FerrySockAddr *convert(AddressParts from, GError **errp)
 
     if (from.inet) {
         out->type = FERRY_SOCK_INET;
-        convert_inet(from.inet, &out->inet);
+        COPY_INET(from.inet, &out->inet);
     } else if (from.un) {
         out->type = FERRY_SOCK_UNIX;
-        convert_unix(from.un, &out->un);
+        COPY_UNIX(from.un, &out->un);
     } else if (from.vsock) {
         out->type = FERRY_SOCK_VSOCK;
         if (!parse_u32(from.vsock->cid, "cid", &out->vsock.cid, errp) ||
@@ -125,36 +126,16 @@ char *socket_address_to_string(const SocketAddress *addr)
     return native ? ferry_sockaddr_to_string(native) : g_strdup("(invalid address)");
 }
 
-static void revert_inet(const FerrySockInet *from, InetSocketAddress *to)
-{
-    to->host = g_strdup(from->host);
-    to->port = g_strdup(from->port);
-    to->has_numeric = from->has_numeric;
-    to->numeric = from->numeric;
-    to->has_to = from->has_to;
-    to->to = from->to;
-    to->has_ipv4 = from->has_ipv4;
-    to->ipv4 = from->ipv4;
-    to->has_ipv6 = from->has_ipv6;
-    to->ipv6 = from->ipv6;
-    to->has_keep_alive = from->has_keep_alive;
-    to->keep_alive = from->keep_alive;
-}
-
 void socket_address_fill(SocketAddress *to, const FerrySockAddr *from)
 {
     switch (from->type) {
     case FERRY_SOCK_INET:
         to->type = SOCKET_ADDRESS_TYPE_INET;
-        revert_inet(&from->inet, &to->u.inet);
+        COPY_INET(&from->inet, &to->u.inet);
         break;
     case FERRY_SOCK_UNIX:
         to->type = SOCKET_ADDRESS_TYPE_UNIX;
-        to->u.q_unix.path = g_strdup(from->un.path);
-        to->u.q_unix.has_abstract = from->un.has_abstract;
-        to->u.q_unix.abstract = from->un.abstract;
-        to->u.q_unix.has_tight = from->un.has_tight;
-        to->u.q_unix.tight = from->un.tight;
+        COPY_UNIX(&from->un, &to->u.q_unix);
         break;
     case FERRY_SOCK_VSOCK:
         to->type = SOCKET_ADDRESS_TYPE_VSOCK;
