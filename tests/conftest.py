@@ -61,6 +61,14 @@ def nbdkit(lab):
 
 
 @pytest.fixture
+def qtest(work):
+    """Plays the guest of a binary: vmm(*qtest.args)."""
+    one = ferry.QTest(work)
+    yield one
+    one.close()
+
+
+@pytest.fixture
 def need():
     """Skips with a reason: need.tool('nbdkit'), need.root(), need.that(condition, 'reason')."""
     class Need:

@@ -14,13 +14,6 @@ EJECT = 0xae08
 
 
 @pytest.fixture
-def qtest(work):
-    one = ferry.QTest(work)
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def guest(vmm, qtest, need):
     need.that(Path(TESTER).exists(), f'{TESTER} is not built')
 

@@ -14,13 +14,6 @@ NOT_YET = pytest.mark.xfail(strict=True, reason='not refused yet')
 
 
 @pytest.fixture
-def qtest(work):
-    one = ferry.QTest(work)
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def guest(vmm, qtest, need):
     need.that(Path(TESTER).exists(), f'{TESTER} is not built')
     vm = vmm(*MACHINE, *qtest.args, '-device', 'test-counter,id=d', command=[TESTER], defaults=False)

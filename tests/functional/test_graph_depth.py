@@ -17,7 +17,7 @@ def pile(vm, count, add):
 
 def use(vm, node):
     pytest.importorskip('nbd')
-    disk = ferry.nbd_connect(vm.export(node), ['base:allocation'])
+    disk = ferry.nbd_connect(vm.export(node), 'base:allocation')
     disk.pwrite(b'x' * 700, 1000)
     disk.zero(100000, 5000)
     disk.trim(65536, 131072)

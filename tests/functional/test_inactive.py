@@ -192,7 +192,7 @@ def test_export_that_allows_it_lives_through_a_hand_over(pair, image):
     for vm in (here, there):
         uri = start_nbd(vm)
         vm.cmd('block-export-add', type='nbd', id='e', node_name='disk', name='disk', writable=True, allow_inactive=True)
-        handles[vm] = ferry.nbd_connect(uri, ['base:allocation'])
+        handles[vm] = ferry.nbd_connect(uri, 'base:allocation')
     assert not nodes(there)['disk']['active']
     for turn, (owner, other) in enumerate(((here, there), (there, here), (here, there))):
         def each(handle):

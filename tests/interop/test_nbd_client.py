@@ -16,26 +16,10 @@ SIZE = 16 * ferry.MIB
 nbd = pytest.importorskip('nbd', reason='python3-libnbd is not installed')
 
 
-def client(uri, *contexts, strict=True):
-    handle = nbd.NBD()
-    if not strict:
-        handle.set_strict_mode(0)
-    for context in contexts:
-        handle.add_meta_context(context)
-    handle.connect_uri(uri)
-    return handle
-
-
 def through(vm, server, **options):
     """A libnbd handle on an export of a node over the server."""
     vm.cmd('blockdev-add', server.node('disk', **options))
-    return client(vm.export('disk'), 'base:allocation', strict=False)
-
-
-def failure(call, *args):
-    with pytest.raises(nbd.Error) as info:
-        call(*args)
-    return info.value.errnum
+    return ferry.nbd_connect(vm.export('disk'), 'base:allocation', strict=False)
 
 
 def exercise(handle):
@@ -88,7 +72,7 @@ def test_nbdkit_in_many_forms(vm, nbdkit, args):
 def test_oldstyle_server_is_read(vm, nbdkit):
     vm.cmd('blockdev-add', {'driver': 'nbd', 'node-name': 'disk', 'read-only': True,
                             'server': nbdkit('-o', 'pattern', str(SIZE)).address})
-    handle = client(vm.export('disk', writable=False))
+    handle = ferry.nbd_connect(vm.export('disk', writable=False))
     assert handle.pread(512, 4096)[:16] == struct.pack('>QQ', 4096, 4104)
 
 
@@ -109,7 +93,7 @@ def test_read_only_server_refuses_writers_and_serves_auto_read_only(vm, work, qe
     with pytest.raises(ferry.QMPError, match='denied|read-only|write permission'):
         vm.add('nbd', server=server.address)
     node = vm.add('nbd', server=server.address, auto_read_only=True)
-    assert client(vm.export(node, writable=False)).is_read_only()
+    assert ferry.nbd_connect(vm.export(node, writable=False)).is_read_only()
 
 
 def test_tcp_server(vm, work):
@@ -138,7 +122,7 @@ def test_server_errors_arrive_as_they_are(vm, nbdkit, work):
                                 f'error-file={trigger}'))
     handle.pwrite(b'x' * 512, 0)
     trigger.touch()
-    assert failure(handle.pwrite, b'x' * 512, 0) == errno.ENOSPC
+    assert ferry.nbd_failure(handle.pwrite, b'x' * 512, 0) == errno.ENOSPC
     trigger.unlink()
     handle.pwrite(b'x' * 512, 0)
 
@@ -253,7 +237,7 @@ def test_dead_server_fails_requests_at_once_without_reconnect_delay(vm, nbdkit):
     handle = through(vm, server)
     handle.pwrite(b'x' * 512, 0)
     server.kill()
-    assert failure(handle.pread, 512, 0) == errno.EIO
+    assert ferry.nbd_failure(handle.pread, 512, 0) == errno.EIO
     server.start()
     while True:
         try:
@@ -267,7 +251,7 @@ def test_reconnect_delay_ends(vm, nbdkit):
     server = nbdkit('memory', str(SIZE))
     handle = through(vm, server, reconnect_delay=1)
     server.kill()
-    assert failure(handle.pread, 512, 0) == errno.EIO
+    assert ferry.nbd_failure(handle.pread, 512, 0) == errno.EIO
 
 
 def test_node_over_a_dead_server_can_be_removed(vm, nbdkit):
@@ -300,7 +284,7 @@ def test_changed_size_after_a_restart_is_not_accepted(vm, work, nbdkit):
     server.kill()
     server.command = [str(SIZE // 2) if word == str(SIZE) else word for word in server.command]
     server.start()
-    assert failure(handle.pread, 512, 0) == errno.EIO
+    assert ferry.nbd_failure(handle.pread, 512, 0) == errno.EIO
 
 
 def test_force_cancel_of_a_mirror_to_a_hung_server_is_immediate(vm, work, nbdkit):
@@ -450,8 +434,8 @@ def data_at(offset, length):
 def test_lying_reply_is_an_io_error_and_no_more(vm, work, structured, answer):
     liar = Liar(work, GREETING + (STRUCTURED if structured else PLAIN) + info(), answer)
     vm.add('nbd', 'lies', server=liar.address)
-    handle = client(vm.export('lies'), strict=False)
-    assert failure(handle.pread, 4096, 0) == errno.EIO
+    handle = ferry.nbd_connect(vm.export('lies'), strict=False)
+    assert ferry.nbd_failure(handle.pread, 4096, 0) == errno.EIO
     vm.add('null-co', 'n0', size=ferry.MIB)     # still alive
     liar.close()
 
@@ -461,8 +445,8 @@ def test_unknown_error_chunk_fails_only_its_request(vm, work):
                     lambda c, n: chunk(c, 1, data_at(0, n))])
     liar = Liar(work, GREETING + STRUCTURED + info(), lambda c, n, command: next(answers)(c, n) if command == 0 else simple(c))
     vm.add('nbd', 'lies', server=liar.address)
-    handle = client(vm.export('lies'), strict=False)
-    assert failure(handle.pread, 4096, 0) == errno.EINVAL
+    handle = ferry.nbd_connect(vm.export('lies'), strict=False)
+    assert ferry.nbd_failure(handle.pread, 4096, 0) == errno.EINVAL
     assert handle.pread(4096, 0) == b'd' * 4096
     liar.close()
 
@@ -482,7 +466,7 @@ def test_server_that_stops_answering_is_given_up_on_kill(vm, work, nbdkit):
 
 def extents(vm, uri, size):
     """What an export of ours tells about its node: (length, flags) of each extent."""
-    client = ferry.nbd_connect(uri, ['base:allocation'])
+    client = ferry.nbd_connect(uri, 'base:allocation')
     found = []
 
     def note(_context, _offset, entries, _error):
@@ -518,7 +502,7 @@ def test_one_question_brings_many_extents(vm, work, nbdkit, need):
 def test_write_between_two_questions_is_seen(vm, work, nbdkit):
     server = nbdkit('memory', '8M')
     vm.cmd('blockdev-add', {**server.node('disk'), 'node-name': 'disk'})
-    client = ferry.nbd_connect(vm.export('disk'), ['base:allocation'])
+    client = ferry.nbd_connect(vm.export('disk'), 'base:allocation')
     client.pwrite(b'x' * 65536, 0)
 
     def state(offset):

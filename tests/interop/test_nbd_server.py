@@ -26,22 +26,6 @@ def disk(vm, work):
     return vm.export('disk'), path
 
 
-def client(uri, *contexts, strict=True):
-    handle = nbd.NBD()
-    if not strict:
-        handle.set_strict_mode(0)
-    for context in contexts:
-        handle.add_meta_context(context)
-    handle.connect_uri(uri)
-    return handle
-
-
-def failure(call, *args):
-    with pytest.raises(nbd.Error) as info:
-        call(*args)
-    return info.value.errnum
-
-
 def start_server(vm, work, **options):
     path = str(work / 'server.sock')
     vm.cmd('nbd-server-start', {'addr': {'type': 'unix', 'data': {'path': path}},
@@ -135,7 +119,7 @@ def test_the_kernels_client_reads_and_writes(disk, vm, need):
         ferry.qemu_io(device, 'write -P 0x6b 1M 64k', 'flush')
     finally:
         ferry.images.run_tool('nbd-client', '-d', device)
-    assert client(uri).pread(65536, ferry.MIB) == b'\x6b' * 65536
+    assert ferry.nbd_connect(uri).pread(65536, ferry.MIB) == b'\x6b' * 65536
 
 
 # --- exports ---
@@ -157,17 +141,17 @@ def test_export_list_has_names_and_descriptions(vm, work):
 def test_unknown_export_is_refused(vm, disk):
     uri, _ = disk
     with pytest.raises(nbd.Error):
-        client(uri.replace('/disk?', '/nosuch?'))
-    client(uri).shutdown()
+        ferry.nbd_connect(uri.replace('/disk?', '/nosuch?'))
+    ferry.nbd_connect(uri).shutdown()
 
 
 def test_read_only_export_refuses_changes(vm, work):
     vm.add('null-co', 'n0', size=SIZE)
-    handle = client(vm.export('n0', writable=False), strict=False)
+    handle = ferry.nbd_connect(vm.export('n0', writable=False), strict=False)
     assert handle.is_read_only()
-    assert failure(handle.pwrite, b'x' * 512, 0) == errno.EPERM
-    assert failure(handle.trim, 512, 0) == errno.EPERM
-    assert failure(handle.zero, 512, 0) == errno.EPERM
+    assert ferry.nbd_failure(handle.pwrite, b'x' * 512, 0) == errno.EPERM
+    assert ferry.nbd_failure(handle.trim, 512, 0) == errno.EPERM
+    assert ferry.nbd_failure(handle.zero, 512, 0) == errno.EPERM
     assert handle.pread(512, 0) is not None
 
 
@@ -210,7 +194,7 @@ def test_exported_node_cannot_be_deleted(vm, work):
 
 def test_safe_removal_never_waits_and_hard_removal_disconnects(vm, disk):
     uri, _ = disk
-    handle = client(uri)
+    handle = ferry.nbd_connect(uri)
     with pytest.raises(ferry.QMPError, match='still in use'):
         vm.cmd('block-export-del', id='export-disk')
     assert len(handle.pread(512, 0)) == 512
@@ -223,7 +207,7 @@ def test_safe_removal_never_waits_and_hard_removal_disconnects(vm, disk):
 
 def test_stop_disconnects_and_removes_all(vm, disk, work):
     uri, _ = disk
-    handle = client(uri)
+    handle = ferry.nbd_connect(uri)
     vm.cmd('nbd-server-stop')
     vm.wait('BLOCK_EXPORT_DELETED', id='export-disk')
     with pytest.raises(nbd.Error):
@@ -233,14 +217,14 @@ def test_stop_disconnects_and_removes_all(vm, disk, work):
         vm.cmd('nbd-server-stop')
     path = start_server(vm, work)
     vm.cmd('block-export-add', type='nbd', id='again', node_name='disk', name='disk')
-    client(f'nbd+unix:///disk?socket={path}').shutdown()
+    ferry.nbd_connect(f'nbd+unix:///disk?socket={path}').shutdown()
 
 
 def test_older_commands_work(vm, work):
     vm.add('null-co', 'n0', size=SIZE)
     path = start_server(vm, work)
     vm.cmd('nbd-server-add', device='n0', writable=True)
-    handle = client(f'nbd+unix:///n0?socket={path}')
+    handle = ferry.nbd_connect(f'nbd+unix:///n0?socket={path}')
     assert not handle.is_read_only()
     handle.shutdown()
     vm.cmd('nbd-server-remove', name='n0', mode='hard')
@@ -254,7 +238,7 @@ def test_tcp_listens_where_it_was_told(vm):
     vm.add('null-co', 'n0', size=SIZE)
     vm.cmd('nbd-server-start', addr={'type': 'inet', 'data': {'host': '127.0.0.1', 'port': str(port)}})
     vm.cmd('block-export-add', type='nbd', id='e', node_name='n0', name='x')
-    handle = client(f'nbd://127.0.0.1:{port}/x')
+    handle = ferry.nbd_connect(f'nbd://127.0.0.1:{port}/x')
     assert handle.get_size() == SIZE
 
 
@@ -272,18 +256,18 @@ def test_address_in_use_is_an_error_with_the_address(vm, work):
 
 def test_requests_outside_the_export_fail_and_nothing_else(disk):
     uri, _ = disk
-    handle = client(uri, strict=False)
-    assert failure(handle.pread, 512, SIZE) == errno.EINVAL
-    assert failure(handle.pwrite, b'x' * 512, SIZE - 1) == errno.ENOSPC
-    assert failure(handle.zero, 1024, SIZE - 512) == errno.ENOSPC
-    assert failure(handle.trim, 1024, SIZE - 512) == errno.EINVAL
-    assert failure(handle.pread, 512, 1 << 62) == errno.EINVAL
+    handle = ferry.nbd_connect(uri, strict=False)
+    assert ferry.nbd_failure(handle.pread, 512, SIZE) == errno.EINVAL
+    assert ferry.nbd_failure(handle.pwrite, b'x' * 512, SIZE - 1) == errno.ENOSPC
+    assert ferry.nbd_failure(handle.zero, 1024, SIZE - 512) == errno.ENOSPC
+    assert ferry.nbd_failure(handle.trim, 1024, SIZE - 512) == errno.EINVAL
+    assert ferry.nbd_failure(handle.pread, 512, 1 << 62) == errno.EINVAL
     assert len(handle.pread(512, SIZE - 512)) == 512
 
 
 def test_largest_requests_pass(vm):
     vm.add('null-co', 'n0', size=128 * ferry.MIB, read_zeroes=True)
-    handle = client(vm.export('n0'))
+    handle = ferry.nbd_connect(vm.export('n0'))
     assert len(handle.pread(32 * ferry.MIB, 0)) == 32 * ferry.MIB
     handle.pwrite(bytes(32 * ferry.MIB), 1)
     assert handle.get_block_size(nbd.SIZE_MAXIMUM) == 32 * ferry.MIB
@@ -291,7 +275,7 @@ def test_largest_requests_pass(vm):
 
 def test_zero_and_trim_of_several_gigabytes_pass(vm):
     vm.add('null-co', 'n0', size=8 << 30)
-    handle = client(vm.export('n0'))
+    handle = ferry.nbd_connect(vm.export('n0'))
     handle.zero((4 << 30) - 512, 0)
     handle.trim((4 << 30) - 512, 4096)
 
@@ -299,12 +283,12 @@ def test_zero_and_trim_of_several_gigabytes_pass(vm):
 def test_cache_requests_change_nothing_and_know_their_bounds(disk):
     uri, path = disk
     before = path.read_bytes()
-    handle = client(uri, strict=False)
+    handle = ferry.nbd_connect(uri, strict=False)
     for offset, length in ((0, SIZE), (511, 1025), (SIZE - 1, 1), (4096, ferry.MIB)):
         handle.cache(length, offset)
-    assert failure(handle.cache, 512, SIZE) == errno.EINVAL
-    assert failure(handle.cache, 1024, SIZE - 512) == errno.EINVAL
-    assert failure(handle.cache, 1, 1 << 62) == errno.EINVAL
+    assert ferry.nbd_failure(handle.cache, 512, SIZE) == errno.EINVAL
+    assert ferry.nbd_failure(handle.cache, 1024, SIZE - 512) == errno.EINVAL
+    assert ferry.nbd_failure(handle.cache, 1, 1 << 62) == errno.EINVAL
     assert handle.pread(ferry.MIB, 0) == before[:ferry.MIB]
     handle.shutdown()
     assert path.read_bytes() == before
@@ -318,7 +302,7 @@ def test_cache_request_fetches_what_copy_on_read_keeps(vm, work, nbdkit, need):
     top = ferry.make_image(work / 'top.qcow2', SIZE, 'qcow2')
     vm.cmd('blockdev-add', server.node('base'))
     vm.add('copy-on-read', 'disk', file={'driver': 'qcow2', 'file': {'driver': 'file', 'filename': str(top)}, 'backing': 'base'})
-    handle = client(vm.export('disk'))
+    handle = ferry.nbd_connect(vm.export('disk'))
     handle.cache(ferry.MIB, ferry.MIB)
     server.kill()
     assert handle.pread(ferry.MIB, ferry.MIB) == base.read_bytes()[ferry.MIB:2 * ferry.MIB]
@@ -356,7 +340,7 @@ def bitmap_export(vm, work):
     """Writes are recorded in bitmap b; exported with it and with the empty bitmap e. Returns the URI."""
     vm.add('null-co', 'disk', size=SIZE)
     vm.cmd('block-dirty-bitmap-add', node='disk', name='b', granularity=GRAIN)
-    handle = client(vm.export('disk', name='plain'))
+    handle = ferry.nbd_connect(vm.export('disk', name='plain'))
     for offset, length in ((0, 1), (3 * GRAIN - 1, 2), (ferry.MIB, ferry.MIB), (SIZE - 5, 5)):
         handle.pwrite(b'w' * length, offset)
     handle.shutdown()
@@ -380,7 +364,7 @@ def test_dirty_bitmap_is_an_offer_and_only_where_it_was_exported(bitmap_export):
         return [c for c in info['exports'][0]['contexts'] if c.startswith('qemu:')]
     assert sorted(contexts(bitmap_export)) == ['qemu:dirty-bitmap:b', 'qemu:dirty-bitmap:e']
     assert contexts(bitmap_export.replace('/disk?', '/plain?')) == []
-    assert not client(bitmap_export, 'qemu:dirty-bitmap:none').can_meta_context('qemu:dirty-bitmap:none')
+    assert not ferry.nbd_connect(bitmap_export, 'qemu:dirty-bitmap:none').can_meta_context('qemu:dirty-bitmap:none')
 
 
 def test_dirty_bitmap_that_is_served_cannot_be_removed(vm, bitmap_export):
@@ -392,7 +376,7 @@ def test_dirty_bitmap_that_is_served_cannot_be_removed(vm, bitmap_export):
 
 
 def test_both_contexts_at_once_answer_for_themselves(bitmap_export):
-    handle = client(bitmap_export, 'base:allocation', 'qemu:dirty-bitmap:b')
+    handle = ferry.nbd_connect(bitmap_export, 'base:allocation', 'qemu:dirty-bitmap:b')
     seen = {}
     handle.block_status(GRAIN * 4, 0, lambda name, offset, entries, error: seen.setdefault(name, list(entries)) and 0)
     assert seen['qemu:dirty-bitmap:b'][:6] == [GRAIN, 1, GRAIN, 0, 2 * GRAIN, 1]
@@ -403,7 +387,7 @@ def test_both_contexts_at_once_answer_for_themselves(bitmap_export):
 def test_unaligned_writes_leave_neighbours_alone(disk):
     uri, path = disk
     before = path.read_bytes()
-    handle = client(uri)
+    handle = ferry.nbd_connect(uri)
     handle.pwrite(b'a' * 1000, 511)
     handle.zero(3333, 7777)
     handle.flush()
@@ -416,7 +400,7 @@ def test_unaligned_writes_leave_neighbours_alone(disk):
 
 def test_writes_are_seen_by_other_connections_and_flush_covers_all(disk):
     uri, path = disk
-    one, two = client(uri), client(uri)
+    one, two = ferry.nbd_connect(uri), ferry.nbd_connect(uri)
     assert one.can_multi_conn()
     one.pwrite(b'1' * 4096, 0)
     assert two.pread(4096, 0) == b'1' * 4096
@@ -426,7 +410,7 @@ def test_writes_are_seen_by_other_connections_and_flush_covers_all(disk):
 
 def test_no_hole_keeps_the_space_and_other_zeroes_return_it(disk):
     uri, path = disk
-    handle = client(uri)
+    handle = ferry.nbd_connect(uri)
     handle.pwrite(b'x' * SIZE, 0)
     handle.zero(SIZE // 2, 0, nbd.CMD_FLAG_NO_HOLE)
     handle.flush()
@@ -439,7 +423,7 @@ def test_no_hole_keeps_the_space_and_other_zeroes_return_it(disk):
 
 def test_read_sends_holes_as_holes(disk):
     uri, path = disk
-    handle = client(uri)
+    handle = ferry.nbd_connect(uri)
     handle.zero(ferry.MIB, ferry.MIB)
     handle.pwrite(b'x' * ferry.MIB, 0)
     pieces = []
@@ -455,7 +439,7 @@ def test_read_sends_holes_as_holes(disk):
 
 def test_block_status_describes_data_and_holes(disk):
     uri, _ = disk
-    handle = client(uri, 'base:allocation')
+    handle = ferry.nbd_connect(uri, 'base:allocation')
     handle.zero(SIZE, 0)
     handle.pwrite(b'x' * 65536, ferry.MIB)
     extents = []
@@ -480,7 +464,7 @@ def test_simple_replies_serve_clients_without_structured_ones(disk):
 def test_many_requests_in_flight_come_back_right(disk):
     uri, path = disk
     want = path.read_bytes()
-    handle = client(uri)
+    handle = ferry.nbd_connect(uri)
     buffers = []
     for i in range(256):
         offset = (i * 37 % 256) * 65536
@@ -507,7 +491,7 @@ def test_client_that_does_not_read_replies_holds_up_no_other(vm, disk):
             sent += 1
     except TimeoutError:
         pass
-    other = client(uri)
+    other = ferry.nbd_connect(uri)
     assert len(other.pread(4096, 0)) == 4096
     vm.cmd('block-dirty-bitmap-add', node='disk', name='b')     # needs a drained section
     assert vm.memory_kib() < 400 * 1024
@@ -521,9 +505,9 @@ def test_more_clients_than_allowed_wait(vm, work):
     path = start_server(vm, work, max_connections=1)
     vm.cmd('block-export-add', type='nbd', id='e', node_name='n0', name='x')
     uri = f'nbd+unix:///x?socket={path}'
-    first = client(uri)
+    first = ferry.nbd_connect(uri)
     done = threading.Event()
-    second = threading.Thread(target=lambda: (client(uri), done.set()))
+    second = threading.Thread(target=lambda: (ferry.nbd_connect(uri), done.set()))
     second.start()
     assert not done.wait(0.3)
     first.shutdown()
@@ -544,7 +528,7 @@ def test_deadline_does_not_touch_a_client_that_has_chosen(vm, work):
     vm.add('null-co', 'n0', size=SIZE)
     path = start_server(vm, work, handshake_max_seconds=1)
     vm.cmd('block-export-add', type='nbd', id='e', node_name='n0', name='x')
-    handle = client(f'nbd+unix:///x?socket={path}')
+    handle = ferry.nbd_connect(f'nbd+unix:///x?socket={path}')
     idle = socket.socket(socket.AF_UNIX)
     idle.connect(path)
     idle.settimeout(60)
@@ -569,7 +553,7 @@ def test_spoilt_handshake_ends_the_connection_only(disk, spoilt):
     sock.sendall(spoilt)
     while sock.recv(4096):
         pass
-    assert len(client(uri).pread(512, 0)) == 512
+    assert len(ferry.nbd_connect(uri).pread(512, 0)) == 512
 
 
 @pytest.mark.parametrize('option,data', [
@@ -598,8 +582,8 @@ def test_malformed_option_is_answered(disk, option, data):
 
 def test_oversized_write_ends_the_connection_only(disk):
     uri, _ = disk
-    handle = client(uri, strict=False)
+    handle = ferry.nbd_connect(uri, strict=False)
     with pytest.raises(nbd.Error):
         handle.pwrite(bytes(33 * ferry.MIB - 1), 0)
         handle.pread(512, 0)
-    assert len(client(uri).pread(512, 0)) == 512
+    assert len(ferry.nbd_connect(uri).pread(512, 0)) == 512

@@ -4,15 +4,8 @@
 #define FERRY_TESTS_UNIT_AIO_FIXTURE_H
 
 #include <glib.h>
+#include "tests/unit/sanitizer.h"
 #include "util/aio.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZER 1
-#endif
-#endif
 
 typedef struct Fixture {
     AioContext *ctx;

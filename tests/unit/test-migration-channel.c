@@ -409,6 +409,20 @@ static void expect_hung_up(int *fds, int n)
 
 enum { SILENT_PEERS = MIGRATION_SPARE_SLOTS + 86 };
 
+/* A source connects, and its bytes arrive at the destination, which ends then. */
+static void expect_guest(MigrationConnector *c, Destination *dst)
+{
+    QIOChannel *ioc = connect_to(c);
+
+    say_hello(ioc);
+    run_until(&dst->arrived);
+    g_assert_cmpuint(dst->n, ==, 1);
+    send_bytes(ioc, "guest");
+    expect_bytes(dst->channels[0], "guest");
+    qio_channel_unref(ioc);
+    destination_clear(dst);
+}
+
 /* With and without TLS; `tls` is the name of the listener's credentials. */
 static void check_silent_peers(const char *tls)
 {
@@ -417,7 +431,6 @@ static void check_silent_peers(const char *tls)
     g_autoptr(MigrationConnector) c = NULL;
     int fds[SILENT_PEERS], speaker;
     Destination dst = {0};
-    QIOChannel *ioc;
 
     if (tls) {
         set_param("tls-creds", "client");
@@ -435,14 +448,7 @@ static void check_silent_peers(const char *tls)
         g_assert_cmpint(hung_up(fds[i]), ==, i < SILENT_PEERS - MIGRATION_SPARE_SLOTS);
     }
     g_assert_false(tls == NULL && hung_up(speaker)); /* it is not silent */
-    ioc = connect_to(c);
-    say_hello(ioc);
-    run_until(&dst.arrived);
-    g_assert_cmpuint(dst.n, ==, 1);
-    send_bytes(ioc, "guest");
-    expect_bytes(dst.channels[0], "guest");
-    qio_channel_unref(ioc);
-    destination_clear(&dst);
+    expect_guest(c, &dst);
     expect_hung_up(fds, SILENT_PEERS);
     close(speaker);
 }
@@ -510,7 +516,6 @@ static void test_garbage_then_guest(void)
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     g_autoptr(MigrationConnector) c = NULL;
     Destination dst = {0};
-    QIOChannel *ioc;
 
     migration_settings_reset();
     add_psk();
@@ -529,14 +534,7 @@ static void test_garbage_then_guest(void)
         }
         close(fd);
     }
-    ioc = connect_to(c);
-    say_hello(ioc);
-    run_until(&dst.arrived);
-    g_assert_cmpuint(dst.n, ==, 1);
-    send_bytes(ioc, "guest");
-    expect_bytes(dst.channels[0], "guest");
-    qio_channel_unref(ioc);
-    destination_clear(&dst);
+    expect_guest(c, &dst);
     g_clear_pointer(&c, migration_connector_unref);
     migration_settings_reset();
     del_object("client");

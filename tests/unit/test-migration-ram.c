@@ -456,18 +456,39 @@ static void small_chunks(MigrationSettings *settings)
     settings->compat.clear_bitmap_shift = 6;
 }
 
+/* The block is the guest's memory, and the test its hardware. */
+static void hw_begin(MemoryRegion *mr, RAMBlock *block)
+{
+    memory_region_init_ram_from_block(mr, NULL, "ram", block);
+    memory_region_add_subregion(get_system_memory(), 0, mr);
+    hw.listener = (MemoryListener){.name = "hw", .log_sync = hw_sync, .log_clear = hw_clear};
+    memory_listener_register(&hw.listener, get_address_space_memory());
+}
+
+/* The stream gives another block the same contents. Frees the block. */
+static void hw_end(MemoryRegion *mr, RAMBlock *block, GBytes *bytes)
+{
+    RAMBlock *twin;
+
+    memory_listener_unregister(&hw.listener);
+    memory_region_del_subregion(get_system_memory(), mr);
+    twin = make_twin(block, 0);
+    load_ok(bytes, NULL);
+    assert_same(block, twin);
+    memory_region_destroy(mr);
+    ram_block_free(block);
+    ram_block_free(twin);
+}
+
 static void test_log_is_cleared_before_pages_are_read(void)
 {
     GRand *rand = g_rand_new_with_seed(SEED);
-    RAMBlock *block = hw.block = make_block("ram", HW_PAGES * PAGE, 0), *twin;
+    RAMBlock *block = hw.block = make_block("ram", HW_PAGES * PAGE, 0);
     g_autoptr(GBytes) bytes = NULL;
     MemoryRegion mr;
     Source src;
 
-    memory_region_init_ram_from_block(&mr, NULL, "ram", block);
-    memory_region_add_subregion(get_system_memory(), 0, &mr);
-    hw.listener = (MemoryListener){.name = "hw", .log_sync = hw_sync, .log_clear = hw_clear};
-    memory_listener_register(&hw.listener, get_address_space_memory());
+    hw_begin(&mr, block);
     source_begin(&src, small_chunks);
     source_setup(&src);
     for (unsigned section = 0; section < 300; section++) {
@@ -482,14 +503,7 @@ static void test_log_is_cleared_before_pages_are_read(void)
     }
     bytes = source_end(&src);
     g_assert_cmpuint(hw.clears, >, 4);
-    memory_listener_unregister(&hw.listener);
-    memory_region_del_subregion(get_system_memory(), &mr);
-    twin = make_twin(block, 0);
-    load_ok(bytes, NULL);
-    assert_same(block, twin);
-    memory_region_destroy(&mr);
-    ram_block_free(block);
-    ram_block_free(twin);
+    hw_end(&mr, block, bytes);
     g_rand_free(rand);
 }
 
@@ -499,16 +513,13 @@ static void test_log_is_cleared_before_pages_are_read(void)
  */
 static void test_untouched_pages_are_not_read_under_a_log_that_begins_full(void)
 {
-    RAMBlock *block = hw.block = make_block("ram", HW_PAGES * PAGE, 0), *twin;
+    RAMBlock *block = hw.block = make_block("ram", HW_PAGES * PAGE, 0);
     g_autoptr(GBytes) bytes = NULL;
     MemoryRegion mr;
     Source src;
 
-    memory_region_init_ram_from_block(&mr, NULL, "ram", block);
-    memory_region_add_subregion(get_system_memory(), 0, &mr);
     memset(hw.written, 0xff, sizeof(hw.written));
-    hw.listener = (MemoryListener){.name = "hw", .log_sync = hw_sync, .log_clear = hw_clear};
-    memory_listener_register(&hw.listener, get_address_space_memory());
+    hw_begin(&mr, block);
     hw_write(3, 3);
     source_begin(&src, small_chunks);
     source_setup(&src);
@@ -520,14 +531,7 @@ static void test_untouched_pages_are_not_read_under_a_log_that_begins_full(void)
     g_assert_cmpuint(touched_pages(block), ==, 2);
     ram_block_populated_disable_scan(false);
     bytes = source_end(&src);
-    memory_listener_unregister(&hw.listener);
-    memory_region_del_subregion(get_system_memory(), &mr);
-    twin = make_twin(block, 0);
-    load_ok(bytes, NULL);
-    assert_same(block, twin);
-    memory_region_destroy(&mr);
-    ram_block_free(block);
-    ram_block_free(twin);
+    hw_end(&mr, block, bytes);
 }
 
 /* --- sizes --- */

@@ -4,6 +4,7 @@
 #include <glib.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include "tests/unit/sanitizer.h"
 #include "util/aio.h"
 #include "util/iothread.h"
 
@@ -214,14 +215,6 @@ static void test_callers_in_several_threads(void)
     iothread_free(threads[0]);
     iothread_free(threads[1]);
 }
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZER 1
-#endif
-#endif
 
 static int count_in_caller(void *arg)
 {

@@ -133,11 +133,23 @@ def accept(listener, vm, limit_s=60):
     return sock
 
 
-def nbd_connect(uri, contexts=()):
-    """A connected libnbd handle."""
+def nbd_connect(uri, *contexts, strict=True):
+    """A connected libnbd handle; without `strict` it sends requests that libnbd would refuse."""
     import nbd      # Debian's python3-libnbd; imported late, so that pure QMP tests run without it
     handle = nbd.NBD()
+    if not strict:
+        handle.set_strict_mode(0)
     for context in contexts:
         handle.add_meta_context(context)
     handle.connect_uri(uri)
     return handle
+
+
+def nbd_failure(call, *args):
+    """The error number of a call of libnbd that must fail."""
+    import nbd
+    try:
+        call(*args)
+    except nbd.Error as error:
+        return error.errnum
+    raise AssertionError(f'{call.__name__}{args} succeeded')

@@ -13,21 +13,19 @@ from .schedule import SIZE, verb
 JOB = 'job0'
 
 
+def sends(name, side, command, **arguments):
+    """A verb that only sends a command to the source or to the destination."""
+    def send(s):
+        s.send(getattr(s, side), command, **arguments)
+    send.__name__ = name
+    verb(send)
+
+
 # --- the guest ---
 
-@verb
-def stop(s):
-    s.send(s.source, 'stop')
-
-
-@verb
-def cont(s):
-    s.send(s.source, 'cont')
-
-
-@verb
-def system_reset(s):
-    s.send(s.source, 'system_reset')
+sends('stop', 'source', 'stop')
+sends('cont', 'source', 'cont')
+sends('system_reset', 'source', 'system_reset')
 
 
 @verb
@@ -75,9 +73,7 @@ def migrate(s):
     s.send(s.source, 'migrate', uri=s.channels.uri)
 
 
-@verb
-def migrate_cancel(s):
-    s.send(s.source, 'migrate_cancel')
+sends('migrate_cancel', 'source', 'migrate_cancel')
 
 
 @verb
@@ -102,19 +98,9 @@ def yank(s):
     s.send(side, 'yank', instances=[i for i in side.ask_if_alive('query-yank', []) if i['type'] != 'chardev'])
 
 
-@verb
-def destination_cont(s):
-    s.send(s.destination, 'cont')
-
-
-@verb
-def destination_stop(s):
-    s.send(s.destination, 'stop')
-
-
-@verb
-def destination_reset(s):
-    s.send(s.destination, 'system_reset')
+sends('destination_cont', 'destination', 'cont')
+sends('destination_stop', 'destination', 'stop')
+sends('destination_reset', 'destination', 'system_reset')
 
 
 @verb
@@ -210,24 +196,10 @@ def drive_mirror(s):
            mode='absolute-paths', node_name=s.new_name('mirrored'))
 
 
-@verb
-def job_pause(s):
-    s.send(s.source, 'job-pause', id=JOB)
-
-
-@verb
-def job_resume(s):
-    s.send(s.source, 'job-resume', id=JOB)
-
-
-@verb
-def job_complete(s):
-    s.send(s.source, 'job-complete', id=JOB)
-
-
-@verb
-def job_cancel(s):
-    s.send(s.source, 'job-cancel', id=JOB)
+sends('job_pause', 'source', 'job-pause', id=JOB)
+sends('job_resume', 'source', 'job-resume', id=JOB)
+sends('job_complete', 'source', 'job-complete', id=JOB)
+sends('job_cancel', 'source', 'job-cancel', id=JOB)
 
 
 @verb
@@ -235,14 +207,8 @@ def block_job_cancel(s):
     s.send(s.source, 'block-job-cancel', device=JOB, force=s.rng.random() < .5)
 
 
-@verb
-def job_finalize(s):
-    s.send(s.source, 'job-finalize', id=JOB)
-
-
-@verb
-def job_dismiss(s):
-    s.send(s.source, 'job-dismiss', id=JOB)
+sends('job_finalize', 'source', 'job-finalize', id=JOB)
+sends('job_dismiss', 'source', 'job-dismiss', id=JOB)
 
 
 @verb
@@ -375,9 +341,7 @@ def export_del(s):
            mode=s.rng.choice(['safe', 'hard']))
 
 
-@verb
-def nbd_server_stops(s):
-    s.send(s.source, 'nbd-server-stop')
+sends('nbd_server_stops', 'source', 'nbd-server-stop')
 
 
 @verb
