@@ -91,8 +91,8 @@ static const VMStateDescription vmstate_capabilities = {
     .fields =
         (const VMStateField[]){
             VMSTATE_UINT32(n_caps, Configuration),
-            VMSTATE_VARRAY_UINT32_ALLOC(caps, Configuration, n_caps, VMS_AT_MOST(CAPABILITIES_MAX),
-                                        0, vmstate_info_capability, CapabilityName),
+            VMSTATE_VARRAY_ALLOC(caps, Configuration, n_caps, VMS_AT_MOST(CAPABILITIES_MAX), 0,
+                                 vmstate_info_capability, CapabilityName),
             VMSTATE_END_OF_LIST(),
         },
 };
@@ -145,8 +145,7 @@ static const VMStateDescription vmstate_configuration = {
     .fields =
         (const VMStateField[]){
             VMSTATE_UINT32(len, Configuration),
-            VMSTATE_VBUFFER_ALLOC_UINT32(name, Configuration, 0, NULL, len,
-                                         VMS_AT_MOST(MACHINE_NAME_MAX)),
+            VMSTATE_VBUFFER_ALLOC(name, Configuration, 0, NULL, len, VMS_AT_MOST(MACHINE_NAME_MAX)),
             VMSTATE_END_OF_LIST(),
         },
     .subsections = (const VMStateDescription *const[]){&vmstate_target_page_bits,

@@ -145,10 +145,6 @@
     .size = (_size), .flags = VMS_BUFFER, .info = &vmstate_info_buffer
 
 /* The whole byte array, its first _size bytes, or what follows its first _start ones. */
-#define VMSTATE_BUFFER_TEST(_f, _s, _test)                                                         \
-    {                                                                                              \
-        .name = #_f, VMS_BUFFER_OF(_s, _f, 0, sizeof(VMS_MEMBER(_s, _f))), .field_exists = (_test) \
-    }
 #define VMSTATE_BUFFER_V(_f, _s, _v)                                                          \
     {                                                                                         \
         .name = #_f, VMS_BUFFER_OF(_s, _f, 0, sizeof(VMS_MEMBER(_s, _f))), .version_id = (_v) \
@@ -164,10 +160,7 @@
         .version_id = (_v)                                                                 \
     }
 #define VMSTATE_BUFFER_START_MIDDLE(_f, _s, _start) VMSTATE_BUFFER_START_MIDDLE_V(_f, _s, _start, 0)
-/* The bytes of a member of any type, as they are in memory; byte order is the device's matter. */
-#define VMSTATE_BUFFER_UNSAFE(_f, _s, _v, _size) \
-    VMSTATE_BUFFER_UNSAFE_INFO(_f, _s, _v, vmstate_info_buffer, _size)
-/* _size bytes of memory that the device's own _info saves and loads. */
+/* _size bytes of a member of any type, which the device's own _info saves and loads. */
 #define VMSTATE_BUFFER_UNSAFE_INFO_TEST(_f, _s, _test, _v, _info, _size)                           \
     {                                                                                              \
         .name = #_f,                                                                               \
@@ -178,12 +171,6 @@
     }
 #define VMSTATE_BUFFER_UNSAFE_INFO(_f, _s, _v, _info, _size) \
     VMSTATE_BUFFER_UNSAFE_INFO_TEST(_f, _s, NULL, _v, _info, _size)
-/* _size bytes behind a pointer. */
-#define VMSTATE_BUFFER_POINTER_UNSAFE(_f, _s, _v, _size)                                    \
-    {                                                                                       \
-        .name = #_f, .offset = offsetof(_s, _f), .size = (_size),                           \
-        .flags = VMS_BUFFER | VMS_POINTER, .info = &vmstate_info_buffer, .version_id = (_v) \
-    }
 
 /* As many bytes behind a pointer as the member _num says, times _mul. _limit is in bytes. */
 #define VMS_VBUFFER(_f, _s, _v, _test, _num, _mul, _limit, _flags)                  \
@@ -193,13 +180,9 @@
         VMS_COUNT_IN(_s, _num), .multiplier = (_mul), _limit, .version_id = (_v),   \
         .field_exists = (_test)                                                     \
     }
-#define VMSTATE_VBUFFER_UINT32(_f, _s, _v, _test, _num, _limit) \
-    VMS_VBUFFER(_f, _s, _v, _test, _num, 1, _limit, 0)
 #define VMSTATE_VBUFFER(_f, _s, _v, _test, _num, _limit) \
     VMS_VBUFFER(_f, _s, _v, _test, _num, 1, _limit, 0)
-#define VMSTATE_VBUFFER_MULTIPLY(_f, _s, _v, _test, _num, _mul, _limit) \
-    VMS_VBUFFER(_f, _s, _v, _test, _num, _mul, _limit, 0)
-#define VMSTATE_VBUFFER_ALLOC_UINT32(_f, _s, _v, _test, _num, _limit) \
+#define VMSTATE_VBUFFER_ALLOC(_f, _s, _v, _test, _num, _limit) \
     VMS_VBUFFER(_f, _s, _v, _test, _num, 1, _limit, VMS_ALLOC)
 
 /* _size bytes that mean nothing (any more). */
@@ -208,16 +191,8 @@
         .name = "unused", .size = (_size), .flags = VMS_BUFFER,                          \
         .info = &vmstate_info_unused_buffer, .version_id = (_v), .field_exists = (_test) \
     }
-#define VMSTATE_UNUSED_V(_v, _size)       VMSTATE_UNUSED_BUFFER(NULL, _v, _size)
-#define VMSTATE_UNUSED(_size)             VMSTATE_UNUSED_V(0, _size)
-#define VMSTATE_UNUSED_TEST(_test, _size) VMSTATE_UNUSED_BUFFER(_test, 0, _size)
-/* The member _num times _size bytes. */
-#define VMSTATE_UNUSED_VARRAY_UINT32(_s, _test, _v, _num, _size)                         \
-    {                                                                                    \
-        .name = "unused", .size = (_size), .flags = VMS_ARRAY, VMS_COUNT_IN(_s, _num),   \
-        .capacity = UINT32_MAX, .info = &vmstate_info_unused_buffer, .version_id = (_v), \
-        .field_exists = (_test)                                                          \
-    }
+#define VMSTATE_UNUSED_V(_v, _size) VMSTATE_UNUSED_BUFFER(NULL, _v, _size)
+#define VMSTATE_UNUSED(_size)       VMSTATE_UNUSED_V(0, _size)
 
 /* A pointer to uint64_t words with as many bits as the member _bits says. _limit is in bits. */
 #define VMSTATE_BITMAP_TEST(_f, _s, _test, _v, _bits, _limit)                                     \
@@ -257,10 +232,7 @@
 #define VMS_NUMBER_GRID(_f, _s, _rows, _columns, _w, ...) \
     VMSTATE_GRID(_f, _s, _rows, _columns, vmstate_info_##_w, _w##_t, __VA_ARGS__)
 
-#define VMSTATE_BOOL_ARRAY(_f, _s, _n, ...) \
-    VMSTATE_ARRAY(_f, _s, _n, vmstate_info_bool, bool, __VA_ARGS__)
 #define VMSTATE_INT32_ARRAY(_f, _s, _n, ...)  VMS_NUMBERS(_f, _s, _n, int32, __VA_ARGS__)
-#define VMSTATE_INT64_ARRAY(_f, _s, _n, ...)  VMS_NUMBERS(_f, _s, _n, int64, __VA_ARGS__)
 #define VMSTATE_UINT8_ARRAY(_f, _s, _n, ...)  VMS_NUMBERS(_f, _s, _n, uint8, __VA_ARGS__)
 #define VMSTATE_UINT16_ARRAY(_f, _s, _n, ...) VMS_NUMBERS(_f, _s, _n, uint16, __VA_ARGS__)
 #define VMSTATE_UINT32_ARRAY(_f, _s, _n, ...) VMS_NUMBERS(_f, _s, _n, uint32, __VA_ARGS__)
@@ -269,8 +241,6 @@
     VMS_NUMBER_GRID(_f, _s, _rows, _columns, uint8, __VA_ARGS__)
 #define VMSTATE_UINT16_2DARRAY(_f, _s, _rows, _columns, ...) \
     VMS_NUMBER_GRID(_f, _s, _rows, _columns, uint16, __VA_ARGS__)
-#define VMSTATE_TIMER_PTR_ARRAY(_f, _s, _n, ...) \
-    VMSTATE_ARRAY(_f, _s, _n, vmstate_info_timer, QEMUTimer *, __VA_ARGS__)
 
 /* The first _num elements of an array that is a member; VARRAY_MULTIPLY: _num * _mul. */
 #define VMSTATE_VARRAY_MULTIPLY(_f, _s, _num, _mul, _info, _t)                   \
@@ -292,17 +262,9 @@
         .flags = VMS_ARRAY | VMS_POINTER | (_flags), VMS_COUNT_IN(_s, _num), _limit, \
         .info = &(_info), .version_id = (_v)                                         \
     }
-#define VMSTATE_VARRAY_UINT8(_f, _s, _num, _limit, _v, _info, _t) \
+#define VMSTATE_VARRAY(_f, _s, _num, _limit, _v, _info, _t) \
     VMS_VARRAY_POINTER(_f, _s, _num, _limit, _v, _info, _t, 0)
-#define VMSTATE_VARRAY_UINT16(_f, _s, _num, _limit, _v, _info, _t) \
-    VMS_VARRAY_POINTER(_f, _s, _num, _limit, _v, _info, _t, 0)
-#define VMSTATE_VARRAY_UINT32(_f, _s, _num, _limit, _v, _info, _t) \
-    VMS_VARRAY_POINTER(_f, _s, _num, _limit, _v, _info, _t, 0)
-#define VMSTATE_VARRAY_INT32(_f, _s, _num, _limit, _v, _info, _t) \
-    VMS_VARRAY_POINTER(_f, _s, _num, _limit, _v, _info, _t, 0)
-#define VMSTATE_VARRAY_UINT16_ALLOC(_f, _s, _num, _limit, _v, _info, _t) \
-    VMS_VARRAY_POINTER(_f, _s, _num, _limit, _v, _info, _t, VMS_ALLOC)
-#define VMSTATE_VARRAY_UINT32_ALLOC(_f, _s, _num, _limit, _v, _info, _t) \
+#define VMSTATE_VARRAY_ALLOC(_f, _s, _num, _limit, _v, _info, _t) \
     VMS_VARRAY_POINTER(_f, _s, _num, _limit, _v, _info, _t, VMS_ALLOC)
 
 /* An array of pointers to values, which may be NULL (on both sides). */
@@ -340,12 +302,6 @@
         .flags = VMS_STRUCT | VMS_POINTER | (_flags), .vmsd = &(_vmsd), .version_id = (_v), \
         .field_exists = (_test)                                                             \
     }
-#define VMSTATE_STRUCT_POINTER_TEST_V(_f, _s, _test, _v, _vmsd, _t) \
-    VMS_STRUCT_POINTER(_f, _s, _test, _v, _vmsd, _t, 0)
-#define VMSTATE_STRUCT_POINTER_TEST(_f, _s, _test, _vmsd, _t) \
-    VMS_STRUCT_POINTER(_f, _s, _test, 0, _vmsd, _t, 0)
-#define VMSTATE_STRUCT_POINTER_V(_f, _s, _v, _vmsd, _t) \
-    VMS_STRUCT_POINTER(_f, _s, NULL, _v, _vmsd, _t, 0)
 #define VMSTATE_STRUCT_POINTER(_f, _s, _vmsd, _t) VMS_STRUCT_POINTER(_f, _s, NULL, 0, _vmsd, _t, 0)
 #define VMSTATE_STRUCT_ALLOC(_f, _s, _v, _vmsd, _t) \
     VMS_STRUCT_POINTER(_f, _s, NULL, _v, _vmsd, _t, VMS_ALLOC)
@@ -358,12 +314,6 @@
     }
 #define VMSTATE_STRUCT_ARRAY(_f, _s, _n, _v, _vmsd, _t) \
     VMSTATE_STRUCT_ARRAY_TEST(_f, _s, _n, NULL, _v, _vmsd, _t)
-#define VMSTATE_STRUCT_2DARRAY(_f, _s, _n1, _n2, _v, _vmsd, _t)                      \
-    {                                                                                \
-        .name = #_f, .offset = VMS_OFFSET(_s, _f, _t[_n1][_n2]), .size = sizeof(_t), \
-        .flags = VMS_STRUCT | VMS_ARRAY, .num = (_n1) * (_n2), .vmsd = &(_vmsd),     \
-        .version_id = (_v)                                                           \
-    }
 #define VMSTATE_STRUCT_SUB_ARRAY(_f, _s, _start, _n, _v, _vmsd, _t)                         \
     {                                                                                       \
         .name = #_f,                                                                        \
@@ -374,20 +324,12 @@
     }
 
 /* The first _num elements of an array that is a member. */
-#define VMS_STRUCT_VARRAY(_f, _s, _num, _v, _vmsd, _t)                                           \
+#define VMSTATE_STRUCT_VARRAY(_f, _s, _num, _v, _vmsd, _t)                                       \
     {                                                                                            \
         .name = #_f, .offset = VMS_OFFSET_ARRAY(_s, _f, _t), .size = sizeof(_t),                 \
         .flags = VMS_STRUCT | VMS_ARRAY, VMS_COUNT_IN(_s, _num), .capacity = VMS_LENGTH(_s, _f), \
         .vmsd = &(_vmsd), .version_id = (_v)                                                     \
     }
-#define VMSTATE_STRUCT_VARRAY_UINT8(_f, _s, _num, _v, _vmsd, _t) \
-    VMS_STRUCT_VARRAY(_f, _s, _num, _v, _vmsd, _t)
-#define VMSTATE_STRUCT_VARRAY_UINT16(_f, _s, _num, _v, _vmsd, _t) \
-    VMS_STRUCT_VARRAY(_f, _s, _num, _v, _vmsd, _t)
-#define VMSTATE_STRUCT_VARRAY_UINT32(_f, _s, _num, _v, _vmsd, _t) \
-    VMS_STRUCT_VARRAY(_f, _s, _num, _v, _vmsd, _t)
-#define VMSTATE_STRUCT_VARRAY_INT32(_f, _s, _num, _v, _vmsd, _t) \
-    VMS_STRUCT_VARRAY(_f, _s, _num, _v, _vmsd, _t)
 /* _num elements behind a pointer; _ALLOC: loading allocates them. */
 #define VMS_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, _v, _vmsd, _t, _flags)                    \
     {                                                                                             \
@@ -395,13 +337,7 @@
         .flags = VMS_STRUCT | VMS_ARRAY | VMS_POINTER | (_flags), VMS_COUNT_IN(_s, _num), _limit, \
         .vmsd = &(_vmsd), .version_id = (_v)                                                      \
     }
-#define VMSTATE_STRUCT_VARRAY_POINTER_UINT8(_f, _s, _num, _limit, _vmsd, _t) \
-    VMS_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, 0, _vmsd, _t, 0)
-#define VMSTATE_STRUCT_VARRAY_POINTER_UINT16(_f, _s, _num, _limit, _vmsd, _t) \
-    VMS_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, 0, _vmsd, _t, 0)
-#define VMSTATE_STRUCT_VARRAY_POINTER_UINT32(_f, _s, _num, _limit, _vmsd, _t) \
-    VMS_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, 0, _vmsd, _t, 0)
-#define VMSTATE_STRUCT_VARRAY_POINTER_INT32(_f, _s, _num, _limit, _vmsd, _t) \
+#define VMSTATE_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, _vmsd, _t) \
     VMS_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, 0, _vmsd, _t, 0)
 #define VMSTATE_STRUCT_VARRAY_ALLOC(_f, _s, _num, _limit, _v, _vmsd, _t) \
     VMS_STRUCT_VARRAY_POINTER(_f, _s, _num, _limit, _v, _vmsd, _t, VMS_ALLOC)
@@ -418,14 +354,8 @@
 /* None is NULL; loading allocates them. */
 #define VMSTATE_ARRAY_OF_POINTER_TO_STRUCT_ALLOC(_f, _s, _n, _v, _vmsd, _t) \
     VMS_POINTERS_TO_STRUCT(_f, _s, _n, _v, _vmsd, _t, VMS_ALLOC_ELEMENTS)
-/* The member points to an array of _num pointers to structs, or to values. */
-#define VMSTATE_VARRAY_OF_POINTER_TO_STRUCT_UINT32(_f, _s, _num, _limit, _v, _vmsd, _t) \
-    {                                                                                   \
-        .name = #_f, .offset = VMS_OFFSET(_s, _f, _t **), .size = sizeof(_t),           \
-        .flags = VMS_STRUCT | VMS_ARRAY | VMS_POINTER | VMS_ARRAY_OF_POINTER,           \
-        VMS_COUNT_IN(_s, _num), _limit, .vmsd = &(_vmsd), .version_id = (_v)            \
-    }
-#define VMSTATE_VARRAY_OF_POINTER_UINT32(_f, _s, _num, _limit, _v, _info, _t)                    \
+/* The member points to an array of _num pointers to values. */
+#define VMSTATE_VARRAY_OF_POINTER(_f, _s, _num, _limit, _v, _info, _t)                           \
     {                                                                                            \
         .name = #_f, .offset = VMS_OFFSET(_s, _f, _t **), .size = sizeof(_t),                    \
         .flags = VMS_ARRAY | VMS_POINTER | VMS_ARRAY_OF_POINTER, VMS_COUNT_IN(_s, _num), _limit, \

@@ -146,7 +146,7 @@ static const VMStateDescription vmstate_blob = {
     .fields =
         (const VMStateField[]){
             VMSTATE_UINT32(len, Blob),
-            VMSTATE_VBUFFER_ALLOC_UINT32(bytes, Blob, 0, NULL, len, VMS_AT_MOST(1 << 30)),
+            VMSTATE_VBUFFER_ALLOC(bytes, Blob, 0, NULL, len, VMS_AT_MOST(1 << 30)),
             VMSTATE_END_OF_LIST(),
         },
 };

@@ -198,15 +198,14 @@ static void test_counted_arrays(void)
 {
     const VMStateDescription vmsd = {
         .name = "arrays",
-        .fields =
-            FIELDS(VMSTATE_UINT8(n8, Arrays), VMSTATE_UINT16(n16, Arrays),
-                   VMSTATE_UINT32(n32, Arrays), VMSTATE_INT32(n, Arrays),
-                   VMSTATE_VARRAY_MULTIPLY(some, Arrays, n8, 2, vmstate_info_uint16, uint16_t),
-                   VMSTATE_VARRAY_UINT16(there, Arrays, n16, VMS_AT_MOST(3), 0, vmstate_info_uint32,
-                                         uint32_t),
-                   VMSTATE_VARRAY_UINT32_ALLOC(made, Arrays, n32, VMS_AT_MOST(1000), 0,
-                                               vmstate_info_uint16, uint16_t),
-                   VMSTATE_VBUFFER(bytes, Arrays, 0, NULL, n, VMS_AT_MOST_FIELD(Arrays, part[0]))),
+        .fields = FIELDS(
+            VMSTATE_UINT8(n8, Arrays), VMSTATE_UINT16(n16, Arrays), VMSTATE_UINT32(n32, Arrays),
+            VMSTATE_INT32(n, Arrays),
+            VMSTATE_VARRAY_MULTIPLY(some, Arrays, n8, 2, vmstate_info_uint16, uint16_t),
+            VMSTATE_VARRAY(there, Arrays, n16, VMS_AT_MOST(3), 0, vmstate_info_uint32, uint32_t),
+            VMSTATE_VARRAY_ALLOC(made, Arrays, n32, VMS_AT_MOST(1000), 0, vmstate_info_uint16,
+                                 uint16_t),
+            VMSTATE_VBUFFER(bytes, Arrays, 0, NULL, n, VMS_AT_MOST_FIELD(Arrays, part[0]))),
     };
     uint32_t there[3] = {1, 2, 3}, there2[3] = {0};
     uint16_t made[1] = {4};
@@ -280,8 +279,8 @@ static void test_arrays_of_pointers(void)
         .fields =
             FIELDS(VMSTATE_POINTER(one, Arrays, 0, vmstate_info_uint8, uint8_t),
                    VMSTATE_ARRAY_OF_POINTER(pointers, Arrays, 3, 0, vmstate_info_uint8, uint8_t),
-                   VMSTATE_VARRAY_OF_POINTER_UINT32(var_pointers, Arrays, n32, VMS_AT_MOST(2), 0,
-                                                    vmstate_info_uint8, uint8_t)),
+                   VMSTATE_VARRAY_OF_POINTER(var_pointers, Arrays, n32, VMS_AT_MOST(2), 0,
+                                             vmstate_info_uint8, uint8_t)),
     };
     uint8_t v[4] = {1, 2, 3, 4}, w[4] = {0};
     uint8_t *var[2] = {&v[1], &v[2]}, *var2[2] = {&w[1], &w[2]};
