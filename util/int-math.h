@@ -21,34 +21,14 @@ static inline G_GNUC_WARN_UNUSED_RESULT bool add_i64(int64_t a, int64_t b, int64
     return !__builtin_add_overflow(a, b, res);
 }
 
-static inline G_GNUC_WARN_UNUSED_RESULT bool sub_i64(int64_t a, int64_t b, int64_t *res)
-{
-    return !__builtin_sub_overflow(a, b, res);
-}
-
-static inline G_GNUC_WARN_UNUSED_RESULT bool mul_i64(int64_t a, int64_t b, int64_t *res)
-{
-    return !__builtin_mul_overflow(a, b, res);
-}
-
 static inline G_GNUC_WARN_UNUSED_RESULT bool add_u64(uint64_t a, uint64_t b, uint64_t *res)
 {
     return !__builtin_add_overflow(a, b, res);
 }
 
-static inline G_GNUC_WARN_UNUSED_RESULT bool sub_u64(uint64_t a, uint64_t b, uint64_t *res)
-{
-    return !__builtin_sub_overflow(a, b, res);
-}
-
 static inline G_GNUC_WARN_UNUSED_RESULT bool mul_u64(uint64_t a, uint64_t b, uint64_t *res)
 {
     return !__builtin_mul_overflow(a, b, res);
-}
-
-static inline G_GNUC_WARN_UNUSED_RESULT bool add_size(size_t a, size_t b, size_t *res)
-{
-    return !__builtin_add_overflow(a, b, res);
 }
 
 static inline G_GNUC_WARN_UNUSED_RESULT bool mul_size(size_t a, size_t b, size_t *res)
@@ -84,30 +64,10 @@ static inline bool is_power_of_2(uint64_t value)
     return value != 0 && (value & (value - 1)) == 0;
 }
 
-/* Bits above the highest one, or below the lowest one; 32 or 64 for 0. */
-static inline int clz32(uint32_t value)
-{
-    return value ? __builtin_clz(value) : 32;
-}
-
+/* Bits above the highest one; 64 for 0. */
 static inline int clz64(uint64_t value)
 {
     return value ? __builtin_clzll(value) : 64;
-}
-
-static inline int ctz32(uint32_t value)
-{
-    return value ? __builtin_ctz(value) : 32;
-}
-
-static inline int ctz64(uint64_t value)
-{
-    return value ? __builtin_ctzll(value) : 64;
-}
-
-static inline int ctpop64(uint64_t value)
-{
-    return __builtin_popcountll(value);
 }
 
 /* The largest power of two <= value, 0 for 0; the smallest >= value, 0 where it does not fit. */
@@ -133,7 +93,6 @@ static inline uint64_t pow2ceil(uint64_t value)
 #define IS_ALIGNED(n, d)      (!((n) & ((d)-1)))
 #define ROUND_DOWN(n, d)      ((n) - ((n) & ((d)-1)))
 #define ROUND_UP(n, d)        ((n) + (-(n) & ((d)-1)))
-#define QEMU_IS_ALIGNED(n, d) (!((n) % (d)))
 #define QEMU_ALIGN_DOWN(n, d) ((n) - (n) % (d))
 #define QEMU_ALIGN_UP(n, d)   (DIV_ROUND_UP(n, d) * (d))
 

@@ -111,13 +111,8 @@ static void test_checked_arithmetic(void)
 
     g_assert_true(add_u64(UINT64_MAX - 1, 1, &u) && u == UINT64_MAX);
     g_assert_false(add_u64(UINT64_MAX, 1, &u));
-    g_assert_false(sub_u64(1, 2, &u));
     g_assert_false(mul_u64(UINT64_C(1) << 32, UINT64_C(1) << 32, &u));
     g_assert_false(add_i64(INT64_MAX, 1, &i));
-    g_assert_false(sub_i64(INT64_MIN, 1, &i));
-    g_assert_true(mul_i64(-3, 7, &i) && i == -21);
-    g_assert_false(mul_i64(INT64_MIN, -1, &i));
-    g_assert_false(add_size(SIZE_MAX, 1, &z));
     g_assert_false(mul_size(SIZE_MAX, 2, &z));
     g_assert_cmpuint(muldiv64(UINT64_MAX, 3, 3), ==, UINT64_MAX);
     g_assert_cmpuint(muldiv64(UINT64_MAX, 3, 2), ==, UINT64_MAX);
@@ -161,8 +156,6 @@ static void test_rounding_and_bits(void)
     g_assert_true(is_power_of_2(1) && is_power_of_2(UINT64_C(1) << 63));
     g_assert_false(is_power_of_2(0) || is_power_of_2(6));
     g_assert_cmpint(clz64(0), ==, 64);
-    g_assert_cmpint(ctz64(0), ==, 64);
-    g_assert_cmpint(ctz32(8), ==, 3);
     g_assert_cmpuint(pow2floor(1000), ==, 512);
     g_assert_cmpuint(pow2ceil(1000), ==, 1024);
     g_assert_cmpuint(pow2ceil(1024), ==, 1024);
@@ -185,11 +178,9 @@ static void test_byte_order_at_any_alignment(void)
         g_assert_cmphex(ldul_le_p(buf + at), ==, 0xfffefdfc);
         stw_be_p(buf + at, 0x8001);
         g_assert_cmpint(lduw_be_p(buf + at), ==, 0x8001);
-        g_assert_cmpint(ldsw_be_p(buf + at), ==, -0x7fff);
         g_assert_cmpint(lduw_le_p(buf + at), ==, 0x0180);
     }
     g_assert_cmphex(be32_to_cpu(cpu_to_be32(0x12345678)), ==, 0x12345678);
-    g_assert_cmphex(bswap16(0x1234), ==, 0x3412);
 }
 
 int main(int argc, char **argv)
