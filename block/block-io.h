@@ -27,8 +27,7 @@ typedef enum BdrvRequestFlags {
     BDRV_REQ_WRITE_COMPRESSED = 0x80,
     BDRV_REQ_COPY_ON_READ = 0x100,
     BDRV_REQ_PREFETCH = 0x200, /* read for its side effect: qiov is NULL */
-    BDRV_REQ_REGISTERED_BUF = 0x400,
-    BDRV_REQ_MAY_MAP = 0x800, /* copy_range: besides its buffer, BDRV_COPY_RANGE_MAP is granted */
+    BDRV_REQ_MAY_MAP = 0x800,  /* copy_range: besides its buffer, BDRV_COPY_RANGE_MAP is granted */
     BDRV_REQ_SKIP_ZEROES = 0x1000, /* copy_range: the target reads as zeroes there already */
 } BdrvRequestFlags;
 

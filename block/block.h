@@ -32,8 +32,6 @@ typedef struct BdrvChildClass BdrvChildClass;
 #define BDRV_SECTOR_SIZE   512
 /* Largest image: what fits int64_t, rounded down to any alignment we accept. */
 #define BDRV_MAX_LENGTH (INT64_MAX & ~((int64_t)(1 << 30) - 1))
-/* Largest buffer alignment and request alignment a driver may ask for. */
-#define BDRV_MAX_ALIGNMENT (1 << 30)
 /* Most nodes on top of each other: a request goes through all of them on one coroutine's stack. */
 #define BDRV_MAX_DEPTH 256
 

@@ -277,11 +277,6 @@ void bdrv_reset_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t by
     }
 }
 
-void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap)
-{
-    hbitmap_reset_all(bitmap->hb);
-}
-
 HBitmap *bdrv_dirty_bitmap_swap(BdrvDirtyBitmap *bitmap, HBitmap *contents)
 {
     HBitmap *old = bitmap->hb;

@@ -68,7 +68,6 @@ bool bdrv_dirty_bitmap_unexpect(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t
 
 void bdrv_set_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_reset_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
-void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap);
 /*
  * Gives the bitmap other contents, of the same size and granularity, which it owns from now on;
  * returns the old ones to the caller.

@@ -360,11 +360,6 @@ bool coroutine_fn qemu_chr_co_move(Chardev *chr, AioContext *ctx, bool at_once)
     return whole;
 }
 
-AioContext *qemu_chr_get_aio_context(const Chardev *chr)
-{
-    return chr->ctx;
-}
-
 bool qemu_chr_remove(const char *label, GError **errp)
 {
     Chardev *chr = qemu_chr_find(label);

@@ -117,8 +117,6 @@ Chardev *coroutine_fn qemu_chr_co_new_shared(const char *label, const ChardevBac
  * context.
  */
 bool coroutine_fn qemu_chr_co_move(Chardev *chr, AioContext *ctx, bool at_once);
-/* Where the back end runs. Any thread. */
-AioContext *qemu_chr_get_aio_context(const Chardev *chr);
 /* What Ctrl-a x of a mux does. Once, at start-up; NULL: nothing. */
 void qemu_chr_mux_set_exit(void (*exit_func)(void));
 /* No chardev may use standard input and output; `option` is the reason. Once, at start-up. */

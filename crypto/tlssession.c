@@ -443,12 +443,3 @@ const char *qcrypto_tls_session_get_peer_name(const QCryptoTLSSession *s)
 {
     return s->peer_name;
 }
-
-char *qcrypto_tls_session_describe(const QCryptoTLSSession *s)
-{
-    char *desc = gnutls_session_get_desc(s->gnutls);
-    char *copy = g_strdup(desc ? desc : "");
-
-    gnutls_free(desc);
-    return copy;
-}

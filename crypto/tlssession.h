@@ -83,7 +83,5 @@ int qcrypto_tls_session_bye(QCryptoTLSSession *session);
  * handshake, as long as the session.
  */
 const char *qcrypto_tls_session_get_peer_name(const QCryptoTLSSession *session);
-/* Version, key exchange and cipher; the caller frees. */
-char *qcrypto_tls_session_describe(const QCryptoTLSSession *session);
 
 #endif

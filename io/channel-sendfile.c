@@ -68,11 +68,6 @@ static int sendfile_worker(void *opaque)
     return 0;
 }
 
-bool qio_channel_can_sendfile(QIOChannel *ioc)
-{
-    return ioc->klass->raw_socket != NULL;
-}
-
 int coroutine_fn qio_channel_co_sendfile(QIOChannel *ioc, int fd, int64_t offset, size_t bytes,
                                          GError **errp)
 {

@@ -5,9 +5,6 @@
 
 #include "io/channel.h"
 
-/* The channel carries bytes as they are over a socket; TLS and others do not. */
-bool qio_channel_can_sendfile(QIOChannel *ioc);
-
 /*
  * Sends bytes [offset, offset + bytes) of fd, zeroes past its end, from a worker thread: reading
  * the file may wait for the disk. The caller is the channel's only writer meanwhile.

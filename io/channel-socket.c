@@ -376,18 +376,6 @@ int qio_channel_socket_get_fd(const QIOChannelSocket *sioc)
     return sioc->fd;
 }
 
-bool qio_channel_socket_is_inet(const QIOChannelSocket *sioc)
-{
-    return sioc->is_inet;
-}
-
-SocketAddress *qio_channel_socket_local_address(const QIOChannelSocket *sioc, GError **errp)
-{
-    g_autoptr(FerrySockAddr) addr = socket_local_address(sioc->fd, errp);
-
-    return addr ? socket_address_from_native(addr) : NULL;
-}
-
 SocketAddress *qio_channel_socket_remote_address(const QIOChannelSocket *sioc, GError **errp)
 {
     g_autoptr(FerrySockAddr) addr = socket_remote_address(sioc->fd, errp);
@@ -400,20 +388,4 @@ char *qio_channel_socket_peer_name(const QIOChannelSocket *sioc)
     g_autoptr(FerrySockAddr) addr = sioc->fd >= 0 ? socket_remote_address(sioc->fd, NULL) : NULL;
 
     return addr ? ferry_sockaddr_to_string(addr) : g_strdup("(unknown)");
-}
-
-void qio_channel_socket_set_buffers(QIOChannelSocket *sioc, int send_bytes, int receive_bytes)
-{
-    /*
-     * The privileged form passes the system's limit; a process that may not use it gets what the
-     * limit allows.
-     */
-    if (send_bytes > 0 &&
-        setsockopt(sioc->fd, SOL_SOCKET, SO_SNDBUFFORCE, &send_bytes, sizeof(send_bytes)) < 0) {
-        (void)setsockopt(sioc->fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof(send_bytes));
-    }
-    if (receive_bytes > 0 && setsockopt(sioc->fd, SOL_SOCKET, SO_RCVBUFFORCE, &receive_bytes,
-                                        sizeof(receive_bytes)) < 0) {
-        (void)setsockopt(sioc->fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof(receive_bytes));
-    }
 }

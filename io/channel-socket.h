@@ -41,14 +41,9 @@ int qio_channel_socket_get_fd(const QIOChannelSocket *sioc);
  */
 char *qio_channel_socket_peer_name(const QIOChannelSocket *sioc);
 /*
- * The two ends' addresses as the kernel has them; NULL and errp where it has none. The caller frees
- * with qapi_free_SocketAddress().
+ * The peer's address as the kernel has it; NULL and errp where it has none. The caller frees with
+ * qapi_free_SocketAddress().
  */
-SocketAddress *qio_channel_socket_local_address(const QIOChannelSocket *sioc, GError **errp);
 SocketAddress *qio_channel_socket_remote_address(const QIOChannelSocket *sioc, GError **errp);
-/* True for TCP. */
-bool qio_channel_socket_is_inet(const QIOChannelSocket *sioc);
-/* Asks for kernel buffers of at least so many bytes, as far as the system's limits let it. */
-void qio_channel_socket_set_buffers(QIOChannelSocket *sioc, int send_bytes, int receive_bytes);
 
 #endif

@@ -447,11 +447,6 @@ void host_memory_backend_unmap(HostMemoryBackend *backend)
     user_creatable_unref(object);
 }
 
-bool host_memory_backend_is_mapped(const HostMemoryBackend *backend)
-{
-    return backend->in_use;
-}
-
 uint64_t host_memory_backend_size(const HostMemoryBackend *backend)
 {
     return backend->size;

@@ -23,7 +23,6 @@ HostMemoryBackend *host_memory_backend_find(const char *id, GError **errp);
 MemoryRegion *host_memory_backend_map(HostMemoryBackend *backend, GError **errp);
 /* The region is in no container any more. */
 void host_memory_backend_unmap(HostMemoryBackend *backend);
-bool host_memory_backend_is_mapped(const HostMemoryBackend *backend);
 /* The defaults of `merge` and `dump` for backends that are made from now on. */
 void host_memory_backend_set_defaults(bool merge, bool dump);
 /* Bytes, as given: the block may be up to a page larger. */

@@ -8,7 +8,6 @@
 
 /* An address of the guest's physical memory, or of its I/O ports. */
 typedef uint64_t hwaddr;
-#define HWADDR_PRIx "016" PRIx64
 
 /*
  * A place in the one space in which all RAM blocks lie, guest-visible or not; see RAMBlock.offset.
@@ -30,7 +29,6 @@ typedef struct MemTxAttrs {
 /* Results of several accesses are joined with |. */
 typedef unsigned MemTxResult;
 #define MEMTX_OK           0u
-#define MEMTX_ERROR        1u /* the device refused the access */
 #define MEMTX_DECODE_ERROR 2u /* nothing is at that address */
 #define MEMTX_ACCESS_ERROR 4u /* a device that may not use this address */
 

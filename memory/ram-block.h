@@ -96,11 +96,6 @@ static inline bool ram_block_is_migratable(const RAMBlock *block)
     return (ram_block_flags(block) & (want | RAM_DEVICE)) == want;
 }
 
-static inline bool ram_block_is_shared(const RAMBlock *block)
-{
-    return ram_block_flags(block) & RAM_SHARED;
-}
-
 /* What a block is made of. */
 typedef struct RAMBlockOptions {
     const char *what;   /* "ram": names it in errors */

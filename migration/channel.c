@@ -104,11 +104,6 @@ void migration_connector_unref(MigrationConnector *c)
     g_free(c);
 }
 
-const MigrationAddress *migration_connector_address(const MigrationConnector *c)
-{
-    return c->addr;
-}
-
 /* --- connecting; main loop --- */
 
 static bool connector_cancelled(const MigrationConnector *c, GError **errp)

@@ -62,7 +62,6 @@ int migration_connector_open_extra(MigrationConnector *c, bool direct,
  */
 bool migration_connector_file_remains(const MigrationConnector *c, QIOChannel *ioc,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-const MigrationAddress *migration_connector_address(const MigrationConnector *c);
 
 /* --- destination; main thread --- */
 
@@ -109,6 +108,5 @@ SocketAddressList *migration_listener_addresses(const MigrationListener *listene
 /* As migration_connector_open_extra(), to read. Any thread, as long as the listener is there. */
 int migration_listener_open_extra(MigrationListener *listener, bool direct,
                                   GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-const MigrationAddress *migration_listener_address(const MigrationListener *listener);
 
 #endif

@@ -171,8 +171,3 @@ int migration_listener_open_extra(MigrationListener *listener, bool direct, GErr
     }
     return migration_open_file_extra(&listener->addr->u.file, false, direct, errp);
 }
-
-const MigrationAddress *migration_listener_address(const MigrationListener *listener)
-{
-    return listener->addr;
-}

@@ -240,8 +240,7 @@ typedef struct MigrationIncomingState {
 
     bool from_file; /* a file that can be read anywhere */
     bool exit_on_error;
-    bool started;           /* migrate-incoming or -incoming URI was there */
-    RunState arrived_state; /* what globalstate says; RUN_STATE__MAX: it said nothing */
+    bool started;       /* migrate-incoming or -incoming URI was there */
     uint64_t resume_ns; /* from the last byte to the guest's start; 0: it did not start. Atomic. */
 } MigrationIncomingState;
 

@@ -66,11 +66,6 @@ bool daemon_fork(GError **errp)
     return true;
 }
 
-bool daemon_is_forked(void)
-{
-    return ready_fd >= 0;
-}
-
 bool daemon_ready(GError **errp)
 {
     int null_fd;

@@ -17,7 +17,6 @@ bool daemon_fork(GError **errp);
  * without daemon_fork().
  */
 bool daemon_ready(GError **errp);
-bool daemon_is_forked(void);
 
 /* Creates and locks the file, writes the process id, and removes the file at exit. */
 bool pidfile_create(const char *path, GError **errp);

@@ -113,17 +113,6 @@ bool qemu_file_is_writable(const QEMUFile *f)
     return f->writable;
 }
 
-int qemu_file_get_fd(QEMUFile *f)
-{
-    short events = f->writable ? POLLOUT : POLLIN;
-
-    if (!f->ioc) {
-        return -1;
-    }
-    return f->ioc->klass->poll_fd(f->ioc, f->writable ? QIO_CHANNEL_WRITE : QIO_CHANNEL_READ,
-                                  &events);
-}
-
 static void file_shutdown(QEMUFile *f, QIOChannelShutdown how)
 {
     GError *err = NULL;

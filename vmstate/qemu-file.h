@@ -75,8 +75,6 @@ void qemu_file_stop_reading(QEMUFile *f);
 
 /* Borrowed; NULL for a file in memory. */
 QIOChannel *qemu_file_get_ioc(const QEMUFile *f);
-/* What poll(2) can watch for this file's direction, -1 if nothing. The file's thread. */
-int qemu_file_get_fd(QEMUFile *f);
 bool qemu_file_is_writable(const QEMUFile *f);
 
 /*

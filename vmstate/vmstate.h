@@ -123,8 +123,6 @@ typedef enum MigrationPriority {
     MIG_PRI_IOMMU,
     MIG_PRI_PCI_BUS,
     MIG_PRI_VIRTIO_MEM,
-    MIG_PRI_GICV3_ITS,
-    MIG_PRI_GICV3,
     MIG_PRI_APIC,
     MIG_PRI_MAX,
 } MigrationPriority;

@@ -261,11 +261,6 @@ int64_t block_job_ratelimit_ns(BlockJob *bjob, int64_t bytes)
     return ratelimit_calculate_delay(&bjob->limit, bytes);
 }
 
-void coroutine_fn block_job_co_ratelimit(BlockJob *bjob, int64_t bytes)
-{
-    job_co_sleep_ns(&bjob->job, block_job_ratelimit_ns(bjob, bytes));
-}
-
 /* --- errors --- */
 
 static BlockErrorAction error_policy(BlockdevOnError on_err, int error)

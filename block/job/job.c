@@ -433,11 +433,6 @@ void job_progress_set_remaining(Job *job, int64_t bytes)
     __atomic_store_n(&job->progress_remaining, bytes, __ATOMIC_RELAXED);
 }
 
-void job_progress_increase_remaining(Job *job, int64_t bytes)
-{
-    __atomic_fetch_add(&job->progress_remaining, bytes, __ATOMIC_RELAXED);
-}
-
 /* --- state as others see it --- */
 
 bool job_is_cancelled(const Job *job)

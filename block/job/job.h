@@ -194,7 +194,6 @@ bool job_is_cancelled(const Job *job);     /* by force: stop at once. Any thread
 bool job_cancel_requested(const Job *job); /* softly or by force. Any thread */
 void job_progress_update(Job *job, int64_t done_bytes);
 void job_progress_set_remaining(Job *job, int64_t bytes);
-void job_progress_increase_remaining(Job *job, int64_t bytes); /* may be negative */
 /* READY: status, BLOCK_JOB_READY event. */
 void coroutine_fn job_co_transition_to_ready(Job *job);
 bool job_is_ready(const Job *job);     /* main thread */
@@ -204,8 +203,6 @@ bool job_is_completed(const Job *job); /* main thread: run() ended */
  * 0 only asks.
  */
 int64_t block_job_ratelimit_ns(BlockJob *job, int64_t bytes);
-/* Waits as the job's speed asks for after `bytes` were handled. Cut short by verbs. */
-void coroutine_fn block_job_co_ratelimit(BlockJob *job, int64_t bytes);
 /*
  * Applies the policy to an I/O error (positive errno): event, io-status, pause. What the caller is
  * to do. Visits the main context.

@@ -74,11 +74,6 @@ void qcow2_cache_free(Qcow2Cache *cache)
     g_free(cache);
 }
 
-size_t qcow2_cache_max_entries(const Qcow2Cache *cache)
-{
-    return cache->max_entries;
-}
-
 static Qcow2CacheEntry *lookup(Qcow2Cache *cache, uint64_t offset)
 {
     Qcow2CacheEntry *entry = cache->last;

@@ -38,7 +38,6 @@ Qcow2Cache *qcow2_cache_new(BlockDriverState *bs, size_t entry_bytes, size_t max
                             BlkdebugEvent load_event, Qcow2CacheCleaner *cleaner);
 /* Nothing pinned or frozen. Dirty entries are lost. NULL is allowed. */
 void qcow2_cache_free(Qcow2Cache *cache);
-size_t qcow2_cache_max_entries(const Qcow2Cache *cache);
 
 /* The entry at offset if it is in memory, not pinned; NULL otherwise. */
 Qcow2CacheEntry *qcow2_cache_peek(Qcow2Cache *cache, uint64_t offset);

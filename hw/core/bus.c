@@ -144,15 +144,6 @@ BusState *sysbus_get_default(void)
     return buses.system;
 }
 
-void sysbus_free_default(void)
-{
-    if (buses.system) {
-        g_hash_table_remove_all(buses.numbers);
-        bus_free(buses.system);
-        buses.system = NULL;
-    }
-}
-
 bool bus_plug(BusState *bus, DeviceState *dev, GError **errp)
 {
     g_assert(!dev->parent_bus);

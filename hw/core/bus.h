@@ -69,8 +69,6 @@ void bus_set_hotplug_handler(BusState *bus, const HotplugHandler *handler, void 
 
 /* The system bus, "main-system-bus"; made when it is first asked for. */
 BusState *sysbus_get_default(void);
-/* After the last machine: tests that make several. */
-void sysbus_free_default(void);
 /* The bus of that name; NULL: none. */
 BusState *bus_find(const char *name);
 /* The first bus of that type, with room where there is one that has; NULL: none at all. */
