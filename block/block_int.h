@@ -28,28 +28,97 @@ typedef struct BlockLimits {
     int64_t opt_transfer;                               /* bytes; 0: unknown */
 } BlockLimits;
 
-struct BlockDriver {
-    const char *format_name;
-    const char *protocol_name; /* URL scheme or NULL */
-    /* which branch of BlockdevOptions; BLOCKDEV_DRIVER__MAX for internal filters */
-    BlockdevDriver driver;
-    size_t instance_size; /* of bs->opaque, zeroed before open */
-
-    bool is_protocol; /* holds the bytes itself: no `file` child */
-    bool is_filter;   /* shows its PRIMARY|FILTERED child's data unchanged */
-    bool supports_backing;
-    /* the size may change behind our back: ask bdrv_co_getlength each time */
-    bool has_variable_length;
-
+/*
+ * What only protocols have: nodes that hold the bytes themselves, in a file or behind a connection,
+ * and have no `file` child. Members may be NULL.
+ */
+typedef struct BlockProtocolOps {
     /*
-     * Protocols: what file names of theirs start with ("nbd:", "nbd+unix:"; NULL-terminated), and
+     * What file names of the protocol start with ("nbd:", "nbd+unix:"; NULL-terminated), and
      * how such a name becomes options: fills o->driver and o->u.
      */
     const char *const *filename_prefixes;
     bool (*bdrv_parse_filename)(const char *filename, BlockdevOptions *o, GError **errp);
 
+    /*
+     * The sum of what parents do and share on bs is about to change: locks. set or abort follows
+     * check. Main thread.
+     */
+    bool (*bdrv_check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
+    void (*bdrv_set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
+    void (*bdrv_abort_perm_update)(BlockDriverState *bs);
+    /*
+     * A descriptor whose bytes at the same offsets are the node's, to be read by any
+     * thread while the caller's request keeps the node open; -1: there is none.
+     */
+    int (*bdrv_get_read_fd)(BlockDriverState *bs);
+    /*
+     * The connection is to be given up now, so that a hung request ends with an error (yank, force
+     * cancel, shutdown).
+     */
+    void (*bdrv_cancel_in_flight)(BlockDriverState *bs);
+    /*
+     * While true, new requests fail at once, so that what was given up does not come to hang again.
+     * Comes before bdrv_cancel_in_flight; calls nest. Graph thread.
+     */
+    void (*bdrv_refuse_requests)(BlockDriverState *bs, bool refuse);
+} BlockProtocolOps;
+
+/*
+ * What only formats have: nodes that show the guest's bytes out of an image in their `file` child.
+ * Members may be NULL.
+ */
+typedef struct BlockFormatOps {
+    bool supports_backing; /* an image may name the file that completes it */
     /* 0..100: how sure buf (the first `bytes` bytes, at most 2048) is this format. */
     int (*bdrv_probe)(const uint8_t *buf, size_t bytes, const char *filename);
+    int coroutine_fn (*bdrv_co_pwritev_compressed)(BlockDriverState *bs, int64_t offset,
+                                                   int64_t bytes, QEMUIOVector *qiov,
+                                                   size_t qiov_offset);
+    /* Writes caches to the children (which are flushed afterwards). */
+    int coroutine_fn (*bdrv_co_flush_to_os)(BlockDriverState *bs);
+    /* The backing file name and format recorded in the image; "" and NULL: none. */
+    int coroutine_fn (*bdrv_co_change_backing_file)(BlockDriverState *bs, const char *backing_file,
+                                                    const char *backing_fmt);
+    /*
+     * Dirty bitmaps kept in the image; NULL: none can be. Whether one more of that name could be
+     * stored when the image is closed; and removing what the image has of one (nothing is fine).
+     */
+    bool coroutine_fn (*bdrv_co_can_store_new_dirty_bitmap)(BlockDriverState *bs, const char *name,
+                                                            uint32_t granularity, GError **errp);
+    bool coroutine_fn (*bdrv_co_remove_persistent_dirty_bitmap)(BlockDriverState *bs,
+                                                                const char *name, GError **errp);
+    /* Internal snapshots, in the image's order; NULL: none. Graph thread. */
+    SnapshotInfoList *(*bdrv_snapshot_list)(BlockDriverState *bs);
+} BlockFormatOps;
+
+/* Events and breakpoints of blkdebug. */
+typedef struct BlockDebugOps {
+    /* What a format is about to do: "l1_update", "read_aio", ...: see BlkdebugEvent. */
+    void coroutine_fn (*bdrv_co_debug_event)(BlockDriverState *bs, BlkdebugEvent event);
+    int (*bdrv_debug_breakpoint)(BlockDriverState *bs, const char *event, const char *tag);
+    int (*bdrv_debug_remove_breakpoint)(BlockDriverState *bs, const char *tag);
+    int (*bdrv_debug_resume)(BlockDriverState *bs, const char *tag);
+    /*
+     * Waits until a request has stopped at the breakpoint; -ENOENT when there is none of that tag
+     * (any more). Graph thread.
+     */
+    int coroutine_fn (*bdrv_co_debug_wait)(BlockDriverState *bs, const char *tag);
+} BlockDebugOps;
+
+/* A member of one of a driver's tables; NULL when the driver has no such table. */
+#define BDRV_OP(drv, table, op) ((drv)->table ? (drv)->table->op : NULL)
+
+struct BlockDriver {
+    const char *format_name;
+    /* which branch of BlockdevOptions; BLOCKDEV_DRIVER__MAX for internal filters */
+    BlockdevDriver driver;
+    size_t instance_size; /* of bs->opaque, zeroed before open */
+
+    const BlockProtocolOps *protocol; /* NULL: no protocol */
+    const BlockFormatOps *format;     /* NULL: nothing besides the members below */
+    const BlockDebugOps *debug;
+    bool is_filter; /* shows its PRIMARY|FILTERED child's data unchanged */
 
     /*
      * Opens: reads options (opts->u.DRIVER; NULL for internal filters), attaches children, sets
@@ -77,14 +146,6 @@ struct BlockDriver {
      */
     void (*bdrv_child_perm)(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
                             uint64_t shared, uint64_t *nperm, uint64_t *nshared);
-    /*
-     * The sum of what parents do and share on bs is about to change: locks. set or abort follows
-     * check. Main thread.
-     */
-    bool (*bdrv_check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
-    void (*bdrv_set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
-    void (*bdrv_abort_perm_update)(BlockDriverState *bs);
-
     /* Data path. flags are limited to bs->supported_*_flags; the rest is emulated above. */
     int coroutine_fn (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        QEMUIOVector *qiov, size_t qiov_offset,
@@ -96,11 +157,6 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                               BdrvRequestFlags flags);
     int coroutine_fn (*bdrv_co_pdiscard)(BlockDriverState *bs, int64_t offset, int64_t bytes);
-    int coroutine_fn (*bdrv_co_pwritev_compressed)(BlockDriverState *bs, int64_t offset,
-                                                   int64_t bytes, QEMUIOVector *qiov,
-                                                   size_t qiov_offset);
-    /* Formats: write caches to the children (which are flushed afterwards). */
-    int coroutine_fn (*bdrv_co_flush_to_os)(BlockDriverState *bs);
     /* Protocols: make what was written durable. */
     int coroutine_fn (*bdrv_co_flush_to_disk)(BlockDriverState *bs);
 
@@ -119,12 +175,6 @@ struct BlockDriver {
                                               int64_t src_offset, int64_t offset, int64_t bytes,
                                               BdrvRequestFlags write_flags);
 
-    /*
-     * Protocols: a descriptor whose bytes at the same offsets are the node's, to be read by any
-     * thread while the caller's request keeps the node open; -1: there is none.
-     */
-    int (*bdrv_get_read_fd)(BlockDriverState *bs);
-
     /* offset and bytes are aligned to request_alignment, bytes > 0. Filters need none. */
     int coroutine_fn (*bdrv_co_block_status)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                              BdrvBlockStatus *status);
@@ -139,29 +189,6 @@ struct BlockDriver {
 
     /* Creation: from schema options. */
     bool coroutine_fn (*bdrv_co_create)(const BlockdevCreateOptions *opts, GError **errp);
-    /* The backing file name and format recorded in the image; "" and NULL: none. */
-    int coroutine_fn (*bdrv_co_change_backing_file)(BlockDriverState *bs, const char *backing_file,
-                                                    const char *backing_fmt);
-
-    /*
-     * Dirty bitmaps kept in the image; NULL: none can be. Whether one more of that name could be
-     * stored when the image is closed; and removing what the image has of one (nothing is fine).
-     */
-    bool coroutine_fn (*bdrv_co_can_store_new_dirty_bitmap)(BlockDriverState *bs, const char *name,
-                                                            uint32_t granularity, GError **errp);
-    bool coroutine_fn (*bdrv_co_remove_persistent_dirty_bitmap)(BlockDriverState *bs,
-                                                                const char *name, GError **errp);
-
-    /*
-     * The connection is to be given up now, so that a hung request ends with an error (yank, force
-     * cancel, shutdown).
-     */
-    void (*bdrv_cancel_in_flight)(BlockDriverState *bs);
-    /*
-     * While true, new requests fail at once, so that what was given up does not come to hang again.
-     * Comes before bdrv_cancel_in_flight; calls nest. Graph thread.
-     */
-    void (*bdrv_refuse_requests)(BlockDriverState *bs, bool refuse);
     /* drained; old thread is idle */
     void (*bdrv_detach_aio_context)(BlockDriverState *bs);
     void (*bdrv_attach_aio_context)(BlockDriverState *bs, AioContext *ctx); /* drained */
@@ -181,8 +208,6 @@ struct BlockDriver {
     ImageInfoSpecific *coroutine_fn (*bdrv_co_get_specific_info)(BlockDriverState *bs,
                                                                  GError **errp);
     BlockStatsSpecific *(*bdrv_get_specific_stats)(BlockDriverState *bs);
-    /* Internal snapshots, in the image's order; NULL: none. Graph thread. */
-    SnapshotInfoList *(*bdrv_snapshot_list)(BlockDriverState *bs);
     /* Requests pass without waiting for a limit, those that wait as well; counted. Graph thread. */
     void (*bdrv_lift_limits)(BlockDriverState *bs, bool lift);
     bool coroutine_fn (*bdrv_co_get_info)(BlockDriverState *bs, int64_t *cluster_size,
@@ -192,19 +217,12 @@ struct BlockDriver {
      * would.
      */
     void (*bdrv_refresh_filename)(BlockDriverState *bs);
-
-    /* blkdebug and formats: "l1_update", "read_aio", ...: see BlkdebugEvent. */
-    void coroutine_fn (*bdrv_co_debug_event)(BlockDriverState *bs, BlkdebugEvent event);
-    int (*bdrv_debug_breakpoint)(BlockDriverState *bs, const char *event, const char *tag);
-    int (*bdrv_debug_remove_breakpoint)(BlockDriverState *bs, const char *tag);
-    int (*bdrv_debug_resume)(BlockDriverState *bs, const char *tag);
-    bool (*bdrv_debug_is_suspended)(BlockDriverState *bs, const char *tag);
-    /*
-     * Waits until a request has stopped at the breakpoint; -ENOENT when there is none of that tag
-     * (any more). Graph thread.
-     */
-    int coroutine_fn (*bdrv_co_debug_wait)(BlockDriverState *bs, const char *tag);
 };
+
+static inline bool bdrv_driver_has_backing(const BlockDriver *drv)
+{
+    return drv->format && drv->format->supports_backing;
+}
 
 typedef enum BdrvTrackedRequestType {
     BDRV_TRACKED_READ,

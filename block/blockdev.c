@@ -171,8 +171,8 @@ static int coroutine_fn co_change_backing_file(BlockDriverState *image, const ch
     int ret = -ENOENT;
 
     if (image->backing) { /* other monitors may have taken it away meanwhile */
-        ret = image->drv->bdrv_co_change_backing_file(image, name,
-                                                      image->backing->bs->drv->format_name);
+        ret = image->drv->format->bdrv_co_change_backing_file(image, name,
+                                                              image->backing->bs->drv->format_name);
     }
     bdrv_co_leave_graph(image, from);
     return ret;
@@ -202,7 +202,7 @@ bool coroutine_fn qmp_change_backing_file(const ChangeBackingFileArg *arg, GErro
         error_setg(errp, "not allowing backing file change on an image without a backing file");
         return false;
     }
-    if (!image->drv->bdrv_co_change_backing_file) {
+    if (!BDRV_OP(image->drv, format, bdrv_co_change_backing_file)) {
         error_setg(errp, "Driver '%s' of node '%s' cannot record a backing file",
                    image->drv->format_name, arg->image_node_name);
         return false;

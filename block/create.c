@@ -132,7 +132,7 @@ bool coroutine_fn bdrv_co_img_create(const char *filename, const char *format, i
         error_setg(errp, "Unknown file format '%s'", format);
         return false;
     }
-    if (backing_filename && !drv->supports_backing) {
+    if (backing_filename && !bdrv_driver_has_backing(drv)) {
         error_setg(errp, "Backing file not supported for file format '%s'", format);
         return false;
     }
@@ -142,10 +142,10 @@ bool coroutine_fn bdrv_co_img_create(const char *filename, const char *format, i
             return false;
         }
     }
-    if (path && !create_file(path, drv->bdrv_co_create && !drv->is_protocol ? 0 : size, errp)) {
+    if (path && !create_file(path, drv->bdrv_co_create && !drv->protocol ? 0 : size, errp)) {
         return false;
     }
-    if (!drv->bdrv_co_create || drv->is_protocol) {
+    if (!drv->bdrv_co_create || drv->protocol) {
         return true;
     }
     file_options = bdrv_filename_to_options(filename, NULL, errp);

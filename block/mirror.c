@@ -568,8 +568,8 @@ static void refuse_requests(BlockDriverState *bs, bool refuse)
 {
     BdrvChild *child;
 
-    if (bs->drv->bdrv_refuse_requests) {
-        bs->drv->bdrv_refuse_requests(bs, refuse);
+    if (BDRV_OP(bs->drv, protocol, bdrv_refuse_requests)) {
+        bs->drv->protocol->bdrv_refuse_requests(bs, refuse);
     }
     LIST_FOREACH(child, &bs->children, next) {
         if (child->role != BDRV_CHILD_COW) {
@@ -583,8 +583,8 @@ static void cancel_in_flight(BlockDriverState *bs)
 {
     BdrvChild *child;
 
-    if (bs->drv->bdrv_cancel_in_flight) {
-        bs->drv->bdrv_cancel_in_flight(bs);
+    if (BDRV_OP(bs->drv, protocol, bdrv_cancel_in_flight)) {
+        bs->drv->protocol->bdrv_cancel_in_flight(bs);
     }
     LIST_FOREACH(child, &bs->children, next) {
         if (child->role != BDRV_CHILD_COW) {

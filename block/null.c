@@ -127,27 +127,35 @@ static bool blank_parse_filename(const char *filename, BlockdevOptions *o, GErro
     return true;
 }
 
-#define NULL_DRIVER_COMMON                                                                      \
-    .instance_size = sizeof(BDRVNullState), .is_protocol = true, .bdrv_co_open = blank_co_open, \
-    .bdrv_co_preadv = blank_co_preadv, .bdrv_co_pwritev = blank_co_pwritev,                     \
-    .bdrv_co_pwrite_zeroes = blank_co_pwrite_zeroes, .bdrv_co_pdiscard = blank_co_pdiscard,     \
-    .bdrv_co_flush_to_disk = blank_co_flush, .bdrv_co_block_status = blank_co_block_status,     \
-    .bdrv_co_getlength = blank_co_getlength,                                                    \
-    .bdrv_co_get_allocated_file_size = blank_co_get_allocated_file_size,                        \
-    .bdrv_parse_filename = blank_parse_filename, .bdrv_refresh_filename = blank_refresh_filename
+#define NULL_DRIVER_COMMON                                                                  \
+    .instance_size = sizeof(BDRVNullState), .bdrv_co_open = blank_co_open,                  \
+    .bdrv_co_preadv = blank_co_preadv, .bdrv_co_pwritev = blank_co_pwritev,                 \
+    .bdrv_co_pwrite_zeroes = blank_co_pwrite_zeroes, .bdrv_co_pdiscard = blank_co_pdiscard, \
+    .bdrv_co_flush_to_disk = blank_co_flush, .bdrv_co_block_status = blank_co_block_status, \
+    .bdrv_co_getlength = blank_co_getlength,                                                \
+    .bdrv_co_get_allocated_file_size = blank_co_get_allocated_file_size,                    \
+    .bdrv_refresh_filename = blank_refresh_filename
+
+static const BlockProtocolOps null_co_protocol = {
+    .filename_prefixes = (const char *const[]){"null-co:", NULL},
+    .bdrv_parse_filename = blank_parse_filename,
+};
 
 const BlockDriver bdrv_null_co = {
     .format_name = "null-co",
-    .protocol_name = "null-co",
-    .filename_prefixes = (const char *const[]){"null-co:", NULL},
+    .protocol = &null_co_protocol,
     .driver = BLOCKDEV_DRIVER_NULL_CO,
     NULL_DRIVER_COMMON,
 };
 
+static const BlockProtocolOps null_aio_protocol = {
+    .filename_prefixes = (const char *const[]){"null-aio:", NULL},
+    .bdrv_parse_filename = blank_parse_filename,
+};
+
 const BlockDriver bdrv_null_aio = {
     .format_name = "null-aio",
-    .protocol_name = "null-aio",
-    .filename_prefixes = (const char *const[]){"null-aio:", NULL},
+    .protocol = &null_aio_protocol,
     .driver = BLOCKDEV_DRIVER_NULL_AIO,
     NULL_DRIVER_COMMON,
 };

@@ -123,7 +123,7 @@ static int check_first_block(BlockDriverState *bs, int64_t offset, int64_t bytes
     for (int i = 0; bdrv_drivers[i]; i++) {
         const BlockDriver *drv = bdrv_drivers[i];
 
-        if (drv->bdrv_probe && drv->bdrv_probe(buf, sizeof(buf), "") > 0) {
+        if (BDRV_OP(drv, format, bdrv_probe) && drv->format->bdrv_probe(buf, sizeof(buf), "") > 0) {
             return -EPERM;
         }
     }

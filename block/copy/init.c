@@ -61,8 +61,8 @@ void coroutine_fn copy_co_init(CopyEngine *s, const CopyOptions *opts)
         s->piece_bytes /= 2;
     }
     copy_pace_init(s);
-    s->host_target = lowest_driver(s->target_bs)->bdrv_get_read_fd;
-    s->server_target = lowest_driver(s->target_bs)->bdrv_cancel_in_flight;
+    s->host_target = BDRV_OP(lowest_driver(s->target_bs), protocol, bdrv_get_read_fd);
+    s->server_target = BDRV_OP(lowest_driver(s->target_bs), protocol, bdrv_cancel_in_flight);
     LIST_INIT(&s->ops);
     LIST_INIT(&s->questions);
     qemu_co_queue_init(&s->op_ended);

@@ -37,7 +37,7 @@ static bool reaches_server(BlockDriverState *bs)
 {
     BdrvChild *child;
 
-    if (bs->drv->bdrv_cancel_in_flight) {
+    if (BDRV_OP(bs->drv, protocol, bdrv_cancel_in_flight)) {
         return true;
     }
     LIST_FOREACH(child, &bs->children, next) {

@@ -207,8 +207,8 @@ static int coroutine_fn apply_rules(BlockDriverState *bs, BlkdebugIOType type, i
     } else if (!rule->immediately) {
         qemu_co_yield_to_loop(); /* as a real device, which never fails before it was asked */
     }
-    if (error == ECONNRESET && bs->file->bs->drv->bdrv_cancel_in_flight) {
-        bs->file->bs->drv->bdrv_cancel_in_flight(bs->file->bs);
+    if (error == ECONNRESET && BDRV_OP(bs->file->bs->drv, protocol, bdrv_cancel_in_flight)) {
+        bs->file->bs->drv->protocol->bdrv_cancel_in_flight(bs->file->bs);
     }
     return -error;
 }
@@ -385,13 +385,6 @@ static int faulty_remove_breakpoint(BlockDriverState *bs, const char *tag)
     return ret;
 }
 
-static bool faulty_is_suspended(BlockDriverState *bs, const char *tag)
-{
-    Breakpoint *bp = find_breakpoint(bs->opaque, tag);
-
-    return bp && bp->suspended;
-}
-
 static int coroutine_fn faulty_co_debug_wait(BlockDriverState *bs, const char *tag)
 {
     BlkdebugNode *s = bs->opaque;
@@ -403,11 +396,20 @@ static int coroutine_fn faulty_co_debug_wait(BlockDriverState *bs, const char *t
     return bp ? 0 : -ENOENT;
 }
 
+static const BlockDebugOps blkdebug_ops = {
+    .bdrv_co_debug_event = faulty_co_debug_event,
+    .bdrv_debug_breakpoint = faulty_breakpoint,
+    .bdrv_debug_remove_breakpoint = faulty_remove_breakpoint,
+    .bdrv_debug_resume = faulty_resume,
+    .bdrv_co_debug_wait = faulty_co_debug_wait,
+};
+
 const BlockDriver bdrv_blkdebug = {
     .format_name = "blkdebug",
     .driver = BLOCKDEV_DRIVER_BLKDEBUG,
     .instance_size = sizeof(BlkdebugNode),
     .is_filter = true,
+    .debug = &blkdebug_ops,
     .bdrv_co_open = faulty_co_open,
     .bdrv_co_close = faulty_co_close,
     .bdrv_child_perm = faulty_child_perm,
@@ -418,10 +420,4 @@ const BlockDriver bdrv_blkdebug = {
     .bdrv_co_flush_to_disk = faulty_co_flush,
     .bdrv_co_block_status = faulty_co_block_status,
     .bdrv_refresh_limits = faulty_refresh_limits,
-    .bdrv_co_debug_event = faulty_co_debug_event,
-    .bdrv_debug_breakpoint = faulty_breakpoint,
-    .bdrv_debug_remove_breakpoint = faulty_remove_breakpoint,
-    .bdrv_debug_resume = faulty_resume,
-    .bdrv_debug_is_suspended = faulty_is_suspended,
-    .bdrv_co_debug_wait = faulty_co_debug_wait,
 };

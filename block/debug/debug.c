@@ -7,8 +7,8 @@ void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BlkdebugEvent event)
     while (child && child->bs && child->bs->drv) {
         BlockDriverState *bs = child->bs;
 
-        if (bs->drv->bdrv_co_debug_event) {
-            bs->drv->bdrv_co_debug_event(bs, event);
+        if (BDRV_OP(bs->drv, debug, bdrv_co_debug_event)) {
+            bs->drv->debug->bdrv_co_debug_event(bs, event);
             return;
         }
         child = bs->file;

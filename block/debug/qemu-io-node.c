@@ -194,7 +194,7 @@ static BlockDriverState *find_blkdebug(QemuIO *io)
 {
     BlockDriverState *bs = blk_bs(io->blk);
 
-    while (bs && !bs->drv->bdrv_debug_breakpoint) {
+    while (bs && !BDRV_OP(bs->drv, debug, bdrv_debug_breakpoint)) {
         bs = bs->file ? bs->file->bs : NULL;
     }
     return bs;
@@ -203,8 +203,8 @@ static BlockDriverState *find_blkdebug(QemuIO *io)
 static void coroutine_fn run_break(QemuIO *io, const QemuIOCommand *cmd, const QemuIOArgs *args)
 {
     BlockDriverState *bs = find_blkdebug(io);
-    int ret =
-        bs ? bs->drv->bdrv_debug_breakpoint(bs, args->operands[0], args->operands[1]) : -ENOTSUP;
+    int ret = bs ? bs->drv->debug->bdrv_debug_breakpoint(bs, args->operands[0], args->operands[1])
+                 : -ENOTSUP;
 
     (void)cmd;
     if (ret < 0) {
@@ -216,7 +216,7 @@ static void coroutine_fn run_remove_break(QemuIO *io, const QemuIOCommand *cmd,
                                           const QemuIOArgs *args)
 {
     BlockDriverState *bs = find_blkdebug(io);
-    int ret = bs ? bs->drv->bdrv_debug_remove_breakpoint(bs, args->operands[0]) : -ENOTSUP;
+    int ret = bs ? bs->drv->debug->bdrv_debug_remove_breakpoint(bs, args->operands[0]) : -ENOTSUP;
 
     (void)cmd;
     if (ret < 0) {
@@ -228,7 +228,7 @@ static void coroutine_fn run_remove_break(QemuIO *io, const QemuIOCommand *cmd,
 static void coroutine_fn run_resume(QemuIO *io, const QemuIOCommand *cmd, const QemuIOArgs *args)
 {
     BlockDriverState *bs = find_blkdebug(io);
-    int ret = bs ? bs->drv->bdrv_debug_resume(bs, args->operands[0]) : -ENOTSUP;
+    int ret = bs ? bs->drv->debug->bdrv_debug_resume(bs, args->operands[0]) : -ENOTSUP;
 
     (void)cmd;
     if (ret < 0) {
@@ -240,7 +240,7 @@ static void coroutine_fn run_wait_break(QemuIO *io, const QemuIOCommand *cmd,
                                         const QemuIOArgs *args)
 {
     BlockDriverState *bs = find_blkdebug(io);
-    int ret = bs ? bs->drv->bdrv_co_debug_wait(bs, args->operands[0]) : -ENOTSUP;
+    int ret = bs ? bs->drv->debug->bdrv_co_debug_wait(bs, args->operands[0]) : -ENOTSUP;
 
     (void)cmd;
     if (ret < 0) {

@@ -512,26 +512,30 @@ static bool file_has_zero_init(BlockDriverState *bs)
 
 /* --- the tables --- */
 
+static const BlockProtocolOps file_protocol = {
+    .bdrv_check_perm = file_check_perm,
+    .bdrv_set_perm = file_set_perm,
+    .bdrv_abort_perm_update = file_abort_perm,
+    .bdrv_get_read_fd = file_get_read_fd,
+};
+
 #define FILE_DRIVER_COMMON                                                                        \
-    .instance_size = sizeof(BDRVFileState), .is_protocol = true, .bdrv_co_open = file_co_open,    \
-    .bdrv_co_close = file_co_close, .bdrv_refresh_limits = file_refresh_limits,                   \
-    .bdrv_co_reopen_prepare = file_co_reopen_prepare,                                             \
+    .instance_size = sizeof(BDRVFileState), .protocol = &file_protocol,                           \
+    .bdrv_co_open = file_co_open, .bdrv_co_close = file_co_close,                                 \
+    .bdrv_refresh_limits = file_refresh_limits, .bdrv_co_reopen_prepare = file_co_reopen_prepare, \
     .bdrv_co_reopen_commit = file_co_reopen_commit, .bdrv_co_reopen_abort = file_co_reopen_abort, \
-    .bdrv_refresh_filename = file_refresh_filename, .bdrv_check_perm = file_check_perm,           \
-    .bdrv_set_perm = file_set_perm, .bdrv_abort_perm_update = file_abort_perm,                    \
-    .bdrv_co_preadv = file_co_preadv, .bdrv_co_pwritev = file_co_pwritev,                         \
-    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes, .bdrv_co_pdiscard = file_co_pdiscard,         \
-    .bdrv_co_flush_to_disk = file_co_flush_to_disk,                                               \
+    .bdrv_refresh_filename = file_refresh_filename, .bdrv_co_preadv = file_co_preadv,             \
+    .bdrv_co_pwritev = file_co_pwritev, .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,           \
+    .bdrv_co_pdiscard = file_co_pdiscard, .bdrv_co_flush_to_disk = file_co_flush_to_disk,         \
     .bdrv_co_copy_range_from = file_co_copy_range_from,                                           \
     .bdrv_co_copy_range_to = file_co_copy_range_to, .bdrv_co_block_status = file_co_block_status, \
     .bdrv_co_getlength = file_co_getlength,                                                       \
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                           \
-    .bdrv_co_invalidate_cache = file_co_invalidate_cache, .bdrv_get_read_fd = file_get_read_fd,   \
-    .bdrv_co_truncate = file_co_truncate, .bdrv_has_zero_init = file_has_zero_init
+    .bdrv_co_invalidate_cache = file_co_invalidate_cache, .bdrv_co_truncate = file_co_truncate,   \
+    .bdrv_has_zero_init = file_has_zero_init
 
 const BlockDriver bdrv_file = {
     .format_name = "file",
-    .protocol_name = "file",
     .driver = BLOCKDEV_DRIVER_FILE,
     .bdrv_co_create = file_co_create,
     FILE_DRIVER_COMMON,
@@ -539,7 +543,6 @@ const BlockDriver bdrv_file = {
 
 const BlockDriver bdrv_host_device = {
     .format_name = "host_device",
-    .protocol_name = "host_device",
     .driver = BLOCKDEV_DRIVER_HOST_DEVICE,
     FILE_DRIVER_COMMON,
 };

@@ -203,7 +203,7 @@ bool bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing, GError
         bdrv_refresh_limits(bs);
         return true;
     }
-    if (!bs->drv->supports_backing) {
+    if (!bdrv_driver_has_backing(bs->drv)) {
         error_setg(errp, "Driver '%s' of node '%s' does not support backing files",
                    bs->drv->format_name, bs->node_name);
         return false;

@@ -36,10 +36,10 @@ static void coroutine_fn give_up_co_entry(void *opaque)
                      "was not flushed may be lost. It waited for: %s",
                      bs->node_name, (int64_t)(bs->silence.limit_ns / NANOSECONDS_PER_SECOND),
                      what[0] ? what : "nothing known");
-        if (bs->drv->bdrv_refuse_requests) {
-            bs->drv->bdrv_refuse_requests(bs, true);
+        if (BDRV_OP(bs->drv, protocol, bdrv_refuse_requests)) {
+            bs->drv->protocol->bdrv_refuse_requests(bs, true);
         }
-        bs->drv->bdrv_cancel_in_flight(bs);
+        bs->drv->protocol->bdrv_cancel_in_flight(bs);
     }
     bdrv_co_leave_graph(bs, from);
     if (--graph->giving_up == 0) {
@@ -123,7 +123,7 @@ static void look(void *opaque)
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
         const BlockDriver *drv = bs->drv;
 
-        if (drv && bs->is_open && drv->bdrv_cancel_in_flight) {
+        if (drv && bs->is_open && BDRV_OP(drv, protocol, bdrv_cancel_in_flight)) {
             g_ptr_array_add(all, bs);
         }
     }
@@ -173,11 +173,11 @@ static bool used_by_opening_only(BlockDriverState *bs)
 
 static void abandon(BlockDriverState *bs)
 {
-    if (!bs->silence.given_up && bs->drv->bdrv_refuse_requests) {
-        bs->drv->bdrv_refuse_requests(bs, true);
+    if (!bs->silence.given_up && BDRV_OP(bs->drv, protocol, bdrv_refuse_requests)) {
+        bs->drv->protocol->bdrv_refuse_requests(bs, true);
     }
     bs->silence.given_up = true;
-    bs->drv->bdrv_cancel_in_flight(bs);
+    bs->drv->protocol->bdrv_cancel_in_flight(bs);
 }
 
 void coroutine_fn bdrv_co_abandon_opening(int64_t limit_ns)
@@ -189,8 +189,9 @@ void coroutine_fn bdrv_co_abandon_opening(int64_t limit_ns)
     graph->no_opening = true;
     while (graph->opening) {
         TAILQ_FOREACH(bs, &graph->nodes, all_nodes) {
-            if (bs->drv && bs->opaque && bs->drv->bdrv_cancel_in_flight && !bs->closing &&
-                bs->aio_context == qemu_get_aio_context() && used_by_opening_only(bs)) {
+            if (bs->drv && bs->opaque && BDRV_OP(bs->drv, protocol, bdrv_cancel_in_flight) &&
+                !bs->closing && bs->aio_context == qemu_get_aio_context() &&
+                used_by_opening_only(bs)) {
                 abandon(bs);
             }
         }

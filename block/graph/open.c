@@ -252,7 +252,7 @@ static bool coroutine_fn open_backing(BlockDriverState *bs, const BlockdevRefOrN
     BlockDriverState *backing;
     g_autofree char *path = NULL;
 
-    if (!bs->drv->supports_backing || (ref && ref->type == json_type_null)) {
+    if (!bdrv_driver_has_backing(bs->drv) || (ref && ref->type == json_type_null)) {
         return true;
     }
     if (ref) {
@@ -398,7 +398,7 @@ BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options, int 
 const BlockDriver *bdrv_find_protocol(const char *filename)
 {
     for (int i = 0; bdrv_drivers[i]; i++) {
-        const char *const *prefix = bdrv_drivers[i]->filename_prefixes;
+        const char *const *prefix = BDRV_OP(bdrv_drivers[i], protocol, filename_prefixes);
 
         for (; prefix && *prefix; prefix++) {
             if (g_str_has_prefix(filename, *prefix)) {
@@ -415,7 +415,8 @@ static json_object *parse_by_driver(const BlockDriver *drv, const char *filename
     g_autoptr(BlockdevOptions) o = g_new0(BlockdevOptions, 1);
 
     o->driver = drv->driver;
-    return drv->bdrv_parse_filename(filename, o, errp) ? BlockdevOptions_to_json(o) : NULL;
+    return drv->protocol->bdrv_parse_filename(filename, o, errp) ? BlockdevOptions_to_json(o)
+                                                                 : NULL;
 }
 
 /* The protocol part of a name as JSON options, or NULL. */
@@ -483,7 +484,7 @@ static json_object *wrap_in_format(json_object *obj, const char *format)
     if (json_object_object_get_ex(obj, "driver", &driver)) {
         const BlockDriver *drv = bdrv_find_format(json_object_get_string(driver));
 
-        if ((drv && !drv->is_protocol) || !strcmp(json_object_get_string(driver), format)) {
+        if ((drv && !drv->protocol) || !strcmp(json_object_get_string(driver), format)) {
             return obj;
         }
     } else if (json_object_object_get_ex(obj, "file", NULL)) {
@@ -513,7 +514,7 @@ static json_object *name_in_format(const char *filename, const char *format, GEr
         json_object_put(obj);
         return NULL;
     }
-    return obj && drv && !drv->is_protocol ? wrap_in_format(obj, format) : obj;
+    return obj && drv && !drv->protocol ? wrap_in_format(obj, format) : obj;
 }
 
 BlockdevOptions *bdrv_filename_to_options(const char *filename, const char *format, GError **errp)
@@ -544,7 +545,7 @@ static bool names_format(json_object *members)
     if (json_object_object_get_ex(members, "driver", &driver)) {
         drv = bdrv_find_format(json_object_get_string(driver));
     }
-    return drv && !drv->is_protocol;
+    return drv && !drv->protocol;
 }
 
 /*
@@ -603,7 +604,9 @@ static const BlockDriver *coroutine_fn probe(BlockDriverState *file, GError **er
     }
     for (int i = 0; bdrv_drivers[i]; i++) {
         const BlockDriver *drv = bdrv_drivers[i];
-        int score = drv->bdrv_probe ? drv->bdrv_probe(buf, len, file->filename) : 0;
+        int score = BDRV_OP(drv, format, bdrv_probe)
+                        ? drv->format->bdrv_probe(buf, len, file->filename)
+                        : 0;
 
         if (score > best_score) {
             best = drv;
@@ -663,7 +666,7 @@ static bool is_protocol_only(json_object *obj)
     if (json_object_object_get_ex(obj, "driver", &driver)) {
         drv = bdrv_find_format(json_object_get_string(driver));
     }
-    return drv && drv->is_protocol;
+    return drv && drv->protocol;
 }
 
 BlockDriverState *coroutine_fn bdrv_co_open_filename_with(const char *filename, const char *format,

@@ -269,8 +269,8 @@ static bool check_node(const BdrvPermTxn *txn, BlockDriverState *bs, GError **er
                    bs->node_name);
         return false;
     }
-    if (bs->drv && bs->drv->bdrv_check_perm) {
-        return bs->drv->bdrv_check_perm(bs, sum.perm, sum.shared, errp);
+    if (bs->drv && BDRV_OP(bs->drv, protocol, bdrv_check_perm)) {
+        return bs->drv->protocol->bdrv_check_perm(bs, sum.perm, sum.shared, errp);
     }
     return true;
 }
@@ -296,8 +296,8 @@ static void commit_node(BdrvPermTxn *txn, BlockDriverState *bs)
 
     bs->cumulative_perm = sum.perm;
     bs->cumulative_shared = sum.shared;
-    if (bs->drv && bs->drv->bdrv_set_perm) {
-        bs->drv->bdrv_set_perm(bs, bs->cumulative_perm, bs->cumulative_shared);
+    if (bs->drv && BDRV_OP(bs->drv, protocol, bdrv_set_perm)) {
+        bs->drv->protocol->bdrv_set_perm(bs, bs->cumulative_perm, bs->cumulative_shared);
     }
 }
 
@@ -328,8 +328,8 @@ bool bdrv_perm_txn_run_on(BdrvPermTxn *txn, BlockDriverState **failed, GError **
         for (guint i = 0; i < checked; i++) {
             BlockDriverState *bs = g_ptr_array_index(order, i);
 
-            if (bs->drv && bs->drv->bdrv_abort_perm_update) {
-                bs->drv->bdrv_abort_perm_update(bs);
+            if (bs->drv && BDRV_OP(bs->drv, protocol, bdrv_abort_perm_update)) {
+                bs->drv->protocol->bdrv_abort_perm_update(bs);
             }
         }
     }

@@ -113,7 +113,7 @@ static bool check_file_writable(ReopenEntry *e, GError **errp)
     BlockDriverState *bs = e->state.bs;
 
     if (!(e->old_flags & BDRV_O_RDWR) && (e->state.flags & BDRV_O_RDWR) && bs->file &&
-        !bs->drv->is_protocol && bdrv_is_read_only(bs->file->bs)) {
+        !bs->drv->protocol && bdrv_is_read_only(bs->file->bs)) {
         if (e->state.flags & BDRV_O_AUTO_RDONLY) {
             e->state.flags &= ~BDRV_O_RDWR;
             bs->open_flags = e->state.flags;
@@ -138,7 +138,7 @@ static bool coroutine_fn entry_prepare(ReopenEntry *e, GError **errp)
         if (!ok) {
             return false;
         }
-    } else if (bs->drv->is_protocol &&
+    } else if (bs->drv->protocol &&
                ((e->old_flags ^ e->state.flags) & (BDRV_O_RDWR | BDRV_O_NOCACHE))) {
         error_setg(errp, "Block driver '%s' does not support reopening node '%s' this way",
                    bs->drv->format_name, bs->node_name);

@@ -81,10 +81,10 @@ static int coroutine_fn write_piece(BlockDriverState *bs, int64_t offset, int64_
     int ret;
 
     if (flags & BDRV_REQ_WRITE_COMPRESSED) {
-        if (!bs->drv->bdrv_co_pwritev_compressed) {
+        if (!BDRV_OP(bs->drv, format, bdrv_co_pwritev_compressed)) {
             return -ENOTSUP;
         }
-        return bs->drv->bdrv_co_pwritev_compressed(bs, offset, bytes, qiov, qiov_offset);
+        return bs->drv->format->bdrv_co_pwritev_compressed(bs, offset, bytes, qiov, qiov_offset);
     }
     if (qiov->niov <= max_iov) {
         return bs->drv->bdrv_co_pwritev(bs, offset, bytes, qiov, qiov_offset, flags);
@@ -134,13 +134,6 @@ static int coroutine_fn read_aligned(BlockDriverState *bs, int64_t offset, int64
     int64_t end;
 
     flags &= bs->supported_read_flags;
-    if (bs->drv->has_variable_length) {
-        int64_t len = bdrv_co_getlength(bs);
-
-        if (len < 0) {
-            return len;
-        }
-    }
     end = ROUND_UP(bs->total_bytes, align);
     while (bytes > 0) {
         int64_t n = MIN(bytes, max);
@@ -224,8 +217,8 @@ static void padding_destroy(Padding *pad)
 /* The node that widens a request may be blkdebug itself, when it asks for the alignment. */
 static void coroutine_fn rmw_event(BlockDriverState *bs, BlkdebugEvent event)
 {
-    if (bs->drv->bdrv_co_debug_event) {
-        bs->drv->bdrv_co_debug_event(bs, event);
+    if (BDRV_OP(bs->drv, debug, bdrv_co_debug_event)) {
+        bs->drv->debug->bdrv_co_debug_event(bs, event);
     } else {
         BLKDBG_CO_EVENT(bs->file, event);
     }

@@ -9,7 +9,7 @@
 static void assume_data(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvBlockStatus *st)
 {
     *st = (BdrvBlockStatus){.flags = BDRV_BLOCK_ALLOCATED | BDRV_BLOCK_DATA, .pnum = bytes};
-    if (bs->drv->is_protocol) {
+    if (bs->drv->protocol) {
         st->file = bs;
         st->map = offset;
         st->flags |= BDRV_BLOCK_OFFSET_VALID;
@@ -41,7 +41,7 @@ static bool coroutine_fn shows_zeroes_by_default(BlockDriverState *bs, int64_t o
     BlockDriverState *cow = bdrv_cow_bs(bs);
     int64_t end = cow ? bdrv_co_getlength(cow) : 0;
 
-    return bs->drv->supports_backing && end >= 0 && offset >= end;
+    return bdrv_driver_has_backing(bs->drv) && end >= 0 && offset >= end;
 }
 
 /* Data may be zeroes that the file below knows of; the answer reaches as far as the file's. */
@@ -97,10 +97,7 @@ int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int6
     if (filtered && !bs->drv->bdrv_co_block_status) {
         return bdrv_co_block_status(filtered, offset, bytes, status);
     }
-    total = bs->drv->has_variable_length ? bdrv_co_getlength(bs) : bs->total_bytes;
-    if (total < 0) {
-        return total;
-    }
+    total = bs->total_bytes;
     if (offset < 0 || bytes < 0) {
         return -EINVAL;
     }

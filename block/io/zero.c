@@ -152,7 +152,8 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
 static int coroutine_fn empty_driver_caches(BlockDriverState *bs)
 {
     BLKDBG_CO_EVENT(bs->file, BLKDBG_FLUSH_TO_OS);
-    return bs->drv->bdrv_co_flush_to_os ? bs->drv->bdrv_co_flush_to_os(bs) : 0;
+    return BDRV_OP(bs->drv, format, bdrv_co_flush_to_os) ? bs->drv->format->bdrv_co_flush_to_os(bs)
+                                                         : 0;
 }
 
 /* What the driver has put in place becomes durable. */
@@ -264,7 +265,7 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
     if (bs->drv->bdrv_co_get_allocated_file_size) {
         return bs->drv->bdrv_co_get_allocated_file_size(bs);
     }
-    if (bs->drv->is_protocol) {
+    if (bs->drv->protocol) {
         return -ENOTSUP;
     }
     LIST_FOREACH(child, &bs->children, next) {

@@ -98,7 +98,9 @@ static int coroutine_fn nbd_node_co_copy_range_to(BlockDriverState *bs, BdrvChil
                                                   BdrvRequestFlags flags)
 {
     NbdClient *client = bs->opaque;
-    int fd = src->bs->drv->bdrv_get_read_fd ? src->bs->drv->bdrv_get_read_fd(src->bs) : -1;
+    int fd = BDRV_OP(src->bs->drv, protocol, bdrv_get_read_fd)
+                 ? src->bs->drv->protocol->bdrv_get_read_fd(src->bs)
+                 : -1;
 
     if (fd < 0 || client->target->tls_creds || bytes > client->info.max_block) {
         return -ENOTSUP;
@@ -512,14 +514,18 @@ static bool nbd_node_parse_options(const char *filename, BlockdevOptions *o, GEr
 
 static const char *const nbd_prefixes[] = {"nbd:", "nbd+tcp:", "nbd+unix:", NULL};
 
-const BlockDriver bdrv_nbd = {
-    .format_name = "nbd",
-    .protocol_name = "nbd",
-    .driver = BLOCKDEV_DRIVER_NBD,
-    .instance_size = sizeof(NbdClient),
-    .is_protocol = true,
+static const BlockProtocolOps nbd_protocol = {
     .filename_prefixes = nbd_prefixes,
     .bdrv_parse_filename = nbd_node_parse_options,
+    .bdrv_cancel_in_flight = nbd_node_cancel_in_flight,
+    .bdrv_refuse_requests = nbd_node_refuse_requests,
+};
+
+const BlockDriver bdrv_nbd = {
+    .format_name = "nbd",
+    .driver = BLOCKDEV_DRIVER_NBD,
+    .instance_size = sizeof(NbdClient),
+    .protocol = &nbd_protocol,
     .bdrv_co_open = nbd_node_co_open,
     .bdrv_co_close = nbd_node_co_close,
     .bdrv_co_reopen_prepare = nbd_node_co_reopen_prepare,
@@ -533,8 +539,6 @@ const BlockDriver bdrv_nbd = {
     .bdrv_co_getlength = nbd_node_co_getlength,
     .bdrv_co_truncate = nbd_node_co_truncate,
     .bdrv_refresh_limits = nbd_node_refresh_limits,
-    .bdrv_cancel_in_flight = nbd_node_cancel_in_flight,
-    .bdrv_refuse_requests = nbd_node_refuse_requests,
     .bdrv_detach_aio_context = nbd_node_detach_aio_context,
     .bdrv_attach_aio_context = nbd_node_attach_aio_context,
     .bdrv_drain_begin = nbd_node_drain_begin,

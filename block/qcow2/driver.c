@@ -119,12 +119,22 @@ static void qcow2_say_filename(BlockDriverState *bs)
     bs->exact_filename = g_strdup(bs->file->bs->exact_filename);
 }
 
+static const BlockFormatOps qcow2_format = {
+    .supports_backing = true,
+    .bdrv_probe = qcow2_recognise,
+    .bdrv_co_pwritev_compressed = qcow2_co_write_compressed,
+    .bdrv_co_flush_to_os = qcow2_co_empty_caches,
+    .bdrv_co_can_store_new_dirty_bitmap = qcow2_co_can_store_new_bitmap,
+    .bdrv_co_remove_persistent_dirty_bitmap = qcow2_co_remove_stored_bitmap,
+    .bdrv_co_change_backing_file = qcow2_co_refer_to_backing,
+    .bdrv_snapshot_list = qcow2_snapshot_list,
+};
+
 const BlockDriver bdrv_qcow2 = {
     .format_name = "qcow2",
     .driver = BLOCKDEV_DRIVER_QCOW2,
     .instance_size = sizeof(BDRVQcow2State),
-    .supports_backing = true,
-    .bdrv_probe = qcow2_recognise,
+    .format = &qcow2_format,
     .bdrv_co_open = qcow2_co_open,
     .bdrv_co_close = qcow2_co_close,
     .bdrv_co_reopen_prepare = qcow2_co_try_reopen,
@@ -133,8 +143,6 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_co_pwritev = qcow2_co_write,
     .bdrv_co_pwrite_zeroes = qcow2_co_zero,
     .bdrv_co_pdiscard = qcow2_co_discard,
-    .bdrv_co_pwritev_compressed = qcow2_co_write_compressed,
-    .bdrv_co_flush_to_os = qcow2_co_empty_caches,
     .bdrv_co_copy_range_from = qcow2_co_copy_out,
     .bdrv_co_copy_range_to = qcow2_co_copy_in,
     .bdrv_co_block_status = qcow2_co_status,
@@ -143,15 +151,11 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_refresh_limits = qcow2_say_limits,
     .bdrv_has_zero_init = qcow2_starts_as_zeroes,
     .bdrv_co_create = qcow2_co_format,
-    .bdrv_co_can_store_new_dirty_bitmap = qcow2_co_can_store_new_bitmap,
-    .bdrv_co_remove_persistent_dirty_bitmap = qcow2_co_remove_stored_bitmap,
-    .bdrv_co_change_backing_file = qcow2_co_refer_to_backing,
     .bdrv_detach_aio_context = qcow2_leave_context,
     .bdrv_attach_aio_context = qcow2_enter_context,
     .bdrv_co_inactivate = qcow2_co_hand_over,
     .bdrv_co_invalidate_cache = qcow2_co_take_over,
     .bdrv_co_get_specific_info = qcow2_co_describe,
-    .bdrv_snapshot_list = qcow2_snapshot_list,
     .bdrv_co_get_info = qcow2_co_say_geometry,
     .bdrv_refresh_filename = qcow2_say_filename,
 };

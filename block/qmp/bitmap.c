@@ -121,7 +121,7 @@ static bool coroutine_fn check_storable(BlockDriverState *bs, const char *name,
     AioContext *from;
     bool ok;
 
-    if (!bs->drv->bdrv_co_can_store_new_dirty_bitmap) {
+    if (!BDRV_OP(bs->drv, format, bdrv_co_can_store_new_dirty_bitmap)) {
         error_setg(errp,
                    "Can't store persistent bitmaps to %s: driver '%s' cannot store dirty bitmaps",
                    bdrv_get_device_or_node_name(bs), bs->drv->format_name);
@@ -136,7 +136,7 @@ static bool coroutine_fn check_storable(BlockDriverState *bs, const char *name,
         return false;
     }
     from = bdrv_co_enter_graph(bs);
-    ok = bs->drv->bdrv_co_can_store_new_dirty_bitmap(bs, name, granularity, errp);
+    ok = bs->drv->format->bdrv_co_can_store_new_dirty_bitmap(bs, name, granularity, errp);
     bdrv_co_leave_graph(bs, from);
     return ok;
 }
@@ -209,10 +209,10 @@ static bool coroutine_fn remove_prepare(TransactionStep *step, GError **errp)
         return false;
     }
     if (bdrv_dirty_bitmap_get_persistence(s->bitmap) &&
-        s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap) {
+        BDRV_OP(s->bs->drv, format, bdrv_co_remove_persistent_dirty_bitmap)) {
         AioContext *from = bdrv_co_enter_graph(s->bs);
         bool ok =
-            s->bs->drv->bdrv_co_remove_persistent_dirty_bitmap(s->bs, arg->name, errp);
+            s->bs->drv->format->bdrv_co_remove_persistent_dirty_bitmap(s->bs, arg->name, errp);
 
         bdrv_co_leave_graph(s->bs, from);
         if (!ok) {

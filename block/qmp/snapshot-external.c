@@ -151,7 +151,7 @@ static bool coroutine_fn blockdev_snapshot_prepare(TransactionStep *step, GError
     if (!check_overlay(s->overlay, errp)) {
         return false;
     }
-    if (!s->overlay->drv->supports_backing) {
+    if (!bdrv_driver_has_backing(s->overlay->drv)) {
         error_setg(errp, "The overlay '%s' does not support backing images", arg->overlay);
         return false;
     }
@@ -186,7 +186,7 @@ static bool coroutine_fn create_overlay(ExternalSnapshot *s, const BlockdevSnaps
     if (!s->overlay) {
         return false;
     }
-    if (!s->overlay->drv->supports_backing) {
+    if (!bdrv_driver_has_backing(s->overlay->drv)) {
         error_setg(errp, "The overlay '%s' does not support backing images", arg->snapshot_file);
         return false;
     }

@@ -10,14 +10,14 @@ SnapshotInfoList *coroutine_fn bdrv_co_snapshot_list(BlockDriverState *bs)
     SnapshotInfoList *list = NULL;
     AioContext *from;
 
-    if (!bs->drv || !bs->drv->bdrv_snapshot_list || !bs->is_open) {
+    if (!bs->drv || !BDRV_OP(bs->drv, format, bdrv_snapshot_list) || !bs->is_open) {
         return NULL;
     }
     /* The list changes when another process has had the image. */
     bdrv_ref(bs);
     from = bdrv_co_enter_graph(bs);
     if (bs->drv) {
-        list = bs->drv->bdrv_snapshot_list(bs);
+        list = bs->drv->format->bdrv_snapshot_list(bs);
     }
     bdrv_co_leave_graph(bs, from);
     bdrv_unref_later(bs);
@@ -47,7 +47,7 @@ static void add_image(GPtrArray *images, GPtrArray *disks, BlockDriverState *top
     g_ptr_array_add(images, bs);
     disk = g_new0(SnapshotDisk, 1);
     disk->name = g_strdup(name);
-    disk->can_snapshot = bs->drv->bdrv_snapshot_list;
+    disk->can_snapshot = BDRV_OP(bs->drv, format, bdrv_snapshot_list);
     g_ptr_array_add(disks, disk);
 }
 

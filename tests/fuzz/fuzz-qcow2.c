@@ -163,7 +163,7 @@ static bool memory_has_zero_init(BlockDriverState *bs)
 static const BlockDriver bdrv_memory = {
     .format_name = "memory",
     .instance_size = sizeof(MemoryState),
-    .is_protocol = true,
+    .protocol = &(const BlockProtocolOps){0},
     .bdrv_co_preadv = memory_co_preadv,
     .bdrv_co_pwritev = memory_co_pwritev,
     .bdrv_co_pwrite_zeroes = memory_co_pwrite_zeroes,

@@ -402,7 +402,7 @@ static void coroutine_fn cancel_in_flight(void *opaque)
     }
     qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 5 * SCALE_MS);
     g_assert_cmpint(running, ==, 3);
-    s.bs->drv->bdrv_cancel_in_flight(s.bs);
+    s.bs->drv->protocol->bdrv_cancel_in_flight(s.bs);
     while (running) {
         qemu_co_yield_to_loop();
     }
