@@ -2,6 +2,7 @@
 /* QIONetListener: bind, listen, accept. */
 #include "io/net-listener.h"
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "io/socket-address.h"
@@ -210,6 +211,19 @@ void qio_net_listener_set_client_func(QIONetListener *listener, QIONetListenerCl
 unsigned qio_net_listener_count(const QIONetListener *listener)
 {
     return listener->sockets->len;
+}
+
+bool qio_net_listener_pending(const QIONetListener *listener)
+{
+    for (unsigned i = 0; i < listener->sockets->len; i++) {
+        const ListenSocket *ls = g_ptr_array_index(listener->sockets, i);
+        struct pollfd pfd = {.fd = ls->fd, .events = POLLIN};
+
+        if (poll(&pfd, 1, 0) > 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 SocketAddressList *qio_net_listener_addresses(const QIONetListener *listener)

@@ -38,6 +38,8 @@ bool coroutine_fn qio_net_listener_co_open(QIONetListener *listener, const Socke
 void qio_net_listener_set_client_func(QIONetListener *listener, QIONetListenerClientFunc *func,
                                       void *opaque);
 unsigned qio_net_listener_count(const QIONetListener *listener);
+/* A connection waits to be accepted. */
+bool qio_net_listener_pending(const QIONetListener *listener);
 /* Where they really listen, ports resolved; qapi_free_SocketAddressList(). */
 SocketAddressList *qio_net_listener_addresses(const QIONetListener *listener);
 

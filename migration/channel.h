@@ -103,6 +103,8 @@ void migration_listener_set_lenient(MigrationListener *listener);
 void migration_listener_stop(MigrationListener *listener);
 /* Stops and frees; NULL is allowed. */
 void migration_listener_free(MigrationListener *listener);
+/* Whether a connection waits to be accepted, or has said something that has not been looked at. */
+bool migration_listener_hears(const MigrationListener *listener);
 /* Where it really listens; NULL when there is no socket, or not any more. The caller frees. */
 SocketAddressList *migration_listener_addresses(const MigrationListener *listener);
 /* As migration_connector_open_extra(), to read. Any thread, as long as the listener is there. */

@@ -33,6 +33,10 @@
 #include "util/error.h"
 #include "util/timer.h"
 
+/* After a channel has hung up: how often, and how long, the other connections are looked at. */
+#define LOOK_AGAIN_NS (20 * SCALE_MS)
+#define LOOK_LIMIT_NS (2 * NANOSECONDS_PER_SECOND)
+
 static MigrationIncomingState *incoming;
 
 MigrationIncomingState *migration_incoming_get_current(void)
@@ -114,8 +118,16 @@ static void close_main_channel(MigrationIncomingState *mis)
     (void)qemu_fclose(from_src);
 }
 
+/* Other channels may follow one that has hung up; now it does not matter any more. */
+static void forget_hangup(MigrationIncomingState *mis)
+{
+    timer_free(g_steal_pointer(&mis->lost_timer));
+    g_clear_error(&mis->lost);
+}
+
 static void close_channels(MigrationIncomingState *mis)
 {
+    forget_hangup(mis);
     multifd_recv_free(mis);
     close_main_channel(mis);
 }
@@ -158,37 +170,82 @@ static void fail(MigrationIncomingState *mis, GError *err)
     }
 }
 
-/* --- a source that goes before all channels are there, when none is read yet --- */
+/*
+ * --- a source that goes before all channels are there, when none is read yet ---
+ *
+ * A source without a return path may have sent everything and closed all its connections before this process
+ * has looked at them. So a channel that hangs up means the end once no other connection has something to say.
+ */
 
-static void lost_early(MigrationIncomingState *mis, const char *why)
+/* Takes over why. */
+static void lost_early(MigrationIncomingState *mis, GError *why)
 {
-    GError *err = NULL;
-
     if ((mis->from_src || mis->multifd) && incoming_status(mis) == MIGRATION_STATUS_SETUP) {
-        error_setg(&err, "%s", why);
         close_channels(mis);
-        fail(mis, err);
+        fail(mis, why);
+    } else {
+        g_error_free(why);
     }
+}
+
+static void look_for_others(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    if (now < mis->lost_deadline_ns && migration_listener_hears(mis->listener)) {
+        timer_mod_ns(mis->lost_timer, now + LOOK_AGAIN_NS);
+    } else {
+        lost_early(mis, g_steal_pointer(&mis->lost));
+    }
+}
+
+/* Takes over why. */
+static void hung_up_early(MigrationIncomingState *mis, GError *why)
+{
+    if (mis->lost || incoming_status(mis) != MIGRATION_STATUS_SETUP) {
+        g_error_free(why);
+        return;
+    }
+    mis->lost = why;
+    mis->lost_deadline_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + LOOK_LIMIT_NS;
+    mis->lost_timer =
+        aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, look_for_others, mis);
+    look_for_others(mis);
 }
 
 static void main_channel_hung_up(void *opaque)
 {
     MigrationIncomingState *mis = opaque;
+    GError *err = NULL;
 
-    lost_early(mis, "the source closed the main channel before all channels of multifd were there");
+    qio_hangup_watch_free(g_steal_pointer(&mis->hangup));
+    error_setg(&err,
+               "the source closed the main channel before all channels of multifd were there");
+    hung_up_early(mis, err);
 }
 
 /* While a thread loads it is that which sees it. */
-static void channel_lost(MigrationIncomingState *mis)
+static void channel_lost(MigrationIncomingState *mis, GError *hangup)
 {
-    lost_early(mis, "the source closed a channel before all channels of multifd were there");
+    GError *err = NULL;
+
+    if (hangup) {
+        hung_up_early(mis, hangup);
+    } else {
+        error_setg(&err, "the source closed a channel before all channels of multifd were there");
+        lost_early(mis, err);
+    }
 }
 
 /* --- yank --- */
 
 static void yanked_early(void *opaque)
 {
-    lost_early(opaque, "the connection was cut by yank");
+    GError *err = NULL;
+
+    error_setg(&err, "the connection was cut by yank");
+    lost_early(opaque, err);
 }
 
 static void incoming_yank(void *opaque)
@@ -364,6 +421,10 @@ static void start_loading(MigrationIncomingState *mis)
 {
     migration_listener_stop(mis->listener);
     qio_hangup_watch_free(g_steal_pointer(&mis->hangup));
+    forget_hangup(mis);
+    if (mis->multifd) {
+        multifd_recv_begin(mis);
+    }
     migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_SETUP, MIGRATION_STATUS_ACTIVE);
     if (mis->thread) {
         g_thread_join(mis->thread); /* of an attempt that failed */

@@ -154,6 +154,12 @@ void migration_listener_free(MigrationListener *listener)
     g_free(listener);
 }
 
+bool migration_listener_hears(const MigrationListener *listener)
+{
+    return (listener->net && qio_net_listener_pending(listener->net)) ||
+           (listener->newcomers && migration_newcomers_speak(listener->newcomers));
+}
+
 SocketAddressList *migration_listener_addresses(const MigrationListener *listener)
 {
     return listener->net ? qio_net_listener_addresses(listener->net) : NULL;

@@ -223,10 +223,18 @@ typedef struct MigrationIncomingState {
     GMutex channels_lock;
     QEMUFile *from_src;   /* the incoming thread's while it runs */
     MultiFDRecv *multifd; /* NULL: none */
-    /* The main loop's: a channel of multifd has ended before the guest is here. NULL: no interest. */
-    void (*channel_lost)(struct MigrationIncomingState *mis);
+    /*
+     * The main loop's: a channel of multifd has ended before the guest is here. NULL: no interest.
+     * hangup, to be taken over: the peer has closed it before all channels were there, and its thread may
+     * not know; NULL: its thread has ended.
+     */
+    void (*channel_lost)(struct MigrationIncomingState *mis, GError *hangup);
 
-    QIOHangupWatch *hangup; /* the main loop's: of from_src before it is read; NULL: none */
+    /* The main loop's. */
+    QIOHangupWatch *hangup; /* of from_src before it is read; NULL: none */
+    GError *lost;           /* a channel has hung up before all were there; NULL: none */
+    QEMUTimer *lost_timer;  /* with lost: looks whether others follow */
+    int64_t lost_deadline_ns;
 
     /* The writer's side of the return path. Held while bytes are sent: only by threads that send. */
     GMutex send_lock;

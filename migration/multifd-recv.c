@@ -11,6 +11,8 @@
  * migration has, that is too early. Later it shows when a barrier is waited for that the channel has not
  * met. A source that has sent everything closes the channels when all of the main one is on its way. So
  * if a channel has hung up, and no channel brings data after that, the source has gone (`silence`).
+ * Before all channels are there incoming.c decides that (`channel_lost`): a thread at a barrier sees no
+ * end.
  *
  * A peer is not trusted: multifd-packet.c checks a header, this file that a packet fits this guest's
  * memory.
@@ -367,7 +369,7 @@ static void channel_over_bh(void *opaque)
     if (r->mis->multifd == r && r->over) {
         release_ended(r);
     } else if (r->mis->multifd == r && r->mis->channel_lost) {
-        r->mis->channel_lost(r->mis);
+        r->mis->channel_lost(r->mis, NULL);
     }
     recv_unref(r);
 }
@@ -421,7 +423,12 @@ static bool expects_more(MultiFDRecv *r)
     pthread_mutex_lock(&r->lock);
     more = !r->done && !r->over && !r->quit;
     pthread_mutex_unlock(&r->lock);
-    return more && r->mis->from_src;
+    return more;
+}
+
+static bool all_there(const MultiFDRecv *r)
+{
+    return r->created == r->n_channels && r->mis->from_src;
 }
 
 static void silence_cb(void *opaque)
@@ -433,7 +440,7 @@ static void silence_cb(void *opaque)
         recv_shutdown(r); /* it had time enough */
         return;
     }
-    if (!expects_more(r)) {
+    if (!expects_more(r) || !all_there(r)) {
         return;
     }
     if (heard(r) != r->heard) {
@@ -455,10 +462,12 @@ static void channel_hung_up(void *opaque)
     if (!expects_more(r)) {
         return;
     }
-    if (r->created < r->n_channels) {
-        migration_fails(r, ended_too_early(ch->id, "")); /* whatever it has said */
-    } else {
+    if (all_there(r)) {
         listen_for_silence(r);
+    } else if (r->mis->channel_lost) {
+        r->mis->channel_lost(r->mis, ended_too_early(ch->id, "")); /* may free r */
+    } else {
+        migration_fails(r, ended_too_early(ch->id, ""));
     }
 }
 
@@ -572,6 +581,18 @@ bool multifd_recv_take_channel(MigrationIncomingState *mis, QIOChannel *ioc,
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis)
 {
     return mis->multifd->created == mis->multifd->n_channels;
+}
+
+void multifd_recv_begin(MigrationIncomingState *mis)
+{
+    MultiFDRecv *r = mis->multifd;
+
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        if (!r->channels[i].hangup) {
+            listen_for_silence(r);
+            return;
+        }
+    }
 }
 
 /* --- the incoming thread --- */

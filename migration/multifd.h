@@ -65,6 +65,8 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
 bool multifd_recv_take_channel(MigrationIncomingState *mis, QIOChannel *ioc,
                                const uint8_t *handshake, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
+/* All channels are there, the main one too, and the load begins; some may have hung up. Main loop. */
+void multifd_recv_begin(MigrationIncomingState *mis);
 /*
  * Where pages go from now on: before the first barrier. NULL: no more pages are taken; channels in
  * the middle of some are shut down and waited for, then no thread uses the old one. Incoming thread.

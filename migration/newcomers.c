@@ -68,6 +68,18 @@ static void leave_set(Newcomer *nc)
     nc->set = NULL;
 }
 
+bool migration_newcomers_speak(const MigrationNewcomers *set)
+{
+    const Newcomer *nc;
+
+    TAILQ_FOREACH(nc, &set->all, next) {
+        if (!is_silent(nc)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Its coroutine wakes, finds itself dropped, and frees it. */
 static void drop(Newcomer *nc)
 {

@@ -35,6 +35,8 @@ MigrationNewcomers *migration_newcomers_new(MigrationChannelFunc *func, void *op
 void migration_newcomers_add(MigrationNewcomers *set, QIOChannel *ioc, bool only);
 /* The source is there: other peers' failures are worth a warning, no error. */
 void migration_newcomers_set_lenient(MigrationNewcomers *set);
+/* Whether a peer has said something, or has gone, and is not settled. */
+bool migration_newcomers_speak(const MigrationNewcomers *set);
 /* Drops all peers; func is not called any more. NULL is allowed. */
 void migration_newcomers_free(MigrationNewcomers *set);
 

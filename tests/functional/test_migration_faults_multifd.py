@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whatever breaks on one of multifd's connections, or on the main one meanwhile, the guest is on exactly one side, and
 can go another time."""
+import fcntl
 import io
 import os
 import socket
+import termios
 
 import pytest
 
@@ -239,6 +241,39 @@ def test_a_main_channel_that_breaks_before_it_is_known(vmm, work, said):
     main.close()
     extra.close()
     fails_and_can_wait_again(vm, work, 'channel 0: the source has closed it too early')
+
+
+SYNC = m.be32(0x11223344) + m.be32(1) + m.be32(1) + bytes(HEADER - 12)
+
+
+def reads_no_more(conn):
+    """The destination has read all of it; the channel's thread stands at the barrier."""
+    guard = ferry.Guard(m.LIMIT_S)
+    while int.from_bytes(fcntl.ioctl(conn, termios.TIOCOUTQ, bytes(4)), 'little'):
+        guard.left()
+
+
+@pytest.mark.parametrize('main_says', [None, b'', b'QEV', m.header()], ids=['absent', 'nothing', 'little', 'header'])
+@pytest.mark.parametrize('main_first', [True, False])
+@pytest.mark.parametrize('ends', ['extra', 'both'])
+def test_a_source_that_goes_while_its_channel_waits_at_a_barrier(vmm, work, main_says, main_first, ends):
+    """The channel's thread reads nothing there, so it does not see the end."""
+    vm = waiting_destination(vmm, work)
+    conns = {}
+
+    def connects(what):
+        if what == 'extra' or main_says is not None:
+            conns[what] = connect(work)
+            conns[what].sendall(handshake(0) + SYNC if what == 'extra' else main_says)
+    for what in (['main', 'extra'] if main_first else ['extra', 'main']):
+        connects(what)
+    reads_no_more(conns['extra'])
+    for what in ('main', 'extra') if ends == 'both' else ('extra',):
+        if what in conns:
+            conns[what].close()
+    fails_and_can_wait_again(vm, work, 'closed')
+    for conn in conns.values():
+        conn.close()
 
 
 def test_yank_ends_the_wait_at_a_barrier(mover):
