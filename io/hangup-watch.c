@@ -6,6 +6,7 @@
 #include "io/hangup-watch.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 #include "util/aio.h"
@@ -46,6 +47,15 @@ QIOHangupWatch *qio_hangup_watch_new(QIOChannel *ioc, AioContext *ctx, QIOChanne
     *watch = (QIOHangupWatch){qio_channel_ref(ioc), ctx, epoll_fd, cb, opaque};
     aio_set_fd_handler(ctx, epoll_fd, hung_up, NULL, watch);
     return watch;
+}
+
+bool qio_channel_has_hung_up(QIOChannel *ioc)
+{
+    struct pollfd pfd = {.events = POLLRDHUP};
+    short events;
+
+    pfd.fd = ioc->klass->poll_fd(ioc, QIO_CHANNEL_READ, &events);
+    return pfd.fd >= 0 && poll(&pfd, 1, 0) > 0;
 }
 
 void qio_hangup_watch_free(QIOHangupWatch *watch)

@@ -19,6 +19,11 @@ typedef struct QIOHangupWatch QIOHangupWatch;
  */
 QIOHangupWatch *qio_hangup_watch_new(QIOChannel *ioc, AioContext *ctx, QIOChannelWatchFunc *cb,
                                      void *opaque, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Whether that is so at this moment, without a watch; false also for channels without a descriptor. Any thread
+ * that keeps ioc.
+ */
+bool qio_channel_has_hung_up(QIOChannel *ioc);
 /* NULL is allowed; cb is not called any more. ctx's thread. */
 void qio_hangup_watch_free(QIOHangupWatch *watch);
 

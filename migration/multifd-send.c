@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <string.h>
 #include "io/channel-tls.h"
+#include "io/hangup-watch.h"
 #include "migration/multifd-codec.h"
 #include "migration/multifd-int.h"
 #include "migration/savevm.h"
@@ -334,6 +335,19 @@ int multifd_send_sync(MigrationState *s)
     ret = send_error(send);
     pthread_mutex_unlock(&send->queue.lock);
     return ret;
+}
+
+int multifd_send_check(MigrationState *s, GError **errp)
+{
+    const MultiFDSend *send = s->multifd;
+
+    for (unsigned i = 0; i < send->n_channels; i++) {
+        if (qio_channel_has_hung_up(send->channels[i].ioc)) {
+            error_setg(errp, "multifd channel %u: the destination has closed it", i);
+            return -EPIPE;
+        }
+    }
+    return 0;
 }
 
 /* --- life --- */

@@ -39,6 +39,11 @@ int multifd_send_run(MigrationState *s, const RAMRun *run, bool detect_zero);
 /* Everything handed over so far and a SYNC packet are on their way. 0 or -errno as above. */
 int multifd_send_sync(MigrationState *s);
 /*
+ * Looks whether the destination has closed a channel, which a channel that has nothing to send does not
+ * notice. Not once the end of the stream has left. 0, or -EPIPE with an error.
+ */
+int multifd_send_check(MigrationState *s, GError **errp);
+/*
  * Ends the threads and closes the channels: what was handed over is sent first, unless the migration
  * has failed or multifd_send_shutdown() was called.
  */

@@ -130,6 +130,14 @@ static uint64_t pending_bytes(MigrationState *s, SaveVMState *sv, uint64_t *sync
     return savevm_pending(sv, due);
 }
 
+/* Until the next window, unless the flag is set first. A channel that is idle may have broken meanwhile. */
+static int wait_a_window(MigrationState *s, const bool *awaited, GError **errp)
+{
+    migration_rate_wait(s, awaited);
+    migration_rate_update(s);
+    return s->multifd ? multifd_send_check(s, errp) : 0;
+}
+
 /* Sends what changes until the rest fits into the downtime. */
 static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
 {
@@ -148,13 +156,15 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
             awaited = switchover_awaits(s);
             if (pending <= limit && !awaited) {
                 trace_migration_switchover(pending, limit);
-                return 0;
+                return s->multifd ? multifd_send_check(s, errp) : 0;
             }
         }
         /* Nothing to send, and the guest may not leave yet; or the first answer is on its way. */
         if (pending == 0 || awaited == &s->pong_heard) {
-            migration_rate_wait(s, awaited);
-            migration_rate_update(s);
+            ret = wait_a_window(s, awaited, errp);
+            if (ret < 0) {
+                return ret;
+            }
             continue;
         }
         ret = savevm_iterate(sv, s->to_dst, errp);
@@ -164,8 +174,10 @@ static int send_while_it_runs(MigrationState *s, SaveVMState *sv, GError **errp)
         migration_rate_update(s);
         /* While the guest may not leave, the log is read once a window. */
         if (awaited || migration_rate_exceeded(s)) {
-            migration_rate_wait(s, awaited);
-            migration_rate_update(s);
+            ret = wait_a_window(s, awaited, errp);
+            if (ret < 0) {
+                return ret;
+            }
         }
     }
     return -ECANCELED;

@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import termios
+import threading
 
 import pytest
 
@@ -274,6 +275,40 @@ def test_a_source_that_goes_while_its_channel_waits_at_a_barrier(vmm, work, main
     fails_and_can_wait_again(vm, work, 'closed')
     for conn in conns.values():
         conn.close()
+
+
+class DeafDestination:
+    """Takes all connections, reads what they say, and never answers."""
+
+    def __init__(self, path):
+        self.listener = m.unix_listener(path)
+        self.conns = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            conn = self.listener.accept()[0]
+            self.conns.append(conn)
+            threading.Thread(target=self._read, args=(conn,), daemon=True).start()
+
+    def _read(self, conn):
+        faults.quiet(lambda: all(iter(lambda: conn.recv(1 << 16), b'')))
+
+
+@pytest.mark.parametrize('link', [1, 2])
+def test_a_destination_that_closes_a_channel_to_which_nothing_is_sent(vmm, work, link):
+    """No page is left to be sent, so no thread of the source would notice."""
+    vm = vmm(*faults.MACHINE, defaults=False)
+    m.set_caps(vm, *CAPS)
+    vm.cmd('migrate-set-parameters', {'multifd-channels': 2})
+    there = DeafDestination(work / 'deaf')
+    vm.cmd('migrate', uri=f'unix:{work}/deaf')
+    guard = ferry.Guard(m.LIMIT_S)
+    while vm.cmd('query-migrate').get('ram', {}).get('dirty-sync-count', 0) < 4:
+        guard.left()
+    there.conns[link].shutdown(socket.SHUT_RDWR)
+    assert 'the destination has closed it' in m.wait_status(vm, 'failed')['error-desc']
+    assert m.run_state(vm) == 'running'
 
 
 def test_yank_ends_the_wait_at_a_barrier(mover):
