@@ -43,12 +43,16 @@ struct VMChangeStateEntry {
     void *opaque;
     int priority;
     GSequenceIter *place;
+    unsigned since; /* registered by a handler: the change that it does not hear of */
+    bool deleted;   /* by a handler: it stays in its place until the walk is over */
 };
 
 static struct {
     RunState state;
     bool no_autostart;
     GSequence *handlers; /* VMChangeStateEntry, ascending priority; NULL: there was none yet */
+    unsigned changes;    /* of the state, so far */
+    bool walks;          /* handlers are being called */
     int exit_status;
     int cause; /* atomic: the ShutdownCause that was asked for */
 } vm = {
@@ -86,25 +90,61 @@ bool runstate_is_stop(RunState state)
     return STOPS & 1u << state;
 }
 
-/* Forwards when the guest starts to run, backwards otherwise. */
+/* The one after `last`, NULL: the first, in the order of the walk; NULL: there is none. */
+static VMChangeStateEntry *next_handler(const VMChangeStateEntry *last, bool forwards)
+{
+    GSequenceIter *place;
+
+    if (forwards) {
+        place = last ? g_sequence_iter_next(last->place) : g_sequence_get_begin_iter(vm.handlers);
+        return g_sequence_iter_is_end(place) ? NULL : g_sequence_get(place);
+    }
+    place = last ? last->place : g_sequence_get_end_iter(vm.handlers);
+    return g_sequence_iter_is_begin(place) ? NULL : g_sequence_get(g_sequence_iter_prev(place));
+}
+
+static void remove_deleted(void)
+{
+    VMChangeStateEntry *entry = next_handler(NULL, true);
+
+    while (entry) {
+        VMChangeStateEntry *next = next_handler(entry, true);
+
+        if (entry->deleted) {
+            g_sequence_remove(entry->place);
+        }
+        entry = next;
+    }
+}
+
+/*
+ * Forwards when the guest starts to run, backwards otherwise. Handlers may register and delete handlers, so
+ * entries keep their places meanwhile.
+ */
 static void call_handlers(void)
 {
     bool running = runstate_is_running();
-    int n = vm.handlers ? g_sequence_get_length(vm.handlers) : 0;
+    VMChangeStateEntry *entry = NULL;
 
-    for (int i = 0; i < n; i++) {
-        GSequenceIter *place = g_sequence_get_iter_at_pos(vm.handlers, running ? i : n - 1 - i);
-        const VMChangeStateEntry *entry = g_sequence_get(place);
-
-        entry->call(entry->opaque, running, vm.state);
+    if (!vm.handlers) {
+        return;
     }
+    vm.walks = true;
+    while ((entry = next_handler(entry, running))) {
+        if (!entry->deleted && entry->since != vm.changes) {
+            entry->call(entry->opaque, running, vm.state);
+        }
+    }
+    vm.walks = false;
+    remove_deleted();
 }
 
 void runstate_set(RunState state)
 {
-    g_assert(runstate_may_become(state));
+    g_assert(!vm.walks && runstate_may_become(state));
     if (vm.state != state) {
         __atomic_store_n(&vm.state, state, __ATOMIC_RELEASE);
+        vm.changes++;
         call_handlers();
     }
 }
@@ -135,6 +175,7 @@ VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *
     entry->call = cb;
     entry->opaque = opaque;
     entry->priority = priority;
+    entry->since = vm.walks ? vm.changes : vm.changes - 1;
     if (!vm.handlers) {
         vm.handlers = g_sequence_new(g_free);
     }
@@ -149,7 +190,11 @@ VMChangeStateEntry *qemu_add_vm_change_state_handler(VMChangeStateHandler *cb, v
 
 void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry)
 {
-    g_sequence_remove(entry->place);
+    if (vm.walks) {
+        entry->deleted = true;
+    } else {
+        g_sequence_remove(entry->place);
+    }
 }
 
 void qemu_system_shutdown_request(ShutdownCause cause)

@@ -35,7 +35,9 @@ void runstate_set_autostart(bool autostart);
 
 /*
  * Called after each change of the state: by ascending priority when the guest starts to run, by
- * descending priority otherwise; by order of registration (its reverse) within one priority.
+ * descending priority otherwise; by order of registration (its reverse) within one priority. A
+ * handler may register and delete handlers, itself too: a new one hears of the next change, a deleted
+ * one is not called any more. It may ask for a stop (accel/vm-stop.h), but not change the state.
  */
 typedef void VMChangeStateHandler(void *opaque, bool running, RunState state);
 typedef struct VMChangeStateEntry VMChangeStateEntry;
@@ -45,7 +47,6 @@ typedef struct VMChangeStateEntry VMChangeStateEntry;
 VMChangeStateEntry *qemu_add_vm_change_state_handler(VMChangeStateHandler *cb, void *opaque);
 VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *cb, void *opaque,
                                                           int priority);
-/* Not from a handler. */
 void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry);
 
 /* Asks for the orderly end of the process; the first cause counts. Any thread. */

@@ -118,6 +118,69 @@ static void test_handlers(void)
     g_string_free(calls, TRUE);
 }
 
+typedef struct Deleter {
+    VMChangeStateEntry *victims[5], *born;
+} Deleter;
+
+/* A device that is told of the change may end others, and itself. */
+static void delete_others(void *opaque, bool running, RunState state)
+{
+    Deleter *deleter = opaque;
+
+    g_string_append(calls, "x");
+    for (int i = 0; i < 5 && deleter->victims[i]; i++) {
+        qemu_del_vm_change_state_handler(deleter->victims[i]);
+    }
+    deleter->born = qemu_add_vm_change_state_handler(note, (void *)"n");
+}
+
+static void delete_handlers_from_a_handler(const bool victims[4], bool itself)
+{
+    static const char *const names[] = {"a", "b", "c", "d"};
+    g_autoptr(GString) expected = g_string_new("x");
+    VMChangeStateEntry *entries[4], *own;
+    Deleter deleter = {0};
+    int n = 0;
+
+    calls = g_string_new(NULL);
+    for (int i = 0; i < 4; i++) {
+        entries[i] = qemu_add_vm_change_state_handler_prio(note, (void *)names[i], i);
+        g_string_append(expected, victims[i] ? "" : names[i]);
+    }
+    own = qemu_add_vm_change_state_handler_prio(delete_others, &deleter, -1);
+    for (int i = 0; i < 4; i++) {
+        if (victims[i]) {
+            deleter.victims[n++] = entries[i];
+        }
+    }
+    deleter.victims[n] = itself ? own : NULL;
+    vm_start();
+    g_assert_cmpstr(calls->str, ==, expected->str);
+    for (int i = 0; i < 4; i++) {
+        if (!victims[i]) {
+            qemu_del_vm_change_state_handler(entries[i]);
+        }
+    }
+    if (!itself) {
+        qemu_del_vm_change_state_handler(own);
+    }
+    pause_in(RUN_STATE_PAUSED);
+    g_string_append(expected, "n"); /* the one that was made meanwhile */
+    g_assert_cmpstr(calls->str, ==, expected->str);
+    qemu_del_vm_change_state_handler(deleter.born);
+    g_string_free(calls, TRUE);
+}
+
+static void test_handlers_may_delete_and_register_handlers(void)
+{
+    pause_in(RUN_STATE_PAUSED); /* it may run from another test */
+    for (unsigned mask = 0; mask < 32; mask++) {
+        const bool victims[] = {mask & 1, mask & 2, mask & 4, mask & 8};
+
+        delete_handlers_from_a_handler(victims, mask & 16);
+    }
+}
+
 /* --- a guest that is taken --- */
 
 static const RunState stops[] = {
@@ -248,6 +311,8 @@ int main(int argc, char **argv)
     guest_clock_init(false);
     g_test_add_func("/runstate/table", test_table);
     g_test_add_func("/runstate/handlers", test_handlers);
+    g_test_add_func("/runstate/handlers/deleted-by-a-handler",
+                    test_handlers_may_delete_and_register_handlers);
     g_test_add_func("/runstate/taken/stopped-where-it-goes-on",
                     test_a_taken_guest_is_stopped_where_it_goes_on);
     g_test_add_func("/runstate/taken/stopped-guest-can-leave", test_a_stopped_guest_can_leave);
