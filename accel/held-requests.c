@@ -15,7 +15,7 @@ struct HeldRequests {
     /* Constant. */
     BlockBackend *blk;
     char *qom_path;
-    HeldRequestRestart *restart;
+    const HeldRequestOps *ops;
     void *opaque;
     VMChangeStateEntry *handler;
 
@@ -48,7 +48,7 @@ static void restart_all(void *opaque)
     g_mutex_unlock(&held->lock);
     while ((req = TAILQ_FIRST(&list))) {
         TAILQ_REMOVE(&list, req, link);
-        held->restart(held->opaque, req);
+        held->ops->restart(held->opaque, req);
     }
     blk_dec_in_flight(held->blk);
 }
@@ -64,14 +64,14 @@ static void run_state_changed(void *opaque, bool running, RunState state)
     }
 }
 
-HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path,
-                                HeldRequestRestart *restart, void *opaque)
+HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path, const HeldRequestOps *ops,
+                                void *opaque)
 {
     HeldRequests *held = g_new0(HeldRequests, 1);
 
     held->blk = blk;
     held->qom_path = g_strdup(qom_path);
-    held->restart = restart;
+    held->ops = ops;
     held->opaque = opaque;
     g_mutex_init(&held->lock);
     TAILQ_INIT(&held->list);
@@ -81,11 +81,15 @@ HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path,
 
 void held_requests_free(HeldRequests *held)
 {
+    HeldRequest *req;
+
     if (!held) {
         return;
     }
-    g_assert(TAILQ_EMPTY(&held->list));
     qemu_del_vm_change_state_handler(held->handler);
+    while ((req = held_requests_take(held))) {
+        held->ops->drop(held->opaque, req);
+    }
     g_mutex_clear(&held->lock);
     g_free(held->qom_path);
     g_free(held);

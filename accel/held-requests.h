@@ -2,7 +2,8 @@
 /*
  * Requests of a device that failed under rerror=stop or werror=stop: they are held while the guest
  * is stopped, and start again when it runs. They may travel: a device saves those that are held and
- * adds them again when it is loaded.
+ * adds them again when it is loaded. A held request is not in flight: the device has ended it for
+ * hw/core/reset.h, and begins it again when it starts again.
  *
  * Made and freed with the big lock; a request is held in the backend's context or with the big
  * lock.
@@ -21,13 +22,18 @@ typedef struct HeldRequest {
 } HeldRequest;
 
 typedef struct HeldRequests HeldRequests;
-/* Starts the request again, which is the device's from now on. In the backend's context. */
-typedef void HeldRequestRestart(void *opaque, HeldRequest *req);
+/* The device's; either makes the request the device's from now on. */
+typedef struct HeldRequestOps {
+    /* Starts it again. In the backend's context. */
+    void (*restart)(void *opaque, HeldRequest *req);
+    /* It will not be started any more: the device or the process ends. With the big lock. */
+    void (*drop)(void *opaque, HeldRequest *req);
+} HeldRequestOps;
 
 /* blk lives longer. qom_path is the device's, for BLOCK_IO_ERROR. */
-HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path,
-                                HeldRequestRestart *restart, void *opaque);
-/* Nothing is held any more, and the backend is drained. NULL is allowed. */
+HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path, const HeldRequestOps *ops,
+                                void *opaque);
+/* Drops what is still held. The backend is drained. NULL is allowed. */
 void held_requests_free(HeldRequests *held);
 
 /*

@@ -23,6 +23,7 @@ typedef struct TestDevice {
     HeldRequests *held;
     int done;   /* atomic: requests that have ended for the guest */
     int failed; /* atomic: of these, with an error */
+    int dropped;
 } TestDevice;
 
 typedef struct TestRequest {
@@ -81,6 +82,16 @@ static void restart(void *opaque, HeldRequest *held)
     start((TestRequest *)held);
 }
 
+static void drop(void *opaque, HeldRequest *held)
+{
+    TestDevice *dev = opaque;
+
+    dev->dropped++;
+    g_free(held);
+}
+
+static const HeldRequestOps held_ops = {.restart = restart, .drop = drop};
+
 static void issue(TestDevice *dev, bool is_read, int64_t offset)
 {
     TestRequest *req = g_new0(TestRequest, 1);
@@ -118,7 +129,7 @@ static void coroutine_fn setup_co(void *opaque)
         blk_iostatus_enable(blk);
     }
     w->dev = (TestDevice){.blk = blk};
-    w->dev.held = held_requests_new(blk, "/machine/disk", restart, &w->dev);
+    w->dev.held = held_requests_new(blk, "/machine/disk", &held_ops, &w->dev);
 }
 
 static void coroutine_fn stop_co(void *opaque)
@@ -291,6 +302,21 @@ static void test_a_request_that_fails_again_is_held_again(void)
     teardown(&w);
 }
 
+/* As when a client quits while the guest is stopped by an error. */
+static void test_a_device_that_ends_gets_its_held_requests_back(void)
+{
+    g_autofree char *disk = fails_once(EIO);
+    World w = {.disk = disk, .policy = BLOCKDEV_ON_ERROR_STOP};
+
+    setup(&w);
+    issue(&w.dev, false, 0);
+    wait_stopped(RUN_STATE_IO_ERROR);
+    g_assert_nonnull(held_requests_next(w.dev.held, NULL));
+    teardown(&w);
+    g_assert_cmpint(w.dev.dropped, ==, 1);
+    g_assert_cmpint(w.dev.done, ==, 0);
+}
+
 typedef struct Take {
     RunState before_quiesce, after_quiesce;
 } Take;
@@ -346,6 +372,7 @@ int main(int argc, char **argv)
                     test_a_held_request_of_an_iothread_starts_again_with_cont);
     g_test_add_func("/error-policy/policies", test_policies);
     g_test_add_func("/error-policy/held-again", test_a_request_that_fails_again_is_held_again);
+    g_test_add_func("/error-policy/dropped", test_a_device_that_ends_gets_its_held_requests_back);
     g_test_add_func("/error-policy/journey",
                     test_a_request_that_fails_on_the_way_out_is_held_for_the_journey);
     return g_test_run();
