@@ -8,23 +8,29 @@
  */
 #include "accel/vm-stop.h"
 
+#include <errno.h>
 #include "accel/cpus.h"
 #include "accel/runstate.h"
 #include "block/block-backend.h"
 #include "block/block.h"
 #include "block/graph/activate.h"
+#include "hw/core/reset.h"
 #include "qapi/qapi-events-run-state.h"
 #include "util/aio.h"
 #include "util/bql.h"
 #include "util/co-lock.h"
 #include "util/error.h"
+#include "util/timer.h"
 
 static struct {
     gsize ready; /* the locks are made */
     CoMutex activating, changing;
-    unsigned stops;      /* asked for so far */
-    const char *refusal; /* the taker's; NULL: the guest is not taken */
-    RunState wished;     /* while it is taken */
+    unsigned stops;          /* asked for so far */
+    const char *refusal;     /* the taker's; NULL: the guest is not taken */
+    RunState wished;         /* while it is taken */
+    bool halted;             /* for the end of the process: `refusal` stays */
+    unsigned changes;        /* of the machine, under way */
+    QemuCoSleepers sleepers; /* until no change is under way, or the guest is not taken */
     /* Any thread. */
     GMutex request_lock;
     bool requested; /* request_lock */
@@ -39,6 +45,40 @@ static void lock(CoMutex *mutex)
         g_once_init_leave(&guest.ready, 1);
     }
     qemu_co_mutex_lock(mutex);
+}
+
+/* --- changes of the machine --- */
+
+bool vm_change_begin(GError **errp)
+{
+    if (!vm_check_not_taken(errp)) {
+        return false;
+    }
+    guest.changes++;
+    return true;
+}
+
+bool coroutine_fn vm_co_change_begin(void)
+{
+    while (!guest.halted && guest.refusal) {
+        qemu_co_sleepers_wait(&guest.sleepers, QEMU_CLOCK_REALTIME, VM_QUIET_NS);
+    }
+    return vm_change_begin(NULL);
+}
+
+void vm_change_end(void)
+{
+    g_assert(guest.changes);
+    if (!--guest.changes) {
+        qemu_co_sleepers_wake(&guest.sleepers);
+    }
+}
+
+void coroutine_fn vm_co_await_changes(void)
+{
+    while (guest.changes) {
+        qemu_co_sleepers_wait(&guest.sleepers, QEMU_CLOCK_REALTIME, VM_QUIET_NS);
+    }
 }
 
 /* --- start --- */
@@ -148,6 +188,14 @@ bool coroutine_fn vm_co_pause(RunState state)
 
 int coroutine_fn vm_co_quiesce(int64_t limit_ns, GError **errp)
 {
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns;
+
+    if (!devices_co_settle(limit_ns, errp)) {
+        return -ETIMEDOUT;
+    }
+    if (limit_ns) {
+        limit_ns = MAX(1, end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    }
     return bdrv_co_quiesce_all(limit_ns, errp);
 }
 
@@ -166,6 +214,8 @@ void coroutine_fn vm_co_halt(void)
     lock(&guest.changing);
     g_assert(!guest.refusal);
     guest.refusal = "The process is ending";
+    guest.halted = true;
+    qemu_co_sleepers_wake(&guest.sleepers);
     if (runstate_is_running()) {
         stand(RUN_STATE_SHUTDOWN, false);
     } else if (runstate_may_become(RUN_STATE_SHUTDOWN)) {
@@ -241,6 +291,12 @@ static bool coroutine_fn take(RunState state, const char *refusal, GError **errp
                    RunState_str(runstate_get()));
         return false;
     }
+    if (guest.changes) {
+        error_setg(errp,
+                   "The guest cannot be stopped for this: a reset, or plugging or unplugging a "
+                   "device, does not end");
+        return false;
+    }
     guest.wished = runstate_get();
     guest.refusal = refusal;
     if (runstate_is_running()) {
@@ -253,13 +309,24 @@ static bool coroutine_fn take(RunState state, const char *refusal, GError **errp
 
 bool coroutine_fn vm_co_take(RunState state, const char *refusal, GError **errp)
 {
-    bool taken;
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + VM_QUIET_NS;
+    int64_t left_ns = VM_QUIET_NS;
+    bool taken = false, over = false;
 
-    lock(&guest.activating);
-    lock(&guest.changing);
-    taken = take(state, refusal, errp);
-    qemu_co_mutex_unlock(&guest.changing);
-    qemu_co_mutex_unlock(&guest.activating);
+    while (!over) {
+        lock(&guest.activating);
+        lock(&guest.changing);
+        over = !guest.changes || left_ns <= 0;
+        if (over) {
+            taken = take(state, refusal, errp);
+        }
+        qemu_co_mutex_unlock(&guest.changing);
+        qemu_co_mutex_unlock(&guest.activating);
+        if (!over) {
+            qemu_co_sleepers_wait(&guest.sleepers, QEMU_CLOCK_REALTIME, left_ns);
+            left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        }
+    }
     return taken;
 }
 
@@ -280,6 +347,7 @@ void vm_settle(RunState state)
 {
     g_assert(guest.refusal);
     guest.refusal = NULL;
+    qemu_co_sleepers_wake(&guest.sleepers);
     if (state == RUN_STATE_RUNNING) {
         vm_start();
     } else {

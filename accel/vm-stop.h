@@ -8,6 +8,9 @@
  * goes on, here or elsewhere, once it is settled. A start is refused. A stop that fails or that the
  * guest itself causes (I/O error, panic, watchdog) is a stop like any other.
  *
+ * A change of the machine (a reset, a device that is plugged or unplugged) may yield half-way. It and a taken
+ * guest exclude each other: what is saved is whole, and stays as it was saved.
+ *
  * With the big lock, in the main loop, unless said otherwise.
  */
 #ifndef FERRY_ACCEL_VM_STOP_H
@@ -17,6 +20,7 @@
 #include <stdbool.h>
 #include "qapi/qapi-types-run-state.h"
 #include "util/coroutine.h"
+#include "util/timer.h"
 
 /*
  * Starts the guest; RESUME. Nothing happens when it runs. It is not taken, and its disks are
@@ -54,16 +58,30 @@ void vm_stop_request(RunState state);
  */
 void coroutine_fn vm_co_halt(void);
 
+/* How long a take, or a step that follows it, may wait for the machine to be quiet. */
+#define VM_QUIET_NS (10 * NANOSECONDS_PER_SECOND)
+
+/* A change of the machine begins. False with an error: the guest is taken. */
+bool vm_change_begin(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* The same, once the guest is not taken. False: the process is ending, nothing has begun. */
+bool coroutine_fn vm_co_change_begin(void) G_GNUC_WARN_UNUSED_RESULT;
+/* A change that has begun is over. */
+void vm_change_end(void);
+/* Yields until no change is under way, while the guest goes on. */
+void coroutine_fn vm_co_await_changes(void);
+
 /*
- * Takes the guest: stops it in `state`, one of those in which a guest moves or is saved. `refusal`
- * is constant: the error of vm_check_not_taken() from now on. False with an error, and nothing has
- * changed: the guest is taken already, or its present state does not allow it.
+ * Takes the guest: stops it in `state`, one of those in which a guest moves or is saved. A change of
+ * the machine that is under way is waited for, VM_QUIET_NS at most. `refusal` is constant: the error
+ * of vm_check_not_taken() from now on. False with an error, and nothing has changed: the guest is
+ * taken already, or its present state does not allow it, or the change has not ended.
  */
 bool coroutine_fn vm_co_take(RunState state, const char *refusal,
                              GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
- * Waits until the requests of a guest that stands are over, and flushes its disks, for limit_ns at
- * most; 0 is no limit. 0, or the -errno of the first flush that failed, or -ETIMEDOUT.
+ * Waits until the requests of a guest that stands are over, those of its devices first, and flushes its
+ * disks, for limit_ns at most; 0 is no limit. 0, or the -errno of the first flush that failed, or
+ * -ETIMEDOUT.
  */
 int coroutine_fn vm_co_quiesce(int64_t limit_ns, GError **errp);
 bool vm_is_taken(void);

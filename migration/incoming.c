@@ -21,7 +21,6 @@
 #include "accel/runstate.h"
 #include "accel/vm-stop.h"
 #include "block/graph/activate.h"
-#include "hw/core/reset.h"
 #include "io/hangup-watch.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
@@ -394,9 +393,9 @@ static void coroutine_fn settle_co(void *opaque)
 }
 
 /* A reset that began before the load would undo what the stream says of a device. */
-static void coroutine_fn await_reset_co(void *opaque)
+static void coroutine_fn await_changes_co(void *opaque)
 {
-    devices_co_await_reset();
+    vm_co_await_changes();
 }
 
 static void *incoming_thread(void *opaque)
@@ -404,7 +403,7 @@ static void *incoming_thread(void *opaque)
     MigrationIncomingState *mis = opaque;
     Arrival arrival = {.mis = mis};
 
-    main_loop_run_co(await_reset_co, NULL);
+    main_loop_run_co(await_changes_co, NULL);
     (void)loadvm_state(mis, mis->from_src, &arrival.err);
     arrival.loaded_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     if (!arrival.err) {

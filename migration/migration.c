@@ -4,6 +4,7 @@
 
 #include "accel/vm-stop.h"
 #include "block/graph/activate.h"
+#include "hw/core/device-add.h"
 #include "migration/multifd.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
@@ -26,6 +27,16 @@ static bool source_is_busy(void)
     return migration_status_is_running(migrate_get_status(current));
 }
 
+/* What travels is listed when a migration begins, and what is loaded must not change. */
+static bool check_plug(const char *command, GError **errp)
+{
+    if (source_is_busy()) {
+        error_setg(errp, "%s not allowed while migrating", command);
+        return false;
+    }
+    return migration_incoming_check_not_loading(errp);
+}
+
 void migration_init(void)
 {
     current = g_new0(MigrationState, 1);
@@ -34,6 +45,7 @@ void migration_init(void)
     migration_settings_set_busy_func(source_is_busy);
     migrate_set_blocker_busy_func(source_is_busy);
     bdrv_set_activation_check(vm_check_not_taken);
+    device_set_plug_check(check_plug);
     ram_mig_init();
     global_state_init();
 }
@@ -204,6 +216,8 @@ static bool guest_can_leave(GError **errp)
 
     if (qemu_shutdown_cause() != SHUTDOWN_CAUSE_NONE) {
         why = "The process is ending"; /* migrations have been told to end: this one would not be */
+    } else if (!why && device_plug_under_way()) {
+        why = "A device is being plugged; the guest can be migrated when device_add has returned";
     }
     if (why) {
         error_setg(errp, "%s", why);

@@ -48,7 +48,7 @@ static int in_main_loop(MigrationState *s, CoroutineEntry *entry, GError **errp)
     return 0;
 }
 
-/* --- flush ahead --- */
+/* --- flush ahead: what takes long and can be done while the guest runs --- */
 
 void flush_ahead_unref(FlushAhead *flush)
 {
@@ -64,6 +64,7 @@ static void coroutine_fn flush_ahead_co(void *opaque)
     GError *err = NULL;
     bool wanted;
 
+    vm_co_await_changes(); /* a take waits for them as well, but with the guest stopped */
     (void)bdrv_co_flush_all(&err);
     wanted = __atomic_load_n(&flush->refs, __ATOMIC_ACQUIRE) > 1;
     if (err && wanted) {

@@ -168,6 +168,7 @@ static void coroutine_fn reset_co(void *opaque)
     devices_co_reset();
     reset_runs = false;
     qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+    vm_change_end();
 }
 
 bool coroutine_fn qmp_system_reset(GError **errp)
@@ -176,14 +177,15 @@ bool coroutine_fn qmp_system_reset(GError **errp)
         qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
         return true;
     }
+    if (reset_runs) {
+        return true;
+    }
     /* What is being saved must not change, and a guest that has left is not here to be reset. */
-    if (!vm_check_not_taken(errp) || !migration_incoming_check_not_loading(errp)) {
+    if (!migration_incoming_check_not_loading(errp) || !vm_change_begin(errp)) {
         return false;
     }
-    if (!reset_runs) {
-        reset_runs = true;
-        qemu_coroutine_enter(qemu_coroutine_create(reset_co, NULL));
-    }
+    reset_runs = true;
+    qemu_coroutine_enter(qemu_coroutine_create(reset_co, NULL));
     return true;
 }
 

@@ -2,7 +2,6 @@
 /* Clocks and timers: a heap for each clock of an AioContext, and coroutines that sleep. */
 #include "util/timer.h"
 
-#include <glib.h>
 #include <stddef.h>
 #include <time.h>
 #include "util/aio-int.h"
@@ -418,5 +417,24 @@ void qemu_co_sleep_wake(QemuCoSleep *w)
     if (co) {
         w->to_wake = NULL;
         aio_co_wake(co);
+    }
+}
+
+void coroutine_fn qemu_co_sleepers_wait(QemuCoSleepers *all, QEMUClockType type, int64_t ns)
+{
+    QemuCoSleep sleep = {0};
+
+    if (!all->sleeps) {
+        all->sleeps = g_ptr_array_new();
+    }
+    g_ptr_array_add(all->sleeps, &sleep);
+    qemu_co_sleep_ns_wakeable(&sleep, type, ns);
+    g_ptr_array_remove(all->sleeps, &sleep);
+}
+
+void qemu_co_sleepers_wake(QemuCoSleepers *all)
+{
+    for (guint i = 0; all->sleeps && i < all->sleeps->len; i++) {
+        qemu_co_sleep_wake(g_ptr_array_index(all->sleeps, i));
     }
 }

@@ -9,6 +9,7 @@
 #ifndef FERRY_UTIL_TIMER_H
 #define FERRY_UTIL_TIMER_H
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "util/coroutine.h"
@@ -101,5 +102,15 @@ void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, 
  * Ends the sleep, if there is one, from the sleeper's thread. The sleeper runs from the event loop.
  */
 void qemu_co_sleep_wake(QemuCoSleep *w);
+
+/* Coroutines of one thread that wait for the same thing, each with a limit. Zero-initialise. */
+typedef struct QemuCoSleepers {
+    GPtrArray *sleeps; /* NULL: there was none yet */
+} QemuCoSleepers;
+
+/* Sleeps until the others wake it, for ns at most; it may wake for nothing. */
+void coroutine_fn qemu_co_sleepers_wait(QemuCoSleepers *all, QEMUClockType type, int64_t ns);
+/* Wakes all that sleep now. */
+void qemu_co_sleepers_wake(QemuCoSleepers *all);
 
 #endif

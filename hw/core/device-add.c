@@ -3,6 +3,7 @@
 #include "hw/core/device-add.h"
 
 #include <string.h>
+#include "accel/vm-stop.h"
 #include "hw/core/bus.h"
 #include "hw/core/device-int.h"
 #include "qapi/qapi-commands-qdev.h"
@@ -10,6 +11,24 @@
 #include "util/aio.h"
 #include "util/error.h"
 #include "util/id.h"
+
+static DevicePlugCheck *plug_check;
+static unsigned plugs; /* under way */
+
+void device_set_plug_check(DevicePlugCheck *check)
+{
+    plug_check = check;
+}
+
+bool device_plug_under_way(void)
+{
+    return plugs;
+}
+
+static bool plugging_allowed(const char *command, GError **errp)
+{
+    return !plug_check || plug_check(command, errp);
+}
 
 /* Takes a member out of `args`; the caller frees. NULL: it is absent. */
 static char *take_text(json_object *args, const char *name)
@@ -96,21 +115,11 @@ static bool check_id(const char *id, bool hotplug, GError **errp)
     return true;
 }
 
-bool coroutine_fn device_co_add(json_object *args, PropertySource source, bool hotplug,
-                                GError **errp)
+static bool coroutine_fn co_make(const DeviceOptions *options, bool hotplug, GError **errp)
 {
-    g_autofree char *driver = take_text(args, "driver"), *bus_name = take_text(args, "bus");
-    g_autofree char *id = take_text(args, "id");
-    DeviceOptions options = {.id = id, .values = args, .source = source, .user = true};
-    DeviceState *dev;
+    DeviceState *dev = check_id(options->id, hotplug, errp) ? device_create(options, errp) : NULL;
     BusState *bus;
 
-    options.class = find_class(driver, hotplug, errp);
-    if (!options.class || !find_bus(options.class, bus_name, hotplug, &options.bus, errp) ||
-        !check_id(id, hotplug, errp)) {
-        return false;
-    }
-    dev = device_create(&options, errp);
     if (!dev) {
         return false;
     }
@@ -127,6 +136,35 @@ bool coroutine_fn device_co_add(json_object *args, PropertySource source, bool h
     }
     device_unref(dev);
     return true;
+}
+
+/* The same while the guest is there. */
+static bool coroutine_fn co_plug(const DeviceOptions *options, GError **errp)
+{
+    bool ok;
+
+    if (!plugging_allowed("device_add", errp) || !vm_change_begin(errp)) {
+        return false;
+    }
+    plugs++;
+    ok = co_make(options, true, errp);
+    plugs--;
+    vm_change_end();
+    return ok;
+}
+
+bool coroutine_fn device_co_add(json_object *args, PropertySource source, bool hotplug,
+                                GError **errp)
+{
+    g_autofree char *driver = take_text(args, "driver"), *bus_name = take_text(args, "bus");
+    g_autofree char *id = take_text(args, "id");
+    DeviceOptions options = {.id = id, .values = args, .source = source, .user = true};
+
+    options.class = find_class(driver, hotplug, errp);
+    if (!options.class || !find_bus(options.class, bus_name, hotplug, &options.bus, errp)) {
+        return false;
+    }
+    return hotplug ? co_plug(&options, errp) : co_make(&options, false, errp);
 }
 
 bool coroutine_fn qmp_device_add(json_object *args, json_object **ret, GError **errp)
@@ -149,9 +187,8 @@ bool coroutine_fn qmp_device_add(json_object *args, json_object **ret, GError **
 
 /* --- unplugging --- */
 
-static void coroutine_fn co_unplug(void *opaque)
+static void coroutine_fn unplug(DeviceState *dev)
 {
-    DeviceState *dev = opaque;
     g_autofree char *path = NULL;
 
     if (!dev->ending && device_is_realized(dev)) {
@@ -159,15 +196,39 @@ static void coroutine_fn co_unplug(void *opaque)
         device_co_destroy(dev);
         qapi_event_send_device_deleted(dev->id, path);
     }
+}
+
+/* A take that follows waits for it. */
+static void coroutine_fn co_unplug(void *opaque)
+{
+    DeviceState *dev = opaque;
+
+    unplug(dev);
+    vm_change_end();
+    device_unref(dev);
+}
+
+/* The device goes when the guest is given back, or has left. While the process ends it goes anyway. */
+static void coroutine_fn co_unplug_later(void *opaque)
+{
+    DeviceState *dev = opaque;
+
+    if (vm_co_change_begin()) {
+        unplug(dev);
+        vm_change_end();
+    }
     device_unref(dev);
 }
 
 void device_unplug(DeviceState *dev)
 {
+    bool now = vm_change_begin(NULL);
+
     dev->unplug_asked = true;
     device_ref(dev);
     /* From the loop: the caller may be a register of the device, or of its bus. */
-    aio_co_schedule(qemu_get_aio_context(), qemu_coroutine_create(co_unplug, dev));
+    aio_co_schedule(qemu_get_aio_context(),
+                    qemu_coroutine_create(now ? co_unplug : co_unplug_later, dev));
 }
 
 /* By id, or by a path that begins with '/'. */
@@ -213,6 +274,9 @@ bool coroutine_fn qmp_device_del(const DeviceDelArg *arg, GError **errp)
     }
     if (!bus || device_class_stays(dev->class)) {
         error_setg(errp, "Device '%s' does not support hotplugging", dev->class->name);
+        return false;
+    }
+    if (!plugging_allowed("device_del", errp) || !vm_check_not_taken(errp)) {
         return false;
     }
     dev->unplug_asked = true;

@@ -16,10 +16,19 @@ bool coroutine_fn device_co_add(json_object *args, PropertySource source, bool h
                                 GError **errp);
 
 /*
- * The guest has let the device go: ends it in a coroutine of the main loop, DEVICE_DELETED. A second call for the
- * same device does nothing.
+ * The guest has let the device go: ends it in a coroutine of the main loop, DEVICE_DELETED. While the guest is
+ * taken (accel/vm-stop.h) the device stays. A second call for the same device does nothing.
  */
 void device_unplug(DeviceState *dev);
+
+/*
+ * The mover's: false with an error while devices must stay as they are. command: "device_add" or "device_del".
+ * NULL: they need not, as far as the mover is concerned.
+ */
+typedef bool DevicePlugCheck(const char *command, GError **errp);
+void device_set_plug_check(DevicePlugCheck *check);
+/* A device_add has begun and is not over. */
+bool device_plug_under_way(void);
 
 /* -device help: types by category. The caller frees. */
 char *device_help(void);

@@ -21,13 +21,15 @@
 #include "util/aio.h"
 #include "util/bql.h"
 #include "util/co-lock.h"
+#include "util/error.h"
+#include "util/timer.h"
 
 #define RESETTING       (UINT64_C(1) << 63)
 #define WATCHED         (UINT64_C(1) << 62)
 #define GENERATION_MASK ((UINT64_C(1) << 30) - 1)
 
-/* Coroutines that wait until a device, or all, have settled; woken at each settling, they look again. */
-static GPtrArray *waiters;
+/* Those that wait until a device, or all, have settled; woken at each settling, they look again. */
+static QemuCoSleepers waiters;
 
 static uint64_t load(const DeviceState *dev)
 {
@@ -130,15 +132,6 @@ bool device_request_begin(DeviceState *dev, uint32_t *generation)
     return true;
 }
 
-static void wake_waiters(void)
-{
-    g_autoptr(GPtrArray) woken = g_steal_pointer(&waiters);
-
-    for (guint i = 0; woken && i < woken->len; i++) {
-        aio_co_wake(g_ptr_array_index(woken, i));
-    }
-}
-
 /* The main context ends the last request, whose thread left that to it. */
 static void end_last(void *opaque)
 {
@@ -148,7 +141,7 @@ static void end_last(void *opaque)
     if (requests_of(old) == 1) {
         __atomic_fetch_and(&dev->activity, ~WATCHED, __ATOMIC_SEQ_CST);
         try_exit(dev);
-        wake_waiters();
+        qemu_co_sleepers_wake(&waiters);
     }
 }
 
@@ -170,21 +163,28 @@ bool device_request_end(DeviceState *dev, uint32_t generation)
 
 /* --- waiting --- */
 
-void coroutine_fn device_co_settle(DeviceState *dev)
+/* False: it was not quiet by end_ns, QEMU_CLOCK_REALTIME. */
+static bool coroutine_fn co_settle_by(DeviceState *dev, int64_t end_ns)
 {
     g_assert(bql_locked());
     for (;;) {
+        int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
         /* The flag goes up first: a request that ends after the look wakes this coroutine. */
         if (!requests_of(__atomic_or_fetch(&dev->activity, WATCHED, __ATOMIC_SEQ_CST))) {
             __atomic_fetch_and(&dev->activity, ~WATCHED, __ATOMIC_SEQ_CST);
-            return;
+            return true;
         }
-        if (!waiters) {
-            waiters = g_ptr_array_new();
+        if (now >= end_ns) {
+            return false; /* the flag stays: it costs the last request a turn of the main loop */
         }
-        g_ptr_array_add(waiters, qemu_coroutine_self());
-        qemu_coroutine_yield();
+        qemu_co_sleepers_wait(&waiters, QEMU_CLOCK_REALTIME, end_ns - now);
     }
+}
+
+void coroutine_fn device_co_settle(DeviceState *dev)
+{
+    (void)co_settle_by(dev, INT64_MAX);
 }
 
 /* --- all devices --- */
@@ -205,13 +205,21 @@ static GPtrArray *all_devices(void)
     return all;
 }
 
-void coroutine_fn devices_co_settle(void)
+bool coroutine_fn devices_co_settle(int64_t limit_ns, GError **errp)
 {
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns;
     g_autoptr(GPtrArray) all = all_devices();
 
     for (guint i = 0; i < all->len; i++) {
-        device_co_settle(g_ptr_array_index(all, i));
+        DeviceState *dev = g_ptr_array_index(all, i);
+
+        if (!co_settle_by(dev, limit_ns ? end_ns : INT64_MAX)) {
+            error_setg(errp, "device '%s' waits for %u requests that do not end", device_label(dev),
+                       device_requests(dev));
+            return false;
+        }
     }
+    return true;
 }
 
 /* Held by a reset of the machine. */
@@ -226,12 +234,6 @@ static CoMutex *reset_lock(void)
         made = true;
     }
     return &lock;
-}
-
-void coroutine_fn devices_co_await_reset(void)
-{
-    qemu_co_mutex_lock(reset_lock());
-    qemu_co_mutex_unlock(reset_lock());
 }
 
 static void coroutine_fn co_reset_all(void)

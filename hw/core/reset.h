@@ -17,6 +17,11 @@
  *         complete(req);                   // else: a reset came between, the result is dropped
  *     }
  *
+ * A request ends by itself while the guest stands, whatever the guest's clock says: a back end ends it. What ends
+ * at a time of the guest is no request; it is a timer of the device, which is saved and which a reset deletes.
+ * A request that failed and is held (accel/held-requests.h) has ended, and begins again with the guest. So a
+ * guest can be taken once its requests have ended, and none is lost with it.
+ *
  * A reset of the machine enters all devices, waits until nothing is in flight in any, then exits all, in the
  * order of bus_foreach_device(). A device that is reset again meanwhile exits once.
  */
@@ -42,14 +47,17 @@ unsigned device_requests(const DeviceState *dev);
 
 /* Yields until no request is in flight in the device. Main thread. */
 void coroutine_fn device_co_settle(DeviceState *dev);
-/* Yields until no request is in flight in any device: a step of stopping the guest, after its vCPUs
- * have stopped and before disks are drained. Main thread.
+/*
+ * Yields until no request is in flight in any device, for limit_ns at most; 0: without a limit. A step of
+ * taking the guest (vm_co_quiesce()), after its vCPUs have stopped and before disks are drained. False
+ * with an error: some have not ended. Main thread.
  */
-void coroutine_fn devices_co_settle(void);
-/* Resets the machine, after a reset that is under way. Main thread. */
+bool coroutine_fn devices_co_settle(int64_t limit_ns, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Resets the machine, after a reset that is under way. It is a change of the machine (accel/vm-stop.h),
+ * which the caller has begun. Main thread.
+ */
 void coroutine_fn devices_co_reset(void);
-/* Yields until no reset of the machine is under way. Main thread. */
-void coroutine_fn devices_co_await_reset(void);
 /* Tells every device; a handler of run states calls it. */
 void devices_run_state_changed(bool running);
 

@@ -55,37 +55,43 @@ static void status_written(void *state, const RegisterWrite *write)
     update_line(state);
 }
 
-typedef struct Request {
-    CounterState *s;
-    QEMUTimer *timer;
-    uint32_t generation;
-} Request;
-
-static void request_ended(void *opaque)
+static void command_ended(void *opaque)
 {
-    Request *req = opaque;
+    CounterState *s = opaque;
 
-    if (device_request_end(&req->s->parent.qdev, req->generation)) {
-        req->s->done++;
-    }
-    timer_free(req->timer);
-    g_free(req);
+    s->done++;
 }
 
 static void kicked(void *state, const RegisterWrite *write)
 {
     CounterState *s = state;
-    Request *req;
+
+    if (!timer_pending(s->command) && !device_is_resetting(&s->parent.qdev)) {
+        timer_mod_ns(s->command, device_clock_ns(&s->parent.qdev.clock) + s->delay);
+    }
+}
+
+static void asked(void *state, const RegisterWrite *write)
+{
+    CounterState *s = state;
     uint32_t generation;
 
-    if (!device_request_begin(&s->parent.qdev, &generation)) {
-        return;
+    if (device_request_begin(&s->parent.qdev, &generation)) {
+        g_queue_push_tail(&s->requests, GUINT_TO_POINTER(generation));
     }
-    req = g_new0(Request, 1);
-    req->s = s;
-    req->generation = generation;
-    req->timer = device_clock_timer(&s->parent.qdev.clock, request_ended, req);
-    timer_mod_ns(req->timer, device_clock_ns(&s->parent.qdev.clock) + s->delay);
+}
+
+void test_counter_answer(CounterState *s)
+{
+    if (!g_queue_is_empty(&s->requests) &&
+        device_request_end(&s->parent.qdev, GPOINTER_TO_UINT(g_queue_pop_head(&s->requests)))) {
+        s->done++;
+    }
+}
+
+static void answered(void *state, const RegisterWrite *write)
+{
+    test_counter_answer(state);
 }
 
 static const RegisterRow rows[] = {
@@ -94,6 +100,8 @@ static const RegisterRow rows[] = {
              .write = status_written),
     REGISTER(4, CounterState, count, "COUNT"),
     REGISTER_HOOKS(8, 1, "KICK", .write = kicked),
+    REGISTER_HOOKS(9, 1, "ASK", .write = asked),
+    REGISTER_HOOKS(10, 1, "ANSWER", .write = answered),
     REGISTER(12, CounterState, done, "DONE"),
 };
 static const RegisterTable table = {"test-counter", rows, G_N_ELEMENTS(rows), .filler = 0xff};
@@ -101,6 +109,7 @@ static const RegisterTable table = {"test-counter", rows, G_N_ELEMENTS(rows), .f
 static void counter_reset_enter(DeviceState *dev)
 {
     register_table_reset(&table, dev);
+    timer_del(((CounterState *)dev)->command);
 }
 
 static void counter_reset_exit(DeviceState *dev)
@@ -116,12 +125,12 @@ static void counter_init(DeviceState *dev)
     ((CounterState *)dev)->out = qdev_init_gpio_out_named(dev, NULL, 1);
 }
 
-static void free_timer(void *opaque)
+static void free_timers(void *opaque)
 {
     CounterState *s = opaque;
 
-    timer_free(s->timer);
-    s->timer = NULL;
+    timer_free(g_steal_pointer(&s->timer));
+    timer_free(g_steal_pointer(&s->command));
 }
 
 static bool coroutine_fn counter_co_realize(DeviceState *dev, GError **errp)
@@ -130,7 +139,8 @@ static bool coroutine_fn counter_co_realize(DeviceState *dev, GError **errp)
     g_autofree char *path = device_path(dev);
 
     s->timer = device_clock_timer(&dev->clock, expired, s);
-    device_on_unrealize(dev, free_timer, s);
+    s->command = device_clock_timer(&dev->clock, command_ended, s);
+    device_on_unrealize(dev, free_timers, s);
     if (!isa_connect_irq(dev, s->out, s->irq, errp)) {
         return false;
     }
@@ -157,10 +167,13 @@ static int loaded(void *opaque, int version_id, GError **errp)
     return 0;
 }
 
-static const VMStateField counter_fields[] = {
-    VMSTATE_UINT8(control, CounterState),   VMSTATE_UINT8(status, CounterState),
-    VMSTATE_UINT32(count, CounterState),    VMSTATE_UINT32(done, CounterState),
-    VMSTATE_TIMER_PTR(timer, CounterState), VMSTATE_END_OF_LIST()};
+static const VMStateField counter_fields[] = {VMSTATE_UINT8(control, CounterState),
+                                              VMSTATE_UINT8(status, CounterState),
+                                              VMSTATE_UINT32(count, CounterState),
+                                              VMSTATE_UINT32(done, CounterState),
+                                              VMSTATE_TIMER_PTR(timer, CounterState),
+                                              VMSTATE_TIMER_PTR(command, CounterState),
+                                              VMSTATE_END_OF_LIST()};
 
 const VMStateDescription vmstate_test_counter = {
     .name = "test-counter",

@@ -22,8 +22,11 @@
  *   0  CONTROL  8 bits   bit 0: counts; bit 1: interrupts
  *   1  STATUS   8 bits   bit 0: has expired, a one clears it; bit 7: is being reset
  *   4  COUNT    32 bits  periods since it was started
- *   8  KICK     8 bits   a write begins a request, which ends after `delay` ns
- *   12 DONE     32 bits  requests that ended without a reset in between
+ *   8  KICK     8 bits   a write begins a command, which ends after `delay` ns of the guest's time; one at a
+ *                        time, others are lost. It travels with the device.
+ *   9  ASK      8 bits   a write begins a request, which the test ends in the place of a back end
+ *   10 ANSWER   8 bits   a write ends the oldest request
+ *   12 DONE     32 bits  commands and requests that ended without a reset in between
  */
 typedef struct CounterState {
     ISADevice parent;
@@ -42,9 +45,13 @@ typedef struct CounterState {
     uint8_t control, status;
     uint32_t count, done;
     IRQLine *out;
-    QEMUTimer *timer;
+    QEMUTimer *timer, *command;
+    GQueue requests; /* generations, oldest first */
     RegisterBank bank;
 } CounterState;
+
+/* What a write to ANSWER does, also for a device that the guest does not find any more. */
+void test_counter_answer(CounterState *s);
 
 extern const DeviceClass test_counter_device;
 extern const VMStateDescription vmstate_test_counter;

@@ -188,14 +188,14 @@ def test_global_changes_a_default_and_the_user_has_the_last_word(guest):
 
 def test_reset_waits_for_a_request_and_drops_its_result(guest, qtest):
     vm = guest('-device', 'test-counter,id=d')
-    qtest.cmd('outb 0x308 1')
+    qtest.cmd('outb 0x309 1')
     vm.cmd('system_reset')
     vm.cmd('system_reset')
     assert port(qtest, 'inb 0x301') == 0x80
     assert port(qtest, 'inl 0x30c') == 0
     assert vm.cmd('query-status')['status'] == 'prelaunch'
     assert not vm.seen('RESET')
-    qtest.cmd('clock_step 100')
+    qtest.cmd('outb 0x30a 1')
     assert vm.wait('RESET')
     assert port(qtest, 'inb 0x301') == 0
     assert port(qtest, 'inl 0x30c') == 0
@@ -205,7 +205,7 @@ def test_reset_waits_for_a_request_and_drops_its_result(guest, qtest):
 @pytest.mark.once
 def test_process_ends_although_a_request_does_not(guest, qtest):
     vm = guest('-device', 'test-counter,id=d')
-    qtest.cmd('outb 0x308 1')
+    qtest.cmd('outb 0x309 1')
     vm.cmd('system_reset')
     vm.quit()
     assert 'd: 1 requests have not ended' in vm.stderr()

@@ -164,15 +164,15 @@ static void test_ending_waits_for_requests(void)
     CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
     DeviceState *waits = &s->parent.qdev, *also = waits;
 
-    out(PORT + 8, 1, 1);
+    out(PORT + 9, 1, 1);
     qemu_coroutine_enter(qemu_coroutine_create(mark_when_destroyed_co, &waits));
     qemu_coroutine_enter(qemu_coroutine_create(mark_when_destroyed_co, &also));
     turn();
     g_assert_nonnull(waits);
     /* The guest does not find it any more. */
-    out(PORT + 8, 1, 1);
+    out(PORT + 9, 1, 1);
     g_assert_cmpuint(device_requests(waits), ==, 1);
-    step(100);
+    test_counter_answer(s);
     turn();
     g_assert_null(waits);
     g_assert_null(also);
@@ -291,22 +291,22 @@ static void test_a_result_from_before_a_reset_is_dropped(void)
     CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
     DeviceState *dev = &s->parent.qdev;
 
-    out(PORT + 8, 1, 1);
-    step(100);
+    out(PORT + 9, 1, 1);
+    out(PORT + 10, 1, 1);
     g_assert_cmpuint(in(PORT + 12, 4), ==, 1);
-    out(PORT + 8, 1, 1);
+    out(PORT + 9, 1, 1);
     device_reset(dev);
     g_assert_cmphex(in(PORT + 1, 1), ==, 0x80);
     g_assert_cmpuint(in(PORT + 12, 4), ==, 0);
-    out(PORT + 8, 1, 1); /* lost: it is being reset */
+    out(PORT + 9, 1, 1); /* lost: it is being reset */
     g_assert_cmpuint(device_requests(dev), ==, 1);
     device_reset(dev);
-    step(100);
+    out(PORT + 10, 1, 1);
     turn();
     g_assert_cmphex(in(PORT + 1, 1), ==, 0);
     g_assert_cmpuint(in(PORT + 12, 4), ==, 0);
-    out(PORT + 8, 1, 1);
-    step(100);
+    out(PORT + 9, 1, 1);
+    out(PORT + 10, 1, 1);
     g_assert_cmpuint(in(PORT + 12, 4), ==, 1);
     destroy(s);
 }
@@ -319,41 +319,72 @@ static void coroutine_fn reset_co(void *opaque)
 
 static void coroutine_fn settle_co(void *opaque)
 {
-    devices_co_settle();
-    *(bool *)opaque = true;
+    *(bool *)opaque = devices_co_settle(0, NULL);
 }
 
-static void coroutine_fn await_reset_co(void *opaque)
+static void coroutine_fn settle_soon_co(void *opaque)
 {
-    devices_co_await_reset();
-    *(bool *)opaque = true;
+    bool settled = devices_co_settle(1, opaque);
+
+    g_assert_false(settled);
+}
+
+static void test_settling_gives_up_when_its_time_is_over(void)
+{
+    CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
+    g_autoptr(GError) err = NULL;
+    bool settled = false;
+
+    out(PORT + 9, 1, 1);
+    out(PORT + 9, 1, 1);
+    aio_run_coroutine(settle_soon_co, &err);
+    g_assert_cmpstr(err->message, ==, "device 'd' waits for 2 requests that do not end");
+    out(PORT + 10, 1, 1);
+    out(PORT + 10, 1, 1);
+    aio_run_coroutine(settle_co, &settled);
+    g_assert_true(settled);
+    g_assert_cmpuint(in(PORT + 12, 4), ==, 2);
+    destroy(s);
+}
+
+/* What ends at a time of the guest is state: it keeps no one from stopping, and a reset ends it. */
+static void test_a_command_in_guest_time_is_no_request(void)
+{
+    CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
+    bool settled = false;
+
+    out(PORT + 8, 1, 1);
+    aio_run_coroutine(settle_co, &settled);
+    g_assert_true(settled);
+    step(100);
+    g_assert_cmpuint(in(PORT + 12, 4), ==, 1);
+    out(PORT + 8, 1, 1);
+    device_reset(&s->parent.qdev);
+    step(100);
+    g_assert_cmpuint(in(PORT + 12, 4), ==, 0);
+    destroy(s);
 }
 
 static void test_resetting_the_machine_waits_and_everything_else_goes_on(void)
 {
     CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
-    bool settled = false, done = false, idle = false, awaited = false;
+    bool settled = false, done = false;
 
-    qemu_coroutine_enter(qemu_coroutine_create(await_reset_co, &idle));
-    g_assert_true(idle); /* there is none */
     out(PORT, 3, 1);
     step(1000);
-    out(PORT + 8, 1, 1);
+    out(PORT + 9, 1, 1);
     qemu_coroutine_enter(qemu_coroutine_create(settle_co, &settled));
     qemu_coroutine_enter(qemu_coroutine_create(reset_co, &done));
-    qemu_coroutine_enter(qemu_coroutine_create(await_reset_co, &awaited));
     turn();
     g_assert_false(settled);
     g_assert_false(done);
-    g_assert_false(awaited); /* a guest that arrives is loaded after it */
     /* Its registers are those of a reset; the line falls when the reset is over. */
     g_assert_cmphex(in(PORT, 1), ==, 0);
     g_assert_true(line_is_high(5));
-    step(100);
+    out(PORT + 10, 1, 1);
     turn();
     g_assert_true(settled);
     g_assert_true(done);
-    g_assert_true(awaited);
     g_assert_false(line_is_high(5));
     g_assert_false(device_is_resetting(&s->parent.qdev));
     destroy(s);
@@ -629,6 +660,8 @@ int main(int argc, char **argv)
     TEST(rows_then_global_then_the_user);
     TEST(a_result_from_before_a_reset_is_dropped);
     TEST(resetting_the_machine_waits_and_everything_else_goes_on);
+    TEST(settling_gives_up_when_its_time_is_over);
+    TEST(a_command_in_guest_time_is_no_request);
     TEST(requests_of_another_thread_and_resets_meet);
     TEST(state_travels);
     TEST(configuration_space_is_what_the_masks_say);
