@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How the source paces itself before it stops the guest, and what ends the pause when the peer takes nothing."""
+import signal
 import threading
 import time
 
@@ -116,3 +117,45 @@ def test_a_destination_that_may_have_the_guest_is_waited_for_and_spoken_of(sourc
     assert m.wait_over(one.vm)['status'] == 'completed'
     assert m.run_state(one.vm) == 'postmigrate'
     sink.drop()
+
+
+@pytest.fixture
+def disk_that_hangs(qemu_nbd, work):
+    """An NBD server that takes requests and does not answer while it is stopped."""
+    server = qemu_nbd(ferry.make_image(work / 'disk.raw', ferry.MIB), 'raw')
+    yield server
+    server.signal(signal.SIGCONT)
+
+
+def migrates_until_the_flush_hangs(vm, work):
+    vm.cmd('migrate', uri=f'file:{work}/stream')
+    guard = ferry.Guard(m.LIMIT_S)
+    while m.wait_status(vm, 'setup', 'active').get('ram', {}).get('dirty-sync-count', 0) < 5:
+        guard.left()
+    assert m.run_state(vm) == 'running'
+
+
+def test_a_disk_that_hangs_before_the_pause_keeps_no_migration_from_being_cancelled(source, disk_that_hangs, work):
+    """Disks are written back while the guest runs; a disk that does not end that holds up neither guest nor user."""
+    vm = source().vm
+    vm.cmd('blockdev-add', disk_that_hangs.node('disk'))
+    vm.qemu_io('disk', 'write -P 1 0 64k')
+    disk_that_hangs.signal(signal.SIGSTOP)
+    for _ in range(3):      # the flush of the one before hangs still
+        migrates_until_the_flush_hangs(vm, work)
+        vm.cmd('migrate_cancel')
+        m.wait_status(vm, 'cancelled')
+        assert m.run_state(vm) == 'running'
+    migrates_until_the_flush_hangs(vm, work)
+    disk_that_hangs.signal(signal.SIGCONT)
+    assert m.wait_over(vm)['status'] == 'completed'
+
+
+@pytest.mark.slow
+def test_a_process_ends_while_a_disk_hangs_before_the_pause(source, disk_that_hangs, work):
+    vm = source().vm
+    vm.cmd('blockdev-add', disk_that_hangs.node('disk'))
+    vm.qemu_io('disk', 'write -P 1 0 64k')
+    disk_that_hangs.signal(signal.SIGSTOP)
+    migrates_until_the_flush_hangs(vm, work)
+    vm.quit(limit_s=60)
