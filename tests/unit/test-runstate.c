@@ -230,6 +230,67 @@ static void test_a_taken_guest_runs_again_when_nothing_stopped_it(void)
     g_assert_true(runstate_is_running());
 }
 
+/* --- changes of the machine --- */
+
+static void coroutine_fn change_later_co(void *opaque)
+{
+    bool *begun = opaque;
+
+    *begun = vm_co_change_begin();
+}
+
+static void coroutine_fn late_take_co(void *opaque)
+{
+    bool *taken = opaque;
+
+    *taken = vm_co_take(RUN_STATE_FINISH_MIGRATE, REFUSAL, NULL);
+}
+
+static void turn(void)
+{
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+}
+
+static void test_a_take_waits_for_changes_and_keeps_others_out(void)
+{
+    g_autoptr(GError) err = NULL;
+    bool taken = false, begun = false;
+
+    g_assert_true(cont());
+    g_assert_true(vm_change_begin(NULL));
+    g_assert_true(vm_change_begin(NULL));
+    qemu_coroutine_enter(qemu_coroutine_create(late_take_co, &taken));
+    vm_change_end();
+    turn();
+    g_assert_false(vm_is_taken());
+    g_assert_true(runstate_is_running());
+    g_assert_true(cont()); /* it holds up nothing else */
+    vm_change_end();
+    turn();
+    g_assert_true(taken);
+    g_assert_false(vm_change_begin(&err));
+    g_assert_cmpstr(err->message, ==, REFUSAL);
+    qemu_coroutine_enter(qemu_coroutine_create(change_later_co, &begun));
+    turn();
+    g_assert_false(begun);
+    vm_give_back();
+    turn();
+    g_assert_true(begun);
+    vm_change_end();
+}
+
+static void test_a_take_gives_up_when_a_change_does_not_end(void)
+{
+    g_assert_true(cont());
+    g_assert_true(vm_change_begin(NULL));
+    g_assert_false(take());
+    g_assert_true(runstate_is_running());
+    vm_change_end();
+    g_assert_true(take());
+    vm_give_back();
+}
+
 /* --- requests --- */
 
 static void *request_thread(void *opaque)
@@ -318,6 +379,10 @@ int main(int argc, char **argv)
     g_test_add_func("/runstate/taken/stopped-guest-can-leave", test_a_stopped_guest_can_leave);
     g_test_add_func("/runstate/taken/runs-again",
                     test_a_taken_guest_runs_again_when_nothing_stopped_it);
+    g_test_add_func("/runstate/changes/excluded",
+                    test_a_take_waits_for_changes_and_keeps_others_out);
+    g_test_add_func("/runstate/changes/take-gives-up",
+                    test_a_take_gives_up_when_a_change_does_not_end);
     g_test_add_func("/runstate/request/any-thread", test_a_request_from_any_thread_stops_the_guest);
     g_test_add_func("/runstate/request/taken",
                     test_a_request_for_a_taken_guest_holds_where_it_goes_on);
