@@ -347,7 +347,7 @@ static void test_settling_gives_up_when_its_time_is_over(void)
     destroy(s);
 }
 
-/* What ends at a time of the guest is state: it keeps no one from stopping, and a reset ends it. */
+/* What ends at a time of the guest is state: no stop waits for it, and a reset ends it. */
 static void test_a_command_in_guest_time_is_no_request(void)
 {
     CounterState *s = make("{'driver': 'test-counter', 'id': 'd'}");
