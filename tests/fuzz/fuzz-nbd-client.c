@@ -5,6 +5,7 @@
  * ends after the last piece.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -13,20 +14,31 @@
 #include "block/block-backend.h"
 #include "block/block.h"
 #include "util/aio.h"
+#include "util/sockets.h"
 
 #define BUF_BYTES 8192
+#define FD_NAME   "server"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static int offered_fd = -1; /* what FD_NAME stands for; -1: it was taken */
+
+static int give_fd(const char *name, GError **errp)
+{
+    g_assert_cmpstr(name, ==, FD_NAME);
+
+    return g_steal_fd(&offered_fd);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     g_assert_true(qemu_init_main_loop(NULL));
+    socket_set_fd_lookup(give_fd);
     return 0;
 }
 
 typedef struct Run {
-    int fd; /* the client's end */
     bool done;
     BlockDriverState *bs;
     BlockBackend *blk;
@@ -102,7 +114,7 @@ static void coroutine_fn client_run(void *opaque)
     o->driver = BLOCKDEV_DRIVER_NBD;
     o->u.nbd.server = g_new0(SocketAddress, 1);
     o->u.nbd.server->type = SOCKET_ADDRESS_TYPE_FD;
-    o->u.nbd.server->u.fd.str = g_strdup_printf("%d", run->fd);
+    o->u.nbd.server->u.fd.str = g_strdup(FD_NAME);
     o->u.nbd.has_connections = true;
     o->u.nbd.connections = 1;
     run->bs = bdrv_co_open(o, BDRV_O_RDWR, NULL);
@@ -137,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool open = true;
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
-    run.fd = fds[0];
+    offered_fd = fds[0];
     qemu_coroutine_enter(qemu_coroutine_create(client_run, &run));
     while (!run.done) {
         for (unsigned i = 0; i < 8; i++) {
@@ -154,5 +166,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned i = 0; i < 4; i++) {
         aio_poll(ctx, false); /* what was left to the loop */
     }
+    g_assert_cmpint(offered_fd, ==, -1); /* the client has seen the input */
+    g_assert_cmpint(fcntl(fds[0], F_GETFD), ==, -1);
     return 0;
 }
