@@ -36,15 +36,20 @@ HeldRequest *held_requests_take(HeldRequests *held)
     return req;
 }
 
-/* In the backend's context. A request that fails again is held again, and waits for another run. */
-static void restart_all(void *opaque)
+/* In one of the contexts. A request that fails again is held again, and waits for another run. */
+static void restart_here(void *opaque)
 {
     HeldRequests *held = opaque;
     struct HeldList list = TAILQ_HEAD_INITIALIZER(list);
-    HeldRequest *req;
+    HeldRequest *req, *next;
 
     g_mutex_lock(&held->lock);
-    TAILQ_CONCAT(&list, &held->list, link);
+    TAILQ_FOREACH_SAFE(req, &held->list, link, next) {
+        if (aio_context_in_own_thread(blk_context_for(held->blk, req->ctx))) {
+            TAILQ_REMOVE(&held->list, req, link);
+            TAILQ_INSERT_TAIL(&list, req, link);
+        }
+    }
     g_mutex_unlock(&held->lock);
     while ((req = TAILQ_FIRST(&list))) {
         TAILQ_REMOVE(&list, req, link);
@@ -56,11 +61,25 @@ static void restart_all(void *opaque)
 static void run_state_changed(void *opaque, bool running, RunState state)
 {
     HeldRequests *held = opaque;
+    g_autoptr(GPtrArray) contexts = g_ptr_array_new();
+    HeldRequest *req;
 
-    if (running && held_requests_next(held, NULL)) {
-        /* Busy from here on: the backend does not change its context in between. */
+    if (!running) {
+        return;
+    }
+    g_mutex_lock(&held->lock);
+    TAILQ_FOREACH(req, &held->list, link) {
+        AioContext *ctx = blk_context_for(held->blk, req->ctx);
+
+        if (!g_ptr_array_find(contexts, ctx, NULL)) {
+            g_ptr_array_add(contexts, ctx);
+        }
+    }
+    g_mutex_unlock(&held->lock);
+    for (guint i = 0; i < contexts->len; i++) {
+        /* Busy from here on: the backend does not change its contexts in between. */
         blk_inc_in_flight(held->blk);
-        aio_bh_schedule_oneshot(blk_get_aio_context(held->blk), restart_all, held);
+        aio_bh_schedule_oneshot(contexts->pdata[i], restart_here, held);
     }
 }
 
@@ -95,11 +114,17 @@ void held_requests_free(HeldRequests *held)
     g_free(held);
 }
 
-void held_requests_add(HeldRequests *held, HeldRequest *req)
+static void hold(HeldRequests *held, HeldRequest *req, AioContext *ctx)
 {
+    req->ctx = ctx;
     g_mutex_lock(&held->lock);
     TAILQ_INSERT_TAIL(&held->list, req, link);
     g_mutex_unlock(&held->lock);
+}
+
+void held_requests_add(HeldRequests *held, HeldRequest *req)
+{
+    hold(held, req, NULL);
 }
 
 BlockErrorAction held_requests_error(HeldRequests *held, HeldRequest *req, bool is_read, int error)
@@ -107,7 +132,7 @@ BlockErrorAction held_requests_error(HeldRequests *held, HeldRequest *req, bool 
     BlockErrorAction action = blk_get_error_action(held->blk, is_read, error);
 
     if (action == BLOCK_ERROR_ACTION_STOP) {
-        held_requests_add(held, req);
+        hold(held, req, qemu_get_current_aio_context());
     }
     blk_error_action(held->blk, action, is_read, error, held->qom_path);
     return action;

@@ -5,7 +5,7 @@
  * adds them again when it is loaded. A held request is not in flight: the device has ended it for
  * hw/core/reset.h, and begins it again when it starts again.
  *
- * Made and freed with the big lock; a request is held in the backend's context or with the big
+ * Made and freed with the big lock; a request is held in a context of the backend or with the big
  * lock.
  */
 #ifndef FERRY_ACCEL_HELD_REQUESTS_H
@@ -18,13 +18,17 @@
 
 /* Embedded in the device's own request. */
 typedef struct HeldRequest {
+    AioContext *ctx; /* in which it failed; NULL: it came with the stream */
     TAILQ_ENTRY(HeldRequest) link;
 } HeldRequest;
 
 typedef struct HeldRequests HeldRequests;
 /* The device's; either makes the request the device's from now on. */
 typedef struct HeldRequestOps {
-    /* Starts it again. In the backend's context. */
+    /*
+     * Starts it again. In the context in which it failed, if the backend is still bound to that,
+     * else in the backend's.
+     */
     void (*restart)(void *opaque, HeldRequest *req);
     /* It will not be started any more: the device or the process ends. With the big lock. */
     void (*drop)(void *opaque, HeldRequest *req);

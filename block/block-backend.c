@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * BlockBackend: the root edge of a device, export or job.
- *
- * The gate. While its node is in a drained section (quiesce > 0) new requests wait in `queued`;
- * in_flight counts those that passed the gate. A request is counted before it looks at the gate and
- * uncounted while it waits, so that a drain never misses one. The end of the section counts each
- * waiter before it wakes it, in the context that the backend has by then. Another section, or a
- * move to a further context, waits until the waiter has run. A waiter holds a reference to the
- * backend.
+ * BlockBackend: the root edge of a device, export or job. Its gate is in backend-gate.c, its contexts
+ * are in backend-context.c.
  */
 #include "block/backend-int.h"
 
@@ -38,6 +32,8 @@ BlockBackend *blk_new(uint64_t perm, uint64_t shared)
         .on_write_error = BLOCKDEV_ON_ERROR_ENOSPC,
     };
     TAILQ_INIT(&blk->queued);
+    pthread_mutex_init(&blk->gate, NULL);
+    blk_binding_init(blk);
     TAILQ_INSERT_TAIL(&all_backends, blk, all);
     block_acct_init(&blk->stats);
     return blk;
@@ -53,9 +49,10 @@ static void blk_free(void *opaque)
     BlockBackend *blk = opaque;
 
     g_assert(TAILQ_EMPTY(&blk->queued));
-    blk_drop_wish(blk);
     blk_remove_bs(blk);
     g_assert(blk->in_flight == 0);
+    blk_binding_destroy(blk);
+    pthread_mutex_destroy(&blk->gate);
     blk_set_throttle_group(blk, NULL);
     if (blk->name) {
         TAILQ_REMOVE(&named_backends, blk, named);
@@ -128,7 +125,7 @@ void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque)
     bdrv_edges_lock(); /* drained sections call these in the graph's thread */
     blk->dev_ops = ops;
     blk->dev_opaque = opaque;
-    if (ops && ops->drained_begin && blk->quiesce) {
+    if (ops && ops->drained_begin && blk_in_drain(blk)) {
         ops->drained_begin(opaque);
     }
     bdrv_edges_unlock();
@@ -161,11 +158,13 @@ static void root_drained_begin(BdrvChild *child)
 {
     BlockBackend *blk = child->opaque;
 
-    blk->quiesce++;
-    if (blk->quiesce == 1 && blk->throttle) {
+    if (__atomic_fetch_add(&blk->quiesce, 1, __ATOMIC_SEQ_CST) > 0) {
+        return;
+    }
+    if (blk->throttle) {
         throttle_member_bypass_begin(blk->throttle); /* what waits for the limits ends soon */
     }
-    if (blk->quiesce == 1 && blk->dev_ops && blk->dev_ops->drained_begin) {
+    if (blk->dev_ops && blk->dev_ops->drained_begin) {
         blk->dev_ops->drained_begin(blk->dev_opaque);
     }
 }
@@ -180,24 +179,12 @@ static bool root_drained_poll(BdrvChild *child)
     return __atomic_load_n(&blk->in_flight, __ATOMIC_SEQ_CST) > 0;
 }
 
-static void open_gate(BlockBackend *blk)
-{
-    AioContext *ctx = blk_get_aio_context(blk);
-    GateWaiter *waiter;
-
-    while ((waiter = TAILQ_FIRST(&blk->queued))) {
-        TAILQ_REMOVE(&blk->queued, waiter, next);
-        blk_inc_in_flight(blk);
-        aio_co_schedule(ctx, waiter->co);
-    }
-}
-
 static void root_drained_end(BdrvChild *child)
 {
     BlockBackend *blk = child->opaque;
 
     g_assert(blk->quiesce > 0);
-    if (--blk->quiesce > 0) {
+    if (__atomic_sub_fetch(&blk->quiesce, 1, __ATOMIC_SEQ_CST) > 0) {
         return;
     }
     if (blk->throttle) {
@@ -206,7 +193,7 @@ static void root_drained_end(BdrvChild *child)
     if (blk->dev_ops && blk->dev_ops->drained_end) {
         blk->dev_ops->drained_end(blk->dev_opaque);
     }
-    open_gate(blk);
+    blk_gate_open(blk);
 }
 
 static void root_resize(BdrvChild *child)
@@ -273,6 +260,9 @@ static const BdrvChildClass child_root = {
     .can_set_aio_context = root_can_set_aio_context,
     .set_aio_context = root_set_aio_context,
     .get_wished_context = root_get_wished_context,
+    .get_threads = blk_root_get_threads,
+    .set_threads = blk_root_set_threads,
+    .settle_threads = blk_root_settle_threads,
     .can_inactivate = root_can_inactivate,
     .active_perms = root_active_perms,
 };
@@ -307,22 +297,6 @@ bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
     blk->root->stay_at_node = blk->stay_at_node;
     blk_set_context(blk, ctx);
     return true;
-}
-
-bool coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
-{
-    bool ok;
-
-    bdrv_ref(bs);
-    ok = !blk->wish.ctx ||
-         bdrv_co_set_aio_context(bs, blk->wish.ctx, blk->wish.fixed ? errp : NULL) ||
-         !blk->wish.fixed;
-    ok = ok && blk_insert_bs(blk, bs, errp);
-    if (!ok) {
-        bdrv_settle_context_later(bs);
-    }
-    bdrv_co_unref(bs);
-    return ok;
 }
 
 void blk_remove_bs(BlockBackend *blk)
@@ -392,55 +366,6 @@ bool blk_enable_write_cache(const BlockBackend *blk)
 
 /* --- requests --- */
 
-void blk_inc_in_flight(BlockBackend *blk)
-{
-    __atomic_fetch_add(&blk->in_flight, 1, __ATOMIC_SEQ_CST);
-}
-
-void blk_dec_in_flight(BlockBackend *blk)
-{
-    if (__atomic_sub_fetch(&blk->in_flight, 1, __ATOMIC_SEQ_CST) == 0) {
-        bdrv_drain_kick();
-    }
-}
-
-bool blk_in_drain(const BlockBackend *blk)
-{
-    return blk->quiesce > 0;
-}
-
-/*
- * Passes the gate: counted as in flight on return, in the context that the backend has by then. True
- * when it had to wait: then it has a reference, as its user may have left meanwhile.
- */
-static bool coroutine_fn request_begin(BlockBackend *blk)
-{
-    bool held = false;
-
-    g_assert(aio_context_in_own_thread(blk_get_aio_context(blk)));
-    blk_inc_in_flight(blk);
-    while (blk->quiesce && !blk->disable_request_queuing) {
-        GateWaiter self = {.co = qemu_coroutine_self()};
-
-        if (!held) {
-            blk_ref(blk);
-            held = true;
-        }
-        TAILQ_INSERT_TAIL(&blk->queued, &self, next);
-        blk_dec_in_flight(blk);
-        qemu_coroutine_yield(); /* until open_gate(), which counts it again */
-    }
-    return held;
-}
-
-static void request_end(BlockBackend *blk, bool held)
-{
-    blk_dec_in_flight(blk);
-    if (held) {
-        blk_unref(blk);
-    }
-}
-
 /* Passes the limits. */
 static void coroutine_fn throttle_wait(BlockBackend *blk, int64_t bytes, bool is_write)
 {
@@ -452,6 +377,7 @@ static void coroutine_fn throttle_wait(BlockBackend *blk, int64_t bytes, bool is
 static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool may_grow)
 {
     BlockDriverState *bs = blk_bs(blk);
+    int64_t size;
 
     if (!bs || !bdrv_is_inserted(bs)) {
         return -ENOMEDIUM;
@@ -465,7 +391,8 @@ static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool ma
     if (may_grow && blk->allow_write_beyond_eof) {
         return 0;
     }
-    if (offset > bs->total_bytes || bs->total_bytes - offset < bytes) {
+    size = bdrv_size(bs);
+    if (offset > size || size - offset < bytes) {
         return -EIO;
     }
     return 0;
@@ -493,35 +420,35 @@ static BdrvRequestFlags write_flags(BlockBackend *blk, BdrvRequestFlags flags)
 int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
                                BdrvRequestFlags flags)
 {
-    bool held;
+    GatePass pass;
     int ret;
 
     trace_blk_co_preadv(blk_name(blk), offset, bytes, flags);
-    held = request_begin(blk);
+    blk_co_gate_pass(blk, &pass);
     ret = check_range(blk, offset, bytes, false);
     if (ret == 0) {
         throttle_wait(blk, bytes, false);
         ret = bdrv_co_preadv(blk->root, offset, bytes, qiov, flags);
     }
-    request_end(blk, held);
+    blk_co_gate_leave(blk, &pass);
     return ret;
 }
 
 int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes,
                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
-    bool held;
+    GatePass pass;
     int ret;
 
     trace_blk_co_pwritev(blk_name(blk), offset, bytes, flags);
-    held = request_begin(blk);
+    blk_co_gate_pass(blk, &pass);
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
         throttle_wait(blk, bytes, true);
         ret = bdrv_co_pwritev(blk->root, offset, bytes, qiov, write_flags(blk, flags));
     }
-    request_end(blk, held);
+    blk_co_gate_leave(blk, &pass);
     return ret;
 }
 
@@ -546,34 +473,34 @@ int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
 int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
                                       BdrvRequestFlags flags)
 {
-    bool held;
+    GatePass pass;
     int ret;
 
     trace_blk_co_pwrite_zeroes(blk_name(blk), offset, bytes, flags);
-    held = request_begin(blk);
+    blk_co_gate_pass(blk, &pass);
     ret = check_range(blk, offset, bytes, true);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
         throttle_wait(blk, bytes, true);
         ret = bdrv_co_pwrite_zeroes(blk->root, offset, bytes, write_flags(blk, flags));
     }
-    request_end(blk, held);
+    blk_co_gate_leave(blk, &pass);
     return ret;
 }
 
 int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes)
 {
-    bool held;
+    GatePass pass;
     int ret;
 
     trace_blk_co_pdiscard(blk_name(blk), offset, bytes);
-    held = request_begin(blk);
+    blk_co_gate_pass(blk, &pass);
     ret = check_range(blk, offset, bytes, false);
     ret = ret ? ret : check_write(blk);
     if (ret == 0) {
         ret = bdrv_co_pdiscard(blk->root, offset, bytes);
     }
-    request_end(blk, held);
+    blk_co_gate_leave(blk, &pass);
     return ret;
 }
 
@@ -581,25 +508,26 @@ int coroutine_fn blk_co_flush(BlockBackend *blk)
 {
     BlockDriverState *bs;
     int ret = -ENOMEDIUM;
-    bool held;
+    GatePass pass;
 
     trace_blk_co_flush(blk_name(blk));
-    held = request_begin(blk);
+    blk_co_gate_pass(blk, &pass);
     bs = blk_bs(blk);
     if (bs && bdrv_is_inserted(bs)) {
         ret = bdrv_is_inactive(bs) ? -EPERM : bdrv_co_flush(bs);
     }
-    request_end(blk, held);
+    blk_co_gate_leave(blk, &pass);
     return ret;
 }
 
 int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
                                    int64_t dst_offset, int64_t bytes, BdrvRequestFlags flags)
 {
-    bool src_held = request_begin(src);
-    bool dst_held = request_begin(dst);
+    GatePass src_pass, dst_pass;
     int ret;
 
+    blk_co_gate_pass(src, &src_pass);
+    blk_co_gate_pass(dst, &dst_pass);
     ret = check_range(src, src_offset, bytes, false);
     ret = ret ? ret : check_range(dst, dst_offset, bytes, true);
     ret = ret ? ret : check_write(dst);
@@ -607,8 +535,8 @@ int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockB
         ret = bdrv_co_copy_range(src->root, src_offset, dst->root, dst_offset, bytes,
                                  write_flags(dst, flags));
     }
-    request_end(dst, dst_held);
-    request_end(src, src_held);
+    blk_co_gate_leave(dst, &dst_pass);
+    blk_co_gate_leave(src, &src_pass);
     return ret;
 }
 
@@ -629,7 +557,7 @@ int64_t blk_getlength(BlockBackend *blk)
 {
     BlockDriverState *bs = blk_bs(blk);
 
-    return bs && bdrv_is_inserted(bs) ? bs->total_bytes : -ENOMEDIUM;
+    return bs && bdrv_is_inserted(bs) ? bdrv_size(bs) : -ENOMEDIUM;
 }
 
 /* --- limits --- */
@@ -644,7 +572,7 @@ void blk_set_throttle_group(BlockBackend *blk, ThrottleGroup *group)
         blk->throttle = g_new0(ThrottleGroupMember, 1);
         throttle_member_init(blk->throttle, group);
         bdrv_edges_lock();
-        if (blk->quiesce) {
+        if (blk_in_drain(blk)) {
             throttle_member_bypass_begin(blk->throttle);
         }
         bdrv_edges_unlock();

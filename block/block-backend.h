@@ -8,29 +8,16 @@
  * one the context that its user wishes. It changes only inside a drained section; a request that
  * waited for the end of that section goes on in the new thread.
  *
- * Configuration in the main thread; requests in the backend's thread, which they assert. They
- * return 0 or -errno. They check that the range lies inside the image (-EIO), that there is a
- * medium (-ENOMEDIUM), that it is active (-EPERM), and that writing was asked for.
- */
-/*
- * The seam for one disk in several iothreads (a queue of the device in each). Not built.
+ * Several threads (a disk with a queue in each of some iothreads): the user binds them by
+ * blk_co_bind_contexts(), and then each of them may send requests, and gets each one's end. Where all
+ * nodes below can take requests from any thread (BlockDriver.multi_thread), they go down the graph
+ * in the thread that they come from. Else, and while a job or a dirty bitmap wants one order of all
+ * writes, the backend takes them to its context and back; its user notices nothing. What is about
+ * the graph (BlockDevOps, drains, sizes) stays with the backend's context.
  *
- * - Whether it is possible is the graph's answer: every node from the backend down has a driver
- *   that states `multi_thread`. Raw and the file drivers can, filters without state of their own
- *   too; qcow2 and NBD cannot, and with one of them all queues are served in the one context.
- * - The context of the graph stays the one in which it drains, changes and reopens. A request may
- *   come from any thread that was bound to the backend: blk_co_bind_context() with further contexts.
- *   assert_graph_thread() then asks whether the thread is one of those.
- * - What such a node keeps for a request is split: the kernel's ring belongs to the thread already
- *   (util/aio.h); in_flight and the gate's quiesce are atomic; tracked requests, the flush queue
- *   and dirty bitmaps get one small lock of the node, never held over a yield. A node with one
- *   thread takes none of them.
- * - Waiting at the gate: each thread has a list of waiters. The end of a drained section wakes each
- *   in the thread that it came from, unless that thread has been unbound.
- * - A drained section begins when each bound thread has passed a bottom half that saw quiesce: then
- *   none is between the gate and its count.
- * - A job or a bitmap that needs one order of all writes takes `multi_thread` away for its life, in
- *   a drained section. The device's queues then go on through the one context.
+ * Configuration in the main thread; requests in the backend's thread or those bound, which they
+ * assert. They return 0 or -errno and check that the range lies inside the image (-EIO), that there
+ * is a medium (-ENOMEDIUM) which is active (-EPERM), and that writing was asked for.
  */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
 #define FERRY_BLOCK_BLOCK_BACKEND_H
@@ -42,7 +29,7 @@
 typedef struct BlockBackend BlockBackend;
 typedef struct ThrottleGroup ThrottleGroup;
 
-/* What its user wants to hear; all optional; graph thread unless said otherwise. */
+/* What its user wants to hear; all optional; the backend's context unless said otherwise. */
 typedef struct BlockDevOps {
     void (*resize_cb)(void *opaque);
     void (*drained_begin)(void *opaque);
@@ -95,6 +82,20 @@ AioContext *blk_get_aio_context(const BlockBackend *blk);
 bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool fixed,
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
+ * The same for a user that sends requests in n > 0 threads; the graph goes to ctxs[0]. The user has
+ * them sent only after this returns, and stops that before it binds others or unbinds; requests that
+ * wait or are under way then are waited for, or go on in the backend's context.
+ */
+bool coroutine_fn blk_co_bind_contexts(BlockBackend *blk, AioContext *const *ctxs, unsigned n,
+                                       bool fixed, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * `wanted` if the backend is bound to it, else the backend's context: where a request goes on that
+ * came from `wanted` some time ago. Main thread, or a thread that is or was bound.
+ */
+AioContext *blk_context_for(const BlockBackend *blk, AioContext *wanted);
+/* Requests go down the graph in each bound thread now. Main thread. */
+bool blk_is_direct(const BlockBackend *blk);
+/*
  * Takes the wish back (unplug). On return the graph is where its other users wish it, or in the main
  * context; requests that do not end within BDRV_DRAIN_COMMAND_NS keep it where it is.
  */
@@ -105,6 +106,8 @@ void coroutine_fn blk_co_unbind_context(BlockBackend *blk);
  * returns.
  */
 void blk_co_spawn(BlockBackend *blk, CoroutineEntry *entry, void *opaque);
+/* The same in ctx, if the backend is bound to it; else in the backend's thread. */
+void blk_co_spawn_in(BlockBackend *blk, AioContext *ctx, CoroutineEntry *entry, void *opaque);
 /* The edge stays at its node when nodes are replaced above it (jobs' targets). */
 void blk_set_stay_at_node(BlockBackend *blk, bool stay);
 /* Requests issued inside a drained section are not held back (jobs that drain their own nodes). */

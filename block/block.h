@@ -27,6 +27,18 @@ typedef struct BlockDriverState BlockDriverState;
 typedef struct BdrvChild BdrvChild;
 typedef struct BdrvChildClass BdrvChildClass;
 
+/* Threads, by the contexts that they run: each once, at least two. Never changes. */
+typedef struct BdrvThreads {
+    unsigned n;
+    AioContext *ctx[];
+} BdrvThreads;
+
+/* How a parent uses several threads; NULL: it has that of the graph alone. */
+typedef struct BdrvThreadsUse {
+    const BdrvThreads *wished, *in_force;
+    bool direct; /* its requests go down the graph in the thread that they come from */
+} BdrvThreadsUse;
+
 /* Longest node name, id and export name, with the final NUL. */
 #define BDRV_NODE_NAME_MAX 32
 #define BDRV_SECTOR_SIZE   512
@@ -199,6 +211,14 @@ struct BdrvChildClass {
     AioContext *(*get_parent_aio_context)(BdrvChild *child); /* NULL or absent: anywhere */
     /* Where the parent would like the graph to be; NULL or absent: it does not care. Main thread. */
     AioContext *(*get_wished_context)(BdrvChild *child);
+    /*
+     * Root parents that send requests in several threads (graph/threads.c); main thread. set_threads,
+     * while the parent is drained: what is in force, and whether it is direct. settle_threads: each
+     * thread has passed since, so none looks at what was in force before.
+     */
+    void (*get_threads)(BdrvChild *child, BdrvThreadsUse *use);
+    void (*set_threads)(BdrvChild *child, const BdrvThreads *in_force, bool direct);
+    void (*settle_threads)(BdrvChild *child);
     /*
      * Whether the node may become inactive under the parent; absent: it may not. And what the
      * parent does and shares while it is active; the edge has no permissions otherwise. Root

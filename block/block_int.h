@@ -3,8 +3,9 @@
  * What a block driver sees: its table of functions, the node, and the limits it may state.
  *
  * Included by block/ only. Requests reach a driver in the graph's thread, in coroutines, several at
- * a time. Offsets and lengths obey bl.request_alignment and the max_* limits. They lie inside the
- * image, except for writes of a growable protocol.
+ * a time; those of a driver that states `multi_thread` in other threads as well. Offsets and lengths
+ * obey bl.request_alignment and the max_* limits. They lie inside the image, except for writes of a
+ * growable protocol.
  */
 #ifndef FERRY_BLOCK_BLOCK_INT_H
 #define FERRY_BLOCK_BLOCK_INT_H
@@ -119,6 +120,12 @@ struct BlockDriver {
     const BlockFormatOps *format;     /* NULL: nothing besides the members below */
     const BlockDebugOps *debug;
     bool is_filter; /* shows its PRIMARY|FILTERED child's data unchanged */
+    /*
+     * Reads, writes, zeroes, discards and flushes may be called in several threads at once. All else
+     * is called in the graph's thread, as with other drivers. What they share is constant while the
+     * node is not drained, atomic, or under bdrv_lock().
+     */
+    bool multi_thread;
 
     /*
      * Opens: reads options (opts->u.DRIVER; NULL for internal filters), attaches children, sets
@@ -299,13 +306,20 @@ struct BlockDriverState {
     unsigned settling;      /* main thread: looks of context.c that are to come or under way */
     bool context_unsettled; /* atomic: such a look is wanted when the drained section ends */
 
-    /* Graph thread. */
-    int64_t total_bytes;
-    int in_flight; /* requests in the driver or queued inside this node */
+    /*
+     * Threads that may send requests, NULL: that of the graph alone. Changes in the main thread while
+     * the node is drained and no request is in flight. graph/threads.c.
+     */
+    BdrvThreads *threads;
+
+    /* Graph thread; changes of the size in that alone. */
+    int64_t total_bytes; /* other threads read it by bdrv_size() */
+    int in_flight;       /* atomic: requests in the driver or queued inside this node */
     uint64_t
         finished; /* requests that have ended; relaxed, approximate: it moves while work ends */
-    int quiesce_counter; /* > 0: in a drained section */
-    unsigned drain_look; /* last look of a drain that found it idle; under the edges lock */
+    int quiesce_counter;  /* > 0: in a drained section */
+    unsigned drain_look;  /* last look of a drain that found it idle; under the edges lock */
+    pthread_mutex_t lock; /* guards what follows, with several threads: bdrv_lock() */
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;
     uint64_t next_ticket;
     unsigned exclusive_requests;
@@ -316,7 +330,7 @@ struct BlockDriverState {
     GHashTable *named_bitmaps;       /* name -> BdrvDirtyBitmap; NULL while there was none */
     int copy_on_read;                /* > 0: reads populate this node */
     uint64_t wr_highest_offset;      /* end of the highest write, bytes: BlockDeviceStats */
-    uint64_t write_threshold_offset; /* BLOCK_WRITE_THRESHOLD event above this; 0: off */
+    uint64_t write_threshold_offset; /* atomic: BLOCK_WRITE_THRESHOLD event above this; 0: off */
 };
 
 struct BDRVReopenState {
@@ -328,15 +342,54 @@ struct BDRVReopenState {
 
 /* --- threads --- */
 
+static inline bool bdrv_threads_have(const BdrvThreads *threads, const AioContext *ctx)
+{
+    for (unsigned i = 0; threads && i < threads->n; i++) {
+        if (threads->ctx[i] == ctx) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /*
- * True in the thread that runs the graph of bs. Requests, and every driver callback whose comment
- * does not name another thread, run there and nowhere else.
+ * True in the thread that runs the graph of bs. Every driver callback whose comment does not name
+ * another thread runs there and nowhere else; so do requests, unless the node has several threads.
  */
-static inline bool bdrv_in_graph_thread(const BlockDriverState *bs)
+static inline bool bdrv_in_home_thread(const BlockDriverState *bs)
 {
     return aio_context_in_own_thread(bs->aio_context);
 }
+#define assert_home_thread(bs) g_assert(bdrv_in_home_thread(bs))
+
+/* True there, and in the further threads that may send requests to bs now. */
+static inline bool bdrv_in_graph_thread(const BlockDriverState *bs)
+{
+    return bdrv_in_home_thread(bs) ||
+           bdrv_threads_have(__atomic_load_n(&bs->threads, __ATOMIC_RELAXED),
+                             qemu_get_current_aio_context());
+}
 #define assert_graph_thread(bs) g_assert(bdrv_in_graph_thread(bs))
+
+/*
+ * The small lock of a node with several threads, for a few instructions and never over a yield; a
+ * node with one thread takes none. True: it is held, which bdrv_unlock() is told.
+ */
+static inline bool bdrv_lock(BlockDriverState *bs)
+{
+    if (G_LIKELY(!__atomic_load_n(&bs->threads, __ATOMIC_RELAXED))) {
+        return false;
+    }
+    pthread_mutex_lock(&bs->lock);
+    return true;
+}
+
+static inline void bdrv_unlock(BlockDriverState *bs, bool held)
+{
+    if (held) {
+        pthread_mutex_unlock(&bs->lock);
+    }
+}
 
 /* The "main thread" of this folder's contracts: the thread that may change configuration. */
 static inline bool bdrv_in_main_thread(void)
@@ -366,7 +419,12 @@ void bdrv_promise_as_below(BlockDriverState *bs, const BlockDriverState *below);
 /* Merges the children's limits into bs->bl and asks the driver. */
 void bdrv_refresh_limits(BlockDriverState *bs);
 
-/* The size changed: dirty bitmaps and parents follow. Graph thread. */
+/* The size of bs, bytes, as it was a moment ago. Any thread. */
+static inline int64_t bdrv_size(const BlockDriverState *bs)
+{
+    return __atomic_load_n(&bs->total_bytes, __ATOMIC_RELAXED);
+}
+/* The size changed: dirty bitmaps and parents follow. The graph's own thread. */
 void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes);
 
 /* Counts bs as busy from outside the request path (background work that a drain must wait for). */

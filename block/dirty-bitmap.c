@@ -4,7 +4,7 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include "block/block_int.h"
+#include "block/graph/graph.h"
 #include "util/error.h"
 #include "util/queue.h"
 
@@ -66,6 +66,7 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     bitmap->enabled = true;
     LIST_INIT(&bitmap->expected);
     TAILQ_INSERT_TAIL(&bs->dirty_bitmaps, bitmap, next);
+    bdrv_threads_check_above(bs);
     if (name) {
         if (!bs->named_bitmaps) {
             bs->named_bitmaps = g_hash_table_new(g_str_hash, g_str_equal);
@@ -78,16 +79,19 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
 void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
 {
     ExpectedMark *mark, *next;
+    BlockDriverState *bs;
 
     if (!bitmap) {
         return;
     }
+    bs = bitmap->bs;
     LIST_FOREACH_SAFE(mark, &bitmap->expected, next, next) {
         g_free(mark);
     }
-    TAILQ_REMOVE(&bitmap->bs->dirty_bitmaps, bitmap, next);
+    TAILQ_REMOVE(&bs->dirty_bitmaps, bitmap, next);
+    bdrv_threads_bitmap_gone(bs);
     if (bitmap->name) {
-        g_hash_table_remove(bitmap->bs->named_bitmaps, bitmap->name);
+        g_hash_table_remove(bs->named_bitmaps, bitmap->name);
     }
     hbitmap_free(bitmap->hb);
     g_free(bitmap->name);

@@ -254,6 +254,7 @@ const BlockDriver bdrv_raw = {
     .format_name = "raw",
     .driver = BLOCKDEV_DRIVER_RAW,
     .instance_size = sizeof(Window),
+    .multi_thread = true,
     .bdrv_co_open = window_co_open,
     .bdrv_child_perm = window_child_perm,
     .bdrv_co_preadv = window_co_preadv,

@@ -90,6 +90,20 @@ void coroutine_fn qemu_co_queue_wait(CoQueue *queue, CoMutex *mutex)
     }
 }
 
+void coroutine_fn qemu_co_queue_wait_guarded(CoQueue *queue, pthread_mutex_t *guard)
+{
+    struct CoWaiter waiter = {.co = qemu_coroutine_self()};
+
+    TAILQ_INSERT_TAIL(&queue->waiters, &waiter, link);
+    if (guard) {
+        pthread_mutex_unlock(guard);
+    }
+    qemu_coroutine_yield();
+    if (guard) {
+        pthread_mutex_lock(guard);
+    }
+}
+
 bool qemu_co_queue_next(CoQueue *queue)
 {
     struct CoWaiter *waiter = TAILQ_FIRST(&queue->waiters);

@@ -3,8 +3,8 @@
  * Locks and queues between coroutines.
  *
  * CoMutex and CoRwlock may be shared by coroutines of several AioContexts (threads); CoQueue
- * belongs to the thread of the CoMutex that guards it, or, without one, to a single AioContext. All
- * are fair: first come, first served. A waiter is resumed in the AioContext it waited in.
+ * belongs to the thread of the CoMutex that guards it, or to those that take its guard, or, without
+ * either, to a single AioContext. All are fair: first come, first served. A waiter is resumed in the AioContext it waited in.
  */
 #ifndef FERRY_UTIL_CO_LOCK_H
 #define FERRY_UTIL_CO_LOCK_H
@@ -41,6 +41,11 @@ bool qemu_co_queue_empty(const CoQueue *queue);
  * Waits until woken. With a mutex: releases it while waiting and takes it again before returning.
  */
 void coroutine_fn qemu_co_queue_wait(CoQueue *queue, CoMutex *mutex);
+/*
+ * The same for a queue that coroutines of several threads use: each holds `guard` when it calls a
+ * function of the queue. NULL: the queue has one thread now.
+ */
+void coroutine_fn qemu_co_queue_wait_guarded(CoQueue *queue, pthread_mutex_t *guard);
 /*
  * Wakes the longest waiter, or all; callable from coroutines and callbacks of the queue's thread.
  * The woken run from the event loop, not inside this call. qemu_co_queue_next() is false without a

@@ -155,7 +155,7 @@ bool coroutine_fn file_co_invalidate_cache(BlockDriverState *bs, GError **errp)
 {
     BDRVFileState *s = bs->opaque;
 
-    file_extent_forget_all(s);
+    file_extent_forget_all(bs);
     if (!(bs->open_flags & BDRV_O_NOCACHE)) {
         /* Advice; it matters where the other owner was on another host, and may be ignored. */
         (void)thread_pool_submit_file_co(s->fd, drop_page_cache, s);

@@ -296,9 +296,9 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src, int
         .skip_zeroes = write_flags & BDRV_REQ_SKIP_ZEROES,
         .large = s->fs_in_memory && (write_flags & BDRV_REQ_MAY_MAP) ? &s->large : NULL,
     };
-    file_extent_note(s, offset, bytes, true);
+    file_extent_note(bs, offset, bytes, true);
     ret = thread_pool_submit_file_co(s->fd, copy_worker, &job);
     trace_file_copied(s->filename, offset, bytes, job.by_large, ret);
-    file_extent_note(s, offset, bytes, true);
+    file_extent_note(bs, offset, bytes, true);
     return ret;
 }

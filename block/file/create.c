@@ -130,7 +130,7 @@ bool coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t size, bool exac
         .errp = errp,
     };
     ret = thread_pool_submit_co(resize_worker, &job);
-    file_extent_forget_all(s);
+    file_extent_forget_all(bs);
     return ret == 0;
 }
 

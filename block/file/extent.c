@@ -9,6 +9,7 @@
  *   a discard  takes its range out of data; holes stay holes (write-zeroes is one of these)
  *
  * What changes while a question is under way is noted with the question and taken out of its answer.
+ * With several threads, answers and questions are under the node's lock.
  */
 #include "block/file/file.h"
 
@@ -80,8 +81,10 @@ static void range_grow(FileExtent *range, int64_t start, int64_t end)
     }
 }
 
-void file_extent_note(BDRVFileState *s, int64_t offset, int64_t bytes, bool makes_data)
+void file_extent_note(BlockDriverState *bs, int64_t offset, int64_t bytes, bool makes_data)
 {
+    BDRVFileState *s = bs->opaque;
+    bool locked = bdrv_lock(bs);
     int64_t end = offset + bytes;
     ExtentQuery *q;
 
@@ -93,16 +96,20 @@ void file_extent_note(BDRVFileState *s, int64_t offset, int64_t bytes, bool make
             extent_cut(&s->extents[i], offset, end);
         }
     }
+    bdrv_unlock(bs, locked);
 }
 
-void file_extent_forget_all(BDRVFileState *s)
+void file_extent_forget_all(BlockDriverState *bs)
 {
+    BDRVFileState *s = bs->opaque;
+    bool locked = bdrv_lock(bs);
     ExtentQuery *q;
 
     LIST_FOREACH(q, &s->extent_queries, next) {
         q->written = q->discarded = (FileExtent){.start = 0, .end = INT64_MAX};
     }
     memset(s->extents, 0, sizeof(s->extents));
+    bdrv_unlock(bs, locked);
 }
 
 /* Joins what is known, or takes the place of what was learned longest ago. */
@@ -122,36 +129,45 @@ static void extent_remember(BDRVFileState *s, const FileExtent *e)
     s->extent_oldest = (s->extent_oldest + 1) % FILE_EXTENTS;
 }
 
-static const FileExtent *extent_lookup(const BDRVFileState *s, int64_t offset)
+static bool extent_lookup(BlockDriverState *bs, int64_t offset, FileExtent *found)
 {
-    for (int i = 0; i < FILE_EXTENTS; i++) {
+    const BDRVFileState *s = bs->opaque;
+    bool locked = bdrv_lock(bs), known = false;
+
+    for (int i = 0; i < FILE_EXTENTS && !known; i++) {
         if (offset >= s->extents[i].start && offset < s->extents[i].end) {
-            return &s->extents[i];
+            *found = s->extents[i];
+            known = true;
         }
     }
-    return NULL;
+    bdrv_unlock(bs, locked);
+    return known;
 }
 
 /* What the file system says; kept as far as nothing changed meanwhile. */
-static int coroutine_fn extent_co_ask(BDRVFileState *s, int64_t offset, FileExtent *found)
+static int coroutine_fn extent_co_ask(BlockDriverState *bs, int64_t offset, FileExtent *found)
 {
+    BDRVFileState *s = bs->opaque;
     ExtentQuery q = {.fd = s->fd, .offset = offset};
     const FileExtent *changed;
+    bool locked = bdrv_lock(bs);
     int ret;
 
     LIST_INSERT_HEAD(&s->extent_queries, &q, next);
+    bdrv_unlock(bs, locked);
     ret = thread_pool_submit_file_co(s->fd, find_extent, &q);
+    locked = bdrv_lock(bs);
     LIST_REMOVE(&q, next);
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        *found = q.extent;
+        changed = q.extent.is_data ? &q.discarded : &q.written;
+        extent_cut(&q.extent, changed->start, changed->end);
+        if (q.extent.start < q.extent.end) {
+            extent_remember(s, &q.extent);
+        }
     }
-    *found = q.extent;
-    changed = q.extent.is_data ? &q.discarded : &q.written;
-    extent_cut(&q.extent, changed->start, changed->end);
-    if (q.extent.start < q.extent.end) {
-        extent_remember(s, &q.extent);
-    }
-    return 0;
+    bdrv_unlock(bs, locked);
+    return ret;
 }
 
 /*
@@ -176,8 +192,7 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
                                       BdrvBlockStatus *status)
 {
     BDRVFileState *s = bs->opaque;
-    const FileExtent *known = extent_lookup(s, offset);
-    FileExtent found;
+    FileExtent found = {.start = 0};
 
     status->map = offset;
     status->file = bs;
@@ -186,10 +201,8 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
     if (!s->has_seek_data) {
         return 0;
     }
-    if (known) {
-        found = *known;
-    } else {
-        int ret = extent_co_ask(s, offset, &found);
+    if (!extent_lookup(bs, offset, &found)) {
+        int ret = extent_co_ask(bs, offset, &found);
 
         if (ret < 0) {
             /* Cannot tell: it is data for all we know. */

@@ -303,7 +303,7 @@ static int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, in
     bool fua = (flags & BDRV_REQ_FUA) && !(bs->open_flags & BDRV_O_NO_FLUSH);
     int ret;
 
-    file_extent_note(s, offset, bytes, true);
+    file_extent_note(bs, offset, bytes, true);
     if (needs_bounce(s, vec)) {
         void *buf = qemu_try_blockalign(bs, bytes);
 
@@ -317,7 +317,7 @@ static int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, in
     } else {
         ret = write_whole(s, offset, vec, fua);
     }
-    file_extent_note(s, offset, bytes, true);
+    file_extent_note(bs, offset, bytes, true);
     if (vec == &slice) {
         qemu_iovec_destroy(&slice);
     }
@@ -331,6 +331,17 @@ typedef struct RangeJob {
     int64_t offset, bytes;
     bool may_unmap;
 } RangeJob;
+
+/* An ability that workers look at, and of which one of them may find that it is lacking. */
+static bool is_able(const bool *ability)
+{
+    return __atomic_load_n(ability, __ATOMIC_RELAXED);
+}
+
+static void now_unable(bool *ability)
+{
+    __atomic_store_n(ability, false, __ATOMIC_RELAXED);
+}
 
 static int fallocate_once(int fd, int mode, int64_t offset, int64_t bytes)
 {
@@ -350,10 +361,10 @@ static int punch_hole(BDRVFileState *s, int64_t offset, int64_t bytes)
 {
     int ret = -ENOTSUP;
 
-    if (s->has_discard) {
+    if (is_able(&s->has_discard)) {
         ret = fallocate_once(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
         if (ret == -ENOTSUP) {
-            s->has_discard = false;
+            now_unable(&s->has_discard);
         }
     }
     return ret;
@@ -397,12 +408,12 @@ static int write_zeroes_worker(void *opaque)
             return ret;
         }
     }
-    if (s->has_write_zeroes) {
+    if (is_able(&s->has_write_zeroes)) {
         ret = fallocate_once(s->fd, FALLOC_FL_ZERO_RANGE, job->offset, job->bytes);
         if (ret != -ENOTSUP) {
             return ret;
         }
-        s->has_write_zeroes = false;
+        now_unable(&s->has_write_zeroes);
     }
     if (s->is_device) {
         return -ENOTSUP;
@@ -422,32 +433,33 @@ static int discard_worker(void *opaque)
     return punch_hole(job->s, job->offset, job->bytes);
 }
 
-static int coroutine_fn range_job_co(BDRVFileState *s, ThreadPoolFunc *func, int64_t offset,
+static int coroutine_fn range_job_co(BlockDriverState *bs, ThreadPoolFunc *func, int64_t offset,
                                      int64_t bytes, bool may_unmap)
 {
+    BDRVFileState *s = bs->opaque;
     RangeJob job = {.s = s, .offset = offset, .bytes = bytes, .may_unmap = may_unmap};
     int ret;
 
-    file_extent_note(s, offset, bytes, false);
+    file_extent_note(bs, offset, bytes, false);
     ret = thread_pool_submit_file_co(s->fd, func, &job);
-    file_extent_note(s, offset, bytes, false);
+    file_extent_note(bs, offset, bytes, false);
     return ret;
 }
 
 static int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                               BdrvRequestFlags flags)
 {
-    return range_job_co(bs->opaque, write_zeroes_worker, offset, bytes, flags & BDRV_REQ_MAY_UNMAP);
+    return range_job_co(bs, write_zeroes_worker, offset, bytes, flags & BDRV_REQ_MAY_UNMAP);
 }
 
 static int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BDRVFileState *s = bs->opaque;
 
-    if (!s->has_discard) {
+    if (!is_able(&s->has_discard)) {
         return -ENOTSUP;
     }
-    return range_job_co(s, discard_worker, offset, bytes, true);
+    return range_job_co(bs, discard_worker, offset, bytes, true);
 }
 
 /* --- flush and size --- */
@@ -520,7 +532,7 @@ static const BlockProtocolOps file_protocol = {
 };
 
 #define FILE_DRIVER_COMMON                                                                        \
-    .instance_size = sizeof(BDRVFileState), .protocol = &file_protocol,                           \
+    .instance_size = sizeof(BDRVFileState), .protocol = &file_protocol, .multi_thread = true,     \
     .bdrv_co_open = file_co_open, .bdrv_co_close = file_co_close,                                 \
     .bdrv_refresh_limits = file_refresh_limits, .bdrv_co_reopen_prepare = file_co_reopen_prepare, \
     .bdrv_co_reopen_commit = file_co_reopen_commit, .bdrv_co_reopen_abort = file_co_reopen_abort, \

@@ -40,11 +40,12 @@ typedef struct BDRVFileState {
     /* reads that the page cache may answer at once do not go through a worker */
     bool small_reads_by_ring;
     bool small_inline;     /* a file system in memory: small requests are done on the spot */
-    bool has_write_zeroes; /* fallocate(ZERO_RANGE) not refused so far */
-    bool has_discard;      /* fallocate(PUNCH_HOLE) not refused so far */
+    bool has_write_zeroes; /* atomic: fallocate(ZERO_RANGE) not refused so far */
+    bool has_discard;      /* atomic: fallocate(PUNCH_HOLE) not refused so far */
     bool has_seek_data;
     /*
-     * -errno of a failed flush: the page cache can no longer be trusted to hold what is not on disk
+     * -errno of a failed flush: the page cache can no longer be trusted to hold what is not on disk.
+     * Flushes of the node come one after the other.
      */
     int flush_error;
     uint32_t request_align; /* of offsets and lengths of requests, bytes */
@@ -61,7 +62,7 @@ typedef struct BDRVFileState {
     bool fs_copies;    /* the file system has its own way to copy ranges */
     bool fs_in_memory; /* its files are pages of memory and nothing else */
     FileLargePages large;
-    FileExtent extents[FILE_EXTENTS]; /* extent.c; the graph's thread */
+    FileExtent extents[FILE_EXTENTS]; /* extent.c; under bdrv_lock(), with the next two */
     unsigned extent_oldest;
     LIST_HEAD(, ExtentQuery) extent_queries; /* under way */
 } BDRVFileState;
@@ -118,11 +119,11 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
                                       BdrvBlockStatus *status);
 /*
  * A request changes the range, or has changed it: makes_data, a write; else a discard, or zeroes that
- * may be holes. Called before the request and after it. The graph's thread.
+ * may be holes. Called before the request and after it, in its thread.
  */
-void file_extent_note(BDRVFileState *s, int64_t offset, int64_t bytes, bool makes_data);
+void file_extent_note(BlockDriverState *bs, int64_t offset, int64_t bytes, bool makes_data);
 /* The file may have changed anywhere. */
-void file_extent_forget_all(BDRVFileState *s);
+void file_extent_forget_all(BlockDriverState *bs);
 
 /* --- copy.c --- */
 

@@ -214,36 +214,79 @@ static bool coroutine_fn co_drain_graph(BlockDriverState *bs, GPtrArray *drained
     }
 }
 
-bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx, GError **errp)
+static bool graph_can_be_in(BlockDriverState *bs, GHashTable *graph, AioContext *ctx, GError **errp)
+{
+    return bs->aio_context == ctx || parents_can_move(graph, ctx, errp);
+}
+
+static void move_graph(GHashTable *graph, AioContext *ctx)
+{
+    GHashTableIter iter;
+    gpointer node;
+
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        move_node(node, ctx);
+    }
+}
+
+/* True when there was something to wait for. */
+static bool coroutine_fn co_wait_passed(void)
+{
+    bool waited = block_graph()->passing;
+
+    while (block_graph()->passing) {
+        qemu_co_queue_wait(&block_graph()->settled_queue, NULL);
+    }
+    return waited;
+}
+
+/* All of the graph is drained, and stays so until every thread from before has been passed. */
+static void coroutine_fn co_arrange_threads(GHashTable *graph, GPtrArray *drained)
+{
+    g_autoptr(GPtrArray) before = bdrv_threads_arrange(graph);
+
+    block_graph()->passing = true;
+    bdrv_co_threads_pass(before);
+    block_graph()->passing = false;
+    bdrv_threads_passed(drained);
+    qemu_co_queue_restart_all(&block_graph()->settled_queue);
+}
+
+bool coroutine_fn bdrv_co_arrange(BlockDriverState *bs, AioContext *ctx, GError **errp)
 {
     g_autoptr(GPtrArray) drained = NULL;
     g_autoptr(GHashTable) graph = NULL;
-    GHashTableIter iter;
-    gpointer node;
     bool ok;
 
     bdrv_assert_main_thread();
-    if (bs->aio_context == ctx) {
-        return true;
-    }
     graph = connected_to(bs);
-    if (!parents_can_move(graph, ctx, errp)) {
+    if (!graph_can_be_in(bs, graph, ctx, errp)) {
         return false; /* before anything is held up for it */
     }
-    g_clear_pointer(&graph, g_hash_table_unref);
     drained = g_ptr_array_new();
-    ok = co_drain_graph(bs, drained, &graph, errp) && parents_can_move(graph, ctx, errp);
+    do {
+        g_clear_pointer(&graph, g_hash_table_unref);
+        ok = co_drain_graph(bs, drained, &graph, errp);
+    } while (ok && co_wait_passed());
+    ok = ok && graph_can_be_in(bs, graph, ctx, errp);
     if (ok && bs->aio_context != ctx) {
-        g_hash_table_iter_init(&iter, graph);
-        while (g_hash_table_iter_next(&iter, &node, NULL)) {
-            move_node(node, ctx);
-        }
+        move_graph(graph, ctx);
+    }
+    if (ok && block_graph()->threads_wished) {
+        co_arrange_threads(graph, drained);
     }
     for (guint i = 0; i < drained->len; i++) {
         bdrv_co_drained_end(g_ptr_array_index(drained, i));
         bdrv_co_unref(g_ptr_array_index(drained, i));
     }
     return ok;
+}
+
+bool coroutine_fn bdrv_co_set_aio_context(BlockDriverState *bs, AioContext *ctx, GError **errp)
+{
+    bdrv_assert_main_thread();
+    return bs->aio_context == ctx || bdrv_co_arrange(bs, ctx, errp);
 }
 
 bool coroutine_fn bdrv_co_join_contexts(BlockDriverState *bs, BlockDriverState *other,
@@ -310,7 +353,7 @@ void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs)
     }
     graph = connected_to(bs);
     ctx = wished_context(graph, bs->aio_context);
-    if (ctx == bs->aio_context) {
+    if (ctx == bs->aio_context && bdrv_threads_arranged(graph)) {
         return;
     }
     quiesced = find_quiesced(graph);
@@ -323,7 +366,7 @@ void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs)
         __atomic_store_n(&quiesced->context_unsettled, false, __ATOMIC_SEQ_CST);
     }
     /* Users that refuse, jobs for example, are looked at again when they leave. */
-    (void)bdrv_co_set_aio_context(bs, ctx, NULL);
+    (void)bdrv_co_arrange(bs, ctx, NULL);
 }
 
 static void settled(BlockDriverState *bs)
@@ -353,8 +396,15 @@ static void settle_bh(void *opaque)
 void bdrv_settle_context_later(BlockDriverState *bs)
 {
     bdrv_assert_main_thread();
-    if (bs->aio_context == qemu_get_aio_context() || bs->closing) {
+    if (bs->closing) {
         return;
+    }
+    if (bs->aio_context == qemu_get_aio_context()) {
+        g_autoptr(GHashTable) graph = block_graph()->threads_wished ? connected_to(bs) : NULL;
+
+        if (!graph || bdrv_threads_arranged(graph)) {
+            return;
+        }
     }
     bdrv_ref(bs);
     bs->settling++;

@@ -175,10 +175,12 @@ static void describe_node(GString *s, BlockDriverState *bs, GHashTable *seen)
     BdrvTrackedRequest *req;
     BdrvChild *child;
     int listed = 0, counted = __atomic_load_n(&bs->in_flight, __ATOMIC_RELAXED);
+    bool locked;
 
     if (!g_hash_table_add(seen, bs)) {
         return;
     }
+    locked = bdrv_lock(bs);
     LIST_FOREACH(req, &bs->tracked_requests, list) {
         g_string_append_printf(
             s, "%snode '%s': %s of %" PRId64 " bytes at %" PRId64 " for %" PRId64 " ms",
@@ -186,6 +188,7 @@ static void describe_node(GString *s, BlockDriverState *bs, GHashTable *seen)
             req->offset, (int64_t)((now - req->start_ns) / SCALE_MS));
         listed++;
     }
+    bdrv_unlock(bs, locked);
     if (counted > listed) {
         g_string_append_printf(s, "%snode '%s': %d internal operations", s->len ? "; " : "",
                                bs->node_name, counted - listed);

@@ -47,6 +47,7 @@ BlockDriverState *bdrv_new(void)
     for (int i = 0; i < BLOCK_OP_TYPE_MAX; i++) {
         LIST_INIT(&bs->op_blockers[i]);
     }
+    pthread_mutex_init(&bs->lock, NULL);
     LIST_INIT(&bs->tracked_requests);
     TAILQ_INIT(&bs->dirty_bitmaps);
     qemu_co_mutex_init(&bs->flushing);
@@ -68,6 +69,8 @@ void bdrv_free(BlockDriverState *bs)
         g_assert(LIST_EMPTY(&bs->op_blockers[i]));
     }
     qemu_co_mutex_destroy(&bs->flushing);
+    pthread_mutex_destroy(&bs->lock);
+    g_free(bs->threads);
     qapi_free_BlockdevOptions(bs->options);
     g_free(bs->opaque);
     g_free(bs->filename);
@@ -366,6 +369,7 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
         }
     }
     bdrv_edges_unlock();
+    bdrv_threads_edge_changed(child);
 }
 
 static BdrvChild *child_new(BlockDriverState *bs, const char *name, const BdrvChildClass *klass,

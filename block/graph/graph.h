@@ -20,7 +20,10 @@ typedef struct BlockGraph {
     CoQueue closing_queue; /* waits for closing, settling or giving_up to become 0 */
     unsigned opening;      /* calls of bdrv_co_open_inherit() under way */
     bool no_opening;       /* the process ends: those fail, and so do new ones */
-    CoQueue settled_queue; /* woken when a node's `settling` has become 0, or a node was freed */
+    bool threads_wished;   /* a parent has asked for several threads since the process began */
+    bool passing;          /* bdrv_co_arrange() passes through threads */
+    /* woken when a node's `settling` has become 0, a node was freed, or `passing` has ended */
+    CoQueue settled_queue;
 } BlockGraph;
 
 BlockGraph *block_graph(void);
@@ -77,8 +80,34 @@ void bdrv_release_context(BlockDriverState *bs);
 /* Waits until no such look at the node of that name is under way any more. */
 void coroutine_fn bdrv_co_wait_settled(const char *node_name);
 
+/*
+ * The same for a graph that is in ctx or is to go there: all is drained, moved, and sends requests in
+ * the threads that users wish and drivers can take. False: nothing has changed.
+ */
+bool coroutine_fn bdrv_co_arrange(BlockDriverState *bs, AioContext *ctx, GError **errp);
+
 /* Whether the edge's parent is in the context of bs, or may be in any. */
 bool bdrv_edge_context_fits(BdrvChild *child, BlockDriverState *bs, GError **errp);
+
+/* --- several threads: threads.c --- */
+
+/* The edge leads elsewhere now: parents above it that cannot be direct any more are not. */
+void bdrv_threads_edge_changed(BdrvChild *child);
+/* The same after something else has changed at bs, in a drained section. */
+void bdrv_threads_check_above(BlockDriverState *bs);
+/* A dirty bitmap of bs was released: parents may become direct soon. */
+void bdrv_threads_bitmap_gone(BlockDriverState *bs);
+/* Whether all parents in the graph send requests as they wish and drivers can take them. */
+bool bdrv_threads_arranged(GHashTable *graph);
+/*
+ * Sees to it; all are drained, and nothing is in flight. Returns the contexts in which parents were
+ * bound before; the caller frees.
+ */
+GPtrArray *bdrv_threads_arrange(GHashTable *graph);
+/* What was on its way to a gate in these contexts has got there. */
+void coroutine_fn bdrv_co_threads_pass(GPtrArray *contexts);
+/* That has been done for what these nodes' parents had in force before. */
+void bdrv_threads_passed(GPtrArray *nodes);
 
 /* --- permissions --- */
 

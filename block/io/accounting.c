@@ -11,12 +11,33 @@ void block_acct_init(BlockAcctStats *stats)
 {
     memset(stats, 0, sizeof(*stats));
     stats->account_failed = stats->account_invalid = true;
+    pthread_mutex_init(&stats->lock, NULL);
 }
 
 void block_acct_cleanup(BlockAcctStats *stats)
 {
     for (int i = 0; i < BLOCK_MAX_IOTYPE; i++) {
         block_latency_histogram_clear(&stats->of[i].latencies);
+    }
+    pthread_mutex_destroy(&stats->lock);
+}
+
+void block_acct_share(BlockAcctStats *stats)
+{
+    stats->shared = true;
+}
+
+void block_acct_lock(BlockAcctStats *stats)
+{
+    if (stats->shared) {
+        pthread_mutex_lock(&stats->lock);
+    }
+}
+
+void block_acct_unlock(BlockAcctStats *stats)
+{
+    if (stats->shared) {
+        pthread_mutex_unlock(&stats->lock);
     }
 }
 
@@ -62,9 +83,11 @@ static void take_time(BlockAcctStats *stats, const BlockAcctCookie *cookie, bool
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
     if (cookie->type != BLOCK_ACCT_NONE) {
+        block_acct_lock(stats);
         stats->of[cookie->type].ops++;
         stats->of[cookie->type].bytes += cookie->bytes;
         take_time(stats, cookie, true);
+        block_acct_unlock(stats);
         cookie->type = BLOCK_ACCT_NONE;
     }
 }
@@ -72,16 +95,20 @@ void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
     if (cookie->type != BLOCK_ACCT_NONE) {
+        block_acct_lock(stats);
         stats->of[cookie->type].failed++;
         take_time(stats, cookie, stats->account_failed);
+        block_acct_unlock(stats);
         cookie->type = BLOCK_ACCT_NONE;
     }
 }
 
 void block_acct_invalid(BlockAcctStats *stats, BlockAcctType type)
 {
+    block_acct_lock(stats);
     if (stats->account_invalid) {
         stats->idle_since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     }
     stats->of[type].invalid++;
+    block_acct_unlock(stats);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Operation accounting of a BlockBackend: counts, bytes, time, failures, latency histograms; shown
- * by query-blockstats. Graph thread.
+ * by query-blockstats. Graph thread; after block_acct_share() several.
  */
 #ifndef FERRY_BLOCK_ACCOUNTING_H
 #define FERRY_BLOCK_ACCOUNTING_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "qapi/qapi-types.h"
@@ -35,6 +36,8 @@ typedef struct BlockAcctTally {
 } BlockAcctTally;
 
 typedef struct BlockAcctStats {
+    bool shared; /* for ever: what follows is counted under the lock */
+    pthread_mutex_t lock;
     BlockAcctTally of[BLOCK_MAX_IOTYPE];
     int64_t idle_since_ns;                /* QEMU_CLOCK_REALTIME; 0: never used */
     bool account_invalid, account_failed; /* such operations end the idle time (and take time) */
@@ -51,6 +54,11 @@ void block_latency_histogram_clear(BlockLatencyHistogram *hist);
 
 void block_acct_init(BlockAcctStats *stats);
 void block_acct_cleanup(BlockAcctStats *stats);
+/* From now on operations may be counted in any thread. Main thread, before there is a second one. */
+void block_acct_share(BlockAcctStats *stats);
+/* Around looking at all figures together. */
+void block_acct_lock(BlockAcctStats *stats);
+void block_acct_unlock(BlockAcctStats *stats);
 void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes,
                       BlockAcctType type);
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie);

@@ -134,7 +134,7 @@ static int coroutine_fn read_aligned(BlockDriverState *bs, int64_t offset, int64
     int64_t end;
 
     flags &= bs->supported_read_flags;
-    end = ROUND_UP(bs->total_bytes, align);
+    end = ROUND_UP(bdrv_size(bs), align);
     while (bytes > 0) {
         int64_t n = MIN(bytes, max);
         int ret;

@@ -83,6 +83,7 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
         ok = drained;
     }
     stats = blk_get_stats(blk);
+    block_acct_lock(stats);
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
         if (ok && (none || made[i].bins)) {
             block_latency_histogram_clear(&stats->of[kinds[i].type].latencies);
@@ -91,6 +92,7 @@ bool coroutine_fn qmp_block_latency_histogram_set(const BlockLatencyHistogramSet
             block_latency_histogram_clear(&made[i]);
         }
     }
+    block_acct_unlock(stats);
     if (drained) {
         bdrv_co_drained_end(bs);
     }

@@ -48,6 +48,8 @@ void bdrv_promise_as_below(BlockDriverState *bs, const BlockDriverState *below)
 void bdrv_request_begin(BdrvTrackedRequest *req, BlockDriverState *bs, int64_t offset,
                         int64_t bytes, BdrvTrackedRequestType type)
 {
+    bool locked;
+
     assert_graph_thread(bs);
     memset(req, 0, sizeof(*req));
     req->bs = bs;
@@ -55,25 +57,31 @@ void bdrv_request_begin(BdrvTrackedRequest *req, BlockDriverState *bs, int64_t o
     req->offset = req->lock_start = offset;
     req->bytes = bytes;
     req->lock_end = offset + bytes;
-    req->ticket = bs->next_ticket++;
     req->co = qemu_coroutine_self();
     req->start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     qemu_co_queue_init(&req->behind);
     bdrv_inc_in_flight(bs);
+    locked = bdrv_lock(bs);
+    req->ticket = bs->next_ticket++;
+    /* While no range is exclusive, there is nothing that it could have to wait for. */
+    req->admitted = !bs->exclusive_requests;
     LIST_INSERT_HEAD(&bs->tracked_requests, req, list);
+    bdrv_unlock(bs, locked);
 }
 
 void coroutine_fn bdrv_request_end(BdrvTrackedRequest *req)
 {
     BlockDriverState *bs = req->bs;
+    bool locked = bdrv_lock(bs);
 
     LIST_REMOVE(req, list);
     bs->exclusive_requests -= req->exclusive;
     qemu_co_queue_restart_all(&req->behind);
+    bdrv_unlock(bs, locked);
     bdrv_dec_in_flight(bs);
 }
 
-/* --- exclusion --- */
+/* --- exclusion; with the lock of a node that has several threads --- */
 
 static bool in_conflict(const BdrvTrackedRequest *a, const BdrvTrackedRequest *b)
 {
@@ -93,6 +101,9 @@ static BdrvTrackedRequest *first_obstacle(const BdrvTrackedRequest *req)
 {
     BdrvTrackedRequest *other;
 
+    if (!req->bs->exclusive_requests) {
+        return NULL;
+    }
     LIST_FOREACH(other, &req->bs->tracked_requests, list) {
         if (other != req && in_conflict(req, other) && waits_behind(req, other)) {
             break;
@@ -103,28 +114,34 @@ static BdrvTrackedRequest *first_obstacle(const BdrvTrackedRequest *req)
 
 int coroutine_fn bdrv_request_admit(BdrvTrackedRequest *req, bool no_wait)
 {
+    BlockDriverState *bs = req->bs;
     BdrvTrackedRequest *obstacle;
+    bool locked;
 
-    while (req->bs->exclusive_requests && (obstacle = first_obstacle(req))) {
-        if (no_wait) {
-            return -EBUSY;
-        }
+    if (req->admitted && !req->exclusive) {
+        return 0;
+    }
+    locked = bdrv_lock(bs);
+    while ((obstacle = first_obstacle(req)) && !no_wait) {
         req->blocked = true;
-        qemu_co_queue_wait(&obstacle->behind, NULL);
+        qemu_co_queue_wait_guarded(&obstacle->behind, locked ? &bs->lock : NULL);
         req->blocked = false;
     }
-    req->admitted = true;
-    return 0;
+    req->admitted |= !obstacle;
+    bdrv_unlock(bs, locked);
+    return obstacle ? -EBUSY : 0;
 }
 
 static void claim_range(BdrvTrackedRequest *req, uint64_t align)
 {
     int64_t unit = align;
+    bool locked = bdrv_lock(req->bs);
 
     req->lock_start = MIN(req->lock_start, ROUND_DOWN(req->offset, unit));
     req->lock_end = MAX(req->lock_end, ROUND_UP(req->offset + req->bytes, unit));
     req->bs->exclusive_requests += !req->exclusive;
     req->exclusive = true;
+    bdrv_unlock(req->bs, locked);
 }
 
 void coroutine_fn bdrv_request_make_exclusive(BdrvTrackedRequest *req, uint64_t align)
@@ -134,6 +151,18 @@ void coroutine_fn bdrv_request_make_exclusive(BdrvTrackedRequest *req, uint64_t 
 }
 
 /* --- changes of contents --- */
+
+/* The threshold fires once; a client that wants more events sets it anew. */
+static void look_at_threshold(BlockDriverState *bs, uint64_t end)
+{
+    uint64_t threshold = __atomic_load_n(&bs->write_threshold_offset, __ATOMIC_RELAXED);
+
+    if (threshold && end > threshold &&
+        __atomic_compare_exchange_n(&bs->write_threshold_offset, &threshold, 0, false,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        qapi_event_send_block_write_threshold(bs->node_name, end - threshold, threshold);
+    }
+}
 
 int coroutine_fn bdrv_request_prepare_write(BdrvChild *child, BdrvTrackedRequest *req,
                                             int64_t offset, int64_t bytes, BdrvRequestFlags flags)
@@ -156,30 +185,38 @@ int coroutine_fn bdrv_request_prepare_write(BdrvChild *child, BdrvTrackedRequest
     if (ret < 0) {
         return ret;
     }
-    if (bs->write_threshold_offset && offset + bytes > (int64_t)bs->write_threshold_offset &&
-        req->type == BDRV_TRACKED_WRITE) {
-        uint64_t threshold = bs->write_threshold_offset;
-
-        /* It fires once; a client that wants more events sets it anew. */
-        bs->write_threshold_offset = 0;
-        qapi_event_send_block_write_threshold(bs->node_name, offset + bytes - threshold, threshold);
+    if (req->type == BDRV_TRACKED_WRITE) {
+        look_at_threshold(bs, offset + bytes);
     }
     return 0;
+}
+
+/* The size is the graph's thread's business; that a write of another thread meets it is rare. */
+static void coroutine_fn co_grow(BlockDriverState *bs, int64_t end)
+{
+    AioContext *from = qemu_get_current_aio_context();
+
+    aio_co_reschedule_self(bs->aio_context);
+    if (end > bs->total_bytes) {
+        bdrv_set_total_bytes(bs, end);
+    }
+    aio_co_reschedule_self(from);
 }
 
 void coroutine_fn bdrv_request_finish_write(BdrvTrackedRequest *req, int64_t offset, int64_t bytes,
                                             int ret)
 {
     BlockDriverState *bs = req->bs;
+    bool locked = bdrv_lock(bs);
+    uint64_t end = offset + bytes;
 
     bs->changes++;
-    if (ret == 0 && req->type != BDRV_TRACKED_DISCARD) {
-        if ((uint64_t)(offset + bytes) > bs->wr_highest_offset) {
-            bs->wr_highest_offset = offset + bytes;
-        }
-        if (offset + bytes > bs->total_bytes) {
-            bdrv_set_total_bytes(bs, offset + bytes);
-        }
+    if (ret == 0 && req->type != BDRV_TRACKED_DISCARD && end > bs->wr_highest_offset) {
+        __atomic_store_n(&bs->wr_highest_offset, end, __ATOMIC_RELAXED);
+    }
+    bdrv_unlock(bs, locked);
+    if (ret == 0 && req->type != BDRV_TRACKED_DISCARD && (int64_t)end > bdrv_size(bs)) {
+        co_grow(bs, end);
     }
     if (bytes) {
         /* Also after a failure, when the contents of the range are unknown. */
@@ -191,11 +228,11 @@ void bdrv_set_total_bytes(BlockDriverState *bs, int64_t bytes)
 {
     BdrvChild *child;
 
-    assert_graph_thread(bs);
+    assert_home_thread(bs);
     if (bs->total_bytes == bytes) {
         return;
     }
-    bs->total_bytes = bytes;
+    __atomic_store_n(&bs->total_bytes, bytes, __ATOMIC_RELAXED);
     bdrv_dirty_bitmap_truncate(bs, bytes);
     bdrv_edges_lock(); /* the main thread links and unlinks parents */
     LIST_FOREACH(child, &bs->parents, next_parent) {

@@ -130,7 +130,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     align = bs->bl.request_alignment;
     start = ROUND_UP(offset, align);
     end = ROUND_DOWN(offset + bytes, align);
-    if (offset + bytes == bs->total_bytes) {
+    if (offset + bytes == bdrv_size(bs)) {
         end = offset + bytes;
     }
     if (start >= end || !(bs->open_flags & BDRV_O_UNMAP) || !bs->drv->bdrv_co_pdiscard) {
@@ -179,10 +179,19 @@ static int coroutine_fn flush_written_children(BlockDriverState *bs)
     return first;
 }
 
+static uint64_t changes_so_far(BlockDriverState *bs)
+{
+    bool locked = bdrv_lock(bs);
+    uint64_t changes = bs->changes;
+
+    bdrv_unlock(bs, locked);
+    return changes;
+}
+
 static int coroutine_fn flush_node(BlockDriverState *bs)
 {
     /* Changes that are made from here on may or may not be covered: they count as not. */
-    const uint64_t covered = bs->changes;
+    const uint64_t covered = changes_so_far(bs);
     int ret = empty_driver_caches(bs);
 
     if (bs->open_flags & BDRV_O_NO_FLUSH) {
@@ -222,8 +231,11 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
 
 int coroutine_fn bdrv_co_flush_fua(BlockDriverState *bs)
 {
+    bool locked = bdrv_lock(bs);
+
     /* The write counts from now on: otherwise the flush would find nothing to do. */
     bs->changes++;
+    bdrv_unlock(bs, locked);
     return bdrv_co_flush(bs);
 }
 
@@ -233,7 +245,7 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
 {
     int64_t len;
 
-    assert_graph_thread(bs);
+    assert_home_thread(bs);
     if (!bs->drv) {
         return -ENOMEDIUM;
     }
@@ -289,7 +301,7 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t size, bool exact,
     BlockDriverState *bs = child->bs;
     BdrvTrackedRequest req;
     int64_t old, grown;
-    bool ok = false;
+    bool ok = false, locked;
 
     if (!bs->drv) {
         error_setg(errp, "No medium inserted");
@@ -325,7 +337,9 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t size, bool exact,
         int64_t now = bdrv_co_getlength(bs);
 
         bdrv_set_total_bytes(bs, now < 0 ? size : now);
+        locked = bdrv_lock(bs);
         bs->changes++;
+        bdrv_unlock(bs, locked);
         if (grown) {
             bdrv_set_dirty(bs, old, grown);
         }

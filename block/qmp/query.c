@@ -239,11 +239,12 @@ static BlockLatencyHistogramInfo *histogram_info(const BlockLatencyHistogram *h)
     return info;
 }
 
-static void fill_stats(BlockDeviceStats *d, const BlockAcctStats *s)
+static void fill_stats(BlockDeviceStats *d, BlockAcctStats *s)
 {
     const BlockAcctTally *reads = &s->of[BLOCK_ACCT_READ], *writes = &s->of[BLOCK_ACCT_WRITE];
     const BlockAcctTally *flushes = &s->of[BLOCK_ACCT_FLUSH], *unmaps = &s->of[BLOCK_ACCT_UNMAP];
 
+    block_acct_lock(s);
     d->rd_operations = reads->ops;
     d->rd_bytes = reads->bytes;
     d->rd_total_time_ns = reads->time_ns;
@@ -276,6 +277,7 @@ static void fill_stats(BlockDeviceStats *d, const BlockAcctStats *s)
     if (d->has_idle_time_ns) {
         d->idle_time_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - s->idle_since_ns;
     }
+    block_acct_unlock(s);
 }
 
 /* Statistics of a node, of the file it lies in and of its backing files. */
@@ -290,7 +292,7 @@ static BlockStats *node_stats(BlockDriverState *bs, BlockBackend *blk, bool with
     if (blk) {
         fill_stats(stats->stats, blk_get_stats(blk));
     }
-    stats->stats->wr_highest_offset = bs->wr_highest_offset;
+    stats->stats->wr_highest_offset = __atomic_load_n(&bs->wr_highest_offset, __ATOMIC_RELAXED);
     if (bs->drv && bs->drv->bdrv_get_specific_stats) {
         stats->driver_specific = bs->drv->bdrv_get_specific_stats(bs);
     }

@@ -130,17 +130,22 @@ static void kick_token_bh(void *opaque)
     g_free(kick);
 }
 
+static void schedule_kick(ThrottleGroup *group, AioContext *ctx)
+{
+    TokenKick *kick = g_new(TokenKick, 1);
+
+    throttle_group_ref(group);
+    *kick = (TokenKick){.group = group, .ctx = ctx};
+    aio_bh_schedule_oneshot(ctx, kick_token_bh, kick);
+}
+
 void throttle_group_set_config(ThrottleGroup *group, const ThrottleConfig *cfg)
 {
     pthread_mutex_lock(&group->lock);
     throttle_set_config(&group->ts, cfg, now_ns());
     for (int i = 0; i < 2; i++) {
         if (group->token[i]) {
-            TokenKick *kick = g_new(TokenKick, 1);
-
-            throttle_group_ref(group);
-            *kick = (TokenKick){.group = group, .ctx = group->token[i]->ctx};
-            aio_bh_schedule_oneshot(kick->ctx, kick_token_bh, kick);
+            schedule_kick(group, group->token[i]->ctx);
         }
     }
     pthread_mutex_unlock(&group->lock);
@@ -265,8 +270,10 @@ void throttle_member_bypass_begin(ThrottleGroupMember *member)
                 if (req->let_go) {
                     continue;
                 }
-                if (req->has_token) {
+                if (req->has_token && aio_context_in_own_thread(req->ctx)) {
                     qemu_co_sleep_wake(&req->sleep);
+                } else if (req->has_token) {
+                    schedule_kick(group, req->ctx);
                 } else {
                     req->let_go = true;
                     aio_co_wake(req->co);

@@ -6,7 +6,8 @@
  * holds the token. It sleeps until the buckets let it start, and then hands the token to the next member in
  * turn. So no timer belongs to the group, and members may live in different threads.
  *
- * Groups are made and looked up in the main thread; a member is used in the thread of its graph.
+ * Groups are made and looked up in the main thread. Requests of a member wait in the threads that
+ * its graph takes them from.
  */
 #ifndef FERRY_BLOCK_THROTTLE_GROUP_H
 #define FERRY_BLOCK_THROTTLE_GROUP_H

@@ -129,6 +129,7 @@ void test_machine_register(void)
     device_class_register(&intc_device);
     device_class_register(&bridge_device);
     device_class_register(&test_counter_device);
+    device_class_register(&test_disk_device);
     for (size_t i = 0; i < G_N_ELEMENTS(machines); i++) {
         machine_class_register(&machines[i]);
     }

@@ -53,6 +53,16 @@ typedef struct CounterState {
 /* What a write to ANSWER does, also for a device that the guest does not find any more. */
 void test_counter_answer(CounterState *s);
 
+/*
+ * test-disk: a disk with a queue in each of up to 4 iothreads (iothreads=ID:ID:...), which does by
+ * itself what a guest would do (disk-load.h). Ports at iobase, little endian.
+ *   0  CONTROL   8 bits   bit 0: the load is to run, while the guest runs
+ *   1  STATUS    8 bits   bit 0: the load runs; bit 1: requests go down the graph in all threads
+ *   4  ENDED     32 bits  requests that have ended, in the queue with the fewest
+ *   8  BAD       32 bits  of all queues: failed, ended in another thread, read what was not written
+ *   12 CONTENTS  32 bits  the end of the MD5 sum that the start of the disk has while no load runs
+ */
+extern const DeviceClass test_disk_device;
 extern const DeviceClass test_counter_device;
 extern const VMStateDescription vmstate_test_counter;
 
