@@ -239,7 +239,7 @@ void coroutine_fn blk_co_unbind_context(BlockBackend *blk)
     bs = blk_bs(blk);
     if (bs) {
         bdrv_ref(bs);
-        bdrv_co_settle_context(bs);
+        bdrv_co_settle_context_in_turn(bs);
         bdrv_co_unref(bs);
     }
     if (!blk_bs(blk)) {
@@ -259,7 +259,7 @@ bool coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs, GErr
          !blk->wish.fixed;
     ok = ok && blk_insert_bs(blk, bs, errp);
     if (ok && blk->wish.threads) {
-        bdrv_co_settle_context(bs);
+        bdrv_co_settle_context_in_turn(bs);
     }
     qemu_co_mutex_unlock(&blk->binding);
     if (!ok) {

@@ -317,7 +317,7 @@ struct BlockDriverState {
     int in_flight;       /* atomic: requests in the driver or queued inside this node */
     uint64_t
         finished; /* requests that have ended; relaxed, approximate: it moves while work ends */
-    int quiesce_counter;  /* > 0: in a drained section */
+    int quiesce_counter;  /* atomic; > 0: in a drained section */
     unsigned drain_look;  /* last look of a drain that found it idle; under the edges lock */
     pthread_mutex_t lock; /* guards what follows, with several threads: bdrv_lock() */
     LIST_HEAD(, BdrvTrackedRequest) tracked_requests;
@@ -418,6 +418,12 @@ bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *errmsg, GError 
 void bdrv_promise_as_below(BlockDriverState *bs, const BlockDriverState *below);
 /* Merges the children's limits into bs->bl and asks the driver. */
 void bdrv_refresh_limits(BlockDriverState *bs);
+
+/* In a drained section. Any thread; one that holds no section may learn too late. */
+static inline bool bdrv_is_quiesced(const BlockDriverState *bs)
+{
+    return __atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST) > 0;
+}
 
 /* The size of bs, bytes, as it was a moment ago. Any thread. */
 static inline int64_t bdrv_size(const BlockDriverState *bs)

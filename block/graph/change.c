@@ -97,7 +97,7 @@ bool bdrv_replace_nodes(BlockDriverState *const *from, unsigned n, BlockDriverSt
     bool ok = true;
 
     for (unsigned i = 0; i < n; i++) {
-        g_assert(from[i]->quiesce_counter && to->quiesce_counter);
+        g_assert(bdrv_is_quiesced(from[i]) && bdrv_is_quiesced(to));
         bdrv_ref(from[i]);
     }
     for (unsigned i = 0; ok && i < n; i++) {
@@ -146,8 +146,7 @@ bool bdrv_append_filter(BlockDriverState *filter, BlockDriverState *bs, GError *
     BdrvChild *file;
     bool ok;
 
-    g_assert(LIST_EMPTY(&filter->parents) &&
-             __atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST));
+    g_assert(LIST_EMPTY(&filter->parents) && bdrv_is_quiesced(bs));
     bdrv_ref(bs);
     file = bdrv_attach_child(filter, bs, "file",
                              filter->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY

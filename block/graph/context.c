@@ -107,7 +107,7 @@ static void move_node(BlockDriverState *bs, AioContext *ctx)
 {
     BdrvChild *child;
 
-    g_assert(__atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST));
+    g_assert(bdrv_is_quiesced(bs));
     if (bs->drv && bs->drv->bdrv_detach_aio_context) {
         bs->drv->bdrv_detach_aio_context(bs);
     }
@@ -334,7 +334,7 @@ static BlockDriverState *find_quiesced(GHashTable *graph)
 
     g_hash_table_iter_init(&iter, graph);
     while (g_hash_table_iter_next(&iter, &node, NULL)) {
-        if (__atomic_load_n(&((BlockDriverState *)node)->quiesce_counter, __ATOMIC_SEQ_CST)) {
+        if (bdrv_is_quiesced(node)) {
             return node;
         }
     }
@@ -360,13 +360,36 @@ void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs)
     if (quiesced) {
         /* A command is at work there, and may be about to connect the graph to another one. */
         __atomic_store_n(&quiesced->context_unsettled, true, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(&quiesced->quiesce_counter, __ATOMIC_SEQ_CST)) {
+        if (bdrv_is_quiesced(quiesced)) {
             return;
         }
         __atomic_store_n(&quiesced->context_unsettled, false, __ATOMIC_SEQ_CST);
     }
     /* Users that refuse, jobs for example, are looked at again when they leave. */
     (void)bdrv_co_arrange(bs, ctx, NULL);
+}
+
+static bool any_settling(BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) graph = connected_to(bs);
+    GHashTableIter iter;
+    gpointer node;
+
+    g_hash_table_iter_init(&iter, graph);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        if (((BlockDriverState *)node)->settling) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void coroutine_fn bdrv_co_settle_context_in_turn(BlockDriverState *bs)
+{
+    while (any_settling(bs)) {
+        qemu_co_queue_wait(&block_graph()->settled_queue, NULL);
+    }
+    bdrv_co_settle_context(bs);
 }
 
 static void settled(BlockDriverState *bs)
@@ -418,7 +441,7 @@ static void look_again_bh(void *opaque)
 
     (void)opaque;
     TAILQ_FOREACH(bs, &block_graph()->nodes, all_nodes) {
-        if (!__atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST) &&
+        if (!bdrv_is_quiesced(bs) &&
             __atomic_exchange_n(&bs->context_unsettled, false, __ATOMIC_SEQ_CST)) {
             bdrv_settle_context_later(bs);
         }

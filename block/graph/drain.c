@@ -78,6 +78,11 @@ void bdrv_dec_in_flight(BlockDriverState *bs)
     }
 }
 
+static int in_flight(const BlockDriverState *bs)
+{
+    return __atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST);
+}
+
 void bdrv_quiesce_begin(BlockDriverState *bs)
 {
     BdrvChild *child;
@@ -106,7 +111,7 @@ void bdrv_quiesce_end(BlockDriverState *bs)
     BdrvChild *child;
 
     bdrv_edges_lock();
-    g_assert(bs->quiesce_counter > 0);
+    g_assert(bdrv_is_quiesced(bs));
     if (__atomic_sub_fetch(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
         bdrv_edges_unlock();
         return;
@@ -137,7 +142,7 @@ bool bdrv_drain_busy(BlockDriverState *bs)
     BdrvChild *child;
     bool busy = false;
 
-    if (__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST) > 0) {
+    if (in_flight(bs) > 0) {
         return true;
     }
     bdrv_edges_lock();
@@ -280,7 +285,7 @@ void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
 
     aio_co_reschedule_self(ctx);
     bdrv_quiesce_begin(bs);
-    trace_bdrv_drained_begin(bs->node_name, __atomic_load_n(&bs->in_flight, __ATOMIC_RELAXED));
+    trace_bdrv_drained_begin(bs->node_name, in_flight(bs));
     (void)drain_wait(bs, 0);
     trace_bdrv_drained(bs->node_name);
     aio_co_reschedule_self(self);
@@ -295,7 +300,7 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
 
     aio_co_reschedule_self(ctx);
     bdrv_quiesce_begin(bs);
-    trace_bdrv_drained_begin(bs->node_name, __atomic_load_n(&bs->in_flight, __ATOMIC_RELAXED));
+    trace_bdrv_drained_begin(bs->node_name, in_flight(bs));
     quiet = drain_wait(bs, limit_ns);
     if (quiet) {
         trace_bdrv_drained(bs->node_name);

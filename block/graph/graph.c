@@ -264,8 +264,7 @@ static void bds_drained_end(BdrvChild *child)
  */
 static void assert_edges_may_change(BlockDriverState *bs)
 {
-    g_assert(__atomic_load_n(&bs->quiesce_counter, __ATOMIC_SEQ_CST) || !bs->is_open ||
-             bs->closing || LIST_EMPTY(&bs->parents));
+    g_assert(bdrv_is_quiesced(bs) || !bs->is_open || bs->closing || LIST_EMPTY(&bs->parents));
 }
 
 /* No request is on its way along the edge. */
@@ -348,7 +347,7 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
         g_assert(old_bs->aio_context == new_bs->aio_context);
     }
     bdrv_edges_lock();
-    quiesced = new_bs && __atomic_load_n(&new_bs->quiesce_counter, __ATOMIC_SEQ_CST);
+    quiesced = new_bs && bdrv_is_quiesced(new_bs);
     if (quiesced && !child->quiesced_parent) {
         child->quiesced_parent = true;
         if (child->klass->drained_begin) {

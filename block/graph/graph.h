@@ -69,6 +69,8 @@ void bdrv_replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs);
  * drained section of another coroutine: then it is done when that ends.
  */
 void coroutine_fn bdrv_co_settle_context(BlockDriverState *bs);
+/* The same when such looks at the graph that are under way have ended: they drain it themselves. */
+void coroutine_fn bdrv_co_settle_context_in_turn(BlockDriverState *bs);
 /* The same soon, from code that cannot yield. */
 void bdrv_settle_context_later(BlockDriverState *bs);
 /* The last drained section of bs has ended. Any thread. */

@@ -253,7 +253,7 @@ static void give_threads(BlockDriverState *bs, const GPtrArray *contexts)
     if (as_planned(bs, contexts)) {
         return;
     }
-    g_assert(bs->quiesce_counter && !__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST));
+    g_assert(bdrv_is_quiesced(bs) && !__atomic_load_n(&bs->in_flight, __ATOMIC_SEQ_CST));
     if (contexts) {
         threads = g_malloc(sizeof(*threads) + contexts->len * sizeof(threads->ctx[0]));
         threads->n = contexts->len;
