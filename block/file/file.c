@@ -370,40 +370,33 @@ static int punch_hole(BDRVFileState *s, int64_t offset, int64_t bytes)
     return ret;
 }
 
-/* Zeroes past the end of a file: a longer file is enough. */
-static int zero_beyond_end(RangeJob *job, bool *done)
+/*
+ * Makes a file as long as the range needs, as a hole at its end is to be one. Other requests make it
+ * longer at the same time, so its size is not set: a block at the end of the range is allocated.
+ */
+static int grow_for(const RangeJob *job)
 {
+    int64_t end = job->offset + job->bytes;
     struct stat st;
 
-    *done = false;
     if (job->s->is_device) {
         return 0;
     }
     if (fstat(job->s->fd, &st) < 0) {
         return -errno;
     }
-    if (job->offset + job->bytes <= st.st_size) {
-        return 0;
-    }
-    if (ftruncate(job->s->fd, job->offset + job->bytes) < 0) {
-        return -errno;
-    }
-    *done = job->offset >= st.st_size && job->may_unmap;
-    return 0;
+    return end <= st.st_size ? 0 : fallocate_once(job->s->fd, 0, end - 1, 1);
 }
 
 static int write_zeroes_worker(void *opaque)
 {
     RangeJob *job = opaque;
     BDRVFileState *s = job->s;
-    bool done;
-    int ret = zero_beyond_end(job, &done);
+    int ret;
 
-    if (ret < 0 || done) {
-        return ret;
-    }
     if (job->may_unmap) {
-        ret = punch_hole(s, job->offset, job->bytes);
+        ret = grow_for(job);
+        ret = ret < 0 ? ret : punch_hole(s, job->offset, job->bytes);
         if (ret != -ENOTSUP) {
             return ret;
         }
