@@ -5,8 +5,9 @@
  *
  * A wish changes at once, and then the graph follows (graph/context.c); changes of one backend's wish
  * come one after the other. What is in force (blk->threads) is the wish of an arranged graph. A wish
- * that was in force and is taken back goes to `past`, with its hold of the iothreads, until all its
- * threads have been passed through: then no coroutine is on its way to the gate in one of them.
+ * that was in force and is taken back goes to `past`, with its hold of the iothreads. There it stays
+ * until all its threads have been passed through: then no coroutine is on its way to the gate in one
+ * of them.
  */
 #include "block/backend-int.h"
 

@@ -9,14 +9,14 @@
  * waited for the end of that section goes on in the new thread.
  *
  * Several threads (a disk with a queue in each of some iothreads): the user binds them by
- * blk_co_bind_contexts(), and then each of them may send requests, and gets each one's end. Where all
- * nodes below can take requests from any thread (BlockDriver.multi_thread), they go down the graph
- * in the thread that they come from. Else, and while a job or a dirty bitmap wants one order of all
+ * blk_co_bind_contexts(). Then each of them may send requests, and is told of the end of each. Where
+ * all nodes below can take requests from any thread (BlockDriver.multi_thread), they go down the
+ * graph in the thread that they come from. Else, and while a job or a dirty bitmap wants one order of all
  * writes, the backend takes them to its context and back; its user notices nothing. What is about
  * the graph (BlockDevOps, drains, sizes) stays with the backend's context.
  *
  * Configuration in the main thread; requests in the backend's thread or those bound, which they
- * assert. They return 0 or -errno and check that the range lies inside the image (-EIO), that there
+ * assert. They return 0 or -errno. They check that the range lies inside the image (-EIO), that there
  * is a medium (-ENOMEDIUM) which is active (-EPERM), and that writing was asked for.
  */
 #ifndef FERRY_BLOCK_BLOCK_BACKEND_H
@@ -83,8 +83,8 @@ bool coroutine_fn blk_co_bind_context(BlockBackend *blk, AioContext *ctx, bool f
                                       GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * The same for a user that sends requests in n > 0 threads; the graph goes to ctxs[0]. The user has
- * them sent only after this returns, and stops that before it binds others or unbinds; requests that
- * wait or are under way then are waited for, or go on in the backend's context.
+ * them sent only after this returns, and stops that before it binds others or unbinds. Requests that
+ * are under way then are waited for; those that wait at the gate go on in the backend's context.
  */
 bool coroutine_fn blk_co_bind_contexts(BlockBackend *blk, AioContext *const *ctxs, unsigned n,
                                        bool fixed, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

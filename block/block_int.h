@@ -2,10 +2,10 @@
 /*
  * What a block driver sees: its table of functions, the node, and the limits it may state.
  *
- * Included by block/ only. Requests reach a driver in the graph's thread, in coroutines, several at
- * a time; those of a driver that states `multi_thread` in other threads as well. Offsets and lengths
- * obey bl.request_alignment and the max_* limits. They lie inside the image, except for writes of a
- * growable protocol.
+ * Included by block/ only. Requests reach a driver in coroutines, several at a time, in the graph's
+ * thread; those of a driver that states `multi_thread` in other threads as well. Offsets and lengths
+ * obey bl.request_alignment and the max_* limits, and lie inside the image (writes of a growable
+ * protocol excepted).
  */
 #ifndef FERRY_BLOCK_BLOCK_INT_H
 #define FERRY_BLOCK_BLOCK_INT_H

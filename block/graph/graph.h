@@ -83,8 +83,8 @@ void bdrv_release_context(BlockDriverState *bs);
 void coroutine_fn bdrv_co_wait_settled(const char *node_name);
 
 /*
- * The same for a graph that is in ctx or is to go there: all is drained, moved, and sends requests in
- * the threads that users wish and drivers can take. False: nothing has changed.
+ * Drains the graph of bs, moves it to ctx if it is elsewhere, and has users send requests in the
+ * threads that they wish and drivers can take. False: nothing has changed.
  */
 bool coroutine_fn bdrv_co_arrange(BlockDriverState *bs, AioContext *ctx, GError **errp);
 

@@ -29,6 +29,7 @@ typedef struct TestDevice {
 typedef struct TestRequest {
     HeldRequest held;
     TestDevice *dev;
+    AioContext *ctx; /* of its queue; NULL: the backend's */
     bool is_read;
     int64_t offset;
     uint8_t data[SECTOR];
@@ -74,12 +75,26 @@ static void coroutine_fn request_co(void *opaque)
 
 static void start(TestRequest *req)
 {
-    aio_co_schedule(blk_get_aio_context(req->dev->blk), qemu_coroutine_create(request_co, req));
+    AioContext *ctx = req->ctx ? req->ctx : blk_get_aio_context(req->dev->blk);
+
+    aio_co_schedule(ctx, qemu_coroutine_create(request_co, req));
 }
 
 static void restart(void *opaque, HeldRequest *held)
 {
-    start((TestRequest *)held);
+    TestRequest *req = (TestRequest *)held;
+
+    g_assert_true(!req->ctx || aio_context_in_own_thread(req->ctx));
+    start(req);
+}
+
+static void issue_in(TestDevice *dev, AioContext *ctx, bool is_read, int64_t offset)
+{
+    TestRequest *req = g_new0(TestRequest, 1);
+
+    *req = (TestRequest){.dev = dev, .ctx = ctx, .is_read = is_read, .offset = offset};
+    memset(req->data, 0x5a, SECTOR);
+    start(req);
 }
 
 static void drop(void *opaque, HeldRequest *held)
@@ -94,11 +109,7 @@ static const HeldRequestOps held_ops = {.restart = restart, .drop = drop};
 
 static void issue(TestDevice *dev, bool is_read, int64_t offset)
 {
-    TestRequest *req = g_new0(TestRequest, 1);
-
-    *req = (TestRequest){.dev = dev, .is_read = is_read, .offset = offset};
-    memset(req->data, 0x5a, SECTOR);
-    start(req);
+    issue_in(dev, NULL, is_read, offset);
 }
 
 /* --- the world --- */
@@ -106,6 +117,7 @@ static void issue(TestDevice *dev, bool is_read, int64_t offset)
 typedef struct World {
     const char *disk; /* JSON; NULL: none is left to be made */
     IOThread *iothread;
+    IOThread *second; /* NULL: the disk has one queue */
     BlockdevOnError policy;
     bool iostatus;
     TestDevice dev;
@@ -123,6 +135,12 @@ static void coroutine_fn setup_co(void *opaque)
     }
     g_assert_true(blk_insert_bs(blk, bs, &err));
     bdrv_co_unref(bs);
+    if (w->second) {
+        AioContext *ctxs[] = {iothread_get_aio_context(w->iothread),
+                              iothread_get_aio_context(w->second)};
+
+        g_assert_true(blk_co_bind_contexts(blk, ctxs, 2, true, &err));
+    }
     blk_set_allow_inactive(blk, true);
     blk_set_on_error(blk, w->policy, w->policy);
     if (w->iostatus) {
@@ -167,6 +185,9 @@ static void teardown(World *w)
     aio_run_coroutine(teardown_co, w);
     if (w->iothread) {
         iothread_free(w->iothread);
+    }
+    if (w->second) {
+        iothread_free(w->second);
     }
 }
 
@@ -238,6 +259,28 @@ static void test_a_held_request_starts_again_with_cont(void)
 static void test_a_held_request_of_an_iothread_starts_again_with_cont(void)
 {
     held_and_restarted(iothread());
+}
+
+static void test_held_requests_of_several_queues_start_again_each_in_its_thread(void)
+{
+    World w = {.disk = "{'driver':'blkdebug','node-name':'disk','image':{'driver':'null-co',"
+                       "'size':1048576},'inject-error':["
+                       "{'event':'none','iotype':'write','sector':0,'once':true},"
+                       "{'event':'none','iotype':'write','sector':1,'once':true}]}",
+               .iothread = iothread(),
+               .second = iothread(),
+               .policy = BLOCKDEV_ON_ERROR_STOP};
+
+    setup(&w);
+    issue_in(&w.dev, iothread_get_aio_context(w.iothread), false, 0);
+    issue_in(&w.dev, iothread_get_aio_context(w.second), false, SECTOR);
+    wait_stopped(RUN_STATE_IO_ERROR);
+    aio_run_coroutine(stop_co, NULL); /* both are held */
+    g_assert_cmpint(w.dev.done, ==, 0);
+    aio_run_coroutine(cont_co, NULL);
+    wait_done(&w.dev, 2);
+    g_assert_cmpint(w.dev.failed, ==, 0);
+    teardown(&w);
 }
 
 /* One action, and how many requests ended, and failed, for the guest. */
@@ -370,6 +413,8 @@ int main(int argc, char **argv)
     g_test_add_func("/error-policy/held", test_a_held_request_starts_again_with_cont);
     g_test_add_func("/error-policy/held-in-iothread",
                     test_a_held_request_of_an_iothread_starts_again_with_cont);
+    g_test_add_func("/error-policy/held-in-queues",
+                    test_held_requests_of_several_queues_start_again_each_in_its_thread);
     g_test_add_func("/error-policy/policies", test_policies);
     g_test_add_func("/error-policy/held-again", test_a_request_that_fails_again_is_held_again);
     g_test_add_func("/error-policy/dropped", test_a_device_that_ends_gets_its_held_requests_back);
