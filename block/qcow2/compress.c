@@ -170,18 +170,20 @@ static int coroutine_fn co_write_packed(BlockDriverState *bs, uint64_t offset, c
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2WritePlan plan = {.allocating = true};
+    unsigned epoch = qcow2_request_begin(s);
     uint64_t host;
     int ret = co_place(bs, offset, packed, &plan.alloc, &host);
 
-    if (ret < 0) {
-        return ret;
-    }
-    ret = qcow2_co_check_overlap(bs, 0, host, packed);
     if (ret == 0) {
-        BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_COMPRESSED);
-        ret = bdrv_co_pwrite(s->data_file, host, packed, data, 0);
+        ret = qcow2_co_check_overlap(bs, 0, host, packed);
+        if (ret == 0) {
+            BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_COMPRESSED);
+            ret = bdrv_co_pwrite(s->data_file, host, packed, data, 0);
+        }
+        ret = qcow2_co_finish_write(bs, &plan, ret);
     }
-    return qcow2_co_finish_write(bs, &plan, ret);
+    qcow2_request_end(s, epoch);
+    return ret;
 }
 
 static int coroutine_fn co_write_one(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
@@ -199,7 +201,13 @@ static int coroutine_fn co_write_one(BlockDriverState *bs, uint64_t offset, uint
     memset(plain + bytes, 0, s->cluster_size - bytes);
     ret = thread_pool_submit_co(codec_of(s)->pack, &job);
     if (ret > 0) {
-        return co_write_packed(bs, offset, packed, ret);
+        uint32_t packed_bytes = ret;
+
+        ret = co_write_packed(bs, offset, packed, packed_bytes);
+        if (ret == -ENOSPC && qcow2_co_reclaim(bs)) {
+            ret = co_write_packed(bs, offset, packed, packed_bytes);
+        }
+        return ret;
     }
     if (ret == -ENOMEM) { /* does not get smaller */
         return qcow2_co_write(bs, offset, bytes, qiov, qiov_offset, 0);
@@ -212,7 +220,6 @@ int coroutine_fn qcow2_co_write_compressed(BlockDriverState *bs, int64_t offset,
 {
     BDRVQcow2State *s = bs->opaque;
     g_autofree uint8_t *plain = NULL, *packed = NULL;
-    unsigned epoch;
     int ret;
 
     if (qcow2_has_data_file(s)) {
@@ -228,7 +235,6 @@ int coroutine_fn qcow2_co_write_compressed(BlockDriverState *bs, int64_t offset,
         return -ENOMEM;
     }
     ret = qcow2_co_prepare_write(bs);
-    epoch = qcow2_request_begin(s);
     while (ret == 0 && bytes > 0) {
         uint64_t n = MIN((uint64_t)bytes, s->cluster_size);
         ret = co_write_one(bs, offset, n, qiov, qiov_offset, plain, packed);
@@ -236,6 +242,5 @@ int coroutine_fn qcow2_co_write_compressed(BlockDriverState *bs, int64_t offset,
         qiov_offset += n;
         bytes -= n;
     }
-    qcow2_request_end(s, epoch);
     return ret < 0 ? ret : qcow2_co_throttle_frees(bs);
 }

@@ -388,44 +388,104 @@ int coroutine_fn qcow2_co_start_write(BlockDriverState *bs, uint64_t offset, uin
     return ret;
 }
 
-static int coroutine_fn co_write_some(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
-                                      QEMUIOVector *qiov, size_t qiov_offset, uint64_t *done)
-{
-    BDRVQcow2State *s = bs->opaque;
+/* One extent of a write: its data, then the entries that refer to them. */
+typedef struct WritePart {
+    BlockDriverState *bs;
+    bool is_ours; /* the coroutine that writes it frees it */
     Qcow2WritePlan plan;
-    int ret = qcow2_co_start_write(bs, offset, bytes, &plan);
+    uint64_t offset;
+    QEMUIOVector *qiov;
+    size_t qiov_offset;
+} WritePart;
 
-    if (ret < 0) {
-        return ret;
-    }
-    *done = plan.bytes;
-    if (plan.allocating) {
-        ret = co_write_alloc(bs, &plan, offset, qiov, qiov_offset);
+static int coroutine_fn co_write_part(WritePart *p)
+{
+    BDRVQcow2State *s = p->bs->opaque;
+    int ret;
+
+    if (p->plan.allocating) {
+        ret = co_write_alloc(p->bs, &p->plan, p->offset, p->qiov, p->qiov_offset);
     } else {
-        BLKDBG_CO_EVENT(bs->file, BLKDBG_WRITE_AIO);
-        ret =
-            bdrv_co_pwritev_part(s->data_file, plan.host_offset, plan.bytes, qiov, qiov_offset, 0);
+        BLKDBG_CO_EVENT(p->bs->file, BLKDBG_WRITE_AIO);
+        ret = bdrv_co_pwritev_part(s->data_file, p->plan.host_offset, p->plan.bytes, p->qiov,
+                                   p->qiov_offset, 0);
     }
-    return qcow2_co_finish_write(bs, &plan, ret);
+    return qcow2_co_finish_write(p->bs, &p->plan, ret);
 }
 
-/* All of it, or up to an error; *written: what was done. */
+static int coroutine_fn write_part_co(void *opaque)
+{
+    WritePart *p = opaque;
+    int ret = co_write_part(p);
+
+    if (p->is_ours) {
+        g_free(p);
+    }
+    return ret;
+}
+
+/*
+ * Plans one extent after the other, and writes them side by side; the last one in this coroutine.
+ * Extents of one request have no cluster in common, so none waits for another one of them. `first`
+ * stays until all have ended.
+ */
+static int coroutine_fn co_write_extents(Fan *fan, WritePart *first, uint64_t bytes,
+                                         uint64_t *written)
+{
+    WritePart *part = first;
+    int ret;
+
+    while ((ret = qcow2_co_start_write(part->bs, part->offset, bytes, &part->plan)) == 0) {
+        uint64_t planned = part->plan.bytes;
+        WritePart *next;
+
+        if (planned == bytes) {
+            ret = co_write_part(part);
+            *written += ret == 0 ? planned : 0;
+            break;
+        }
+        next = g_new(WritePart, 1);
+        *next = (WritePart){.bs = part->bs,
+                            .is_ours = true,
+                            .offset = part->offset + planned,
+                            .qiov = part->qiov,
+                            .qiov_offset = part->qiov_offset + planned};
+        fan_co_start(fan, write_part_co, part);
+        part = next;
+        *written += planned;
+        bytes -= planned;
+        ret = fan_co_wait(fan, FAN_PARTS_MAX - 1);
+        if (ret < 0) {
+            break;
+        }
+    }
+    if (part->is_ours) {
+        g_free(part);
+    }
+    return ret;
+}
+
+/*
+ * All of it. After an error, *written is what is sure to be done from the start on: nothing if one
+ * of several extents failed.
+ */
 static int coroutine_fn co_write_range(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                        QEMUIOVector *qiov, size_t qiov_offset, uint64_t *written)
 {
     BDRVQcow2State *s = bs->opaque;
+    WritePart part = {.bs = bs, .offset = offset, .qiov = qiov, .qiov_offset = qiov_offset};
     unsigned epoch = qcow2_request_begin(s);
-    uint64_t total = 0;
-    int ret = 0;
+    Fan fan = {.parts = 0};
+    int ret, parts_ret;
 
-    while (ret == 0 && total < bytes) {
-        uint64_t done = 0;
-
-        ret = co_write_some(bs, offset + total, bytes - total, qiov, qiov_offset + total, &done);
-        total += ret == 0 ? done : 0;
-    }
+    *written = 0;
+    ret = co_write_extents(&fan, &part, bytes, written);
+    parts_ret = fan_co_wait(&fan, 0);
     qcow2_request_end(s, epoch);
-    *written = total;
+    if (parts_ret < 0) {
+        *written = 0;
+        return parts_ret;
+    }
     return ret;
 }
 

@@ -29,7 +29,7 @@ def test_a_disk_that_is_written_and_discarded_keeps_its_size(vm, work, fmt):
     ferry.check_qcow2(image)
 
 
-@pytest.mark.parametrize('what', ['data', 'zeroes'])
+@pytest.mark.parametrize('what', ['data', 'zeroes', 'compressed'])
 def test_a_full_device_takes_writes_into_what_was_freed(vm, work, what):
     """The image fills a device of 8 MiB; then clusters are freed, and no flush follows."""
     base = ferry.make_image(work / 'base.raw', 64 * MIB, seed=1, data=MIB)
@@ -49,9 +49,11 @@ def test_a_full_device_takes_writes_into_what_was_freed(vm, work, what):
     io.trim(768 << 10, 0)
     if what == 'data':
         io.pwrite(b'\2' * (512 << 10), 60 * MIB)
+    elif what == 'compressed':
+        vm.qemu_io('disk', 'write -c -P 2 60M 512k')
     else:
         io.zero(32 * MIB, 30 * MIB)                 # needs tables
-    assert io.pread(512 << 10, 60 * MIB) == (b'\2' if what == 'data' else b'\0') * (512 << 10)
+    assert io.pread(512 << 10, 60 * MIB) == (b'\0' if what == 'zeroes' else b'\2') * (512 << 10)
     io.shutdown()
     vm.quit()
     ferry.check_qcow2(image)

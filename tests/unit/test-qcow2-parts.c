@@ -7,8 +7,8 @@
 #define CLUSTER    65536
 #define READ_WRITE (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE)
 
-/* A filter that sees how many reads are under way at once. */
-static int reads, most_reads;
+/* A filter that sees how many reads, and writes of data, are under way at once. */
+static int reads, most_reads, writes, most_writes;
 
 static int coroutine_fn meter_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         QEMUIOVector *qiov, size_t qiov_offset,
@@ -28,7 +28,17 @@ static int coroutine_fn meter_co_pwritev(BlockDriverState *bs, int64_t offset, i
                                          QEMUIOVector *qiov, size_t qiov_offset,
                                          BdrvRequestFlags flags)
 {
-    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+    int ret;
+
+    if (bytes < CLUSTER / 2) {
+        return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+    }
+    writes++;
+    most_writes = MAX(most_writes, writes);
+    qemu_co_yield_to_loop();
+    ret = bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+    writes--;
+    return ret;
 }
 
 static const BlockDriver bdrv_meter = {
@@ -93,6 +103,37 @@ static void coroutine_fn extents_co_entry(void *opaque)
     g_assert_cmpint(blk_co_pread(blk, 0, 4 * CLUSTER, back, 0), ==, 0);
     g_assert_cmpmem(data, 4 * CLUSTER, back, 4 * CLUSTER);
     g_assert_cmpint(most_reads, >=, 3);
+
+    for (int i = 0; i < 4 * CLUSTER; i++) {
+        data[i] ^= 0xff;
+    }
+    writes = most_writes = 0;
+    g_assert_cmpint(blk_co_pwrite(blk, 0, 4 * CLUSTER, data, 0), ==, 0);
+    g_assert_cmpint(most_writes, >=, 3);
+    g_assert_cmpint(blk_co_pread(blk, 0, 4 * CLUSTER, back, 0), ==, 0);
+    g_assert_cmpmem(data, 4 * CLUSTER, back, 4 * CLUSTER);
+    close_image(blk);
+}
+
+/* Clusters 1 and 3 are there, 0, 2 and 4 are allocated by the write. */
+static void coroutine_fn mixed_co_entry(void *opaque)
+{
+    g_autofree uint8_t *data = g_malloc(5 * CLUSTER), *back = g_malloc0(5 * CLUSTER);
+    BlockBackend *blk = open_image(false);
+
+    memset(data, 1, 5 * CLUSTER);
+    g_assert_cmpint(blk_co_pwrite(blk, CLUSTER, CLUSTER, data, 0), ==, 0);
+    g_assert_cmpint(blk_co_pwrite(blk, 3 * CLUSTER, CLUSTER, data, 0), ==, 0);
+    for (int i = 0; i < 5 * CLUSTER; i++) {
+        data[i] = i / 256 + i / CLUSTER;
+    }
+    writes = most_writes = 0;
+    g_assert_cmpint(blk_co_pwrite(blk, 512, 5 * CLUSTER - 1024, data + 512, 0), ==, 0);
+    g_assert_cmpint(most_writes, >=, 4);
+    memset(data, 0, 512);
+    memset(data + 5 * CLUSTER - 512, 0, 512);
+    g_assert_cmpint(blk_co_pread(blk, 0, 5 * CLUSTER, back, 0), ==, 0);
+    g_assert_cmpmem(data, 5 * CLUSTER, back, 5 * CLUSTER);
     close_image(blk);
 }
 
@@ -112,6 +153,11 @@ static void test_extents(void)
     aio_run_coroutine(extents_co_entry, NULL);
 }
 
+static void test_mixed_write(void)
+{
+    aio_run_coroutine(mixed_co_entry, NULL);
+}
+
 static void test_head_and_tail(void)
 {
     aio_run_coroutine(head_and_tail_co_entry, NULL);
@@ -124,7 +170,9 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_assert_true(qemu_init_main_loop(NULL));
     dir = image_folder_new();
-    g_test_add_func("/qcow2-parts/extents-of-a-read-side-by-side", test_extents);
+    g_test_add_func("/qcow2-parts/extents-of-a-request-side-by-side", test_extents);
+    g_test_add_func("/qcow2-parts/allocated-and-new-extents-of-a-write-side-by-side",
+                    test_mixed_write);
     g_test_add_func("/qcow2-parts/head-and-tail-of-a-copy-on-write-side-by-side",
                     test_head_and_tail);
     ret = g_test_run();
