@@ -271,8 +271,8 @@ struct BlockDriverState {
     bool closing;                       /* the last reference is gone: the name is free again */
     bool implicit;                      /* inserted by a job without the user asking for it */
     int refcnt;                         /* atomic */
-    int open_flags;           /* BDRV_O_* as in force */
-    BlockdevOptions *options; /* as opened, node references resolved to names; owned */
+    int open_flags;                     /* BDRV_O_* as in force */
+    BlockdevOptions *options;           /* as opened, node references resolved to names; owned */
     LIST_HEAD(, BdrvChild) children;
     LIST_HEAD(, BdrvChild) parents;
     LIST_HEAD(, BdrvOpBlocker) op_blockers[BLOCK_OP_TYPE_MAX];

@@ -127,14 +127,13 @@ static bool blank_parse_filename(const char *filename, BlockdevOptions *o, GErro
     return true;
 }
 
-#define NULL_DRIVER_COMMON                                                                  \
-    .instance_size = sizeof(BDRVNullState), .multi_thread = true,                           \
-    .bdrv_co_open = blank_co_open,                                                          \
-    .bdrv_co_preadv = blank_co_preadv, .bdrv_co_pwritev = blank_co_pwritev,                 \
-    .bdrv_co_pwrite_zeroes = blank_co_pwrite_zeroes, .bdrv_co_pdiscard = blank_co_pdiscard, \
-    .bdrv_co_flush_to_disk = blank_co_flush, .bdrv_co_block_status = blank_co_block_status, \
-    .bdrv_co_getlength = blank_co_getlength,                                                \
-    .bdrv_co_get_allocated_file_size = blank_co_get_allocated_file_size,                    \
+#define NULL_DRIVER_COMMON                                                                       \
+    .instance_size = sizeof(BDRVNullState), .multi_thread = true, .bdrv_co_open = blank_co_open, \
+    .bdrv_co_preadv = blank_co_preadv, .bdrv_co_pwritev = blank_co_pwritev,                      \
+    .bdrv_co_pwrite_zeroes = blank_co_pwrite_zeroes, .bdrv_co_pdiscard = blank_co_pdiscard,      \
+    .bdrv_co_flush_to_disk = blank_co_flush, .bdrv_co_block_status = blank_co_block_status,      \
+    .bdrv_co_getlength = blank_co_getlength,                                                     \
+    .bdrv_co_get_allocated_file_size = blank_co_get_allocated_file_size,                         \
     .bdrv_refresh_filename = blank_refresh_filename
 
 static const BlockProtocolOps null_co_protocol = {
