@@ -400,8 +400,8 @@ static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool ma
 
 static int check_write(BlockBackend *blk)
 {
-    if (!(blk->root->perm & BLK_PERM_WRITE)) {
-        return (blk->root->perm & BLK_PERM_WRITE_UNCHANGED) ? 0 : -EACCES;
+    if (!(bdrv_child_perm(blk->root) & BLK_PERM_WRITE)) {
+        return (bdrv_child_perm(blk->root) & BLK_PERM_WRITE_UNCHANGED) ? 0 : -EACCES;
     }
     return 0;
 }
@@ -411,7 +411,7 @@ static BdrvRequestFlags write_flags(BlockBackend *blk, BdrvRequestFlags flags)
     if (!blk->enable_write_cache) {
         flags |= BDRV_REQ_FUA;
     }
-    if (!(blk->root->perm & BLK_PERM_WRITE)) {
+    if (!(bdrv_child_perm(blk->root) & BLK_PERM_WRITE)) {
         flags |= BDRV_REQ_WRITE_UNCHANGED;
     }
     return flags;

@@ -242,6 +242,12 @@ struct BdrvChild {
     LIST_ENTRY(BdrvChild) next_parent; /* bs->parents */
 };
 
+/* What the edge's user may do to the node, BLK_PERM_*. Any thread. */
+static inline uint64_t bdrv_child_perm(const BdrvChild *child)
+{
+    return __atomic_load_n(&child->perm, __ATOMIC_RELAXED);
+}
+
 /*
  * Links a root parent (BlockBackend, job, export). Takes over the caller's reference to bs in any
  * case.

@@ -331,7 +331,7 @@ bool coroutine_fn qemuio_co_command(BlockBackend *blk, const char *line, GString
     g_auto(GStrv) split = g_strsplit_set(line, " \t\n", -1);
     g_autofree char **words = g_new0(char *, g_strv_length(split) + 1);
     g_autofree QemuIOArgs *args = g_new0(QemuIOArgs, 1);
-    uint64_t perm = blk_root(blk)->perm, shared = blk_root(blk)->shared_perm;
+    uint64_t perm = bdrv_child_perm(blk_root(blk)), shared = blk_root(blk)->shared_perm;
     const QemuIOCommand *cmd;
     int n = 0;
 

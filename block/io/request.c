@@ -174,9 +174,9 @@ int coroutine_fn bdrv_request_prepare_write(BdrvChild *child, BdrvTrackedRequest
         return -EPERM;
     }
     if (flags & BDRV_REQ_WRITE_UNCHANGED) {
-        g_assert(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
+        g_assert(bdrv_child_perm(child) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
     } else {
-        g_assert(child->perm & BLK_PERM_WRITE);
+        g_assert(bdrv_child_perm(child) & BLK_PERM_WRITE);
     }
     if (flags & BDRV_REQ_SERIALISING) {
         claim_range(req, bs->bl.request_alignment);

@@ -170,7 +170,7 @@ static int coroutine_fn flush_written_children(BlockDriverState *bs)
     BdrvChild *child;
 
     LIST_FOREACH(child, &bs->children, next) {
-        if (child->bs && (child->perm & (BLK_PERM_WRITE_UNCHANGED | BLK_PERM_WRITE))) {
+        if (child->bs && (bdrv_child_perm(child) & (BLK_PERM_WRITE_UNCHANGED | BLK_PERM_WRITE))) {
             int ret = bdrv_co_flush(child->bs);
 
             first = first < 0 ? first : ret;
