@@ -2,11 +2,12 @@
 /*
  * A mirror comes to its end however fast guests write. While source and target are to meet (before
  * READY, and when the user asked for the end), the least that was left to copy is remembered. It
- * may stay the same for an eighth of the time that copying it would take, within bounds. After that
- * guests' writes go to both sides until the two have met: what is left then only shrinks.
+ * may not be undercut for an eighth of the time that copying it would take, within bounds. If writes
+ * have added to it by then, they go to both sides until the two have met: what is left then only
+ * shrinks. A copy that merely stands still (a limit, a slow target) is left alone.
  *
  *   watching    what is left has become less than ever      note it and the time
- *   watching    it has not, for patience_ns()               converging: BLOCK_JOB_CONVERGING, active
+ *   watching    it is more than that after patience_ns()    converging: BLOCK_JOB_CONVERGING, active
  *   converging  source and target have met, or need not     watching: BLOCK_JOB_CONVERGING, not active
  */
 #include "block/mirror/mirror-int.h"
@@ -61,7 +62,8 @@ void coroutine_fn mirror_co_watch_progress(MirrorBlockJob *s, bool wanted)
     if (!s->least_left_ns || left < s->least_left || job_should_pause(&s->common.job)) {
         s->least_left = s->least_left_ns ? MIN(left, s->least_left) : left;
         s->least_left_ns = now;
-    } else if (!mirror_is_converging(s) && now - s->least_left_ns > patience_ns(s)) {
+    } else if (!mirror_is_converging(s) && left > s->least_left &&
+               now - s->least_left_ns > patience_ns(s)) {
         co_set_converging(s, true);
     }
 }
