@@ -50,13 +50,12 @@ typedef struct Drive {
     char *text; /* the option, for messages */
 } Drive;
 
-/* What a -drive says besides the node's own options. Strings belong to the parsed JSON. */
+/* What a -drive says: the node's options, the other members, and what follows from these. */
 typedef struct DriveOptions {
-    json_object *rest; /* owned: the node's options */
-    char *file, *format, *id, *aio;
+    json_object *rest;   /* owned: the node's options */
+    DriveMembers *given; /* owned */
     DrivePlace place;
-    bool cdrom, snapshot, writethrough, copy_on_read;
-    bool account_invalid, account_failed;
+    bool cdrom, writethrough, copy_on_read;
     int flags; /* BDRV_O_* */
     BlockdevDetectZeroesOptions detect_zeroes;
     BlockdevOnError rerror, werror;
@@ -70,34 +69,27 @@ static GArray *drives;
 static void drive_options_clear(DriveOptions *d)
 {
     json_object_put(d->rest);
-    g_free(d->file);
-    g_free(d->format);
-    g_free(d->id);
-    g_free(d->aio);
+    qapi_free_DriveMembers(d->given);
     g_free(d->throttle_group);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DriveOptions, drive_options_clear)
 
-/* Takes a string member out of the options; NULL when absent. The caller frees. */
-static char *take_string(json_object *obj, const char *key)
+/* Takes the members of DriveMembers out of the options; decodes and checks them. */
+static bool take_members(DriveOptions *d, GError **errp)
 {
-    json_object *value;
-    char *s;
+    json_object *own = json_object_new_object(), *value;
 
-    if (!json_object_object_get_ex(obj, key, &value) ||
-        !json_object_is_type(value, json_type_string)) {
-        return NULL;
+    for (size_t i = 0; i < qapi_type_DriveMembers.count; i++) {
+        const char *name = qapi_type_DriveMembers.members[i].name;
+
+        if (json_object_object_get_ex(d->rest, name, &value)) {
+            json_object_object_add(own, name, json_object_get(value));
+            json_object_object_del(d->rest, name);
+        }
     }
-    s = g_strdup(json_object_get_string(value));
-    json_object_object_del(obj, key);
-    return s;
-}
-
-static bool take_bool(json_object *obj, const char *key, bool *value, GError **errp)
-{
-    g_autofree char *text = take_string(obj, key);
-
-    return !text || qemu_parse_bool(key, text, value, errp);
+    d->given = DriveMembers_from_json(own, QAPI_DECODE_KEYVAL, errp);
+    json_object_put(own);
+    return d->given;
 }
 
 static const struct {
@@ -113,33 +105,45 @@ static const struct {
     {"unsafe", BDRV_O_NO_FLUSH, false},
 };
 
+/* cache.writeback; the other members of `cache` are the node's. */
+static bool take_writeback(json_object *options, bool *writeback, GError **errp)
+{
+    json_object *members, *value;
+
+    if (!json_object_object_get_ex(options, "cache", &members) ||
+        !json_object_is_type(members, json_type_object) ||
+        !json_object_object_get_ex(members, "writeback", &value)) {
+        return true;
+    }
+    if (!qemu_parse_bool("cache.writeback", json_object_get_string(value), writeback, errp)) {
+        return false;
+    }
+    json_object_object_del(members, "writeback");
+    if (!json_object_object_length(members)) {
+        json_object_object_del(options, "cache");
+    }
+    return true;
+}
+
 static bool take_cache(DriveOptions *d, GError **errp)
 {
-    g_autofree char *mode = take_string(d->rest, CACHE_MODE_KEY);
-    json_object *members;
+    const char *mode = d->given->x_cache_mode;
     bool writeback;
 
     for (size_t i = 0; mode && i < G_N_ELEMENTS(cache_modes); i++) {
         if (!strcmp(mode, cache_modes[i].name)) {
             d->flags |= cache_modes[i].flags;
             d->writethrough = cache_modes[i].writethrough;
-            g_clear_pointer(&mode, g_free);
+            mode = NULL;
         }
     }
     if (mode) {
         error_setg(errp, "invalid cache option '%s'", mode);
         return false;
     }
-    /* cache.direct and cache.no-flush are the node's */
     writeback = !d->writethrough;
-    if (json_object_object_get_ex(d->rest, "cache", &members) &&
-        json_object_is_type(members, json_type_object)) {
-        if (!take_bool(members, "writeback", &writeback, errp)) {
-            return false;
-        }
-        if (!json_object_object_length(members)) {
-            json_object_object_del(d->rest, "cache");
-        }
+    if (!take_writeback(d->rest, &writeback, errp)) {
+        return false;
     }
     d->writethrough = !writeback;
     return true;
@@ -147,7 +151,7 @@ static bool take_cache(DriveOptions *d, GError **errp)
 
 static bool take_discard(DriveOptions *d, GError **errp)
 {
-    g_autofree char *mode = take_string(d->rest, "discard");
+    const char *mode = d->given->discard;
 
     if (!mode) {
         return true;
@@ -161,16 +165,14 @@ static bool take_discard(DriveOptions *d, GError **errp)
     return true;
 }
 
-static bool take_on_error(DriveOptions *d, const char *key, bool is_read, BlockdevOnError *value,
+static bool take_on_error(DriveOptions *d, const char *text, bool is_read, BlockdevOnError *value,
                           GError **errp)
 {
-    g_autofree char *text = take_string(d->rest, key);
-
     if (!text) {
         return true;
     }
     if (!interfaces[d->place.interface].error_policies) {
-        error_setg(errp, "%s is not supported by this bus type", key);
+        error_setg(errp, "%s is not supported by this bus type", is_read ? "rerror" : "werror");
         return false;
     }
     if (!BlockdevOnError_parse(text, value, NULL) || *value == BLOCKDEV_ON_ERROR_AUTO ||
@@ -183,7 +185,7 @@ static bool take_on_error(DriveOptions *d, const char *key, bool is_read, Blockd
 
 static bool take_detect_zeroes(DriveOptions *d, GError **errp)
 {
-    g_autofree char *text = take_string(d->rest, "detect-zeroes");
+    const char *text = d->given->detect_zeroes;
 
     return !text || BlockdevDetectZeroesOptions_parse(text, &d->detect_zeroes, errp);
 }
@@ -192,7 +194,7 @@ static bool take_detect_zeroes(DriveOptions *d, GError **errp)
 
 static bool take_interface(DriveOptions *d, GError **errp)
 {
-    g_autofree char *name = take_string(d->rest, "if");
+    const char *name = d->given->q_if;
 
     for (size_t i = 0; name && i < G_N_ELEMENTS(interfaces); i++) {
         if (!strcmp(name, interfaces[i].name)) {
@@ -207,18 +209,12 @@ static bool take_interface(DriveOptions *d, GError **errp)
 }
 
 /* *value is -1 when the option is not given. */
-static bool take_number(json_object *obj, const char *key, int *value, GError **errp)
+static bool take_number(const char *key, bool given, int64_t number, int *value, GError **errp)
 {
-    g_autofree char *text = take_string(obj, key);
-    guint64 number;
-
-    *value = -1;
-    if (text) {
-        if (!g_ascii_string_to_unsigned(text, 10, 0, DRIVE_PLACE_MAX - 1, &number, NULL)) {
-            error_setg(errp, "Parameter '%s' expects a number below %d", key, DRIVE_PLACE_MAX);
-            return false;
-        }
-        *value = (int)number;
+    *value = given ? (int)number : -1;
+    if (given && (number < 0 || number >= DRIVE_PLACE_MAX)) {
+        error_setg(errp, "Parameter '%s' expects a number below %d", key, DRIVE_PLACE_MAX);
+        return false;
     }
     return true;
 }
@@ -253,12 +249,14 @@ static void find_place(DrivePlace *place)
 
 static bool take_place(DriveOptions *d, GError **errp)
 {
+    const DriveMembers *given = d->given;
     DrivePlace *place = &d->place;
     int index, units;
 
-    if (!take_interface(d, errp) || !take_number(d->rest, "bus", &place->bus, errp) ||
-        !take_number(d->rest, "unit", &place->unit, errp) ||
-        !take_number(d->rest, "index", &index, errp)) {
+    if (!take_interface(d, errp) ||
+        !take_number("bus", given->has_bus, given->bus, &place->bus, errp) ||
+        !take_number("unit", given->has_unit, given->unit, &place->unit, errp) ||
+        !take_number("index", given->has_index, given->index, &index, errp)) {
         return false;
     }
     units = interfaces[place->interface].units;
@@ -299,14 +297,15 @@ static char *name_of_place(const DriveOptions *d)
 
 static bool take_media(DriveOptions *d, bool *read_only, GError **errp)
 {
-    g_autofree char *media = take_string(d->rest, "media");
+    const char *media = d->given->media;
 
     if (media && strcmp(media, "disk") && strcmp(media, "cdrom")) {
         error_setg(errp, "'%s' invalid media", media);
         return false;
     }
     d->cdrom = media && !strcmp(media, "cdrom");
-    *read_only |= d->cdrom;
+    *read_only |= d->cdrom || (d->given->has_readonly && d->given->readonly) ||
+                  (d->given->has_read_only && d->given->read_only);
     return true;
 }
 
@@ -342,30 +341,21 @@ static bool take_options(DriveOptions *d, GError **errp)
     d->flags = BDRV_O_RDWR | BDRV_O_AUTO_RDONLY | bdrv_default_open_flags();
     d->rerror = BLOCKDEV_ON_ERROR_REPORT;
     d->werror = BLOCKDEV_ON_ERROR_ENOSPC;
-    d->file = take_string(d->rest, FILE_NAME_KEY);
-    d->format = take_string(d->rest, "format");
-    d->id = take_string(d->rest, "id");
-    d->aio = take_string(d->rest, "aio");
-    d->account_invalid = d->account_failed = true;
-    if (!take_place(d, errp) || !take_cache(d, errp) || !take_discard(d, errp) ||
-        !take_detect_zeroes(d, errp) || !check_aio(d->aio, errp) ||
-        !take_media(d, &read_only, errp) || !take_bool(d->rest, "readonly", &read_only, errp) ||
-        !take_bool(d->rest, "read-only", &read_only, errp) ||
-        !take_bool(d->rest, "snapshot", &d->snapshot, errp) ||
-        !take_bool(d->rest, "copy-on-read", &d->copy_on_read, errp) ||
-        !take_bool(d->rest, "stats-account-invalid", &d->account_invalid, errp) ||
-        !take_bool(d->rest, "stats-account-failed", &d->account_failed, errp) ||
-        !take_on_error(d, "rerror", true, &d->rerror, errp) ||
-        !take_on_error(d, "werror", false, &d->werror, errp) ||
+    if (!take_members(d, errp) || !take_place(d, errp) || !take_cache(d, errp) ||
+        !take_discard(d, errp) || !take_detect_zeroes(d, errp) || !check_aio(d->given->aio, errp) ||
+        !take_media(d, &read_only, errp) ||
+        !take_on_error(d, d->given->rerror, true, &d->rerror, errp) ||
+        !take_on_error(d, d->given->werror, false, &d->werror, errp) ||
         !io_limits_take_options(d->rest, &d->limits, &d->throttle_group, errp)) {
         return false;
     }
     if (!d->throttle_group) {
-        d->throttle_group = take_string(d->rest, "group"); /* its older name */
+        d->throttle_group = g_strdup(d->given->group); /* its older name */
     }
     if (read_only) {
         d->flags &= ~BDRV_O_RDWR;
     }
+    d->copy_on_read = d->given->has_copy_on_read && d->given->copy_on_read;
     if (read_only && d->copy_on_read) {
         warn_report("disabling copy-on-read on read-only drive");
         d->copy_on_read = false;
@@ -397,19 +387,21 @@ static char *name_with_aio(const char *file, const char *aio, GError **errp)
 
 static BlockDriverState *coroutine_fn open_by_name(DriveOptions *d, GError **errp)
 {
-    g_autofree char *driver = take_string(d->rest, "driver");
-    g_autofree char *name = NULL;
+    const DriveMembers *given = d->given;
+    g_autofree char *name = NULL, *format = g_strdup(given->format);
+    json_object *driver;
 
-    if (d->format && driver) {
-        error_setg(errp, "Cannot specify both 'driver' and 'format'");
-        return NULL;
+    if (json_object_object_get_ex(d->rest, "driver", &driver)) {
+        if (format) {
+            error_setg(errp, "Cannot specify both 'driver' and 'format'");
+            return NULL;
+        }
+        format = g_strdup(json_object_get_string(driver));
+        json_object_object_del(d->rest, "driver");
     }
-    name = d->aio ? name_with_aio(d->file, d->aio, errp) : g_strdup(d->file);
-    if (!name) {
-        return NULL;
-    }
-    return bdrv_co_open_filename_with(name, d->format ? d->format : driver, d->rest, d->flags,
-                                      errp);
+    name = given->aio ? name_with_aio(given->x_file_name, given->aio, errp)
+                      : g_strdup(given->x_file_name);
+    return name ? bdrv_co_open_filename_with(name, format, d->rest, d->flags, errp) : NULL;
 }
 
 static BlockDriverState *coroutine_fn open_by_options(DriveOptions *d, GError **errp)
@@ -417,8 +409,8 @@ static BlockDriverState *coroutine_fn open_by_options(DriveOptions *d, GError **
     g_autoptr(BlockdevOptions) o = NULL;
 
     default_drivers(d->rest);
-    if (d->format) {
-        json_object_object_add(d->rest, "driver", json_object_new_string(d->format));
+    if (d->given->format) {
+        json_object_object_add(d->rest, "driver", json_object_new_string(d->given->format));
     }
     o = BlockdevOptions_from_json(d->rest, QAPI_DECODE_KEYVAL | QAPI_DECODE_SUFFIXES, errp);
     return o ? bdrv_co_open(o, d->flags, errp) : NULL;
@@ -469,7 +461,7 @@ static BlockDriverState *coroutine_fn add_copy_on_read(BlockDriverState *bs, GEr
 static BlockDriverState *coroutine_fn add_layers(const DriveOptions *d, BlockDriverState *bs,
                                                  GError **errp)
 {
-    if (d->snapshot) {
+    if (d->given->has_snapshot && d->given->snapshot) {
         BlockDriverState *overlay = add_temporary_overlay(bs, errp);
 
         bdrv_co_unref(bs);
@@ -496,7 +488,7 @@ static bool coroutine_fn make_device(DriveOptions *d, const char *text, BlockDri
         perm |= BLK_PERM_WRITE;
     }
     blk = blk_new(perm, BLK_PERM_ALL);
-    name = d->id ? g_strdup(d->id) : name_of_place(d);
+    name = d->given->id ? g_strdup(d->given->id) : name_of_place(d);
     if (!blk_set_name(blk, name, errp) || (bs && !blk_insert_bs(blk, bs, errp))) {
         blk_unref(blk);
         return false;
@@ -507,8 +499,10 @@ static bool coroutine_fn make_device(DriveOptions *d, const char *text, BlockDri
         blk_unref(blk);
         return false;
     }
-    blk_get_stats(blk)->account_invalid = d->account_invalid;
-    blk_get_stats(blk)->account_failed = d->account_failed;
+    blk_get_stats(blk)->account_invalid =
+        !d->given->has_stats_account_invalid || d->given->stats_account_invalid;
+    blk_get_stats(blk)->account_failed =
+        !d->given->has_stats_account_failed || d->given->stats_account_failed;
     if (!drives) {
         drives = g_array_new(FALSE, FALSE, sizeof(Drive));
     }
@@ -558,6 +552,7 @@ bool coroutine_fn drive_co_new(const char *text, GError **errp)
 {
     g_autofree char *renamed = rename_keys(text);
     g_auto(DriveOptions) d = {0};
+    const DriveMembers *given;
     BlockDriverState *bs = NULL;
     bool ok;
 
@@ -565,18 +560,20 @@ bool coroutine_fn drive_co_new(const char *text, GError **errp)
     if (!d.rest || !take_options(&d, errp)) {
         return false;
     }
-    if (d.format && (!strcmp(d.format, "help") || !strcmp(d.format, "?"))) {
+    given = d.given;
+    if (given->format && (!strcmp(given->format, "help") || !strcmp(given->format, "?"))) {
         printf("Supported formats:");
         bdrv_iterate_format(print_name, NULL);
         printf("\n");
         exit(0);
     }
-    if ((d.file && !d.file[0]) || (d.format && !d.file && json_object_object_length(d.rest) == 0)) {
+    if ((given->x_file_name && !given->x_file_name[0]) ||
+        (given->format && !given->x_file_name && json_object_object_length(d.rest) == 0)) {
         error_setg(errp, "A block device must be specified for \"file\"");
         return false;
     }
-    if (d.file || json_object_object_length(d.rest) > 0) {
-        bs = d.file ? open_by_name(&d, errp) : open_by_options(&d, errp);
+    if (given->x_file_name || json_object_object_length(d.rest) > 0) {
+        bs = given->x_file_name ? open_by_name(&d, errp) : open_by_options(&d, errp);
         if (!bs) {
             return false;
         }
