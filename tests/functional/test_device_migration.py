@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Devices and a reset while a guest is on its way: what has been saved is what the guest has, and no request is lost."""
+import socket
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,22 @@ def test_no_device_is_plugged_into_a_guest_that_is_taken(guest, work):
     at_pre_switchover(guest, work)
     with pytest.raises(ferry.QMPError):
         guest.cmd('device_add', driver='pci-testdev', id='p')
+
+
+def test_no_device_is_plugged_or_unplugged_while_a_guest_is_loaded(vmm, work, need):
+    need.that(Path(TESTER).exists(), f'{TESTER} is not built')
+    vm = vmm(*MACHINE, '-device', 'pci-testdev,id=old', '-incoming', 'defer', command=[TESTER], defaults=False)
+    vm.cmd('migrate-incoming', {'uri': f'unix:{work}/in', 'exit-on-error': False})
+    vm.cmd('device_add', driver='pci-testdev', id='early')      # as stock allows
+    source = socket.socket(socket.AF_UNIX)
+    source.connect(f'{work}/in')
+    source.sendall(m.header())
+    m.wait_status(vm, 'active')
+    for command, args in (('device_add', {'driver': 'pci-testdev', 'id': 'p'}), ('device_del', {'id': 'old'})):
+        assert 'The guest is being loaded' in refused(vm, command, **args)
+    source.close()
+    m.wait_status(vm, 'failed')
+    vm.cmd('device_add', driver='pci-testdev', id='p')
 
 
 @pytest.mark.parametrize('goes_on', [True, False])

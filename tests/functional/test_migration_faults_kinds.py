@@ -66,6 +66,7 @@ class Stage:
     def stall(self, link, at, back=False):
         self.channels = self.mover.start({(link, back): (at, 'stall')})
         assert self.channels.stalled.wait(m.LIMIT_S)
+        self.channels.wait_known()
 
     def data_link(self):
         return 1 if 'multifd' in self.kind else faults.MAIN

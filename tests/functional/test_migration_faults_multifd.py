@@ -46,6 +46,7 @@ def break_one(mover, link, at, how, back=False):
         while not channels.stalled.is_set() and faults.status_of(mover.source.vm) not in m.OVER:
             guard.left()
         if channels.stalled.is_set():
+            channels.wait_known()
             assert m.run_state(mover.destination.vm) == 'inmigrate'
             assert m.wait_status(mover.source.vm, 'setup', 'active', 'device')
             channels.drop()
@@ -147,6 +148,7 @@ def test_the_return_path_breaks(mover, at, expected):
     one = mover(params=unlimited())
     channels = one.start({(faults.MAIN, True): (at, 'stall')})
     assert channels.stalled.wait(m.LIMIT_S)
+    channels.wait_known()
     if at >= 8:
         assert one.destination_is_over() == 'completed'
     channels.drop()

@@ -10,6 +10,7 @@ import random
 import socket
 import struct
 import threading
+import time
 
 from . import MIB, QTest
 from . import migration as m
@@ -18,6 +19,7 @@ from .qmp import QMPClosed
 
 RAM = 4 * MIB
 MACHINE = ['-machine', 'none', '-display', 'none', '-nodefaults', '-m', f'{RAM // MIB}M']
+KNOWN = 4       # bytes by which a destination knows a source
 MAIN = 0        # the first connection of a migration; those of multifd follow
 _numbers = itertools.count()
 
@@ -145,6 +147,13 @@ class Channels:
                 quiet(one.shutdown, socket.SHUT_RD)
             else:
                 quiet(one.shutdown, socket.SHUT_RDWR)
+
+    def wait_known(self):
+        """Until the destination can know the first connection for a source's; before, it waits on when that ends."""
+        guard = Guard(m.LIMIT_S)
+        while not self.links or self.links[MAIN].count[False] < KNOWN:
+            time.sleep(0.001)
+            guard.left()
 
     def release(self):
         """What is stalled goes on; one connection is."""
