@@ -83,6 +83,7 @@ static BlockDriverState *coroutine_fn open_store(void)
 
     bs->total_bytes = LOAD_BYTES;
     bs->bl.request_alignment = 4096;
+    bs->is_open = true;
     return bs;
 }
 
