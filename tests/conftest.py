@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent / 'lib'))
 
 import ferry        # noqa: E402  the path is set just above
-from ferry import journal   # noqa: E402
+from ferry import journal, nbd_script   # noqa: E402
 
 LAST_RESORT_S = 60      # a test that its own guards did not end is ended by pytest-timeout so much later
 
@@ -66,6 +66,19 @@ def qtest(work):
     one = ferry.QTest(work)
     yield one
     one.close()
+
+
+@pytest.fixture
+def odd_server(work):
+    """Starts an NBD server that follows a script (ferry.nbd_script)."""
+    servers = []
+
+    def start(script):
+        servers.append(nbd_script.Server(work / f'odd{len(servers)}', script))
+        return servers[-1]
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

@@ -7,35 +7,8 @@ import threading
 import pytest
 
 import ferry
-
-OPTS, REP, REQUEST, CHUNK = 0x49484156454f5054, 0x3e889045565a9, 0x25609513, 0x668e33ef
-OPT_GO, OPT_STRUCTURED, OPT_SET_META = 7, 8, 10
-REP_ACK, REP_INFO, REP_META = 1, 3, 4
-CMD_READ, CMD_BLOCK_STATUS = 0, 7
-CHUNK_DONE, CHUNK_DATA, CHUNK_ERROR = 1, 1, 0x8001
-
-
-class Wire:
-    """A socket that is read in exact amounts."""
-
-    def __init__(self, sock):
-        self.sock = sock
-        sock.settimeout(60 * ferry.time_scale())
-
-    def take(self, length):
-        data = b''
-        while len(data) < length:
-            more = self.sock.recv(length - len(data))
-            if not more:
-                raise EOFError
-            data += more
-        return data
-
-    def unpack(self, layout):
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))
-
-    def send(self, layout, *values, data=b''):
-        self.sock.sendall(struct.pack(layout, *values) + data)
+from ferry.nbd_script import (CHUNK, DATA, ERROR, MAGIC, OPT_GO, OPT_SET_META, OPT_STRUCTURED, OPTS, READ, REP, REP_ACK, REP_INFO,
+                              REP_META, REQUEST, STATUS, Wire)
 
 
 class Client(Wire):
@@ -76,9 +49,9 @@ def test_contexts_of_an_export_that_was_replaced_do_not_count(vm):
     vm.wait('BLOCK_EXPORT_DELETED', id='e')
     vm.cmd('block-export-add', add)
     assert client.option(OPT_GO, text(b'x') + struct.pack('>H', 0))[-1] == (REP_ACK, b'')
-    client.send('>IHHQQI', REQUEST, 0, CMD_BLOCK_STATUS, 1, 0, 4096)
+    client.send('>IHHQQI', REQUEST, 0, STATUS, 1, 0, 4096)
     magic, _, kind, cookie, _ = client.unpack('>IHHQI')
-    assert (magic, kind, cookie) == (CHUNK, CHUNK_ERROR, 1)
+    assert (magic, kind, cookie) == (CHUNK, ERROR, 1)
     client.sock.close()
 
 
@@ -106,7 +79,7 @@ class Splinters(threading.Thread):
 
     @staticmethod
     def greet(wire):
-        wire.send('>QQH', 0x4e42444d41474943, OPTS, 3)
+        wire.send('>QQH', MAGIC, OPTS, 3)
         wire.unpack('>I')
         while True:
             _, option, length = wire.unpack('>QII')
@@ -121,10 +94,10 @@ class Splinters(threading.Thread):
     def serve(self, wire):
         while True:
             _, _, command, cookie, offset, length = wire.unpack('>IHHQQI')
-            assert command == CMD_READ
+            assert command == READ
             step = length // self.PIECES
             for number in reversed(range(self.PIECES)):
-                wire.send('>IHHQI', CHUNK, 0, CHUNK_DATA, cookie, 9,
+                wire.send('>IHHQI', CHUNK, 0, DATA, cookie, 9,
                           data=struct.pack('>QB', offset + number * step + step - 1, 0))
 
 

@@ -3,143 +3,20 @@
 
 A row is the script of a server. "The NBD protocol" (doc/proto.md of the nbd project) says what is legal.
 """
-import socket
+import ssl
 import struct
-import threading
 
 import pytest
 
 import ferry
-from test_nbd_hostile import CHUNK, OPT_GO, OPT_SET_META, OPT_STRUCTURED, OPTS, REP, REP_ACK, REP_INFO, REP_META, Wire
+from ferry.tls import Authority
+from ferry.nbd_script import (BLOCK_SIZE_REQD, DISCONNECT, HAS_FLAGS, INFO_BLOCK_SIZE, INVALID, MAGIC, OLD, OPTS, OPT_ABORT,
+                              OPT_EXPORT_NAME, OPT_GO, OPT_SET_META, OPT_STARTTLS, OPT_STRUCTURED, PLATFORM, POLICY, READ_ONLY,
+                              REP, REP_ACK, REP_INFO, REP_META, REP_SERVER, SHUTDOWN, SIZE, TLS_REQD, TOO_BIG, UNKNOWN, UNSUP,
+                              blocks, export)
 
-MAGIC, SIMPLE = 0x4e42444d41474943, 0x67446698
-OPT_EXPORT_NAME = 1
-UNSUP, POLICY, INVALID, PLATFORM, TLS_REQD, UNKNOWN, SHUTDOWN, BLOCK_SIZE_REQD, TOO_BIG = (1 << 31 | n for n in range(1, 10))
-INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE = range(4)
-READ, WRITE, DISCONNECT, STATUS = 0, 1, 2, 7
-NONE, DATA, HOLE, EXTENTS, ERROR, ERROR_OFFSET = 0, 1, 2, 5, 0x8001, 0x8002
-DONE, HAS_FLAGS, READ_ONLY = 1, 1, 2
-SIZE = 1 << 20
 SILENCE_S = 1           # the open-timeout for a server that falls silent
 SILENT = 'did not answer in time'
-
-
-class Server(threading.Thread):
-    """Serves the export of zeroes with the differences that a script names; a new thread for each connection."""
-
-    def __init__(self, path, script):
-        super().__init__(daemon=True)
-        self.script = script
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen()
-        self.start()
-
-    def run(self):
-        while True:
-            try:
-                sock = self.listener.accept()[0]
-            except OSError:
-                return
-            threading.Thread(target=self.converse, args=(Wire(sock),), daemon=True).start()
-
-    def converse(self, wire):
-        try:
-            wire.sock.sendall(self.script.get('greeting', struct.pack('>QQH', MAGIC, OPTS, 3)))
-            wire.unpack('>I')
-            self.options(wire)
-            while True:
-                self.answer(wire, *wire.unpack('>IHHQQI')[2:])
-        except (EOFError, OSError, StopIteration):
-            pass
-        wire.sock.close()
-
-    def options(self, wire):
-        while True:
-            _, option, length = wire.unpack('>QII')
-            wire.take(length)
-            replies = self.script.get(option, self.usual(option))
-            if replies is None:
-                wire.take(1)                        # silence, until the client leaves
-            if isinstance(replies, bytes):
-                wire.sock.sendall(replies)
-                if option == OPT_EXPORT_NAME:
-                    return
-                raise StopIteration
-            for kind, data in replies:
-                wire.send('>QIII', REP, option, kind, len(data), data=data)
-            if option == OPT_GO and replies[-1][0] == REP_ACK:
-                return
-
-    @staticmethod
-    def usual(option):
-        if option == OPT_GO:
-            return [(REP_INFO, export()), (REP_ACK, b'')]
-        if option == OPT_STRUCTURED:
-            return [(REP_ACK, b'')]
-        if option == OPT_SET_META:
-            return [(REP_META, struct.pack('>I', 7) + b'base:allocation'), (REP_ACK, b'')]
-        if option == OPT_EXPORT_NAME:
-            return struct.pack('>QH', SIZE, HAS_FLAGS)
-        return [(UNSUP, b'')]
-
-    def answer(self, wire, command, cookie, offset, length):
-        if command == DISCONNECT:
-            raise EOFError
-        if command == WRITE:
-            wire.take(length)
-        make = self.script.get(('command', command))
-        if make:
-            wire.sock.sendall(b''.join(make(cookie, offset, length)))
-        elif self.script.get(OPT_STRUCTURED, [(REP_ACK,)])[0][0] != REP_ACK:
-            wire.sock.sendall(simple(cookie) + (bytes(length) if command == READ else b''))
-        elif command == STATUS:
-            wire.sock.sendall(extents(cookie, (length, 0)))
-        elif command == READ:
-            wire.sock.sendall(data(cookie, offset, bytes(length)))
-        else:
-            wire.sock.sendall(simple(cookie))
-
-
-def export(size=SIZE, flags=HAS_FLAGS):
-    return struct.pack('>HQH', INFO_EXPORT, size, flags)
-
-
-def blocks(minimum, preferred, largest):
-    return [(REP_INFO, export()), (REP_INFO, struct.pack('>HIII', INFO_BLOCK_SIZE, minimum, preferred, largest)), (REP_ACK, b'')]
-
-
-def simple(cookie, error=0):
-    return struct.pack('>IIQ', SIMPLE, error, cookie)
-
-
-def chunk(cookie, kind, payload=b'', flags=DONE, length=None):
-    return struct.pack('>IHHQI', CHUNK, flags, kind, cookie, len(payload) if length is None else length) + payload
-
-
-def data(cookie, offset, payload, flags=DONE):
-    return chunk(cookie, DATA, struct.pack('>Q', offset) + payload, flags)
-
-
-def hole(cookie, offset, length, flags=DONE):
-    return chunk(cookie, HOLE, struct.pack('>QI', offset, length), flags)
-
-
-def extents(cookie, *pairs, context=7, flags=DONE):
-    return chunk(cookie, EXTENTS, struct.pack('>I', context) + b''.join(struct.pack('>II', *p) for p in pairs), flags)
-
-
-def failure(cookie, error=5, text=b'', length=None, kind=ERROR, flags=DONE):
-    return chunk(cookie, kind, struct.pack('>IH', error, len(text) if length is None else length) + text, flags)
-
-
-def reads(*make):
-    """The parts of a reply to READ, of each a function of cookie, offset and length."""
-    return {('command', READ): lambda c, o, n: [part(c, o, n) for part in make]}
-
-
-def statuses(make):
-    return {('command', STATUS): lambda c, o, n: [make(c, o, n)]}
 
 
 def go(*replies):
@@ -147,6 +24,7 @@ def go(*replies):
 
 
 HALF = SIZE // 2
+CONSENT = struct.pack('>QIII', REP, OPT_STARTTLS, REP_ACK, 0)
 
 # What the server does, and what blockdev-add says (None: it succeeds and all of the export can be read).
 HANDSHAKE = {
@@ -206,74 +84,45 @@ HANDSHAKE = {
     'silence after contexts': ({OPT_SET_META: None}, SILENT),
     'silence after GO': ({OPT_GO: None}, SILENT),
     'half a reply': ({OPT_GO: struct.pack('>QII', REP, OPT_GO, REP_ACK)}, '.'),
+    # --- no fixed newstyle ---
+    'oldstyle': ({'greeting': struct.pack('>QQQI', MAGIC, OLD, SIZE, HAS_FLAGS) + bytes(124), 'oldstyle': True}, None),
+    'half an oldstyle greeting': ({'greeting': struct.pack('>QQQ', MAGIC, OLD, SIZE), 'leave': True}, 'end-of-file'),
+    # --- what belongs to other options ---
+    'an export in a list': (go((REP_SERVER, struct.pack('>I', 1) + b'x'), (REP_ACK, b'')), "unexpected reply to option 'go'"),
+    'a context for GO': (go((REP_META, b'\0\0\0\1base:allocation'), (REP_ACK, b'')), "unexpected reply to option 'go'"),
+    'information for structured replies': ({OPT_STRUCTURED: [(REP_INFO, export())]}, "unexpected reply to option 'structured reply'"),
+    'information for a context': ({OPT_SET_META: [(REP_INFO, export())]}, 'not asked for'),
+    'a context after the last': ({OPT_SET_META: [(REP_ACK, b''), (REP_META, b'\0\0\0\1base:allocation')]},
+                                 'Server answered option 10 where 7'),
+    'contexts end with a payload': ({OPT_SET_META: [(REP_ACK, b'x')]}, "unexpected reply to option 'set meta context'"),
+    'a context of no name': ({OPT_SET_META: [(REP_META, b'\0\0\0\1'), (REP_ACK, b'')]}, 'not asked for'),
+    'contexts refused': ({OPT_SET_META: [(POLICY, b'')]}, None),
+    'contexts want TLS': ({OPT_SET_META: [(TLS_REQD, b'')]}, 'the server requires TLS'),
+    'contexts and a shutdown': ({OPT_SET_META: [(SHUTDOWN, b'')]}, 'shutting down'),
+    'structured replies and a shutdown': ({OPT_STRUCTURED: [(SHUTDOWN, b'')]}, 'shutting down'),
+    'GO wants TLS': (go((TLS_REQD, b'get a certificate')), 'the server requires TLS: get a certificate'),
+    'a size that is no multiple of a block': ({OPT_GO: [(REP_INFO, export(SIZE - 512)), *blocks(4096, 4096, 1 << 25)[1:]]}, None),
 }
 
-# What the server sends for a request, and why the client breaks the connection (None: the read succeeds; '': it fails by itself).
-REPLIES = {
-    'in two chunks': (reads(lambda c, o, n: data(c, o, bytes(n // 2), 0), lambda c, o, n: data(c, o + n // 2, bytes(n - n // 2))), None),
-    'backwards': (reads(lambda c, o, n: data(c, o + n // 2, bytes(n - n // 2), 0), lambda c, o, n: data(c, o, bytes(n // 2))), None),
-    'a hole': (reads(lambda c, o, n: hole(c, o, n)), None),
-    'data, a hole and a final chunk': (reads(lambda c, o, n: data(c, o, bytes(n // 2), 0),
-                                             lambda c, o, n: hole(c, o + n // 2, n - n // 2, 0), lambda c, o, n: chunk(c, NONE)), None),
-    'unknown chunk flags': (reads(lambda c, o, n: hole(c, o, n, 0xffff)), None),
-    'an error': (reads(lambda c, o, n: failure(c)), ''),
-    'an error with a text': (reads(lambda c, o, n: failure(c, text=b'the disk is on fire')), ''),
-    'an error after data': (reads(lambda c, o, n: data(c, o, bytes(n), 0), lambda c, o, n: failure(c)), ''),
-    'an error and data after it': (reads(lambda c, o, n: failure(c, flags=0), lambda c, o, n: data(c, o, bytes(n))), ''),
-    'an error at an offset': (reads(lambda c, o, n: chunk(c, ERROR_OFFSET, struct.pack('>IHQ', 5, 0, o))), ''),
-    'an unknown kind of error': (reads(lambda c, o, n: failure(c, kind=0x9999)), ''),
-    'an unknown number of an error': (reads(lambda c, o, n: failure(c, error=0xffffffff)), ''),
-    'an error of number 0': (reads(lambda c, o, n: failure(c, error=0)), 'inconsistent error'),
-    'an error whose text ends behind it': (reads(lambda c, o, n: failure(c, length=99)), 'inconsistent error'),
-    'a short error': (reads(lambda c, o, n: chunk(c, ERROR, b'\0\0\0\5')), 'error of a wrong length'),
-    'an endless error': (reads(lambda c, o, n: chunk(c, ERROR, length=0xffffffff)), 'error of a wrong length'),
-    'nothing of the data': (reads(lambda c, o, n: chunk(c, NONE)), 'left out part of a read'),
-    'half of the data': (reads(lambda c, o, n: data(c, o, bytes(n // 2))), 'left out part of a read'),
-    'the data twice': (reads(lambda c, o, n: data(c, o, bytes(n), 0), lambda c, o, n: data(c, o, bytes(n))), 'twice'),
-    'data before the request': (reads(lambda c, o, n: data(c, (o - 1) % (1 << 64), bytes(n))), 'outside of the read'),
-    'data behind the request': (reads(lambda c, o, n: data(c, o + 1, bytes(n))), 'outside of the read'),
-    'too much data': (reads(lambda c, o, n: data(c, o, bytes(n + 1))), 'data chunk of a wrong length'),
-    'no data in a data chunk': (reads(lambda c, o, n: data(c, o, b'')), 'data chunk of a wrong length'),
-    'a data chunk of four bytes': (reads(lambda c, o, n: chunk(c, DATA, bytes(4))), 'data chunk of a wrong length'),
-    'a hole of nothing': (reads(lambda c, o, n: hole(c, o, 0)), 'outside of the read'),
-    'a hole that is too long': (reads(lambda c, o, n: hole(c, o, 0xffffffff)), 'outside of the read'),
-    'a short hole': (reads(lambda c, o, n: chunk(c, HOLE, bytes(8))), 'hole chunk of a wrong length'),
-    'a final chunk with a payload': (reads(lambda c, o, n: chunk(c, NONE, b'x')), 'invalid final chunk'),
-    'an empty chunk that is not final': (reads(lambda c, o, n: chunk(c, NONE, flags=0)), 'invalid final chunk'),
-    'an unknown chunk': (reads(lambda c, o, n: chunk(c, 99, b'x')), 'chunk of unknown type'),
-    'extents for a read': (reads(lambda c, o, n: extents(c, (n, 0))), 'invalid block status'),
-    'another cookie': (reads(lambda c, o, n: data(c + 1, o, bytes(n))), 'a request that was not made'),
-    'a simple reply': (reads(lambda c, o, n: simple(c)), 'a simple reply where a structured one was agreed'),
-    'a reply of no magic': (reads(lambda c, o, n: b'\0' * 32), 'invalid reply magic'),
-    'a structured reply that was not agreed': ({OPT_STRUCTURED: [(UNSUP, b'')], **reads(lambda c, o, n: data(c, o, bytes(n)))},
-                                               'structured reply that was not negotiated'),
-    'a simple error': ({OPT_STRUCTURED: [(UNSUP, b'')], **reads(lambda c, o, n: simple(c, 28))}, ''),
+# The same for a client that wants TLS.
+TLS = {
+    'no fixed newstyle': ({'greeting': struct.pack('>QQH', MAGIC, OPTS, 0)}, 'does not support fixed newstyle'),
+    'oldstyle': ({'greeting': struct.pack('>QQQI', MAGIC, OLD, SIZE, HAS_FLAGS) + bytes(124), 'oldstyle': True}, 'support STARTTLS'),
+    'unsupported': ({}, "refused option 'starttls'.*does not support it"),
+    'by policy': ({OPT_STARTTLS: [(POLICY, b'not for you')]}, "denied by the server's policy: not for you"),
+    'found invalid': ({OPT_STARTTLS: [(INVALID, b'')]}, 'found it invalid'),
+    'requires what it refuses': ({OPT_STARTTLS: [(TLS_REQD, b'')]}, 'the server requires TLS'),
+    'consent with a payload': ({OPT_STARTTLS: [(REP_ACK, b'x')]}, "unexpected reply to option 'starttls'"),
+    'information': ({OPT_STARTTLS: [(REP_INFO, export())]}, "unexpected reply to option 'starttls'"),
+    'another option': ({OPT_STARTTLS: struct.pack('>QIII', REP, OPT_GO, REP_ACK, 0)}, 'Server answered option 7 where 5'),
+    'hang-up for consent': ({OPT_STARTTLS: b''}, 'end-of-file'),
+    'hang-up after consent': ({OPT_STARTTLS: CONSENT}, 'TLS|end-of-file'),
+    'garbage after consent': ({OPT_STARTTLS: CONSENT + b'\xff' * 64}, 'TLS'),
+    'the next reply in the clear': ({OPT_STARTTLS: CONSENT + struct.pack('>QIII', REP, OPT_STRUCTURED, REP_ACK, 0)}, 'TLS'),
+    'an alert after consent': ({OPT_STARTTLS: CONSENT + b'\x15\3\3\0\2\2\x28'}, 'TLS'),
+    'silence': ({OPT_STARTTLS: None}, SILENT),
+    'silence after consent': ({OPT_STARTTLS: [(REP_ACK, b'')]}, SILENT),
 }
-
-# The same for block status; what a read of it shows does not depend on it.
-STATUSES = {
-    'flags that are not known': (lambda c, o, n: extents(c, (n, 0xfffffffc)), None),
-    'more than was asked for': (lambda c, o, n: extents(c, (SIZE * 4, 3)), None),
-    'an error': (lambda c, o, n: failure(c), None),
-    'another context': (lambda c, o, n: extents(c, (n, 0), context=8), 'block status that was not asked for'),
-    'no extent': (lambda c, o, n: extents(c), 'invalid block status'),
-    'half an extent': (lambda c, o, n: chunk(c, EXTENTS, struct.pack('>III', 7, n, 0) + bytes(4)), 'invalid block status'),
-    'an extent of nothing': (lambda c, o, n: extents(c, (0, 0)), 'extent of no length'),
-    'nothing behind an extent': (lambda c, o, n: extents(c, (n // 2, 0), (0, 0)), 'extent of no length'),
-    'nothing at all': (lambda c, o, n: chunk(c, NONE), 'left out the block status'),
-    'data': (lambda c, o, n: data(c, o, bytes(8)), 'outside of the read|wrong length'),
-    'a simple success': (lambda c, o, n: simple(c), 'a simple reply where a structured one was agreed'),
-}
-
-
-@pytest.fixture
-def vm(vmm):
-    return vmm('-trace', 'nbd_client_broken')
-
-
-def connect(vm, work, script, **options):
-    Server(work / 'server', script)
-    vm.add('nbd', 'disk', server={'type': 'unix', 'path': str(work / 'server')}, **options)
 
 
 def read_all(vm):
@@ -282,43 +131,70 @@ def read_all(vm):
     return vm.qemu_io('disk', f'read -P 0 0 {size}') if size else ''
 
 
+def refused(vm, address, why, **options):
+    if why == SILENT:
+        options['open_timeout'] = SILENCE_S
+    with pytest.raises(ferry.QMPError, match=why):
+        vm.add('nbd', 'disk', server=address, **options)
+    vm.quit()
+
+
 @pytest.mark.parametrize('what', HANDSHAKE)
-def test_handshake(vm, work, what):
-    script, refusal = HANDSHAKE[what]
-    if refusal:
-        options = {'open_timeout': SILENCE_S} if refusal == SILENT else {}
-        with pytest.raises(ferry.QMPError, match=refusal):
-            connect(vm, work, script, **options)
+def test_handshake(vm, odd_server, what):
+    script, why = HANDSHAKE[what]
+    if why:
+        refused(vm, odd_server(script).address, why)
     else:
-        connect(vm, work, script)
+        vm.add('nbd', 'disk', server=odd_server(script).address)
         assert 'failed' not in read_all(vm)
-    vm.quit()
+        vm.quit()
 
 
-def test_tries_within_the_timeout_do_not_hide_the_reason(vm, work):
-    with pytest.raises(ferry.QMPError, match='no such thing'):
-        connect(vm, work, go((UNKNOWN, b'no such thing')), open_timeout=SILENCE_S)
+@pytest.mark.parametrize('what', TLS)
+def test_handshake_with_tls(vm, odd_server, what):
+    script, why = TLS[what]
+    vm.cmd('object-add', {'qom-type': 'tls-creds-anon', 'id': 'creds', 'endpoint': 'client'})
+    refused(vm, odd_server(script).address, why, tls_creds='creds')
 
 
-@pytest.mark.parametrize('what', REPLIES)
-def test_reply_to_a_read(vm, work, what):
-    script, why = REPLIES[what]
-    connect(vm, work, script)
-    text = read_all(vm)
-    assert ('failed' in text) == (why is not None), text
-    if why:
-        assert why in vm.stderr()
-    vm.quit()
+@pytest.mark.parametrize('option', [OPT_STRUCTURED, OPT_SET_META, OPT_GO])
+def test_tls_that_is_wanted_after_tls_was_made_ends_the_handshake(vm, odd_server, work, need, option):
+    need.tool('certtool')
+    authority = Authority(work / 'ca')
+    authority.server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(work / 'ca/server.pem', work / 'ca/server.key')
+    vm.cmd('object-add', {'qom-type': 'tls-creds-x509', 'id': 'creds', 'dir': str(authority.creds()), 'endpoint': 'client'})
+    script = {OPT_STARTTLS: [(REP_ACK, b'')], 'tls': context}
+    vm.add('nbd', 'works', server=odd_server(script).address, tls_creds='creds', tls_hostname='localhost')
+    refused(vm, odd_server({**script, option: [(TLS_REQD, b'')]}).address, 'the server requires TLS', tls_creds='creds',
+            tls_hostname='localhost')
 
 
-@pytest.mark.parametrize('what', STATUSES)
-def test_block_status(vm, work, what):
-    make, why = STATUSES[what]
-    connect(vm, work, statuses(make), reconnect_delay=60)
-    vm.add_file(ferry.make_image(work / 'copy.raw', SIZE), node_name='copy')
-    vm.cmd('blockdev-mirror', job_id='m', device='disk', target='copy', sync='full')
-    vm.wait('BLOCK_JOB_READY', device='m')
-    assert (why is None) == ('nbd_client_broken' not in vm.stderr()), vm.stderr()
-    if why:
-        assert any(part in vm.stderr() for part in why.split('|'))
-    vm.quit()
+def test_context_that_the_user_asked_for_must_be_there(vm, odd_server):
+    refused(vm, odd_server({OPT_SET_META: [(REP_ACK, b'')]}).address, 'x-dirty-bitmap b not found', x_dirty_bitmap='b')
+
+
+@pytest.mark.parametrize('script', [go((POLICY, b'')), go((SHUTDOWN, b'')), {OPT_STRUCTURED: [(TLS_REQD, b'')]},
+                                    {OPT_SET_META: [(SHUTDOWN, b'')]}])
+def test_client_says_that_it_leaves_after_a_refusal(vm, odd_server, script):
+    server = odd_server(script)
+    with pytest.raises(ferry.QMPError):
+        vm.add('nbd', 'disk', server=server.address)
+    assert server.over.get(timeout=60 * ferry.time_scale())[-1] == ('option', OPT_ABORT)
+
+
+@pytest.mark.parametrize('script,options', [
+    ({'flags': HAS_FLAGS | READ_ONLY}, {'read_only': False}),
+    (go((REP_INFO, export(1 << 63)), (REP_ACK, b'')), {}),
+    ({OPT_SET_META: [(REP_ACK, b'')]}, {'x_dirty_bitmap': 'b'}),
+])
+def test_client_says_that_it_leaves_an_export_that_it_cannot_use(vm, odd_server, script, options):
+    server = odd_server(script)
+    with pytest.raises(ferry.QMPError):
+        vm.add('nbd', 'disk', server=server.address, **options)
+    assert server.over.get(timeout=60 * ferry.time_scale())[-1] == ('command', DISCONNECT, 0, 0, 0)
+
+
+def test_tries_within_the_timeout_do_not_hide_the_reason(vm, odd_server):
+    refused(vm, odd_server(go((UNKNOWN, b'no such thing'))).address, 'no such thing', open_timeout=SILENCE_S)
