@@ -128,15 +128,29 @@ static const char *rep_error_name(uint32_t type)
     }
 }
 
-static int opt_refused(const OptReply *r, const char *export, GError **errp)
+/*
+ * The client leaves because the server refuses r->option. It sends ABORT first, which the
+ * specification demands where the server has kept to the protocol; an answer is not waited for.
+ */
+static int opt_refused(QIOChannel *ioc, const OptReply *r, const char *export, GError **errp)
 {
+    uint8_t bye[NBD_OPTION_BYTES];
+    struct iovec iov = {bye, sizeof(bye)};
     g_autofree char *text = r->length && r->length <= NBD_MAX_STRING
                                 ? g_utf8_make_valid((char *)r->data, r->length)
                                 : NULL;
 
     error_setg(errp, "NBD server refused option '%s' for export '%s': %s%s%s", opt_name(r->option),
                export, rep_error_name(r->type), text ? ": " : "", text ? text : "");
+    nbd_option_encode(bye, NBD_OPT_ABORT, 0);
+    (void)qio_channel_writev(ioc, &iov, 1, NULL);
     return -EINVAL;
+}
+
+/* A refusal after which no other option can succeed. */
+static bool opt_refusal_is_final(const OptReply *r)
+{
+    return r->type == NBD_REP_ERR_TLS_REQD || r->type == NBD_REP_ERR_SHUTDOWN;
 }
 
 /* An option answered by a plain ACK. 1: accepted; 0: refused, *r says how; -errno. */
@@ -184,12 +198,19 @@ static int coroutine_fn opt_co_context(QIOChannel *ioc, const NbdTarget *target,
         if (ret < 0) {
             return ret;
         }
+        if (opt_refusal_is_final(&r)) {
+            return opt_refused(ioc, &r, target->export, errp);
+        }
         if (r.type & NBD_REP_ERROR_BIT) {
             info->has_context = false; /* not an error: there just is no block status */
             return 0;
         }
-        if (r.type == NBD_REP_ACK) {
+        if (r.type == NBD_REP_ACK && !r.length) {
             return 0;
+        }
+        if (r.type == NBD_REP_ACK) {
+            error_setg(errp, "Server sent an unexpected reply to option 'set meta context'");
+            return -EINVAL;
         }
         if (r.type != NBD_REP_META_CONTEXT || r.length < 5 || info->has_context ||
             r.length - 4 != clen || memcmp(r.data + 4, target->context, clen) != 0) {
@@ -283,7 +304,7 @@ static int coroutine_fn opt_co_go(QIOChannel *ioc, const NbdTarget *target, NbdE
             return 0;
         }
         if (r.type & NBD_REP_ERROR_BIT) {
-            return opt_refused(&r, target->export, errp);
+            return opt_refused(ioc, &r, target->export, errp);
         }
         if (r.type == NBD_REP_ACK) {
             if (!have_export || r.length) {
@@ -339,7 +360,7 @@ static int coroutine_fn handshake_co_fixed(QIOChannel **ioc, const NbdTarget *ta
     if (target->tls_creds) {
         ret = opt_co_simple(*ioc, NBD_OPT_STARTTLS, &r, errp);
         if (ret == 0) {
-            return opt_refused(&r, target->export, errp);
+            return opt_refused(*ioc, &r, target->export, errp);
         }
         if (ret > 0) {
             ret = nbd_client_co_start_tls(ioc, target, errp);
@@ -352,8 +373,8 @@ static int coroutine_fn handshake_co_fixed(QIOChannel **ioc, const NbdTarget *ta
     if (ret < 0) {
         return ret;
     }
-    if (ret == 0 && r.type == NBD_REP_ERR_TLS_REQD) {
-        return opt_refused(&r, target->export, errp);
+    if (ret == 0 && opt_refusal_is_final(&r)) {
+        return opt_refused(*ioc, &r, target->export, errp);
     }
     info->structured = ret == 1;
     if (info->structured) {
@@ -466,5 +487,12 @@ int coroutine_fn nbd_client_co_handshake(QIOChannel **ioc, const NbdTarget *targ
         error_setg(errp, "Bad server magic received");
         ret = -EINVAL;
     }
-    return ret < 0 ? ret : info_check(target, info, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = info_check(target, info, errp);
+    if (ret < 0) {
+        nbd_client_say_goodbye(*ioc);
+    }
+    return ret;
 }

@@ -12,8 +12,8 @@
  *   DOWN      a request or a retry timer   DIALLING nbd_link_dial()          wait (reconnect-delay) or fail
  *   DIALLING  handshake done               UP       nbd_link_dialled()       those that wait go out
  *   DIALLING  refused, timed out           DOWN     nbd_link_dialled()       go on waiting; next try after the back-off
- *   UP        peer gone, protocol error,   BROKEN   nbd_link_break()         nothing more is sent or believed
- *             cancelled
+ *   UP        peer gone or shutting down,  BROKEN   nbd_link_break()         nothing more is sent or believed
+ *             protocol error, cancelled
  *   BROKEN    the reader has ended         DOWN     nbd_link_end_broken()    those in flight are tried again, or fail
  *   any       node closed                  CLOSED   nbd_client_close()       fail
  *
@@ -199,6 +199,11 @@ void nbd_link_abandon_dial(NbdLink *link);
  * Makes an established connection the link's; it is UP afterwards. Takes over the reference to ioc.
  */
 void nbd_link_set_up(NbdLink *link, QIOChannel *ioc, const NbdExportInfo *info);
+/*
+ * Sends the disconnect request without waiting: it has no answer, and a full socket is no reason to
+ * stay. The handshake is over, and no request is partly sent.
+ */
+void nbd_client_say_goodbye(QIOChannel *ioc);
 /* Gives up the connection: nothing it says counts any more. Reason for messages. */
 void nbd_link_break(NbdLink *link, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /*

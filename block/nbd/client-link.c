@@ -88,6 +88,7 @@ static void nbd_link_dialled(NbdLink *link, int ret, QIOChannel *ioc, const NbdE
 
     link->dial = NULL;
     if (ret == 0 && !info_compatible(client, info, &mismatch)) {
+        nbd_client_say_goodbye(ioc);
         ret = -EINVAL;
         err = mismatch;
     }
@@ -224,6 +225,16 @@ void nbd_link_set_up(NbdLink *link, QIOChannel *ioc, const NbdExportInfo *info)
         client->links[i]->useless = false; /* this may be another server */
     }
     nbd_client_link_up(client);
+}
+
+void nbd_client_say_goodbye(QIOChannel *ioc)
+{
+    NbdRequest wire = {.command = NBD_CMD_DISC};
+    uint8_t head[NBD_REQUEST_BYTES];
+    struct iovec iov = {head, sizeof(head)};
+
+    nbd_request_encode(head, &wire);
+    (void)qio_channel_writev(ioc, &iov, 1, NULL);
 }
 
 void nbd_link_break(NbdLink *link, const char *fmt, ...)

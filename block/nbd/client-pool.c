@@ -208,20 +208,6 @@ void nbd_client_drain_end(NbdClient *client)
     }
 }
 
-/*
- * Sends the disconnect request without waiting: it has no answer, and a full socket is no reason to
- * stay.
- */
-static void link_say_goodbye(NbdLink *link)
-{
-    NbdRequest wire = {.command = NBD_CMD_DISC};
-    uint8_t head[NBD_REQUEST_BYTES];
-    struct iovec iov = {head, sizeof(head)};
-
-    nbd_request_encode(head, &wire);
-    (void)qio_channel_writev(link->ioc, &iov, 1, NULL);
-}
-
 void nbd_client_close(NbdClient *client)
 {
     for (unsigned i = 0; i < client->n_links; i++) {
@@ -230,7 +216,7 @@ void nbd_client_close(NbdClient *client)
         nbd_link_abandon_dial(link);
         if (link->state == NBD_LINK_UP) {
             qio_channel_set_watch(link->ioc, NULL, QIO_CHANNEL_READ, NULL, NULL);
-            link_say_goodbye(link);
+            nbd_client_say_goodbye(link->ioc);
         }
         link->state = NBD_LINK_CLOSED;
         nbd_link_free(link);

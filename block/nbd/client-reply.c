@@ -150,6 +150,26 @@ void nbd_pending_finish(NbdLink *link, NbdPending *p)
     nbd_client_slot_freed(link->client);
 }
 
+/*
+ * Notes an error that the server reports (a number of the wire). False: the server is shutting down
+ * and wants to be left. The request is then lost like the others in flight: another connection may
+ * lead to a server that serves it.
+ */
+static bool pending_fail(NbdLink *link, NbdPending *p, uint32_t error)
+{
+    if (!p->ret) {
+        p->ret = -nbd_errno_from_wire(error);
+    }
+    if (error != NBD_ESHUTDOWN) {
+        return true;
+    }
+    if (!link->senders) {
+        nbd_client_say_goodbye(link->ioc);
+    }
+    nbd_link_break(link, "server is shutting down");
+    return false;
+}
+
 /* --- reads --- */
 
 /* Moves the frontier over islands it has reached. */
@@ -309,12 +329,15 @@ static bool coroutine_fn chunk_co_status(NbdLink *link, NbdPending *p, uint32_t 
     return true;
 }
 
-static bool coroutine_fn chunk_co_error(NbdLink *link, NbdPending *p, uint32_t length)
+static bool coroutine_fn chunk_co_error(NbdLink *link, NbdPending *p, uint16_t type,
+                                        uint32_t length)
 {
+    uint32_t fixed =
+        NBD_CHUNK_ERROR_BYTES + (type == NBD_REPLY_ERROR_OFFSET ? NBD_ERROR_OFFSET_BYTES : 0);
     uint32_t error;
     uint16_t text;
 
-    if (length < NBD_CHUNK_ERROR_BYTES || length > NBD_LINK_READ_BYTES) {
+    if (length < fixed || length > NBD_LINK_READ_BYTES) {
         nbd_link_break(link, "server sent an error of a wrong length");
         return false;
     }
@@ -323,22 +346,19 @@ static bool coroutine_fn chunk_co_error(NbdLink *link, NbdPending *p, uint32_t l
     }
     error = ldul_be_p(link->rbuf + link->rpos);
     text = lduw_be_p(link->rbuf + link->rpos + 4);
-    if (!error || text > length - NBD_CHUNK_ERROR_BYTES) {
+    if (!error || text > length - fixed) {
         nbd_link_break(link, "server sent an inconsistent error");
         return false;
     }
     link->rpos += length;
-    if (!p->ret) {
-        p->ret = -nbd_errno_from_wire(error);
-    }
-    return true;
+    return pending_fail(link, p, error);
 }
 
 static bool coroutine_fn chunk_co_take(NbdLink *link, NbdPending *p, uint16_t flags, uint16_t type,
                                        uint32_t length)
 {
     if (type & NBD_REPLY_ERROR_BIT) {
-        return chunk_co_error(link, p, length);
+        return chunk_co_error(link, p, type, length);
     }
     switch (type) {
     case NBD_REPLY_NONE:
@@ -425,7 +445,9 @@ static bool coroutine_fn reply_co_simple(NbdLink *link)
         nbd_link_break(link, "server sent a simple reply where a structured one was agreed");
         return false;
     }
-    p->ret = -nbd_errno_from_wire(error);
+    if (error && !pending_fail(link, p, error)) {
+        return false;
+    }
     if (p->wire.command == NBD_CMD_READ && !error &&
         !link_co_recv_data(link, p, 0, p->wire.length)) {
         return false;
@@ -459,7 +481,7 @@ static void link_lose_all(NbdLink *link)
 
         if (p) {
             p->lost = true;
-            p->ret = -EIO;
+            p->ret = p->ret == -ESHUTDOWN ? p->ret : -EIO;
             nbd_pending_finish(link, p);
         }
     }

@@ -31,7 +31,7 @@ int coroutine_fn nbd_client_co_request(NbdClient *client, NbdPending *p)
             return ret;
         }
     }
-    return -EIO;
+    return p->ret < 0 ? p->ret : -EIO;
 }
 
 /* The same for requests that change the disk. */
@@ -397,7 +397,12 @@ static bool coroutine_fn nbd_node_co_open(BlockDriverState *bs, const BlockdevOp
     }
 
     ioc = nbd_client_co_connect(client, opts->has_open_timeout ? opts->open_timeout : 0, errp);
-    if (!ioc || !nbd_node_check_writable(bs, &client->info, errp)) {
+    if (!ioc) {
+        nbd_client_free(client);
+        return false;
+    }
+    if (!nbd_node_check_writable(bs, &client->info, errp)) {
+        nbd_client_say_goodbye(ioc);
         qio_channel_unref(ioc);
         nbd_client_free(client);
         return false;

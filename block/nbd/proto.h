@@ -38,6 +38,7 @@
 #define NBD_CHUNK_DATA_BYTES   8  /* OFFSET_DATA payload before the data */
 #define NBD_CHUNK_HOLE_BYTES   12 /* OFFSET_HOLE payload */
 #define NBD_CHUNK_ERROR_BYTES  6  /* ERROR payload before the message */
+#define NBD_ERROR_OFFSET_BYTES 8  /* ERROR_OFFSET payload behind the message */
 
 /* Longest string in the handshake (names, descriptions, contexts, queries, error texts). */
 #define NBD_MAX_STRING 4096
