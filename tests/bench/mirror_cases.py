@@ -137,8 +137,10 @@ class UnderWrites:
         return {'ready_s': took, 'background_p99_us': job['clat_ns']['percentile']['99.000000'] / 1000}
 
     def clients(self, uri):
+        # A job that fio forks begins a session of its own. The kernel schedules sessions as groups (autogroup), so the
+        # figure would tell how this group gets on with those of other work on the machine.
         return subprocess.Popen(
-            ['fio', '--name=w', '--ioengine=nbd', f'--uri={uri}', '--rw=randwrite', '--bs=4k', f'--iodepth={self.depth}',
+            ['fio', '--thread', '--name=w', '--ioengine=nbd', f'--uri={uri}', '--rw=randwrite', '--bs=4k', f'--iodepth={self.depth}',
              f'--size={WRITTEN_MIB}m', '--time_based', f'--runtime={READY_LIMIT_S + 10}', '--ramp_time=1',
              '--randseed=1', '--output-format=json'], stdout=subprocess.PIPE, text=True)
 
