@@ -184,7 +184,7 @@ def test_raw_window_beyond_the_file_is_refused(vm, work, options):
 def test_raw_window_has_the_holes_of_its_part(vm, work):
     path = with_data(work / 'd.raw', 2 * ferry.MIB, ferry.MIB)
     vm.add_file(path, node_name='window', offset=ferry.MIB, size=4 * ferry.MIB)
-    handle = ferry.nbd_connect(vm.export('window'), ('base:allocation',))
+    handle = ferry.nbd_connect(vm.export('window'), 'base:allocation')
     assert extents(handle, 4 * ferry.MIB) == [(ferry.MIB, True), (ferry.MIB, False), (2 * ferry.MIB, True)]
 
 
@@ -251,7 +251,7 @@ def sparse(vm, work):
     """A disk with data in its third and fourth MiB, exported."""
     path = with_data(work / 'd.raw', 2 * ferry.MIB, 2 * ferry.MIB)
     vm.add_file(path, node_name='disk', discard='unmap')
-    return ferry.nbd_connect(vm.export('disk'), ('base:allocation',))
+    return ferry.nbd_connect(vm.export('disk'), 'base:allocation')
 
 
 def test_holes_of_the_file_are_holes_of_the_disk(sparse):
@@ -279,7 +279,7 @@ def test_one_extent_is_asked_for_once(vm, work, need):
     with open(path, 'r+b') as file:
         file.write(b'd' * 64 * ferry.MIB)
     vm.add_file(path, node_name='disk')
-    handle = ferry.nbd_connect(vm.export('disk'), ('base:allocation',))
+    handle = ferry.nbd_connect(vm.export('disk'), 'base:allocation')
     log = work / 'calls'
     with subprocess.Popen([shutil.which('strace'), '-f', '-e', 'trace=lseek', '-o', log, '-p', str(vm.pid)],
                           stderr=subprocess.PIPE, text=True) as tracer:
