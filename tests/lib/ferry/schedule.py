@@ -227,8 +227,9 @@ class Schedule:
         vm.cmd('migrate-incoming', uri=f'unix:{self.incoming}')
 
     def set_capabilities(self, vm):
-        vm.cmd('migrate-set-capabilities', capabilities=[{'capability': c, 'state': c in self.capabilities}
-                                                         for c in CAPABILITIES])
+        vm.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': 'xbzrle', 'state': False},       # a verb may have set it; multifd excludes it
+            *({'capability': c, 'state': c in self.capabilities} for c in CAPABILITIES)])
 
     def send(self, side, command, **args):
         """Sends a command in one of the sessions; now and then its answer is waited for, for a moment. A process that
