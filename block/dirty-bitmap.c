@@ -65,7 +65,9 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     bitmap->hb = hbitmap_new(size, granularity);
     bitmap->enabled = true;
     LIST_INIT(&bitmap->expected);
+    bdrv_edges_lock();
     TAILQ_INSERT_TAIL(&bs->dirty_bitmaps, bitmap, next);
+    bdrv_edges_unlock();
     bdrv_threads_check_above(bs);
     if (name) {
         if (!bs->named_bitmaps) {
@@ -88,7 +90,9 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
     LIST_FOREACH_SAFE(mark, &bitmap->expected, next, next) {
         g_free(mark);
     }
+    bdrv_edges_lock();
     TAILQ_REMOVE(&bs->dirty_bitmaps, bitmap, next);
+    bdrv_edges_unlock();
     bdrv_threads_bitmap_gone(bs);
     if (bitmap->name) {
         g_hash_table_remove(bs->named_bitmaps, bitmap->name);
@@ -332,9 +336,11 @@ BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
     const BdrvDirtyBitmap *bitmap;
 
     assert_graph_thread(bs);
+    bdrv_edges_lock(); /* a visit does not wait for a drained section, in which bitmaps come and go */
     TAILQ_FOREACH(bitmap, &bs->dirty_bitmaps, next) {
         QAPI_LIST_APPEND(tail, describe_bitmap(bitmap));
     }
+    bdrv_edges_unlock();
     return list;
 }
 

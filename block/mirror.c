@@ -377,8 +377,9 @@ static bool mirror_is_busy_at(Job *job, BlockDriverState *bs)
 {
     MirrorBlockJob *s = mirror_of(job);
 
-    /* A guest's write that was left behind concerns the target alone. */
-    return s->copy.in_flight > 0 || (bs == s->copy.target_bs && s->copy.left_behind > 0);
+    /* A drain may ask before the job is set up. A write that was left behind concerns the target alone. */
+    return s->copy.in_flight > 0 ||
+           (s->copy.left_behind > 0 && bs == __atomic_load_n(&s->copy.target_bs, __ATOMIC_RELAXED));
 }
 
 /* --- end --- */

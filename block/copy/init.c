@@ -50,7 +50,7 @@ void coroutine_fn copy_co_init(CopyEngine *s, const CopyOptions *opts)
     s->speed = opts->speed;
     s->source = opts->source;
     s->base = opts->base;
-    s->target_bs = opts->target;
+    __atomic_store_n(&s->target_bs, opts->target, __ATOMIC_RELAXED);
     s->unmap = opts->unmap;
     s->target_plain = opts->target_plain;
     s->size = bdrv_getlength(opts->source);

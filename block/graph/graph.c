@@ -282,6 +282,7 @@ static void bds_attach(BdrvChild *child)
     BlockDriverState *parent = child->opaque;
 
     assert_edges_may_change(parent);
+    bdrv_edges_lock();
     LIST_INSERT_HEAD(&parent->children, child, next);
     if (child->role & BDRV_CHILD_PRIMARY) {
         parent->file = child;
@@ -289,6 +290,7 @@ static void bds_attach(BdrvChild *child)
     if (child->role & BDRV_CHILD_COW) {
         parent->backing = child;
     }
+    bdrv_edges_unlock();
 }
 
 static void bds_detach(BdrvChild *child)
@@ -296,6 +298,7 @@ static void bds_detach(BdrvChild *child)
     BlockDriverState *parent = child->opaque;
 
     assert_edges_may_change(parent);
+    bdrv_edges_lock();
     LIST_REMOVE(child, next);
     if (parent->file == child) {
         parent->file = NULL;
@@ -303,6 +306,7 @@ static void bds_detach(BdrvChild *child)
     if (parent->backing == child) {
         parent->backing = NULL;
     }
+    bdrv_edges_unlock();
 }
 
 static void bds_resize(BdrvChild *child)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include "block/graph/graph.h"
 #include "util/error.h"
 #include "util/int-math.h"
 
@@ -265,9 +266,30 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
     return len;
 }
 
+/*
+ * The children that hold data of bs, each with a reference. A query visits a node in a drained
+ * section as well, while the main thread changes edges.
+ */
+static GPtrArray *ref_data_children(BlockDriverState *bs)
+{
+    GPtrArray *nodes = g_ptr_array_new_with_free_func((GDestroyNotify)bdrv_unref_later);
+    BdrvChild *child;
+
+    bdrv_edges_lock();
+    LIST_FOREACH(child, &bs->children, next) {
+        if (child->bs &&
+            (child->role & (BDRV_CHILD_DATA | BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED))) {
+            bdrv_ref(child->bs);
+            g_ptr_array_add(nodes, child->bs);
+        }
+    }
+    bdrv_edges_unlock();
+    return nodes;
+}
+
 int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
 {
-    BdrvChild *child;
+    g_autoptr(GPtrArray) nodes = NULL;
     int64_t sum = 0;
 
     assert_graph_thread(bs);
@@ -280,13 +302,10 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
     if (bs->drv->protocol) {
         return -ENOTSUP;
     }
-    LIST_FOREACH(child, &bs->children, next) {
-        int64_t size;
+    nodes = ref_data_children(bs);
+    for (guint i = 0; i < nodes->len; i++) {
+        int64_t size = bdrv_co_get_allocated_file_size(g_ptr_array_index(nodes, i));
 
-        if (!(child->role & (BDRV_CHILD_DATA | BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED))) {
-            continue;
-        }
-        size = bdrv_co_get_allocated_file_size(child->bs);
         if (size < 0) {
             return size;
         }
