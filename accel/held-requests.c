@@ -20,34 +20,50 @@ struct HeldRequests {
     VMChangeStateEntry *handler;
 
     GMutex lock;
-    struct HeldList list; /* lock; oldest first */
+    /* lock; oldest first */
+    struct HeldList list;
+    struct HeldList due; /* those that the last start lets begin again */
 };
 
 HeldRequest *held_requests_take(HeldRequests *held)
 {
     HeldRequest *req;
 
+    struct HeldList *list = &held->due;
+
     g_mutex_lock(&held->lock);
-    req = TAILQ_FIRST(&held->list);
+    req = TAILQ_FIRST(list);
+    if (!req) {
+        list = &held->list;
+        req = TAILQ_FIRST(list);
+    }
     if (req) {
-        TAILQ_REMOVE(&held->list, req, link);
+        TAILQ_REMOVE(list, req, link);
     }
     g_mutex_unlock(&held->lock);
     return req;
 }
 
-/* In one of the contexts. A request that fails again is held again, and waits for another run. */
+/*
+ * In one of the contexts. The backend may have moved since this was scheduled: what belongs elsewhere
+ * now is started there. A request that fails again is held again, and waits for another run.
+ */
 static void restart_here(void *opaque)
 {
     HeldRequests *held = opaque;
     struct HeldList list = TAILQ_HEAD_INITIALIZER(list);
     HeldRequest *req, *next;
+    AioContext *elsewhere = NULL;
 
     g_mutex_lock(&held->lock);
-    TAILQ_FOREACH_SAFE(req, &held->list, link, next) {
-        if (aio_context_in_own_thread(blk_context_for(held->blk, req->ctx))) {
-            TAILQ_REMOVE(&held->list, req, link);
+    TAILQ_FOREACH_SAFE(req, &held->due, link, next) {
+        AioContext *ctx = blk_context_for(held->blk, req->ctx);
+
+        if (aio_context_in_own_thread(ctx)) {
+            TAILQ_REMOVE(&held->due, req, link);
             TAILQ_INSERT_TAIL(&list, req, link);
+        } else {
+            elsewhere = ctx;
         }
     }
     g_mutex_unlock(&held->lock);
@@ -55,7 +71,11 @@ static void restart_here(void *opaque)
         TAILQ_REMOVE(&list, req, link);
         held->ops->restart(held->opaque, req);
     }
-    blk_dec_in_flight(held->blk);
+    if (elsewhere) {
+        aio_bh_schedule_oneshot(elsewhere, restart_here, held);
+    } else {
+        blk_dec_in_flight(held->blk);
+    }
 }
 
 static void run_state_changed(void *opaque, bool running, RunState state)
@@ -68,7 +88,8 @@ static void run_state_changed(void *opaque, bool running, RunState state)
         return;
     }
     g_mutex_lock(&held->lock);
-    TAILQ_FOREACH(req, &held->list, link) {
+    TAILQ_CONCAT(&held->due, &held->list, link);
+    TAILQ_FOREACH(req, &held->due, link) {
         AioContext *ctx = blk_context_for(held->blk, req->ctx);
 
         if (!g_ptr_array_find(contexts, ctx, NULL)) {
@@ -77,7 +98,7 @@ static void run_state_changed(void *opaque, bool running, RunState state)
     }
     g_mutex_unlock(&held->lock);
     for (guint i = 0; i < contexts->len; i++) {
-        /* Busy from here on: the backend does not change its contexts in between. */
+        /* Busy until they are started: the backend goes on living. It may move once more. */
         blk_inc_in_flight(held->blk);
         aio_bh_schedule_oneshot(contexts->pdata[i], restart_here, held);
     }
@@ -94,6 +115,7 @@ HeldRequests *held_requests_new(BlockBackend *blk, const char *qom_path, const H
     held->opaque = opaque;
     g_mutex_init(&held->lock);
     TAILQ_INIT(&held->list);
+    TAILQ_INIT(&held->due);
     held->handler = qemu_add_vm_change_state_handler(run_state_changed, held);
     return held;
 }

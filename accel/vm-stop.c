@@ -93,6 +93,41 @@ void vm_start(void)
     }
 }
 
+static bool take_request(RunState *state)
+{
+    bool requested;
+
+    g_mutex_lock(&guest.request_lock);
+    requested = guest.requested;
+    *state = guest.request;
+    guest.requested = false;
+    g_mutex_unlock(&guest.request_lock);
+    return requested;
+}
+
+/* With `changing` held: the guest runs, and stands afterwards. */
+static void coroutine_fn stand(RunState state, bool event)
+{
+    cpus_co_stop();
+    runstate_set(state);
+    if (event) {
+        qapi_event_send_stop();
+    }
+}
+
+/*
+ * With `changing` held. A stop that was requested before this start ends with it: the guest stands
+ * for a moment, so that what waits for its next run begins again.
+ */
+static void coroutine_fn end_requested_stop(void)
+{
+    RunState state;
+
+    if (take_request(&state) && runstate_is_running()) {
+        stand(state, true);
+    }
+}
+
 /* What stopped the guest is tried again: if it fails again, that is a new error. */
 static void forget_io_errors(void)
 {
@@ -113,6 +148,7 @@ static bool coroutine_fn activate_and_start(GError **errp)
     lock(&guest.changing);
     ok = guest.stops == stops;
     if (ok) {
+        end_requested_stop();
         forget_io_errors();
         vm_start();
     } else {
@@ -152,16 +188,6 @@ static void note_stop(RunState state)
         runstate_set_autostart(false);
     } else if (runstate_may_become(state)) {
         runstate_set(state);
-    }
-}
-
-/* With `changing` held: the guest runs, and stands afterwards. */
-static void coroutine_fn stand(RunState state, bool event)
-{
-    cpus_co_stop();
-    runstate_set(state);
-    if (event) {
-        qapi_event_send_stop();
     }
 }
 
@@ -225,18 +251,6 @@ void coroutine_fn vm_co_halt(void)
 }
 
 /* --- requests from any thread --- */
-
-static bool take_request(RunState *state)
-{
-    bool requested;
-
-    g_mutex_lock(&guest.request_lock);
-    requested = guest.requested;
-    *state = guest.request;
-    guest.requested = false;
-    g_mutex_unlock(&guest.request_lock);
-    return requested;
-}
 
 static void coroutine_fn request_co(void *opaque)
 {

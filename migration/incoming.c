@@ -395,7 +395,12 @@ static void coroutine_fn settle_co(void *opaque)
 /* A reset that began before the load would undo what the stream says of a device. */
 static void coroutine_fn await_changes_co(void *opaque)
 {
+    MigrationIncomingState *mis = opaque;
+
     vm_co_await_changes();
+    if (mis->multifd) {
+        multifd_recv_begin(mis); /* now that something reads: silence is a sign of the source's */
+    }
 }
 
 static void *incoming_thread(void *opaque)
@@ -403,7 +408,7 @@ static void *incoming_thread(void *opaque)
     MigrationIncomingState *mis = opaque;
     Arrival arrival = {.mis = mis};
 
-    main_loop_run_co(await_changes_co, NULL);
+    main_loop_run_co(await_changes_co, mis);
     (void)loadvm_state(mis, mis->from_src, &arrival.err);
     arrival.loaded_ns = (uint64_t)qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     if (!arrival.err) {
@@ -421,9 +426,6 @@ static void start_loading(MigrationIncomingState *mis)
     migration_listener_stop(mis->listener);
     qio_hangup_watch_free(g_steal_pointer(&mis->hangup));
     forget_hangup(mis);
-    if (mis->multifd) {
-        multifd_recv_begin(mis);
-    }
     migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_SETUP, MIGRATION_STATUS_ACTIVE);
     if (mis->thread) {
         g_thread_join(mis->thread); /* of an attempt that failed */

@@ -72,7 +72,10 @@ static MigrationSettings *settings_copy(const MigrationSettings *from)
 {
     MigrationSettings *settings = g_new(MigrationSettings, 1);
 
-    *settings = *from;
+    /* Not the whole: other threads count references to `from`. */
+    memcpy(settings->caps, from->caps, sizeof(settings->caps));
+    settings->params = from->params;
+    settings->compat = from->compat;
     params_copy_strings(&settings->params);
     settings->refcount = 1;
     return settings;

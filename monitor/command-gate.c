@@ -2,13 +2,13 @@
 /* Which commands still run while the process ends. */
 #include "monitor/command-gate.h"
 
-#include "util/aio.h"
 #include "util/error.h"
+#include "util/timer.h"
 
 static struct {
     bool closed;
     unsigned inside;
-    Coroutine *waiting; /* the shutdown; NULL: it does not wait */
+    QemuCoSleepers sleepers; /* the shutdown */
 } gate;
 
 bool command_gate_enter(GError **errp)
@@ -24,8 +24,8 @@ bool command_gate_enter(GError **errp)
 void command_gate_leave(void)
 {
     gate.inside--;
-    if (!gate.inside && gate.waiting) {
-        aio_co_wake(g_steal_pointer(&gate.waiting));
+    if (!gate.inside) {
+        qemu_co_sleepers_wake(&gate.sleepers);
     }
 }
 
@@ -34,10 +34,13 @@ void command_gate_close(void)
     gate.closed = true;
 }
 
-void coroutine_fn command_gate_co_wait(void)
+bool coroutine_fn command_gate_co_wait(int64_t limit_ns)
 {
-    if (gate.inside) {
-        gate.waiting = qemu_coroutine_self();
-        qemu_coroutine_yield();
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + limit_ns, left_ns = limit_ns;
+
+    while (gate.inside && left_ns > 0) {
+        qemu_co_sleepers_wait(&gate.sleepers, QEMU_CLOCK_REALTIME, left_ns);
+        left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     }
+    return !gate.inside;
 }

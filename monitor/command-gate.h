@@ -9,6 +9,7 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include "util/coroutine.h"
 
 /* True: the command runs until command_gate_leave(). False, with errp: the gate is closed. */
@@ -16,7 +17,7 @@ bool command_gate_enter(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 void command_gate_leave(void);
 
 void command_gate_close(void);
-/* Returns when no command is inside. */
-void coroutine_fn command_gate_co_wait(void);
+/* True: no command is inside any more. False: one still is, after limit_ns. */
+bool coroutine_fn command_gate_co_wait(int64_t limit_ns) G_GNUC_WARN_UNUSED_RESULT;
 
 #endif

@@ -7,6 +7,7 @@
 #include "block/blockdev.h"
 #include "block/export.h"
 #include "block/graph/give-up.h"
+#include "block/io/limits.h"
 #include "block/job/job.h"
 #include "block/nbd/server.h"
 #include "chardev/char.h"
@@ -31,6 +32,9 @@
  */
 #define SHUTDOWN_SILENCE_NS (20 * NANOSECONDS_PER_SECOND)
 
+/* A command that waits for such a server ends a moment after the server was given up. */
+#define COMMANDS_WAIT_NS (SHUTDOWN_SILENCE_NS + 5 * NANOSECONDS_PER_SECOND)
+
 static const char *current_step = "the shutdown to begin";
 
 static void coroutine_fn step_co_stop_guest(void)
@@ -44,6 +48,11 @@ static void coroutine_fn step_co_stop_guest(void)
     vm_co_halt();
     announce_stop_all();
     dirty_rate_co_shutdown();
+}
+
+static void coroutine_fn step_co_limits(void)
+{
+    io_limits_lift_all();
 }
 
 static void coroutine_fn step_co_migration(void)
@@ -71,7 +80,9 @@ static void coroutine_fn step_co_opening(void)
 /* A command that had passed the gate may have begun any of these since. */
 static void coroutine_fn step_co_commands(void)
 {
-    command_gate_co_wait();
+    if (!command_gate_co_wait(COMMANDS_WAIT_NS)) {
+        error_report("not waiting any longer for commands that have begun");
+    }
     step_co_jobs();
     step_co_exports();
     step_co_opening();
@@ -143,6 +154,7 @@ static const struct {
     const char *name;
     void coroutine_fn (*co_run)(void);
 } steps[] = {
+    {"limits to be lifted", step_co_limits},  /* requests that all others wait for may be large */
     {"migrations to end", step_co_migration}, /* the guest is here or there, not in between */
     {"the guest to stop",
      step_co_stop_guest},          /* it must not write while disks go; clients learn of the end */

@@ -166,20 +166,21 @@ static bool any_closing(GHashTable *graph)
     return false;
 }
 
-/* A drained section of `node`, which is added to `drained` if it is new there. */
+/* A drained section of `node`, which is added to `drained`; or a wait if it is in there. */
 static bool coroutine_fn co_drain_one(BlockDriverState *node, bool is_new, GPtrArray *drained,
                                       GError **errp)
 {
     bool quiet;
 
     bdrv_ref(node);
-    quiet = bdrv_co_drained_begin_within(node, BDRV_DRAIN_COMMAND_NS, errp);
+    if (is_new) {
+        quiet = bdrv_co_drained_begin_within(node, BDRV_DRAIN_COMMAND_NS, errp);
+    } else {
+        quiet = bdrv_co_await_visits(node, BDRV_DRAIN_COMMAND_NS, errp);
+    }
     if (quiet && is_new) {
         g_ptr_array_add(drained, node); /* with the reference */
         return true;
-    }
-    if (quiet) {
-        bdrv_co_drained_end(node);
     }
     bdrv_co_unref(node);
     return quiet;

@@ -278,13 +278,23 @@ static bool coroutine_fn drain_wait(BlockDriverState *bs, int64_t limit_ns)
     return !busy;
 }
 
+/*
+ * Runs begin or end of a quiet time in the graph's thread, where the coroutine stays. The graph does not
+ * move to another thread on the way: a node with a count is not moved.
+ */
+static void coroutine_fn co_change_quiesce(BlockDriverState *bs, void (*change)(BlockDriverState *))
+{
+    bdrv_inc_in_flight(bs);
+    aio_co_reschedule_self(bs->aio_context);
+    change(bs);
+    bdrv_dec_in_flight(bs);
+}
+
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
 {
     AioContext *self = qemu_get_current_aio_context();
-    AioContext *ctx = bs->aio_context;
 
-    aio_co_reschedule_self(ctx);
-    bdrv_quiesce_begin(bs);
+    co_change_quiesce(bs, bdrv_quiesce_begin);
     trace_bdrv_drained_begin(bs->node_name, in_flight(bs));
     (void)drain_wait(bs, 0);
     trace_bdrv_drained(bs->node_name);
@@ -295,11 +305,9 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
                                                GError **errp)
 {
     AioContext *self = qemu_get_current_aio_context();
-    AioContext *ctx = bs->aio_context;
     bool quiet;
 
-    aio_co_reschedule_self(ctx);
-    bdrv_quiesce_begin(bs);
+    co_change_quiesce(bs, bdrv_quiesce_begin);
     trace_bdrv_drained_begin(bs->node_name, in_flight(bs));
     quiet = drain_wait(bs, limit_ns);
     if (quiet) {
@@ -310,21 +318,32 @@ bool coroutine_fn bdrv_co_drained_begin_within(BlockDriverState *bs, int64_t lim
         error_setg(errp, "Node '%s' did not become idle in time; still waiting for: %s",
                    bs->node_name, what[0] ? what : "nothing known");
         trace_bdrv_drained_end(bs->node_name);
-        bdrv_quiesce_end(bs);
     }
     aio_co_reschedule_self(self);
+    if (!quiet) {
+        co_change_quiesce(bs, bdrv_quiesce_end); /* it may have moved during the wait */
+        aio_co_reschedule_self(self);
+    }
+    return quiet;
+}
+
+bool coroutine_fn bdrv_co_await_visits(BlockDriverState *bs, int64_t limit_ns, GError **errp)
+{
+    bool quiet = drain_wait(bs, limit_ns);
+
+    if (!quiet) {
+        error_setg(errp, "Node '%s' did not become idle in time", bs->node_name);
+    }
     return quiet;
 }
 
 void coroutine_fn bdrv_co_drained_end(BlockDriverState *bs)
 {
     AioContext *self = qemu_get_current_aio_context();
-    AioContext *ctx = bs->aio_context;
 
     trace_bdrv_drained_end(bs->node_name);
     /* In the graph's thread, and over on return: the caller may change edges right after. */
-    aio_co_reschedule_self(ctx);
-    bdrv_quiesce_end(bs);
+    co_change_quiesce(bs, bdrv_quiesce_end);
     aio_co_reschedule_self(self);
 }
 

@@ -143,6 +143,11 @@ bool bdrv_drain_busy(BlockDriverState *bs);
  */
 void bdrv_edges_lock(void);
 void bdrv_edges_unlock(void);
+/*
+ * Within a drained section of the caller's: waits until no coroutine of the main thread visits bs any
+ * more. False, with errp, after limit_ns. Main thread.
+ */
+bool coroutine_fn bdrv_co_await_visits(BlockDriverState *bs, int64_t limit_ns, GError **errp);
 /* Something became idle: drains in progress look again. Any thread. */
 void bdrv_drain_kick(void);
 

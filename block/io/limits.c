@@ -3,6 +3,7 @@
 #include "block/io/limits.h"
 
 #include <string.h>
+#include "block/backend-int.h"
 #include "block/throttle/throttle-group.h"
 #include "qapi/qapi-commands-block-node.h"
 #include "util/cutils.h"
@@ -180,6 +181,20 @@ bool coroutine_fn qmp_block_set_io_throttle(const BlockIOThrottle *arg, GError *
         info->name##_max = cfg.limits[bucket].max;                                           \
         info->name##_max_length = cfg.limits[bucket].burst_length;                           \
     } while (0)
+
+void io_limits_lift_all(void)
+{
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        if (blk->throttle) {
+            throttle_member_bypass_begin(blk->throttle);
+        }
+    }
+    for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
+        if (bs->is_open && bs->drv && bs->drv->bdrv_lift_limits) {
+            bs->drv->bdrv_lift_limits(bs, true);
+        }
+    }
+}
 
 void io_limits_fill_info(BlockDeviceInfo *info, const BlockBackend *blk)
 {

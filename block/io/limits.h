@@ -22,6 +22,8 @@ bool io_limits_take_options(json_object *options, ThrottleConfig *cfg, char **gr
  */
 bool coroutine_fn io_limits_co_apply(BlockBackend *blk, const ThrottleConfig *cfg,
                                      const char *group, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
+/* From now on requests wait for no limit, of a drive or of a throttle node: the process ends. */
+void io_limits_lift_all(void);
 /* Fills the limits of a node's info from the drive above it. */
 void io_limits_fill_info(BlockDeviceInfo *info, const BlockBackend *blk);
 

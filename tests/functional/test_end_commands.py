@@ -2,6 +2,7 @@
 """Commands that arrive while the process ends: they neither end it otherwise than with status 0 nor hold it up."""
 import signal
 
+import nbd
 import pytest
 
 import ferry
@@ -93,3 +94,19 @@ def test_command_that_has_begun_leaves_nothing_behind(vmm, work, qemu_nbd):
     end(vm, server)
     states = [event['data']['status'] for event in vm.seen('JOB_STATUS_CHANGE')]
     assert states[0] == 'created' and states[-1] == 'null'
+
+
+def test_limits_do_not_hold_up_the_end(vmm, work, qemu_nbd):
+    """A command and a client of an export that would wait for minutes, at 1 KiB/s."""
+    vm = vmm(*MACHINE, defaults=False)
+    vm.cmd('object-add', qom_type='throttle-group', id='g', limits={'bps-total': 1024})
+    for name in ('mine', 'client'):
+        path = str(ferry.make_image(work / f'{name}.raw', MIB))
+        vm.add('throttle', name, throttle_group='g', file={'driver': 'file', 'filename': path})
+    client = ferry.nbd_connect(vm.export('client'))
+    for offset in (0, 65536):
+        client.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(65536)), offset)
+    vm.send('human-monitor-command', {'command-line': 'qemu-io mine "write 0 64k"'})
+    vm.send('human-monitor-command', {'command-line': 'qemu-io mine "write 64k 64k"'})
+    vm.process.send_signal(signal.SIGTERM)
+    assert vm.wait_exit() == 0, vm.describe()

@@ -431,6 +431,8 @@ int main(int argc, char **argv)
     events = g_string_new(NULL);
     qapi_event_set_sink(record_event);
     blk_set_guest_stopper(vm_stop_request);
+    g_test_add_func("/error-policy/held-in-queues",
+                    test_held_requests_of_several_queues_start_again_each_in_its_thread);
     g_test_add_func("/error-policy/held", test_a_held_request_starts_again_with_cont);
     g_test_add_func("/error-policy/held-in-iothread",
                     test_a_held_request_of_an_iothread_starts_again_with_cont);
@@ -439,7 +441,5 @@ int main(int argc, char **argv)
     g_test_add_func("/error-policy/dropped", test_a_device_that_ends_gets_its_held_requests_back);
     g_test_add_func("/error-policy/journey",
                     test_a_request_that_fails_on_the_way_out_is_held_for_the_journey);
-    g_test_add_func("/error-policy/held-in-queues",
-                    test_held_requests_of_several_queues_start_again_each_in_its_thread);
     return g_test_run();
 }

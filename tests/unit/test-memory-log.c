@@ -372,6 +372,16 @@ static void *migrate(void *opaque)
     return NULL;
 }
 
+static bool ring_was_full(void)
+{
+    bool full;
+
+    pthread_mutex_lock(&hw.lock);
+    full = hw.full > 0;
+    pthread_mutex_unlock(&hw.lock);
+    return full;
+}
+
 static void remap_while_the_guest_is_copied(bool ring)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(SEED + 1);
@@ -388,7 +398,7 @@ static void remap_while_the_guest_is_copied(bool ring)
     __atomic_store_n(&stop, 0, __ATOMIC_RELEASE);
     threads[0] = g_thread_new("vcpu", vcpu, NULL);
     threads[1] = g_thread_new("migration", migrate, copy);
-    for (unsigned i = 0; i < REMAPS; i++) {
+    for (unsigned i = 0; i < REMAPS || (ring && !ring_was_full()); i++) {
         remap(rand);
         bql_main_unlock(); /* for exits of the vCPU that meet the device */
         bql_main_lock();

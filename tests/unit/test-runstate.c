@@ -330,6 +330,23 @@ static void test_a_request_for_a_taken_guest_holds_where_it_goes_on(void)
     g_assert_true(runstate_is_running());
 }
 
+static void test_a_start_ends_a_stop_that_was_requested_before(void)
+{
+    VMChangeStateEntry *entry;
+
+    g_assert_true(cont());
+    calls = g_string_new(NULL);
+    entry = qemu_add_vm_change_state_handler(note, (void *)"a");
+    request(RUN_STATE_IO_ERROR);
+    g_assert_true(cont()); /* before the main loop has seen it */
+    while (aio_poll(qemu_get_aio_context(), false)) {
+    }
+    g_assert_true(runstate_is_running());
+    g_assert_cmpstr(calls->str, ==, "aa"); /* what waits for the next run has been told of one */
+    qemu_del_vm_change_state_handler(entry);
+    g_string_free(calls, TRUE);
+}
+
 /* --- the guest's clock --- */
 
 static void fired_cb(void *opaque)
@@ -386,6 +403,8 @@ int main(int argc, char **argv)
     g_test_add_func("/runstate/request/any-thread", test_a_request_from_any_thread_stops_the_guest);
     g_test_add_func("/runstate/request/taken",
                     test_a_request_for_a_taken_guest_holds_where_it_goes_on);
+    g_test_add_func("/runstate/request/before-a-start",
+                    test_a_start_ends_a_stop_that_was_requested_before);
     g_test_add_func("/runstate/clock", test_a_timer_of_the_guest_fires_when_the_guest_runs);
     return g_test_run();
 }
