@@ -484,6 +484,10 @@ static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const Mig
         }
         return multifd_recv_take_channel(mis, ioc, hello->bytes, errp);
     }
+    if (mis->from_src && mis->lost) { /* the source that has hung up begins once more */
+        close_channels(mis);
+        begin_with_first_channel(mis);
+    }
     if (mis->from_src) {
         warn_report("incoming migration: a second main channel was turned away");
         return true;

@@ -153,12 +153,12 @@ def test_yank_while_a_node_is_opened(vmm, odd_server, full_address, silence):
 def test_further_connections_that_do_not_come_up(vm, odd_server, later):
     """Each node asks for several connections and is deleted while the server keeps it waiting."""
     flags = HAS_FLAGS | MULTI_CONN
-    peer = odd_server({'flags': flags, 'later': {
+    script = {'flags': flags, 'later': {
         'silence': {'greeting': b''}, 'refusal': FAILURES['refusal'], 'hang-up': FAILURES['hang-up for an answer'],
-        'another size': {'flags': HAS_FLAGS}}[later]})
+        'another size': {'flags': HAS_FLAGS}}[later]}
 
     def once():
-        peer.first = True
+        peer = odd_server(script)       # its own each time: a late connection of the node before is not its first
         add(vm, peer.address, connections=4)
         vm.cmd('human-monitor-command', command_line='qemu-io disk "aio_read 0 64k"')
         vm.qemu_io('disk', 'read 0 64k')
