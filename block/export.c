@@ -195,7 +195,7 @@ void blk_exp_request_shutdown(BlockExport *exp)
     if (exp->shutting_down) {
         return;
     }
-    exp->shutting_down = true;
+    __atomic_store_n(&exp->shutting_down, true, __ATOMIC_RELEASE);
     exp->drv->request_shutdown(exp);
     g_assert(exp->user_owned);
     exp->user_owned = false;

@@ -29,9 +29,9 @@ typedef struct BlockExportDriver {
 struct BlockExport {
     const BlockExportDriver *drv;
     char *id;
-    int refcount;    /* atomic; a connection holds one */
-    bool user_owned; /* still in the list of exports */
-    bool shutting_down;
+    int refcount;       /* atomic; a connection holds one */
+    bool user_owned;    /* still in the list of exports */
+    bool shutting_down; /* atomic: the main thread sets it, connections look */
     AioContext *ctx;
     BlockBackend *blk;
     TAILQ_ENTRY(BlockExport) next;

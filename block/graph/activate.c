@@ -157,7 +157,7 @@ static bool set_mark(NodeSet *set, bool inactive, BlockDriverState **failed, GEr
         BlockDriverState *bs = node_at(set, i);
         BdrvChild *edge;
 
-        bs->open_flags ^= BDRV_O_INACTIVE;
+        __atomic_fetch_xor(&bs->open_flags, BDRV_O_INACTIVE, __ATOMIC_RELAXED); /* queries look */
         bdrv_perm_txn_add(txn, bs);
         LIST_FOREACH(edge, &bs->parents, next_parent) {
             uint64_t perm = 0, shared = BLK_PERM_ALL;

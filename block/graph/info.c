@@ -120,7 +120,7 @@ const char *bdrv_get_filename(const BlockDriverState *bs)
 
 bool bdrv_is_read_only(const BlockDriverState *bs)
 {
-    return !(bs->open_flags & BDRV_O_RDWR);
+    return !(__atomic_load_n(&bs->open_flags, __ATOMIC_RELAXED) & BDRV_O_RDWR);
 }
 
 bool bdrv_is_inserted(BlockDriverState *bs)

@@ -342,7 +342,7 @@ static void coroutine_fn nbd_conn_co_attach(NbdConn *conn)
     conn->rbuf = g_malloc(NBD_CONN_READ_BYTES);
     g_mutex_lock(&exp->lock);
     TAILQ_INSERT_TAIL(&exp->conns, conn, next_in_export);
-    if (exp->common.shutting_down) {
+    if (__atomic_load_n(&exp->common.shutting_down, __ATOMIC_ACQUIRE)) {
         qio_channel_shutdown(conn->ioc, QIO_CHANNEL_SHUTDOWN_BOTH);
     }
     g_mutex_unlock(&exp->lock);
