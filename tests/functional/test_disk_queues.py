@@ -68,13 +68,6 @@ class Disk:
 
 
 @pytest.fixture
-def qtest(work):
-    one = ferry.QTest(work)
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def disk(vmm, qtest, work, need):
     need.that(Path(TESTER).exists(), f'{TESTER} is not built')
     ferry.make_image(work / 'disk.raw', SIZE)

@@ -140,7 +140,7 @@ EXTENSIONS = {
     'a reserved field': (lambda path: bitmaps(path, reserved=1), 'Reserved field is not zero'),
     'a bitmap directory without end': (lambda path: bitmaps(path, size=1 << 62), 'bitmap directory size'),
     'a bitmap directory inside a cluster': (lambda path: bitmaps(path, directory=0x500200), 'bitmap directory'),
-    'bitmaps that nobody kept up': (lambda path: bitmaps(path, count=0, feature=0), READS),
+    'bitmaps without their autoclear bit': (lambda path: bitmaps(path, count=0, feature=0), READS),
 }
 
 TABLES = {
