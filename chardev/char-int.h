@@ -16,6 +16,8 @@ typedef struct ChardevClass {
      * qemu_chr_be_opened(). On failure the core calls close() on the parts that exist.
      */
     bool coroutine_fn (*co_open)(Chardev *chr, const ChardevBackend *backend, GError **errp);
+    /* `abandoned` was set while co_open() waits, which is to fail soon. Needed where it waits. */
+    void (*abandon)(Chardev *chr);
     /* Releases everything; sends nothing to the front end. */
     void (*close)(Chardev *chr);
     /* Takes all of it (the core has checked the limit); called only while open. */
@@ -60,6 +62,7 @@ struct Chardev {
     AioContext *ctx; /* where the back end runs; a reference */
     CharFrontend *fe;
     bool open;       /* a peer is at the other end */
+    bool abandoned;  /* co_open() waits for no peer any longer */
     char *pty;       /* path, for pty */
     int log_fd;      /* -1: no log file */
     QomObject *face; /* /chardevs/LABEL */

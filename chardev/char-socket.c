@@ -54,7 +54,8 @@ typedef struct SocketChardev {
     GMutex lock;
     char *name; /* of the connection; NULL: not connected; lock */
     Yankable *yank;
-    Coroutine *waiter; /* co_open() with wait=on */
+    Coroutine *waiter;            /* co_open() with wait=on */
+    SocketConnectControl opening; /* co_open() of a client */
 } SocketChardev;
 
 /* An attempt to connect; it may outlive the chardev, which then clears `owner`. */
@@ -194,6 +195,16 @@ static void socket_hangup(Chardev *chr)
     qemu_chr_be_closed(chr);
 }
 
+static void socket_wake_waiter(SocketChardev *s)
+{
+    Coroutine *co = s->waiter;
+
+    s->waiter = NULL;
+    if (co) {
+        aio_co_wake(co);
+    }
+}
+
 /* s->sioc has been greeted; takes over ioc. */
 static void socket_start(SocketChardev *s, QIOChannel *ioc)
 {
@@ -205,12 +216,7 @@ static void socket_start(SocketChardev *s, QIOChannel *ioc)
     if (s->stream) {
         char_stream_update_read(s->stream);
     }
-    if (s->waiter) {
-        Coroutine *co = s->waiter;
-
-        s->waiter = NULL;
-        aio_co_wake(co);
-    }
+    socket_wake_waiter(s);
 }
 
 /* There is no peer to talk to after all. */
@@ -358,7 +364,7 @@ static bool coroutine_fn socket_co_open_client(SocketChardev *s, GError **errp)
         socket_reconnect(s);
         return true;
     }
-    fd = socket_connect_co(s->addr, NULL, errp);
+    fd = socket_connect_co(s->addr, &s->opening, errp);
     return fd >= 0 && socket_take(s, fd, errp) && socket_co_greet(s, errp);
 }
 
@@ -381,7 +387,7 @@ static bool coroutine_fn socket_co_open_server(SocketChardev *s, bool wait, GErr
         s->waiter = qemu_coroutine_self();
         qemu_coroutine_yield();
     }
-    return true;
+    return !s->parent.abandoned;
 }
 
 /* --- the back end's table --- */
@@ -459,6 +465,17 @@ static bool coroutine_fn socket_co_open(Chardev *chr, const ChardevBackend *back
     s->reconnect_ns = reconnect_ms * SCALE_MS;
     return s->is_server ? socket_co_open_server(s, opts->has_wait && opts->wait, errp)
                         : socket_co_open_client(s, errp);
+}
+
+static void socket_abandon(Chardev *chr)
+{
+    SocketChardev *s = (SocketChardev *)chr;
+
+    socket_connect_cancel(&s->opening);
+    if (s->greeting) {
+        qio_channel_shutdown(QIO_CHANNEL(s->sioc), QIO_CHANNEL_SHUTDOWN_BOTH);
+    }
+    socket_wake_waiter(s);
 }
 
 /* The attempt to connect, if there is one, goes on without its chardev, and ends soon. */
@@ -587,6 +604,7 @@ const ChardevClass chardev_socket_class = {
     .name = "socket",
     .instance_size = sizeof(SocketChardev),
     .co_open = socket_co_open,
+    .abandon = socket_abandon,
     .close = socket_close,
     .write = socket_write,
     .pending = socket_pending,

@@ -9,7 +9,10 @@
 #include "util/error.h"
 #include "util/open.h"
 
-static TAILQ_HEAD(, Chardev) chardevs = TAILQ_HEAD_INITIALIZER(chardevs);
+static TAILQ_HEAD(ChardevList, Chardev) chardevs = TAILQ_HEAD_INITIALIZER(chardevs);
+/* Not yet in the other one: co_open() runs. */
+static struct ChardevList opening = TAILQ_HEAD_INITIALIZER(opening);
+static bool opening_abandoned;
 
 static const ChardevClass *const classes[] = {
     &chardev_file_class, &chardev_mux_class,     &chardev_null_class,   &chardev_pipe_class,
@@ -281,6 +284,39 @@ static void chr_free(Chardev *chr)
     g_free(chr);
 }
 
+static bool coroutine_fn co_open(Chardev *chr, const ChardevBackend *backend, GError **errp)
+{
+    g_autoptr(GError) err = NULL;
+    bool opened;
+
+    chr->abandoned = opening_abandoned;
+    TAILQ_INSERT_TAIL(&opening, chr, next);
+    opened = !chr->abandoned && open_log(chr, backend_common(backend), &err) &&
+             chr->klass->co_open(chr, backend, &err);
+    TAILQ_REMOVE(&opening, chr, next);
+    if (chr->abandoned) {
+        error_setg(errp, "Chardev '%s' was given up: the process is ending", chr->label);
+        return false;
+    }
+    if (!opened) {
+        g_propagate_error(errp, g_steal_pointer(&err));
+    }
+    return opened;
+}
+
+void qemu_chr_abandon_opening(void)
+{
+    Chardev *chr;
+
+    opening_abandoned = true;
+    TAILQ_FOREACH(chr, &opening, next) {
+        chr->abandoned = true;
+        if (chr->klass->abandon) {
+            chr->klass->abandon(chr);
+        }
+    }
+}
+
 Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *backend,
                                       GError **errp)
 {
@@ -304,7 +340,7 @@ Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *b
     chr->label = g_strdup(label);
     chr->ctx = aio_context_ref(qemu_get_aio_context());
     chr->log_fd = -1;
-    if (!open_log(chr, backend_common(backend), errp) || !klass->co_open(chr, backend, errp)) {
+    if (!co_open(chr, backend, errp)) {
         chr_free(chr);
         return NULL;
     }

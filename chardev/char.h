@@ -143,6 +143,12 @@ bool qemu_chr_ringbuf_write(Chardev *chr, const void *buf, size_t len, GError **
 GByteArray *qemu_chr_ringbuf_read(Chardev *chr, size_t max, GError **errp);
 
 /*
+ * Start of shutdown: a chardev that still waits for its peer while it opens fails, and so does
+ * every one that is opened from now on.
+ */
+void qemu_chr_abandon_opening(void);
+
+/*
  * Sends what can be sent without waiting and closes all of them, front ends or not: end of
  * shutdown.
  */

@@ -80,6 +80,7 @@ static void coroutine_fn step_co_opening(void)
 /* A command that had passed the gate may have begun any of these since. */
 static void coroutine_fn step_co_commands(void)
 {
+    qemu_chr_abandon_opening();
     if (!command_gate_co_wait(COMMANDS_WAIT_NS)) {
         error_report("not waiting any longer for commands that have begun");
     }

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Commands that arrive while the process ends: they neither end it otherwise than with status 0 nor hold it up."""
+import contextlib
 import signal
+import socket
 
 import nbd
 import pytest
 
 import ferry
+from ferry import tls
 
 MIB = ferry.MIB
 MACHINE = ['-machine', 'none', '-display', 'none', '-nodefaults', '-m', '16M']
@@ -27,6 +30,14 @@ def ending(vmm, work, qemu_nbd):
         pass                                        # the event is sent first
     yield vm, server
     server.signal(signal.SIGCONT)
+
+
+def monitors(*paths):
+    words = []
+    for index, path in enumerate(paths):
+        words += ['-chardev', f'socket,id=mon{index},path={path},server=on,wait=off',
+                  '-mon', f'chardev=mon{index},mode=control']
+    return words
 
 
 def refused(vm, command, **args):
@@ -74,11 +85,7 @@ def test_work_that_comes_late_is_refused(ending, work):
 def test_command_that_has_begun_leaves_nothing_behind(vmm, work, qemu_nbd):
     """A mirror that waits for a slow write while the process is told to end."""
     paths = [str(work / name) for name in ('second', 'third')]
-    words = []
-    for path in paths:
-        words += ['-chardev', f'socket,id={path[-3:]},path={path},server=on,wait=off',
-                  '-mon', f'chardev={path[-3:]},mode=control']
-    vm = vmm(*MACHINE, *words, defaults=False)
+    vm = vmm(*MACHINE, *monitors(*paths), defaults=False)
     server = qemu_nbd(ferry.make_image(work / 'far.raw', MIB), 'raw')
     vm.cmd('blockdev-add', server.node('far', reconnect_delay=600))
     vm.add_file(ferry.make_image(work / 'near.raw', MIB), node_name='near')
@@ -110,3 +117,44 @@ def test_limits_do_not_hold_up_the_end(vmm, work, qemu_nbd):
     vm.send('human-monitor-command', {'command-line': 'qemu-io mine "write 64k 64k"'})
     vm.process.send_signal(signal.SIGTERM)
     assert vm.wait_exit() == 0, vm.describe()
+
+
+@contextlib.contextmanager
+def listener_without_a_place(path):
+    """The one place of its queue is taken; a client tries until there is one."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        yield {'server': False, 'addr': {'type': 'unix', 'data': {'path': path}}}
+
+
+@contextlib.contextmanager
+def listener_that_says_nothing(path):
+    """It takes the client, which then waits for the server's part of the TLS handshake."""
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        place = {'host': '127.0.0.1', 'port': str(listener.getsockname()[1])}
+        yield {'server': False, 'tls-creds': 'creds', 'addr': {'type': 'inet', 'data': place}}
+
+
+@contextlib.contextmanager
+def no_client(path):
+    """The chardev is the server itself, and its client has not come."""
+    yield {'server': True, 'wait': True, 'addr': {'type': 'unix', 'data': {'path': path}}}
+
+
+@pytest.mark.parametrize('peer', [listener_without_a_place, listener_that_says_nothing, no_client])
+def test_chardev_that_waits_for_its_peer_does_not_hold_up_the_end(peer, vmm, work):
+    keys = tls.psk_creds(work / 'psk', alice='00112233445566778899aabbccddeeff')
+    vm = vmm(*MACHINE, *monitors(str(work / 'second'), str(work / 'third')), defaults=False)
+    second, third = (ferry.QMPClient.connect(str(work / name)) for name in ('second', 'third'))
+    vm.cmd('object-add', qom_type='tls-creds-psk', id='creds', dir=str(keys), endpoint='client', username='alice')
+    with peer(str(work / 'peer')) as backend:
+        sent = second.send('chardev-add', {'id': 'late', 'backend': {'type': 'socket', 'data': backend}})
+        for _ in range(2):          # with the first answer the command has been read, with the second it has begun
+            third.cmd('query-jobs')
+        vm.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ferry.QMPError, match='process is ending'):
+            second.reply(sent)
+        assert vm.wait_exit() == 0, vm.describe()
+    assert 'not waiting any longer' not in vm.stderr()
