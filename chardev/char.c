@@ -127,6 +127,9 @@ bool qemu_chr_fe_init(CharFrontend *fe, Chardev *chr, const CharFrontendOps *ops
     };
     if (!chr->klass->attach) {
         chr->fe = fe;
+        if (ops->line_mode && chr->klass->line_mode) {
+            chr->klass->line_mode(chr);
+        }
     }
     if (chr->open && ops->event) {
         ops->event(opaque, CHR_EVENT_OPENED);
@@ -206,13 +209,6 @@ size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len)
 size_t qemu_chr_fe_pending(const CharFrontend *fe)
 {
     return fe->chr && fe->chr->klass->pending ? fe->chr->klass->pending(fe->chr) : 0;
-}
-
-void qemu_chr_fe_line_mode(CharFrontend *fe)
-{
-    if (fe->chr && fe->chr->klass->line_mode) {
-        fe->chr->klass->line_mode(fe->chr);
-    }
 }
 
 static void disconnect(CharFrontend *fe, bool at_once)

@@ -61,6 +61,12 @@ typedef struct CharFrontendOps {
     void (*event)(void *opaque, QEMUChrEvent event); /* optional */
     /* Everything written so far has been sent. Optional. */
     void (*drained)(void *opaque);
+    /*
+     * The front end neither echoes nor edits the user's input: a terminal at the other end does,
+     * from before CHR_EVENT_OPENED. Without it a terminal hands over each key, without echo. No
+     * effect on a shared chardev.
+     */
+    bool line_mode;
 } CharFrontendOps;
 
 /* The link of a front end to its chardev; embedded in the owner. Only char.c uses the members. */
@@ -86,11 +92,6 @@ void qemu_chr_fe_accept_input(CharFrontend *fe);
  * limit is reached. Without a peer at the other end everything is taken and lost.
  */
 size_t qemu_chr_fe_write(CharFrontend *fe, const void *buf, size_t len);
-/*
- * The front end neither echoes nor edits the user's input: a terminal at the other end does.
- * Without this call a terminal hands over each key, without echo. No effect on a shared chardev.
- */
-void qemu_chr_fe_line_mode(CharFrontend *fe);
 /* Bytes taken and not yet sent. */
 size_t qemu_chr_fe_pending(const CharFrontend *fe);
 /* Ends the conversation with the other end once everything is sent; stdio and files stay. */

@@ -525,6 +525,7 @@ static const CharFrontendOps session_frontend_ops = {
     .receive_fds = session_take_fds,
     .event = session_event,
     .drained = session_drained,
+    .line_mode = true,
 };
 
 static void monitor_free(MonitorQMP *mon)
@@ -548,7 +549,6 @@ bool monitor_new_qmp(Chardev *chr, bool pretty, GError **errp)
         monitor_free(mon);
         return false;
     }
-    qemu_chr_fe_line_mode(&mon->fe);
     g_mutex_lock(&qmp.lock);
     TAILQ_INSERT_TAIL(&qmp.monitors, mon, next);
     g_mutex_unlock(&qmp.lock);
