@@ -55,7 +55,7 @@ help:
 	@echo 'check-fast        the same without the sanitizer, clang and fuzz stages'
 	@echo 'check-unit        unit tests only'
 	@echo 'check-functional  tests of the real binary only'
-	@echo 'check-slow        check with the long random schedules'
+	@echo 'check-slow        check with the long random schedules, all rows sanitized, and the analyzer'
 	@echo 'fuzz              fuzz at length (FUZZ_SECONDS for each target, 600)'
 	@echo 'bench             compare with stock QEMU (RUNS, CASES, FERRY_PEERS)'
 	@echo 'demo              mirror a live disk, migrate a guest, and prove the copies'

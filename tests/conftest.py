@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures of all tests that drive the binary; docs/testing.md shows how to use them."""
+import collections
 import os
 import shutil
 import sys
@@ -112,7 +113,21 @@ def deadline_s(item):
     return ((mark.args[0] if mark else ferry.lab.TEST_LIMIT_S) + LAST_RESORT_S) * ferry.time_scale()
 
 
+def sample(config, items, of):
+    """Leaves one row in `of` of each test that has a table of rows, its first one always."""
+    seen = collections.Counter()
+    left_out = []
+    for item in list(items):
+        test = item.nodeid.split('[')[0]
+        if seen[test] % of:
+            items.remove(item)
+            left_out.append(item)
+        seen[test] += 1
+    config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_collection_modifyitems(config, items):
+    sample(config, items, int(os.environ.get('FERRY_SAMPLE', '1')))
     for item in items:
         if config.pluginmanager.hasplugin('timeout') and not item.get_closest_marker('timeout'):
             item.add_marker(pytest.mark.timeout(deadline_s(item), method='signal'))
