@@ -272,8 +272,10 @@ def test_a_program_between_is_killed(mover, work):
     one.new_destination()
     os.mkfifo(work / 'pipe')
     one.destination.vm.cmd('migrate-incoming', {'uri': f'exec:cat {work}/pipe', 'exit-on-error': False})
-    one.source.vm.cmd('migrate', uri=f'exec:echo $$ > {work}/pid; exec cat > {work}/pipe')
+    one.source.vm.cmd('migrate', uri=f'exec:exec > {work}/pipe; echo $$ > {work}/new; mv {work}/new {work}/pid; exec cat')
     guard = ferry.Guard(m.LIMIT_S)
+    while not (work / 'pid').exists():      # it has opened the pipe, too
+        guard.left()
     while m.wait_status(one.source.vm, 'setup', 'active').get('ram', {}).get('normal', 0) < 20:
         guard.left()
     os.kill(int((work / 'pid').read_text()), 9)
