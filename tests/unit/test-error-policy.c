@@ -73,19 +73,13 @@ static void coroutine_fn request_co(void *opaque)
     }
 }
 
-static void start(TestRequest *req)
-{
-    AioContext *ctx = req->ctx ? req->ctx : blk_get_aio_context(req->dev->blk);
-
-    aio_co_schedule(ctx, qemu_coroutine_create(request_co, req));
-}
-
+/* At once: a stop waits for what the backend counts, not for what is still to begin. */
 static void restart(void *opaque, HeldRequest *held)
 {
     TestRequest *req = (TestRequest *)held;
 
-    g_assert_true(!req->ctx || aio_context_in_own_thread(req->ctx));
-    start(req);
+    g_assert_true(aio_context_in_own_thread(blk_context_for(req->dev->blk, req->ctx)));
+    qemu_coroutine_enter(qemu_coroutine_create(request_co, req));
 }
 
 static void issue_in(TestDevice *dev, AioContext *ctx, bool is_read, int64_t offset)
@@ -94,7 +88,7 @@ static void issue_in(TestDevice *dev, AioContext *ctx, bool is_read, int64_t off
 
     *req = (TestRequest){.dev = dev, .ctx = ctx, .is_read = is_read, .offset = offset};
     memset(req->data, 0x5a, SECTOR);
-    start(req);
+    blk_co_spawn_in(dev->blk, ctx, request_co, req);
 }
 
 static void drop(void *opaque, HeldRequest *held)
@@ -130,16 +124,13 @@ static void coroutine_fn setup_co(void *opaque)
     BlockDriverState *bs = open_node(w->disk);
     BlockBackend *blk = blk_new(BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, BLK_PERM_ALL);
 
-    if (w->iothread) {
-        g_assert_true(bdrv_co_set_aio_context(bs, iothread_get_aio_context(w->iothread), &err));
-    }
     g_assert_true(blk_insert_bs(blk, bs, &err));
     bdrv_co_unref(bs);
-    if (w->second) {
+    if (w->iothread) {
         AioContext *ctxs[] = {iothread_get_aio_context(w->iothread),
-                              iothread_get_aio_context(w->second)};
+                              w->second ? iothread_get_aio_context(w->second) : NULL};
 
-        g_assert_true(blk_co_bind_contexts(blk, ctxs, 2, true, &err));
+        g_assert_true(blk_co_bind_contexts(blk, ctxs, w->second ? 2 : 1, true, &err));
     }
     blk_set_allow_inactive(blk, true);
     blk_set_on_error(blk, w->policy, w->policy);
