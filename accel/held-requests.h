@@ -27,7 +27,8 @@ typedef struct HeldRequests HeldRequests;
 typedef struct HeldRequestOps {
     /*
      * Starts it again. In the context in which it failed, if the backend is still bound to that,
-     * else in the backend's.
+     * else in the backend's. The request enters the backend before this returns: one that is only
+     * scheduled is not counted, and a stop would not wait for it.
      */
     void (*restart)(void *opaque, HeldRequest *req);
     /* It will not be started any more: the device or the process ends. With the big lock. */
