@@ -166,6 +166,7 @@ class Schedule:
         self.made = {'node': [], 'object': [], 'export': [], 'bitmap': [], 'client': []}
         self.channels = self.destination = None
         self.server_stopped = False
+        self.server_taken = False       # a node to copy to was made of it
         self.capabilities = [c for c in CAPABILITIES if self.rng.random() < .4]
         self.may_leave = self.rng.random() < .7     # with its exports; otherwise they keep the guest here
         self.format = self.rng.choice(['raw', 'raw', 'qcow2'])

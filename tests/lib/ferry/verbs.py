@@ -166,10 +166,11 @@ def target_returns(s):
 # --- jobs ---
 
 def target_node(s):
-    """A node to copy to: a file, a qcow2 file or the NBD server."""
+    """A node to copy to: a file, a qcow2 file or the NBD server, which has room for one copy: the disk may lie there."""
     node = s.new_name('copy')
-    kind = s.rng.choice(['raw', 'qcow2', 'nbd', 'nbd'])
+    kind = s.rng.choice(['raw', 'qcow2'] if s.server_taken else ['raw', 'qcow2', 'nbd', 'nbd'])
     if kind == 'nbd':
+        s.server_taken = True
         child = {'driver': 'nbd', 'server': s.server.address, 'reconnect-delay': s.rng.choice([0, 1])}
         s.send(s.source, 'blockdev-add', driver='raw', node_name=node, file=child)
     else:
