@@ -165,6 +165,17 @@ def test_watchdog_ends_what_hangs(work):
     assert not lab.work.exists()
 
 
+def test_watchdog_ends_what_starts_after_it_expired(work):
+    lab = ferry.Lab(limit_s=0.01)
+    guard = ferry.Guard(60)
+    while not lab.hang:
+        guard.left()
+    vm = lab.vmm(command=fake_vmm(work, GREET + ANSWER + 'signal.pause()'))
+    assert vm.process.wait(60) == -signal.SIGKILL
+    with pytest.raises(AssertionError, match='did not end'):
+        lab.close()
+
+
 def test_server_takes_connections_at_once_and_again(work, nbdkit):
     for tcp in (False, True):
         server = nbdkit('memory', '1M', tcp=tcp)

@@ -42,19 +42,19 @@ class Lab:
         return self.folder(os.environ.get('FERRY_DISK_DIR', '/var/tmp'))
 
     def vmm(self, *args, **options):
-        vm = VMM(self.work, *args, **options)
-        self.vms.append(vm)
-        return vm
+        return self._started(VMM(self.work, *args, **options), self.vms)
 
     def qemu_nbd(self, image, fmt='raw', *args, **options):
-        server = peers.qemu_nbd(self.work, image, fmt, *args, **options)
-        self.servers.append(server)
-        return server
+        return self._started(peers.qemu_nbd(self.work, image, fmt, *args, **options), self.servers)
 
     def nbdkit(self, *args, **options):
-        server = peers.nbdkit(self.work, *args, **options)
-        self.servers.append(server)
-        return server
+        return self._started(peers.nbdkit(self.work, *args, **options), self.servers)
+
+    def _started(self, one, where):
+        where.append(one)
+        if self.hang:       # the watchdog does not look again
+            one.process.kill()
+        return one
 
     def _hung(self):
         """Runs in the watchdog's thread: record what each process does, then end the processes, which unblocks the
