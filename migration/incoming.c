@@ -470,6 +470,12 @@ static void begin_with_first_channel(MigrationIncomingState *mis)
     }
 }
 
+/* Known here already, or so far to the kernel alone: both ends may have come in one turn of the loop. */
+static bool source_has_hung_up(MigrationIncomingState *mis)
+{
+    return mis->lost || qio_channel_has_hung_up(qemu_file_get_ioc(mis->from_src));
+}
+
 /* A channel of the source, in whichever order they come. False with an error. */
 static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const MigrationHello *hello,
                          GError **errp)
@@ -484,7 +490,7 @@ static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const Mig
         }
         return multifd_recv_take_channel(mis, ioc, hello->bytes, errp);
     }
-    if (mis->from_src && mis->lost) { /* the source that has hung up begins once more */
+    if (mis->from_src && source_has_hung_up(mis)) { /* it begins once more */
         close_channels(mis);
         begin_with_first_channel(mis);
     }
