@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The port of a destination is open to all: what connects to it and is no source keeps none out, and ends nothing."""
 import fcntl
-import socket
 import struct
 import termios
 
@@ -36,11 +35,7 @@ def source(vmm, caps=(), creds=None):
 
 
 def connect(work, said=b''):
-    conn = socket.socket(socket.AF_UNIX)
-    conn.settimeout(m.LIMIT_S)
-    conn.connect(f'{work}/in')
-    conn.sendall(said)
-    return conn
+    return m.unix_connect(f'{work}/in', said)
 
 
 def goes_over(vmm, work, there, caps=(), creds=None):

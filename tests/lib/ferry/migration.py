@@ -276,6 +276,14 @@ def unix_listener(path):
     return listener
 
 
+def unix_connect(path, said=b''):
+    conn = socket.socket(socket.AF_UNIX)
+    conn.settimeout(LIMIT_S)
+    conn.connect(str(path))
+    conn.sendall(said)
+    return conn
+
+
 class Sink(Worker):
     """A destination by hand: reads one whole stream, then says what `verdict` is (None: nothing at all).
 
