@@ -5,8 +5,9 @@
  * An inactive node locks nothing, its parents may do nothing, and their requests fail with -EPERM.
  * Below an active node all are active. The steps of a change, for a set of nodes at once:
  *
- *   inactivate: users asked; drained; from parents to children written back (caches, bitmaps,
- *               flush); users asked again; marked, permissions and locks dropped in one step
+ *   inactivate: closing parents awaited; users asked; drained; from parents to children written back
+ *               (caches, bitmaps, flush); users asked again; marked, permissions and locks dropped
+ *               in one step
  *   activate:   drained; unmarked, permissions and locks taken in one step, or none; from children
  *               to parents read anew (metadata, bitmaps, size)
  *
@@ -331,17 +332,72 @@ static void coroutine_fn leave_to_others(NodeSet *set, BlockDriverState *top)
     }
 }
 
+static BlockDriverState *find_closing_above(const NodeSet *set)
+{
+    for (guint i = 0; i < set->nodes->len; i++) {
+        BdrvChild *edge;
+
+        LIST_FOREACH(edge, &node_at(set, i)->parents, next_parent) {
+            BlockDriverState *parent = edge->klass->parent_is_bds ? edge->opaque : NULL;
+
+            if (parent && parent->closing) {
+                return parent;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void closing_expired(void *opaque)
+{
+    *(bool *)opaque = true;
+    qemu_co_queue_restart_all(&block_graph()->settled_queue);
+}
+
+/*
+ * As set_init(), once no node above the set is on its way out: it still writes, and has no user that could
+ * let go of it. The filter of a job that has just ended is one.
+ */
+static bool coroutine_fn co_set_init_active(NodeSet *set, BlockDriverState *top, GError **errp)
+{
+    QEMUTimer *timer = NULL;
+    BlockDriverState *closing;
+    bool expired = false;
+
+    for (;;) {
+        set_init(set, top, false);
+        closing = find_closing_above(set);
+        if (!closing || expired) {
+            break;
+        }
+        if (!timer) {
+            timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, closing_expired,
+                                  &expired);
+            timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BDRV_DRAIN_COMMAND_NS);
+        }
+        qemu_co_queue_wait(&block_graph()->settled_queue, NULL);
+        set_clear(set);
+    }
+    timer_free(timer);
+    if (closing) {
+        error_setg(errp, "Cannot inactivate nodes: node '%s' was not closed in time",
+                   closing->node_name);
+    }
+    return !closing;
+}
+
 static int coroutine_fn co_inactivate(BlockDriverState *top, GError **errp)
 {
+    int ret = -ETIMEDOUT;
     NodeSet set;
-    int ret;
 
     qemu_co_mutex_lock(change_lock());
-    set_init(&set, top, false);
-    if (top) {
-        leave_to_others(&set, top);
+    if (co_set_init_active(&set, top, errp)) {
+        if (top) {
+            leave_to_others(&set, top);
+        }
+        ret = co_inactivate_set(&set, errp);
     }
-    ret = co_inactivate_set(&set, errp);
     set_clear(&set);
     qemu_co_mutex_unlock(change_lock());
     return ret;

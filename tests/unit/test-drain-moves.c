@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A node stays in its context, and open, while a drained section begins or ends or a query visits it.
+ * A node stays in its context, and open, while a drained section begins or ends or a query visits it;
+ * images are given away when what is on its way out has gone.
  * The node's thread is held up, so that what is on its way there stays on its way for as long as a
  * test wishes.
  */
@@ -9,6 +10,7 @@
 #include <semaphore.h>
 
 #include "tests/unit/block-fixture.h"
+#include "block/graph/activate.h"
 #include "block/graph/graph.h"
 #include "util/iothread.h"
 
@@ -81,8 +83,9 @@ static const BlockDriver watcher = {
 typedef struct World {
     IOThread *one, *two;
     AioContext *ctx_one, *ctx_two;
-    BlockDriverState *bs; /* in `one` */
-    Coroutine *visitor;   /* of stay_until_woken(), in the node's thread */
+    BlockDriverState *bs;    /* in `one` */
+    BlockDriverState *above; /* a filter; of some tests */
+    Coroutine *visitor;      /* of stay_until_woken(), in the node's thread */
 } World;
 
 static void coroutine_fn world_co_begin(World *w)
@@ -197,6 +200,11 @@ static void coroutine_fn close_node(World *w)
     bdrv_co_unref(w->bs);
 }
 
+static void coroutine_fn close_filter(World *w)
+{
+    bdrv_co_unref(w->above);
+}
+
 /* --- the tests --- */
 
 typedef struct Case {
@@ -273,6 +281,46 @@ static void test_close(void)
     aio_run_coroutine(close_co, NULL);
 }
 
+static void coroutine_fn inactivate_all(World *w)
+{
+    g_autoptr(GError) err = NULL;
+    int ret = bdrv_co_inactivate_all(&err);
+
+    g_assert_no_error(err);
+    g_assert_cmpint(ret, ==, 0);
+}
+
+/* A filter, of a job that has ended for example, is on its way out when the disks are given away. */
+static void coroutine_fn inactivate_co(void *opaque)
+{
+    Task other, end;
+    Hold hold;
+    World w;
+
+    world_co_begin(&w);
+    bdrv_ref(w.bs);
+    g_assert_true(bdrv_co_set_aio_context(w.bs, qemu_get_aio_context(), NULL));
+    w.above = open_filter(&watcher, "above", w.bs);
+    g_assert_true(bdrv_co_set_aio_context(w.bs, w.ctx_one, NULL));
+    hold_begin(&hold, w.ctx_one);
+    task_start(&end, &w, close_filter);
+    task_start(&other, &w, inactivate_all);
+    co_pass_through(w.ctx_two, PASSES);
+    g_assert_false(end.done || other.done || bdrv_is_inactive(w.bs));
+
+    hold_end(&hold);
+    task_co_wait(&end);
+    task_co_wait(&other);
+    g_assert_true(bdrv_is_inactive(w.bs));
+    bdrv_co_unref(w.bs);
+    world_end(&w);
+}
+
+static void test_inactivate(void)
+{
+    aio_run_coroutine(inactivate_co, NULL);
+}
+
 int main(int argc, char **argv)
 {
     static const Case begin = {begin_section, 0, 1}, begin_within = {begin_section_within, 0, 1},
@@ -285,5 +333,6 @@ int main(int argc, char **argv)
     g_test_add_data_func("/drain-moves/end", &end, test_move);
     g_test_add_data_func("/drain-moves/visit", &query, test_move);
     g_test_add_func("/drain-moves/close", test_close);
+    g_test_add_func("/drain-moves/inactivate", test_inactivate);
     return g_test_run();
 }
