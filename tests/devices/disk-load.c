@@ -4,12 +4,13 @@
 
 #include <string.h>
 #include "util/aio.h"
+#include "vmstate/vmstate-fields.h"
 
 typedef struct Worker {
     DiskLoad *load;
     unsigned queue;
-    int64_t start;  /* of its area, bytes */
-    uint32_t state; /* of its random numbers */
+    int64_t start; /* of its area, bytes */
+    uint32_t *number;
 } Worker;
 
 struct DiskLoad {
@@ -19,7 +20,7 @@ struct DiskLoad {
     unsigned n;
     AioContext *ctxs[LOAD_QUEUES_MAX];
     Worker workers[LOAD_QUEUES_MAX][LOAD_WORKERS];
-    uint8_t contents[LOAD_BYTES];    /* each area its worker's */
+    DiskLoadState state;
     unsigned ended[LOAD_QUEUES_MAX]; /* atomic */
     unsigned bad;                    /* atomic */
     unsigned running;                /* main thread: workers */
@@ -27,8 +28,8 @@ struct DiskLoad {
 
 static unsigned pick(Worker *w, unsigned below)
 {
-    w->state = w->state * 1103515245 + 12345;
-    return (w->state >> 8) % below;
+    *w->number = *w->number * 1103515245 + 12345;
+    return (*w->number >> 8) % below;
 }
 
 static bool coroutine_fn worker_co_compares(Worker *w)
@@ -36,14 +37,14 @@ static bool coroutine_fn worker_co_compares(Worker *w)
     g_autofree uint8_t *buf = g_malloc(LOAD_AREA_BYTES);
 
     return blk_co_pread(w->load->blk, w->start, LOAD_AREA_BYTES, buf, 0) == 0 &&
-           !memcmp(buf, w->load->contents + w->start, LOAD_AREA_BYTES);
+           !memcmp(buf, w->load->state.contents + w->start, LOAD_AREA_BYTES);
 }
 
 /* False: it went wrong. */
 static bool coroutine_fn worker_co_request(Worker *w)
 {
     unsigned offset = pick(w, LOAD_AREA_BYTES), bytes = 1 + pick(w, LOAD_AREA_BYTES - offset);
-    uint8_t *mine = w->load->contents + w->start + offset;
+    uint8_t *mine = w->load->state.contents + w->start + offset;
     unsigned what = pick(w, 16);
 
     if (what == 0) {
@@ -100,8 +101,11 @@ DiskLoad *disk_load_new(BlockBackend *blk, AioContext *const *ctxs, unsigned n,
         for (unsigned j = 0; j < LOAD_WORKERS; j++) {
             unsigned number = i * LOAD_WORKERS + j;
 
-            load->workers[i][j] = (Worker){
-                .load = load, .queue = i, .start = number * LOAD_AREA_BYTES, .state = number};
+            load->state.numbers[number] = number;
+            load->workers[i][j] = (Worker){.load = load,
+                                           .queue = i,
+                                           .start = number * LOAD_AREA_BYTES,
+                                           .number = &load->state.numbers[number]};
         }
     }
     return load;
@@ -148,7 +152,19 @@ unsigned disk_load_bad(const DiskLoad *load)
     return __atomic_load_n(&load->bad, __ATOMIC_RELAXED);
 }
 
-const uint8_t *disk_load_contents(const DiskLoad *load)
+DiskLoadState *disk_load_state(DiskLoad *load)
 {
-    return load->contents;
+    return &load->state;
 }
+
+static const VMStateField load_fields[] = {
+    VMSTATE_BUFFER(contents, DiskLoadState),
+    VMSTATE_UINT32_ARRAY(numbers, DiskLoadState, LOAD_QUEUES_MAX *LOAD_WORKERS),
+    VMSTATE_END_OF_LIST()};
+
+const VMStateDescription vmstate_disk_load = {
+    .name = "disk-load",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields = load_fields,
+};

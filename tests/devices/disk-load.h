@@ -8,6 +8,7 @@
 #define FERRY_TESTS_DEVICES_DISK_LOAD_H
 
 #include "block/block-backend.h"
+#include "vmstate/vmstate.h"
 
 enum {
     LOAD_QUEUES_MAX = 4,
@@ -17,6 +18,14 @@ enum {
 };
 
 typedef struct DiskLoad DiskLoad;
+
+/* What a load needs to go on in another process. */
+typedef struct DiskLoadState {
+    uint8_t contents[LOAD_BYTES];                     /* each area its worker's */
+    uint32_t numbers[LOAD_QUEUES_MAX * LOAD_WORKERS]; /* each worker's random ones */
+} DiskLoadState;
+
+extern const VMStateDescription vmstate_disk_load;
 
 typedef struct DiskLoadOps {
     bool (*may_go_on)(void *opaque); /* asked before each request, in the queue's thread */
@@ -35,7 +44,7 @@ unsigned disk_load_ended(const DiskLoad *load, unsigned queue);
 unsigned disk_load_ended_in_each(const DiskLoad *load);
 /* Requests that failed, read something else than was written, or ended in another thread. Any thread. */
 unsigned disk_load_bad(const DiskLoad *load);
-/* What the first LOAD_BYTES should read as while no worker runs. */
-const uint8_t *disk_load_contents(const DiskLoad *load);
+/* `contents` is what the first LOAD_BYTES should read as while no worker runs. Saved and loaded only then. */
+DiskLoadState *disk_load_state(DiskLoad *load);
 
 #endif

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A disk with several queues that exists in the tests alone. Its registers: test-machine.h. */
+#include <errno.h>
+#include "accel/runstate.h"
 #include "hw/core/reset.h"
+#include "memory/address-space.h"
 #include "tests/devices/disk-load.h"
 #include "tests/devices/test-machine.h"
 #include "util/co-lock.h"
@@ -12,7 +15,7 @@
 #define STATUS_DIRECT 0x02
 
 typedef struct DiskState {
-    ISADevice parent;
+    PCIDevice parent;
     /* properties */
     uint32_t iobase;
     BlockBackend *drive;
@@ -24,6 +27,7 @@ typedef struct DiskState {
     uint32_t generation;
     uint32_t stops; /* of the load; those that a reset made do not count */
     DiskLoad *load;
+    DiskLoadState *load_state; /* the load's */
     CoQueue gone;
     RegisterBank bank;
 } DiskState;
@@ -94,7 +98,7 @@ static uint64_t contents_read(void *state, unsigned index, uint64_t stored, uint
 {
     DiskState *s = state;
     g_autofree char *sum =
-        g_compute_checksum_for_data(G_CHECKSUM_MD5, disk_load_contents(s->load), LOAD_BYTES);
+        g_compute_checksum_for_data(G_CHECKSUM_MD5, s->load_state->contents, LOAD_BYTES);
 
     return g_ascii_strtoull(sum + strlen(sum) - 8, NULL, 16);
 }
@@ -179,12 +183,12 @@ static bool coroutine_fn disk_co_realize(DeviceState *dev, GError **errp)
     blk_set_allow_inactive(s->drive, true);
     blk_set_dev_ops(s->drive, &block_ops, s);
     qemu_co_queue_init(&s->gone);
+    s->running = runstate_is_running();
     s->load = disk_load_new(s->drive, ctxs, n, &load_ops, s);
+    s->load_state = disk_load_state(s->load);
     device_on_unrealize(dev, free_load, s);
     register_bank_init(&s->bank, path, &table, s, 16);
-    if (!isa_register_ioport(dev, &s->bank.region, s->iobase, errp)) {
-        return false;
-    }
+    device_map_region(dev, get_system_io(), s->iobase, &s->bank.region);
     return blk_co_bind_contexts(s->drive, ctxs, n, true, errp);
 }
 
@@ -198,15 +202,46 @@ static void coroutine_fn disk_co_unrealize(DeviceState *dev)
     blk_co_unbind_context(s->drive);
 }
 
+/* --- migration --- */
+
+static int loaded(void *opaque, int version_id, GError **errp)
+{
+    DiskState *s = opaque;
+
+    if (s->control & ~CONTROL_LOAD) {
+        error_setg(errp, "reserved bits are set");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static const VMStateField disk_fields[] = {
+    VMSTATE_PCI_DEVICE(parent, DiskState), VMSTATE_UINT8(control, DiskState),
+    VMSTATE_STRUCT_POINTER(load_state, DiskState, vmstate_disk_load, DiskLoadState),
+    VMSTATE_END_OF_LIST()};
+
+static const VMStateDescription vmstate_test_disk = {
+    .name = "test-disk",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .post_load = loaded,
+    .fields = disk_fields,
+};
+
+/* --- the type --- */
+
 static const Property disk_properties[] = {
-    DEFINE_PROP_UINT32("iobase", DiskState, iobase, 0x320),
+    DEFINE_PROP_UINT32("iobase", DiskState, iobase, 0x320, .max = 0xfff0),
     DEFINE_PROP_DRIVE("drive", DiskState, drive),
     DEFINE_PROP_STRING("iothreads", DiskState, iothreads),
     {0},
 };
 
-DEFINE_DEVICE(test_disk_device, DiskState, NO_VMSTATE, .name = "test-disk",
-              .parent = TYPE_ISA_DEVICE, .desc = "a disk with several queues, for tests",
-              .properties = disk_properties, .co_realize = disk_co_realize,
+static const PCIDeviceInfo disk_info = {
+    .vendor_id = 0x1b36, .device_id = 0x00fe, .class_id = 0x0180};
+
+DEFINE_DEVICE(test_disk_device, DiskState, &vmstate_test_disk, .name = "test-disk",
+              .parent = TYPE_PCI_DEVICE, .desc = "a disk with several queues, for tests",
+              .properties = disk_properties, .bus_info = &disk_info, .co_realize = disk_co_realize,
               .co_unrealize = disk_co_unrealize, .reset_enter = disk_reset_enter,
               .run_state_changed = disk_run_state_changed);

@@ -55,7 +55,8 @@ void test_counter_answer(CounterState *s);
 
 /*
  * test-disk: a disk with a queue in each of up to 4 iothreads (iothreads=ID:ID:...), which does by
- * itself what a guest would do (disk-load.h). Ports at iobase, little endian.
+ * itself what a guest would do (disk-load.h). A PCI function whose ports are at iobase, not behind
+ * a BAR; little endian. The load travels with it.
  *   0  CONTROL   8 bits   bit 0: the load is to run, while the guest runs
  *   1  STATUS    8 bits   bit 0: the load runs; bit 1: requests go down the graph in all threads
  *   4  ENDED     32 bits  requests that have ended, in the queue with the fewest

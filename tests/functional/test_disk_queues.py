@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import ferry
+from ferry import migration as m
 
 TESTER = str(Path(ferry.binary()[-1]).resolve().parent / 'tests' / 'devices' / 'qemu-system-test')
 THREADS = ('io0', 'io1', 'io2')
+TWO = THREADS[:2]
 BASE = 0x320
+SLOT, EJECT = 7, 0xae08
 LOAD_BYTES = 4 * 4 * 16384
 SIZE = 4 * ferry.MIB
 RUNS, DIRECT = 1, 2
@@ -57,27 +60,53 @@ class Disk:
         self.until(lambda: not self.register(1, 'inb') & RUNS)
         assert self.register(8) == 0
 
+    def contents(self):
+        """What the disk should hold, while no load runs."""
+        assert not self.register(1, 'inb') & RUNS
+        return self.register(12)
+
     def finish(self, path, fmt='raw'):
         """Ends the process; the image has the bytes that the device has written."""
         self.stop()
-        expected = self.register(12)
+        expected = self.contents()
         self.vm.quit()
-        data = Path(path).read_bytes() if fmt == 'raw' else ferry.read_raw(path, fmt)
-        assert hashlib.md5(data[:LOAD_BYTES]).hexdigest()[-8:] == f'{expected:08x}'
-        assert not any(data[LOAD_BYTES:])
+        holds(path, expected, fmt)
+
+    def eject(self):
+        """What a guest does that lets the device go."""
+        self.qtest.cmd('outl', EJECT, 1 << SLOT)
+
+
+def holds(path, expected, fmt='raw'):
+    data = Path(path).read_bytes() if fmt == 'raw' else ferry.read_raw(path, fmt)
+    assert hashlib.md5(data[:LOAD_BYTES]).hexdigest()[-8:] == f'{expected:08x}'
+    assert not any(data[LOAD_BYTES:])
 
 
 @pytest.fixture
-def disk(vmm, qtest, work, need):
+def machine(vmm, work, need):
+    """Starts a guest with a disk over an image: machine(path, fmt, threads, *args, name=)."""
     need.that(Path(TESTER).exists(), f'{TESTER} is not built')
+    guests = []
+
+    def start(path, fmt='raw', threads=THREADS, *args, name='vmm'):
+        guests.append(ferry.QTest(work, f'guest{len(guests)}'))
+        iothreads = [word for thread in threads for word in ('-object', f'iothread,id={thread}')]
+        vm = vmm('-display', 'none', '-nodefaults', '-machine', 'ferry-test', '-m', '16M', *guests[-1].args, *iothreads,
+                 '-blockdev', f'file,node-name=file,filename={path},discard=unmap',
+                 '-blockdev', f'{fmt},node-name=disk,file=file',
+                 '-device', f'test-disk,id=d,addr={SLOT},drive=disk,iothreads={":".join(threads)}',
+                 *args, command=[TESTER], defaults=False, name=name)
+        return Disk(vm, guests[-1])
+    yield start
+    for guest in guests:
+        guest.close()
+
+
+@pytest.fixture
+def disk(machine, work):
     ferry.make_image(work / 'disk.raw', SIZE)
-    iothreads = [word for name in THREADS for word in ('-object', f'iothread,id={name}')]
-    vm = vmm('-display', 'none', '-nodefaults', '-machine', 'ferry-test', *qtest.args, *iothreads,
-             '-blockdev', f'file,node-name=file,filename={work}/disk.raw,discard=unmap',
-             '-blockdev', 'raw,node-name=disk,file=file',
-             '-device', f'test-disk,id=d,drive=disk,iothreads={":".join(THREADS)}',
-             command=[TESTER], defaults=False)
-    one = Disk(vm, qtest)
+    one = machine(work / 'disk.raw')
     one.start()
     return one
 
@@ -186,4 +215,188 @@ def test_other_users_share_the_disk_but_do_not_take_it_away(disk, work):
 
 def test_quit_ends_under_load(disk):
     disk.progress()
+    disk.vm.quit()
+
+
+# The guest moves
+
+def migrates(disk, there, path):
+    """Both wait, if they do, with all that was acknowledged on the disk; returns when the guest is there."""
+    disk.vm.cmd('migrate', uri=f'unix:{path}')
+    assert m.wait_over(disk.vm)['status'] == 'completed'
+    assert m.wait_over(there.vm)['status'] == 'completed'
+    assert disk.register(8) == 0 and not disk.register(1, 'inb') & RUNS
+
+
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_load_moves_with_the_guest(machine, work, fmt):
+    """From process to process over one image; every second one waits at first, with all that was acknowledged."""
+    image = work / f'disk.{fmt}'
+    ferry.make_image(image, SIZE, fmt)
+    disk = machine(image, fmt, TWO)
+    disk.start()
+    for hop in range(3):
+        disk.progress()
+        waits = hop % 2 == 0
+        there = machine(image, fmt, TWO, '-incoming', f'unix:{work}/in{hop}', *(['-S'] if waits else []), name='destination')
+        migrates(disk, there, work / f'in{hop}')
+        if waits:
+            assert there.contents() == disk.contents()
+            if fmt == 'raw':
+                holds(image, there.contents())
+            there.vm.cmd('cont')
+        there.progress()
+        if fmt == 'raw':
+            there.await_direct()
+            there.progress()
+        disk.vm.quit()
+        disk = there
+    disk.finish(image, fmt)
+
+
+def test_load_goes_on_when_a_migration_is_cancelled(machine, work):
+    """The guest has been stopped, and its disk given away, when the user thinks better of it."""
+    ferry.make_image(work / 'disk.raw', SIZE)
+    disk = machine(work / 'disk.raw', 'raw', TWO)
+    disk.start()
+    m.set_caps(disk.vm, 'pause-before-switchover')
+    for hop in range(3):
+        disk.progress()
+        there = machine(work / 'disk.raw', 'raw', TWO, '-incoming', 'defer', name='destination')
+        there.vm.cmd('migrate-incoming', {'uri': f'unix:{work}/in{hop}', 'exit-on-error': False})
+        disk.vm.cmd('migrate', uri=f'unix:{work}/in{hop}')
+        m.wait_status(disk.vm, 'pre-switchover')
+        holds(work / 'disk.raw', disk.contents())
+        disk.vm.cmd('migrate_cancel')
+        m.wait_status(disk.vm, 'cancelled')
+        disk.progress()
+        there.vm.quit()
+    disk.await_direct()
+    disk.finish(work / 'disk.raw')
+
+
+def test_load_moves_together_with_its_disk(machine, work):
+    """The disk is mirrored to the destination's own; it has what was acknowledged, and the load goes on upon it."""
+    for name in ('here', 'there'):
+        ferry.make_image(work / f'{name}.raw', SIZE)
+    disk = machine(work / 'here.raw', 'raw', TWO)
+    disk.start()
+    there = machine(work / 'there.raw', 'raw', TWO, '-incoming', 'defer', '-S', name='destination')
+    there.vm.export('disk', socket_path=None)
+    there.vm.cmd('migrate-incoming', uri=f'unix:{work}/in')
+    disk.vm.cmd('blockdev-add', {'driver': 'nbd', 'node-name': 'far', 'export': 'disk',
+                                 'server': {'type': 'unix', 'path': f'{work}/{there.vm.name}.nbd'}})
+    disk.vm.cmd('blockdev-mirror', job_id='copy', device='disk', target='far', sync='full')
+    disk.progress()
+    disk.vm.wait('BLOCK_JOB_READY')
+    disk.progress()
+    m.set_caps(disk.vm, 'pause-before-switchover')
+    disk.vm.cmd('migrate', uri=f'unix:{work}/in')
+    m.wait_status(disk.vm, 'pre-switchover')
+    disk.vm.cmd('block-job-cancel', device='copy')
+    disk.vm.wait('BLOCK_JOB_COMPLETED')
+    disk.vm.cmd('blockdev-del', node_name='far')
+    disk.vm.cmd('migrate-continue', state='pre-switchover')
+    assert m.wait_over(disk.vm)['status'] == 'completed'
+    assert m.wait_over(there.vm)['status'] == 'completed'
+    assert there.contents() == disk.contents()
+    holds(work / 'there.raw', there.contents())
+    there.vm.cmd('block-export-del', id='export-disk')
+    there.vm.wait('BLOCK_EXPORT_DELETED')
+    there.vm.cmd('cont')
+    there.await_direct()
+    there.progress()
+    disk.vm.quit()
+    there.finish(work / 'there.raw')
+
+
+# The device leaves
+
+def is_free(vm):
+    """Nothing of the disk is held: its nodes go, and the threads of its queues."""
+    vm.cmd('blockdev-del', node_name='disk')
+    vm.cmd('blockdev-del', node_name='file')
+    for name in TWO:
+        vm.cmd('object-del', id=name)
+    assert vm.cmd('query-iothreads') == [] and vm.cmd('query-named-block-nodes') == []
+
+
+def plug_again(disk, path, fmt):
+    """With an empty disk, into the running guest."""
+    vm = disk.vm
+    ferry.make_image(path, SIZE, fmt)
+    for name in TWO:
+        vm.cmd('object-add', qom_type='iothread', id=name)
+    vm.add('file', 'file', filename=str(path), discard='unmap')
+    vm.add(fmt, 'disk', file='file')
+    vm.cmd('device_add', driver='test-disk', id='d', addr=str(SLOT), drive='disk', iothreads=':'.join(TWO))
+    disk.start()
+
+
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_disk_leaves_while_its_queues_run(machine, work, fmt):
+    image = work / f'disk.{fmt}'
+    ferry.make_image(image, SIZE, fmt)
+    disk = machine(image, fmt, TWO)
+    disk.start()
+    for number in range(3):
+        disk.progress()
+        disk.vm.cmd('device_del', id='d')
+        disk.progress()                 # the guest has not let it go yet
+        disk.eject()
+        assert disk.vm.wait('DEVICE_DELETED')['data']['device'] == 'd'
+        is_free(disk.vm)
+        image = work / f'disk{number}.{fmt}'
+        plug_again(disk, image, fmt)
+    disk.progress()
+    disk.finish(image, fmt)
+
+
+def test_disk_leaves_a_job_that_copies_it(machine, work):
+    ferry.make_image(work / 'disk.raw', SIZE)
+    ferry.make_image(work / 'copy.raw', SIZE)
+    disk = machine(work / 'disk.raw', 'raw', TWO)
+    disk.start()
+    vm = disk.vm
+    vm.add_file(work / 'copy.raw', 'raw', 'copy')
+    vm.cmd('blockdev-mirror', job_id='j', device='disk', target='copy', sync='full', copy_mode='write-blocking')
+    vm.wait('BLOCK_JOB_READY')
+    disk.progress()
+    vm.cmd('device_del', id='d')
+    disk.eject()
+    vm.wait('DEVICE_DELETED')
+    vm.cmd('block-job-cancel', device='j')      # READY: both have the same
+    vm.wait('BLOCK_JOB_COMPLETED')
+    vm.cmd('blockdev-del', node_name='copy')
+    vm.job_until('j', 'null')
+    is_free(vm)
+    vm.quit()
+    assert any((work / 'copy.raw').read_bytes()[:LOAD_BYTES])
+    ferry.compare(work / 'disk.raw', work / 'copy.raw')
+
+
+def test_disk_that_leaves_while_its_guest_is_taken_is_free_afterwards(machine, work):
+    ferry.make_image(work / 'disk.raw', SIZE)
+    disk = machine(work / 'disk.raw', 'raw', TWO)
+    disk.start()
+    m.set_caps(disk.vm, 'pause-before-switchover')
+    disk.progress()
+    disk.vm.cmd('device_del', id='d')
+    disk.vm.cmd('migrate', uri=f'file:{work}/stream')
+    m.wait_status(disk.vm, 'pre-switchover')
+    disk.eject()
+    expected = disk.contents()
+    holds(work / 'disk.raw', expected)
+    disk.vm.cmd('migrate_cancel')
+    disk.vm.wait('DEVICE_DELETED')
+    is_free(disk.vm)
+
+
+def test_quit_ends_while_a_disk_leaves(machine, work):
+    ferry.make_image(work / 'disk.raw', SIZE)
+    disk = machine(work / 'disk.raw', 'raw', TWO)
+    disk.start()
+    disk.progress()
+    disk.vm.cmd('device_del', id='d')
+    disk.eject()
     disk.vm.quit()

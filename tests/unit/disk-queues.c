@@ -99,7 +99,7 @@ void coroutine_fn disk_queues_co_stop(DiskQueues *d)
     ret = blk_co_pread(d->blk, 0, LOAD_BYTES, buf, 0);
     bdrv_co_leave_graph(blk_bs(d->blk), from);
     g_assert_cmpint(ret, ==, 0);
-    g_assert_cmpmem(buf, LOAD_BYTES, disk_load_contents(d->load), LOAD_BYTES);
+    g_assert_cmpmem(buf, LOAD_BYTES, disk_load_state(d->load)->contents, LOAD_BYTES);
     g_assert_cmpint(disk_load_bad(d->load), ==, 0);
 }
 

@@ -147,15 +147,24 @@ class VMM:
         """A format node over a file node, as most disks are."""
         return self.add(fmt, node_name, file={'driver': 'file', 'filename': str(path)}, **options)
 
-    def export(self, node, name='disk', writable=True, socket_path=None):
-        """Exports a node by NBD over a unix socket and returns its URI; starts the server at the first use."""
+    def export(self, node, name='disk', writable=True, socket_path=None, **options):
+        """Exports a node by NBD over a unix socket and returns its URI; starts the server at the first use.
+
+        Options: further arguments of block-export-add.
+        """
         if socket_path is None:
             socket_path = self.workdir / f'{self.name}.nbd'
             if not getattr(self, '_exporting', False):
                 self.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(socket_path)}})
                 self._exporting = True
-        self.cmd('block-export-add', type='nbd', id=f'export-{name}', node_name=node, name=name, writable=writable)
+        self.cmd('block-export-add', type='nbd', id=f'export-{name}', node_name=node, name=name, writable=writable,
+                 **options)
         return f'nbd+unix:///{name}?socket={socket_path}'
+
+    def stop_exports(self):
+        """nbd-server-stop; the next export() starts the server again."""
+        self.cmd('nbd-server-stop')
+        self._exporting = False
 
     def job(self, job_id):
         """The entry of query-jobs, or None."""
