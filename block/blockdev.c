@@ -60,12 +60,37 @@ static bool check_deletable(BlockDriverState *bs, GError **errp)
     return false;
 }
 
-bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
+/*
+ * Held by nothing but what is on its way out, as far as one can see: a filter that a look at its context
+ * holds is closed after that.
+ */
+static bool will_be_free(BlockDriverState *bs)
 {
+    g_autofree char *user = describe_root_user(bs);
+    BlockGraph *graph = block_graph();
+
+    return !user && bdrv_has_other_refs(bs) &&
+           (bdrv_closing_parent(bs) || graph->settling ||
+            __atomic_load_n(&graph->closing, __ATOMIC_ACQUIRE));
+}
+
+static BlockDriverState *coroutine_fn co_find_to_delete(const char *node_name)
+{
+    BdrvClosingWait wait = {0};
     BlockDriverState *bs;
 
-    bdrv_co_wait_settled(arg->node_name);
-    bs = bdrv_find_node(arg->node_name);
+    do {
+        bdrv_co_wait_settled(node_name);
+        bs = bdrv_find_node(node_name);
+    } while (bs && will_be_free(bs) && bdrv_co_closing_wait(&wait));
+    bdrv_closing_wait_end(&wait);
+    return bs;
+}
+
+bool coroutine_fn qmp_blockdev_del(const BlockdevDelArg *arg, GError **errp)
+{
+    BlockDriverState *bs = co_find_to_delete(arg->node_name);
+
     if (!bs) {
         error_setg(errp, "Failed to find node with node-name='%s'", arg->node_name);
         return false;

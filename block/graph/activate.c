@@ -334,51 +334,26 @@ static void coroutine_fn leave_to_others(NodeSet *set, BlockDriverState *top)
 
 static BlockDriverState *find_closing_above(const NodeSet *set)
 {
-    for (guint i = 0; i < set->nodes->len; i++) {
-        BdrvChild *edge;
+    BlockDriverState *closing = NULL;
 
-        LIST_FOREACH(edge, &node_at(set, i)->parents, next_parent) {
-            BlockDriverState *parent = edge->klass->parent_is_bds ? edge->opaque : NULL;
-
-            if (parent && parent->closing) {
-                return parent;
-            }
-        }
+    for (guint i = 0; i < set->nodes->len && !closing; i++) {
+        closing = bdrv_closing_parent(node_at(set, i));
     }
-    return NULL;
+    return closing;
 }
 
-static void closing_expired(void *opaque)
-{
-    *(bool *)opaque = true;
-    qemu_co_queue_restart_all(&block_graph()->settled_queue);
-}
-
-/*
- * As set_init(), once no node above the set is on its way out: it still writes, and has no user that could
- * let go of it. The filter of a job that has just ended is one.
- */
+/* As set_init(), once no node above the set is on its way out: it still writes to what is below. */
 static bool coroutine_fn co_set_init_active(NodeSet *set, BlockDriverState *top, GError **errp)
 {
-    QEMUTimer *timer = NULL;
+    BdrvClosingWait wait = {0};
     BlockDriverState *closing;
-    bool expired = false;
 
-    for (;;) {
-        set_init(set, top, false);
-        closing = find_closing_above(set);
-        if (!closing || expired) {
-            break;
-        }
-        if (!timer) {
-            timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, closing_expired,
-                                  &expired);
-            timer_mod_ns(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BDRV_DRAIN_COMMAND_NS);
-        }
-        qemu_co_queue_wait(&block_graph()->settled_queue, NULL);
+    set_init(set, top, false);
+    while ((closing = find_closing_above(set)) && bdrv_co_closing_wait(&wait)) {
         set_clear(set);
+        set_init(set, top, false);
     }
-    timer_free(timer);
+    bdrv_closing_wait_end(&wait);
     if (closing) {
         error_setg(errp, "Cannot inactivate nodes: node '%s' was not closed in time",
                    closing->node_name);

@@ -196,6 +196,7 @@ static void coroutine_fn unref_later_entry(void *opaque)
     bdrv_co_unref(opaque);
     if (__atomic_sub_fetch(&graph->closing, 1, __ATOMIC_ACQ_REL) == 0) {
         qemu_co_queue_restart_all(&graph->closing_queue);
+        qemu_co_queue_restart_all(&graph->settled_queue);
     }
 }
 

@@ -22,7 +22,7 @@ typedef struct BlockGraph {
     bool no_opening;       /* the process ends: those fail, and so do new ones */
     bool threads_wished;   /* a parent has asked for several threads since the process began */
     bool passing;          /* bdrv_co_arrange() passes through threads */
-    /* woken when a node's `settling` has become 0, a node was freed, or `passing` has ended */
+    /* woken when a node's `settling` or `closing` has become 0, a node was freed, or `passing` has ended */
     CoQueue settled_queue;
 } BlockGraph;
 
@@ -153,5 +153,22 @@ void bdrv_drain_kick(void);
 
 /* The caller's reference is not the only one. Main thread. */
 bool bdrv_has_other_refs(BlockDriverState *bs);
+
+/* --- nodes on their way out; main thread --- */
+
+/* A parent of bs that is being closed, or NULL. */
+BlockDriverState *bdrv_closing_parent(const BlockDriverState *bs);
+
+/* Of one caller; all 0 at first. */
+typedef struct BdrvClosingWait {
+    QEMUTimer *timer;
+    bool expired;
+} BdrvClosingWait;
+/*
+ * Yields until a node has gone, or the time is over, and the caller is to look again. False, without a
+ * yield: BDRV_DRAIN_COMMAND_NS are over since the first call.
+ */
+bool coroutine_fn bdrv_co_closing_wait(BdrvClosingWait *wait);
+void bdrv_closing_wait_end(BdrvClosingWait *wait);
 
 #endif

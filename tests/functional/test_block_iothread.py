@@ -153,3 +153,20 @@ def test_new_backing_file_follows_into_the_iothread(threads, work):
     client.shutdown()
     unexport(threads, 'one')
     threads.cmd('object-del', id='one')
+
+
+def test_old_disk_can_be_deleted_when_its_mirror_has_completed(threads, work):
+    vm = threads
+    vm.add_file(ferry.make_image(work / '0.raw', SIZE), node_name='disk')
+    client = export(vm, 'one')
+    for number in range(1, 16):
+        vm.add_file(ferry.make_image(work / f'{number}.raw', SIZE), node_name=f'copy{number}')
+        old = 'disk' if number == 1 else f'copy{number - 1}'
+        vm.cmd('blockdev-mirror', job_id='j', device=old, target=f'copy{number}', sync='full')
+        vm.wait('BLOCK_JOB_READY')
+        client.pwrite(bytes([number]) * 4096, 0)
+        vm.cmd('job-complete', id='j')
+        vm.wait('BLOCK_JOB_COMPLETED')
+        vm.cmd('blockdev-del', node_name=old)
+    client.shutdown()
+    unexport(vm, 'one')

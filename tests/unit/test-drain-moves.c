@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A node stays in its context, and open, while a drained section begins or ends or a query visits it;
- * images are given away when what is on its way out has gone.
+ * images are given away, and nodes deleted, when what is on its way out above them has gone.
  * The node's thread is held up, so that what is on its way there stays on its way for as long as a
  * test wishes.
  */
@@ -12,6 +12,7 @@
 #include "tests/unit/block-fixture.h"
 #include "block/graph/activate.h"
 #include "block/graph/graph.h"
+#include "qapi/qapi-commands.h"
 #include "util/iothread.h"
 
 /* Round trips to a thread: more than a move that waits for nothing takes to be over. */
@@ -290,41 +291,69 @@ static void coroutine_fn inactivate_all(World *w)
     g_assert_cmpint(ret, ==, 0);
 }
 
-/* A filter, of a job that has ended for example, is on its way out when the disks are given away. */
-static void coroutine_fn inactivate_co(void *opaque)
+static void coroutine_fn delete_node(World *w)
 {
+    BlockdevDelArg arg = {.node_name = w->bs->node_name};
+    g_autoptr(GError) err = NULL;
+    bool ok = qmp_blockdev_del(&arg, &err);
+
+    g_assert_no_error(err);
+    g_assert_true(ok);
+}
+
+typedef struct LeavingCase {
+    void coroutine_fn (*run)(World *w);
+    bool settles; /* a look at the filter's context still holds it */
+    bool keeps;   /* `run` leaves the node's reference */
+} LeavingCase;
+
+/* A filter, of a job that has ended for example, is on its way out when a command needs what is below. */
+static void coroutine_fn leaving_co(void *opaque)
+{
+    const LeavingCase *c = opaque;
     Task other, end;
     Hold hold;
     World w;
 
     world_co_begin(&w);
     bdrv_ref(w.bs);
+    w.bs->monitor_owned = true;
     g_assert_true(bdrv_co_set_aio_context(w.bs, qemu_get_aio_context(), NULL));
     w.above = open_filter(&watcher, "above", w.bs);
     g_assert_true(bdrv_co_set_aio_context(w.bs, w.ctx_one, NULL));
     hold_begin(&hold, w.ctx_one);
+    if (c->settles) {
+        bdrv_settle_context_later(w.above);
+        co_pass_through(w.ctx_two, 1);
+    }
     task_start(&end, &w, close_filter);
-    task_start(&other, &w, inactivate_all);
+    g_assert_true(end.done == c->settles);
+    task_start(&other, &w, c->run);
     co_pass_through(w.ctx_two, PASSES);
-    g_assert_false(end.done || other.done || bdrv_is_inactive(w.bs));
+    g_assert_false(other.done || bdrv_is_inactive(w.bs));
 
     hold_end(&hold);
     task_co_wait(&end);
     task_co_wait(&other);
-    g_assert_true(bdrv_is_inactive(w.bs));
-    bdrv_co_unref(w.bs);
+    if (c->keeps) {
+        g_assert_true(bdrv_is_inactive(w.bs));
+        bdrv_co_unref(w.bs);
+    }
     world_end(&w);
 }
 
-static void test_inactivate(void)
+static void test_leaving(gconstpointer data)
 {
-    aio_run_coroutine(inactivate_co, NULL);
+    aio_run_coroutine(leaving_co, (void *)data);
 }
 
 int main(int argc, char **argv)
 {
     static const Case begin = {begin_section, 0, 1}, begin_within = {begin_section_within, 0, 1},
                       end = {end_section, 1, 0}, query = {visit, 0, 0};
+    static const LeavingCase inactivate = {inactivate_all, false, true},
+                             delete = {delete_node, false, false},
+                             delete_settling = {delete_node, true, false};
 
     g_test_init(&argc, &argv, NULL);
     g_assert_true(qemu_init_main_loop(NULL));
@@ -333,6 +362,8 @@ int main(int argc, char **argv)
     g_test_add_data_func("/drain-moves/end", &end, test_move);
     g_test_add_data_func("/drain-moves/visit", &query, test_move);
     g_test_add_func("/drain-moves/close", test_close);
-    g_test_add_func("/drain-moves/inactivate", test_inactivate);
+    g_test_add_data_func("/drain-moves/inactivate", &inactivate, test_leaving);
+    g_test_add_data_func("/drain-moves/delete", &delete, test_leaving);
+    g_test_add_data_func("/drain-moves/delete-settling", &delete_settling, test_leaving);
     return g_test_run();
 }
