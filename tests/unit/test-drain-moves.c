@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A node stays in its context, and open, while a drained section begins or ends or a query visits it;
- * images are given away, and nodes deleted, when what is on its way out above them has gone.
- * The node's thread is held up, so that what is on its way there stays on its way for as long as a
- * test wishes.
+ * A node stays in its context, and open, while a drained section begins or ends or a query visits it.
+ * It is inactivated or deleted when what is on its way out above it has gone. The node's thread is
+ * held up, so that what is on its way there stays on its way for as long as a test wishes.
  */
 #include <errno.h>
 #include <glib.h>
