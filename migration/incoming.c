@@ -142,6 +142,13 @@ void migrate_incoming_set_error(MigrationIncomingState *mis, GError *err)
     g_mutex_unlock(&mis->lock);
 }
 
+static void forget_error(MigrationIncomingState *mis)
+{
+    g_mutex_lock(&mis->lock);
+    g_clear_error(&mis->error);
+    g_mutex_unlock(&mis->lock);
+}
+
 /* Takes over err. Every failure says one line, unless a user has ended the process. */
 static void fail(MigrationIncomingState *mis, GError *err)
 {
@@ -375,9 +382,7 @@ static void coroutine_fn settle(Arrival *arrival)
     start_guest(arrival);
     migration_listener_free(g_steal_pointer(&mis->listener));
     forget_yank(mis);
-    g_mutex_lock(&mis->lock);
-    g_clear_error(&mis->error); /* of a yank that came too late */
-    g_mutex_unlock(&mis->lock);
+    forget_error(mis); /* of a yank that came too late */
     migrate_set_state(&mis->status, mis->settings, MIGRATION_STATUS_ACTIVE,
                       MIGRATION_STATUS_COMPLETED);
 }
@@ -492,6 +497,7 @@ static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const Mig
     }
     if (mis->from_src && source_has_hung_up(mis)) { /* it begins once more */
         close_channels(mis);
+        forget_error(mis); /* of the threads that read */
         begin_with_first_channel(mis);
     }
     if (mis->from_src) {

@@ -225,8 +225,8 @@ typedef struct MigrationIncomingState {
     MultiFDRecv *multifd; /* NULL: none */
     /*
      * The main loop's: a channel of multifd has ended before the guest is here. NULL: no interest.
-     * hangup, to be taken over: the peer has closed it before all channels were there, and its thread may
-     * not know; NULL: its thread has ended.
+     * hangup, to be taken over: the peer has closed it before all channels were there, whether or not its
+     * thread knows; NULL: its thread has ended for another reason.
      */
     void (*channel_lost)(struct MigrationIncomingState *mis, GError *hangup);
 

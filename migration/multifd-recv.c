@@ -51,6 +51,7 @@ typedef struct RecvChannel {
     QIOHangupWatch *hangup; /* main loop; NULL: it has hung up */
     bool at_sync;           /* lock: waits to be let go on */
     bool ended;             /* lock */
+    bool gone;              /* the thread's until it has ended: the source has closed it */
     bool taken;             /* main loop: it has come */
 
     /* The thread's. */
@@ -369,7 +370,7 @@ static void channel_over_bh(void *opaque)
     if (r->mis->multifd == r && r->over) {
         release_ended(r);
     } else if (r->mis->multifd == r && r->mis->channel_lost) {
-        r->mis->channel_lost(r->mis, NULL);
+        r->mis->channel_lost(r->mis, ch->gone ? ended_too_early(ch->id, "") : NULL);
     }
     recv_unref(r);
 }
@@ -387,6 +388,7 @@ static void *channel_thread(void *opaque)
     } while (ret == 0);
     pthread_mutex_lock(&r->lock);
     synced = r->synced;
+    ch->gone = !r->quit && qio_channel_has_hung_up(ch->ioc);
     pthread_mutex_unlock(&r->lock);
     if (ret < 0) {
         g_prefix_error(&err, "multifd channel %u: ", ch->id);

@@ -66,8 +66,9 @@ def arrives(mover):
 @pytest.mark.parametrize('encrypted', [False, True], ids=['plain', 'tls'])
 @pytest.mark.parametrize('caps, held', [
     (MULTIFD, {(1, False): (0, 'stall'), (2, False): (0, 'stall')}),    # the main channel is there, the others are not
+    (MULTIFD, {(2, False): (0, 'stall')}),                              # one of the others is there too
     (PLAIN, {(faults.MAIN, False): (3, 'stall')}),                      # not enough to know the first connection
-], ids=['multifd', 'one'])
+], ids=['multifd', 'multifd-half', 'one'])
 def test_a_cancelled_source_begins_again(mover, caps, held, encrypted):
     one = mover(caps, encrypted)
     first = one.start(held)
