@@ -257,7 +257,7 @@ static const ChardevCommon *backend_common(const ChardevBackend *backend)
 
 static bool open_log(Chardev *chr, const ChardevCommon *common, GError **errp)
 {
-    int flags = O_WRONLY | O_CREAT;
+    int flags = O_WRONLY | O_CREAT | O_NONBLOCK; /* a full pipe loses output; nothing waits */
 
     if (!common || !common->logfile) {
         return true;

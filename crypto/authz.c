@@ -107,6 +107,9 @@ static int file_stamp(const char *path, FileStamp *stamp)
     memset(stamp, 0, sizeof(*stamp)); /* they are compared as bytes */
     stamp->dev = st.st_dev;
     stamp->ino = st.st_ino;
+    if (!S_ISREG(st.st_mode)) {
+        return 0; /* a FIFO gives its contents once */
+    }
     stamp->size = st.st_size;
     stamp->mtime = st.st_mtim;
     stamp->ctime = st.st_ctim;

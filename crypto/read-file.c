@@ -3,14 +3,28 @@
 #include "crypto/read-file.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "crypto/secret.h"
+#include "util/aio.h"
 #include "util/error.h"
 #include "util/open.h"
 
 /* Room for what a file usually has; grows as needed. */
 #define READ_FIRST_BYTES 8192
+/* How long a FIFO may bring nothing. */
+#define FIFO_SILENCE_MS 10000
+
+typedef struct FileRead {
+    int fd;
+    bool fifo;
+    size_t limit;
+    uint8_t *buf;
+    size_t size; /* of buf */
+    ssize_t len; /* the result: bytes or -errno */
+} FileRead;
 
 /* Moves *buf to a block of twice the size, at most max. */
 static void grow(uint8_t **buf, size_t *size, size_t max)
@@ -24,63 +38,77 @@ static void grow(uint8_t **buf, size_t *size, size_t max)
     *size = wanted;
 }
 
-/*
- * Reads until the end or until there are `limit` bytes. Bytes or -errno; *buf is the caller's
- * either way, of *size bytes.
- */
-static ssize_t read_until_end(int fd, uint8_t **buf, size_t *size, size_t limit)
+/* What read(2) gives, or -errno. A FIFO that no process has opened to write yet is not at its end. */
+static ssize_t read_some(const FileRead *file, uint8_t *buf, size_t bytes)
 {
+    struct pollfd pfd = {.fd = file->fd, .events = POLLIN};
+    ssize_t len;
+
+    do {
+        int ready = file->fifo ? poll(&pfd, 1, FIFO_SILENCE_MS) : 1;
+
+        len = ready > 0 ? read(file->fd, buf, bytes) : ready;
+        if (ready == 0) {
+            return -ETIMEDOUT;
+        }
+    } while (len < 0 && errno == EINTR);
+    return len < 0 ? -errno : len;
+}
+
+/* Reads until the end or until there are `limit` bytes. The buffer is the caller's. */
+static int read_until_end(void *opaque)
+{
+    FileRead *file = opaque;
     size_t done = 0;
 
-    *size = MIN(READ_FIRST_BYTES, limit);
-    *buf = g_malloc(*size);
-    for (;;) {
-        ssize_t len;
+    file->size = MIN(READ_FIRST_BYTES, file->limit);
+    file->buf = g_malloc(file->size);
+    do {
+        if (done == file->size) {
+            grow(&file->buf, &file->size, file->limit);
+        }
+        file->len = read_some(file, file->buf + done, file->size - done);
+        done += MAX(file->len, 0);
+    } while (file->len > 0 && done < file->limit);
+    file->len = file->len < 0 ? file->len : (ssize_t)done;
+    return 0;
+}
 
-        if (done == *size && done < limit) {
-            grow(buf, size, limit);
-        }
-        len = read(fd, *buf + done, *size - done);
-        if (len < 0 && errno == EINTR) {
-            continue;
-        }
-        if (len < 0) {
-            return -errno;
-        }
-        if (len == 0) {
-            return done;
-        }
-        done += len;
-        if (done == limit) {
-            return done;
-        }
+static void read_all(FileRead *file)
+{
+    struct stat st;
+
+    file->fifo = fstat(file->fd, &st) == 0 && S_ISFIFO(st.st_mode);
+    if (file->fifo && qemu_in_coroutine()) {
+        (void)thread_pool_submit_co(read_until_end, file);
+    } else {
+        (void)read_until_end(file);
     }
 }
 
 bool crypto_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
                       GError **errp)
 {
-    uint8_t *buf;
-    size_t size;
-    ssize_t len;
-    int fd = qemu_open(path, O_RDONLY | O_NOCTTY, 0, NULL);
+    FileRead file = {.fd = qemu_open(path, O_RDONLY | O_NOCTTY, 0, NULL), .limit = max_bytes + 1};
+    bool ok;
 
-    if (fd < 0) {
-        error_setg_errno(errp, -fd, "Unable to read %s", path);
+    if (file.fd < 0) {
+        error_setg_errno(errp, -file.fd, "Unable to read %s", path);
         return false;
     }
-    len = read_until_end(fd, &buf, &size, max_bytes + 1);
-    qemu_close(fd);
-    if (len < 0) {
-        error_setg_errno(errp, -len, "Unable to read %s", path);
-    } else if ((size_t)len > max_bytes) {
+    read_all(&file);
+    qemu_close(file.fd);
+    ok = file.len >= 0 && (size_t)file.len <= max_bytes;
+    if (file.len < 0) {
+        error_setg_errno(errp, (int)-file.len, "Unable to read %s", path);
+    } else if (!ok) {
         error_setg(errp, "Unable to read %s: it has more than %zu bytes", path, max_bytes);
     } else {
-        *data = g_malloc(len + 1);
-        memcpy(*data, buf, len);
-        (*data)[len] = 0;
-        *bytes = len;
+        *data = g_malloc((size_t)file.len + 1);
+        memcpy(*data, file.buf, (size_t)file.len);
+        (*data)[file.len] = 0;
+        *bytes = (size_t)file.len;
     }
-    qcrypto_secret_wipe(buf, size);
-    return len >= 0 && (size_t)len <= max_bytes;
+    qcrypto_secret_wipe(file.buf, file.size);
+    return ok;
 }

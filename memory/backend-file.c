@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "memory/ram-map.h"
 #include "util/error.h"
+#include "util/open.h"
 
 #ifndef MFD_HUGE_SHIFT
 #define MFD_HUGE_SHIFT 26
@@ -35,7 +36,8 @@ static bool open_path(const MemoryBackendFileProperties *p, const char *id, Back
     struct stat st;
 
     file->named = true;
-    file->fd = open(p->mem_path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    file->fd = qemu_open_at_once(p->mem_path, readonly ? O_RDONLY : O_RDWR, 0);
+    errno = -MIN(file->fd, 0);
     if (file->fd < 0 && errno == EISDIR && !readonly) {
         file->named = false;
         file->fresh = true;

@@ -9,6 +9,7 @@
 #include "qapi/qapi-commands-memory.h"
 #include "util/aio.h"
 #include "util/error.h"
+#include "util/open.h"
 #include "util/units.h"
 
 /* Bytes of a dump that are copied before the loop gets its turn. */
@@ -49,8 +50,8 @@ static int save_open(void *opaque)
 {
     SaveChunk *chunk = opaque;
 
-    chunk->fd = open(chunk->filename, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return chunk->fd < 0 ? -errno : 0;
+    chunk->fd = qemu_open_at_once(chunk->filename, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    return MIN(chunk->fd, 0);
 }
 
 static int save_write(void *opaque)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "util/error.h"
 
@@ -27,6 +28,29 @@ bool qemu_is_fdset_path(const char *path, int64_t *fdset_id)
     return g_ascii_string_to_signed(digits, 10, 0, INT64_MAX, fdset_id, NULL);
 }
 
+static bool is_fifo(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
+int qemu_open_at_once(const char *path, int flags, mode_t mode)
+{
+    int nonblock = is_fifo(path) ? O_NONBLOCK : 0, fd;
+
+    do {
+        fd = open(path, flags | nonblock | O_CLOEXEC, mode);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0) {
+        return -errno;
+    }
+    if (nonblock && !(flags & O_NONBLOCK)) {
+        (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    }
+    return fd;
+}
+
 int qemu_open(const char *path, int flags, mode_t mode, GError **errp)
 {
     int64_t fdset_id;
@@ -39,14 +63,9 @@ int qemu_open(const char *path, int flags, mode_t mode, GError **errp)
         }
         return fdsets->dup(fdset_id, flags, errp);
     }
-    do {
-        fd = open(path, flags | O_CLOEXEC, mode);
-    } while (fd < 0 && errno == EINTR);
+    fd = qemu_open_at_once(path, flags, mode);
     if (fd < 0) {
-        int err = errno;
-
-        error_setg_errno(errp, err, "Could not open '%s'", path);
-        return -err;
+        error_setg_errno(errp, -fd, "Could not open '%s'", path);
     }
     return fd;
 }

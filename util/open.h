@@ -12,7 +12,12 @@
 #include <sys/types.h>
 
 /*
- * As open(2) with O_CLOEXEC. A descriptor, or -errno with "Could not open 'PATH': ..." in errp. Any
+ * As open(2) with O_CLOEXEC: a descriptor or -errno. A FIFO is opened without waiting for its other end, which open(2)
+ * would do. With O_WRONLY that gives -ENXIO while no process reads it. Any thread.
+ */
+int qemu_open_at_once(const char *path, int flags, mode_t mode) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * As qemu_open_at_once(), and fdset names. A descriptor, or -errno with "Could not open 'PATH': ..." in errp. Any
  * thread, except for fdset names, which are looked up in the main thread only.
  */
 int qemu_open(const char *path, int flags, mode_t mode, GError **errp) G_GNUC_WARN_UNUSED_RESULT;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qemu-io: single requests: read, readv, write, writev, discard. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "block/debug/qemu-io-int.h"
 #include "util/cutils.h"
+#include "util/open.h"
 #include "util/timer.h"
 
 static int64_t now_ns(void)
@@ -160,11 +162,12 @@ static bool check_write_options(QemuIO *io, const QemuIOArgs *args)
 /* Fills the buffer with the contents of a file, again and again. */
 static bool fill_from_file(QemuIO *io, const char *path, uint8_t *data, int64_t bytes)
 {
-    FILE *file = fopen(path, "rb");
+    int fd = qemu_open_at_once(path, O_RDONLY, 0);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "rb");
     size_t got = 0;
 
     if (!file) {
-        g_string_append_printf(io->out, "%s: %s\n", path, strerror(errno));
+        g_string_append_printf(io->out, "%s: %s\n", path, strerror(fd < 0 ? -fd : errno));
         return false;
     }
     if (bytes > 0) {
