@@ -365,7 +365,11 @@ static bool coroutine_fn socket_co_open_client(SocketChardev *s, GError **errp)
         return true;
     }
     fd = socket_connect_co(s->addr, &s->opening, errp);
-    return fd >= 0 && socket_take(s, fd, errp) && socket_co_greet(s, errp);
+    if (fd < 0 || !socket_take(s, fd, errp)) {
+        return false;
+    }
+    /* It was told to give up before there was a greeting to cut. */
+    return !s->parent.abandoned && socket_co_greet(s, errp);
 }
 
 /* --- server --- */
@@ -380,7 +384,7 @@ static bool coroutine_fn socket_co_open_server(SocketChardev *s, bool wait, GErr
     }
     s->listen_fd = fd;
     socket_watch_listener(s, true);
-    if (wait) {
+    if (wait && !s->parent.abandoned) {
         g_autofree char *name = address_name(s, "disconnected:");
 
         info_report("QEMU waiting for connection on: %s", name);

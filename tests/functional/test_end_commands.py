@@ -158,3 +158,16 @@ def test_chardev_that_waits_for_its_peer_does_not_hold_up_the_end(peer, vmm, wor
             second.reply(sent)
         assert vm.wait_exit() == 0, vm.describe()
     assert 'not waiting any longer' not in vm.stderr()
+
+
+@pytest.mark.parametrize('attempt', range(4))      # the signal has to arrive between two steps
+def test_chardev_whose_name_is_looked_up_does_not_begin_to_wait_for_its_peer(vmm, work, attempt):
+    paths = [str(work / f'monitor{number}') for number in range(12)]
+    vm = vmm(*MACHINE, *monitors(*paths), defaults=False)
+    backend = {'server': True, 'wait': True, 'addr': {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': '0'}}}
+    clients = list(map(ferry.QMPClient.connect, paths))
+    for number, client in enumerate(clients):
+        client.send('chardev-add', {'id': f'late{number}', 'backend': {'type': 'socket', 'data': backend}})
+    vm.process.send_signal(signal.SIGTERM)
+    assert vm.wait_exit(40) == 0, vm.describe()
+    assert 'not waiting any longer' not in vm.stderr()
