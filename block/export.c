@@ -110,6 +110,15 @@ static BlockBackend *coroutine_fn blk_exp_co_open_backend(const BlockExportOptio
     return blk;
 }
 
+static bool id_is_free(const char *id, GError **errp)
+{
+    if (blk_exp_find(id)) {
+        error_setg(errp, "Block export id '%s' is already in use", id);
+        return false;
+    }
+    return true;
+}
+
 BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError **errp)
 {
     const BlockExportDriver *drv = export_drivers[opts->type];
@@ -121,8 +130,7 @@ BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError 
         error_setg(errp, "Invalid block export id '%s'", opts->id);
         return NULL;
     }
-    if (blk_exp_find(opts->id)) {
-        error_setg(errp, "Block export id '%s' is already in use", opts->id);
+    if (!id_is_free(opts->id, errp)) {
         return NULL;
     }
     if (!drv) {
@@ -146,7 +154,8 @@ BlockExport *coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, GError 
     exp->id = g_strdup(opts->id);
     exp->blk = blk;
     exp->ctx = blk_get_aio_context(blk);
-    if (!drv->create(exp, opts, errp)) {
+    /* Opening the backend may have waited: the id may be taken by now. */
+    if (!id_is_free(opts->id, errp) || !drv->create(exp, opts, errp)) {
         blk_unref(blk);
         g_free(exp->id);
         g_free(exp);

@@ -19,6 +19,7 @@
 
 struct NbdServer {
     bool running;
+    unsigned run; /* counts starts and stops: what a start began may be over when it has waited */
     bool stopping;
     NbdServerConfig config; /* addr is not kept */
     QCryptoTLSCreds *creds; /* acquired: cannot be deleted while the server runs */
@@ -54,7 +55,7 @@ QCryptoTLSCreds *nbd_server_creds(void)
 
 bool nbd_server_is_running(void)
 {
-    return server()->running;
+    return server()->running && !server()->stopping;
 }
 
 /* --- connections --- */
@@ -174,6 +175,8 @@ bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **er
 {
     NbdServer *s = server();
     g_autoptr(QIONetListener) listener = NULL;
+    unsigned run;
+    bool opened;
 
     if (s->running) {
         error_setg(errp, "NBD server already running");
@@ -183,8 +186,15 @@ bool coroutine_fn nbd_server_co_start(const NbdServerConfig *config, GError **er
         return false;
     }
     s->running = true; /* no other command starts it while names are resolved */
+    run = ++s->run;
     listener = qio_net_listener_new();
-    if (!qio_net_listener_co_open(listener, config->addr, NBD_BACKLOG, errp)) {
+    opened = qio_net_listener_co_open(listener, config->addr, NBD_BACKLOG, errp);
+    if (run != s->run) {
+        g_clear_error(errp);
+        error_setg(errp, "The NBD server was stopped before it listened");
+        return false;
+    }
+    if (!opened) {
         s->running = false;
         nbd_server_clear_tls();
         return false;
@@ -207,6 +217,7 @@ void coroutine_fn nbd_server_co_stop(void)
         return;
     }
     s->stopping = true;
+    s->run++; /* one that is starting ends as well */
     g_clear_pointer(&s->listener, qio_net_listener_free);
     blk_exp_co_close_all(BLOCK_EXPORT_TYPE_NBD);
     TAILQ_FOREACH(conn, &s->conns, next_in_server) {

@@ -110,3 +110,41 @@ def test_a_node_that_is_still_being_opened_takes_no_commands(vmm, work):
     for one in (peer, listener):
         one.close()
     opener.close()
+
+
+def two_monitors(vmm, work, *args):
+    paths = [f'{work}/{number}.qmp' for number in range(2)]
+    vm = vmm(*(word for path in paths for word in ('-qmp', f'unix:{path},server=on,wait=off')), *args)
+    return vm, [ferry.QMPClient.connect(path) for path in paths]
+
+
+def test_two_exports_do_not_get_one_id(vmm, work):
+    """Each waits for its disk to be moved to an iothread."""
+    vm, monitors = two_monitors(vmm, work, '-object', 'iothread,id=io')
+    vm.cmd('nbd-server-start', addr={'type': 'unix', 'data': {'path': f'{work}/nbd'}})
+    for name in ('one', 'two'):
+        vm.add_file(ferry.make_image(work / name, MIB), node_name=name)
+    for _ in range(10):
+        sent = [monitor.send('block-export-add', {'type': 'nbd', 'id': 'e', 'node-name': name, 'iothread': 'io'})
+                for monitor, name in zip(monitors, ('one', 'two'))]
+        results = [outcome(*one) for one in zip(monitors, sent)]
+        assert sorted(results) == ["Block export id 'e' is already in use", 'ok']
+        assert [export['id'] for export in vm.cmd('query-block-exports')] == ['e']
+        vm.cmd('block-export-del', id='e')
+        vm.wait('BLOCK_EXPORT_DELETED')
+
+
+def test_nbd_server_that_is_stopped_while_it_starts_does_not_listen(vmm, work):
+    """A start looks a name up; without TLS, which a stop gives back, it would serve everybody."""
+    vm, monitors = two_monitors(vmm, work, '-object', 'tls-creds-anon,id=tls,endpoint=server')
+    for _ in range(60):
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            port = free.getsockname()[1]
+        address = {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': str(port)}}
+        sent = [monitors[0].send('nbd-server-start', {'addr': address, 'tls-creds': 'tls'}),
+                monitors[1].send('nbd-server-stop')]
+        for one in zip(monitors, sent):
+            outcome(*one)
+        outcome(vm.qmp, vm.qmp.send('nbd-server-stop'))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(('127.0.0.1', port)).close()
