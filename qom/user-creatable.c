@@ -175,10 +175,13 @@ bool user_creatable_del(const char *id, GError **errp)
 
 void user_creatable_cleanup(void)
 {
-    UserCreatable *uc;
+    UserCreatable *uc, *before;
 
-    while ((uc = TAILQ_LAST(&registry.objects, UserCreatableList))) {
-        destroy(uc);
+    for (uc = TAILQ_LAST(&registry.objects, UserCreatableList); uc; uc = before) {
+        before = TAILQ_PREV(uc, UserCreatableList, next);
+        if (!uc->users && (!uc->ops->can_be_deleted || uc->ops->can_be_deleted(uc->object, NULL))) {
+            destroy(uc);
+        }
     }
 }
 

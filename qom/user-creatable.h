@@ -46,7 +46,7 @@ const UserCreatableOps *user_creatable_ops(ObjectType type);
 
 bool coroutine_fn user_creatable_co_add(const ObjectOptions *options, GError **errp);
 bool user_creatable_del(const char *id, GError **errp);
-/* End of shutdown: destroys all, the youngest first. */
+/* End of shutdown: destroys all that are not in use, the youngest first. */
 void user_creatable_cleanup(void);
 
 /* The object with that id and type; NULL and errp when there is none. Valid while referenced. */

@@ -35,6 +35,9 @@
 /* A command that waits for such a server ends a moment after the server was given up. */
 #define COMMANDS_WAIT_NS (SHUTDOWN_SILENCE_NS + 5 * NANOSECONDS_PER_SECOND)
 
+/* Disks have answered by then; what is left for a device to do takes a turn of a loop or two. */
+#define DEVICES_WAIT_NS (5 * NANOSECONDS_PER_SECOND)
+
 static const char *current_step = "the shutdown to begin";
 
 static void coroutine_fn step_co_stop_guest(void)
@@ -105,7 +108,7 @@ static void count_requests(DeviceState *dev, void *opaque)
 }
 
 /*
- * Buses go with their devices. Disks have been drained: a request that is in flight still will not end, and the
+ * Buses go with their devices. Disks have been drained: a request that does not end soon will not end, and the
  * devices are left as they are.
  */
 static void coroutine_fn step_co_devices(void)
@@ -114,7 +117,9 @@ static void coroutine_fn step_co_devices(void)
     DeviceState *dev;
     unsigned requests = 0;
 
-    bus_foreach_device(bus, count_requests, &requests);
+    if (!devices_co_settle(DEVICES_WAIT_NS, NULL)) {
+        bus_foreach_device(bus, count_requests, &requests);
+    }
     if (requests) {
         return;
     }

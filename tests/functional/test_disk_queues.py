@@ -5,6 +5,7 @@ The device (tests/devices/test-disk.c) writes and reads by itself, compares what
 knows what the disk should hold.
 """
 import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -400,3 +401,40 @@ def test_quit_ends_while_a_disk_leaves(machine, work):
     disk.vm.cmd('device_del', id='d')
     disk.eject()
     disk.vm.quit()
+
+
+# The device that does not end is never freed: a leak to the sanitizer.
+@pytest.mark.once
+def test_quit_leaves_a_disk_in_its_threads_when_another_device_hangs(vmm, qtest, work, need):
+    """The image has a timer in its iothread (of its caches), which stays like the disk."""
+    need.that(Path(TESTER).exists(), f'{TESTER} is not built')
+    ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
+    vm = vmm('-display', 'none', '-nodefaults', '-machine', 'ferry-test', *qtest.args, '-object', 'iothread,id=io0',
+             '-blockdev', f'file,node-name=file,filename={work}/disk.qcow2', '-blockdev', 'qcow2,node-name=disk,file=file',
+             '-device', 'test-disk,id=d,drive=disk,iothreads=io0', '-device', 'test-counter,id=hangs',
+             command=[TESTER], defaults=False)
+    disk = Disk(vm, qtest)
+    disk.start()
+    disk.progress()
+    qtest.cmd('outb', 0x309, 1)
+    vm.quit()
+    assert 'hangs: 1 requests have not ended' in vm.stderr()
+
+
+@pytest.mark.parametrize('attempt', range(4))      # requests have to end while the process does
+def test_quit_under_load_closes_the_image(vmm, qtest, work, need, attempt):
+    """What the image holds in memory alone, such as its bitmaps, is written back."""
+    need.that(Path(TESTER).exists(), f'{TESTER} is not built')
+    ferry.make_image(work / 'disk.qcow2', SIZE, 'qcow2')
+    iothreads = [word for name in THREADS for word in ('-object', f'iothread,id={name}')]
+    vm = vmm('-display', 'none', '-nodefaults', '-machine', 'ferry-test', *qtest.args, *iothreads,
+             '-blockdev', f'file,node-name=file,filename={work}/disk.qcow2', '-blockdev', 'qcow2,node-name=disk,file=file',
+             '-device', f'test-disk,id=d,drive=disk,iothreads={":".join(THREADS)}', command=[TESTER], defaults=False)
+    vm.cmd('block-dirty-bitmap-add', node='disk', name='b', persistent=True)
+    disk = Disk(vm, qtest)
+    disk.start()
+    disk.progress(10)
+    vm.quit()
+    assert 'have not ended' not in vm.stderr()
+    assert [b['name'] for b in json.loads(ferry.qemu_img('info', '--output=json', work / 'disk.qcow2'))['format-specific']['data']['bitmaps']
+            if 'in-use' not in b['flags']] == ['b']
