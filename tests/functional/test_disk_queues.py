@@ -436,5 +436,5 @@ def test_quit_under_load_closes_the_image(vmm, qtest, work, need, attempt):
     disk.progress(10)
     vm.quit()
     assert 'have not ended' not in vm.stderr()
-    assert [b['name'] for b in json.loads(ferry.qemu_img('info', '--output=json', work / 'disk.qcow2'))['format-specific']['data']['bitmaps']
-            if 'in-use' not in b['flags']] == ['b']
+    info = json.loads(ferry.qemu_img('info', '--output=json', work / 'disk.qcow2'))['format-specific']['data']
+    assert [bitmap['name'] for bitmap in info['bitmaps'] if 'in-use' not in bitmap['flags']] == ['b']
