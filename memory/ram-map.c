@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#include "util/units.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -90,6 +91,12 @@ void ram_unmap(void *host, uint64_t size)
 
 /* --- prealloc --- */
 
+/*
+ * The kernel locks the map of the whole process over a call, and every thread that maps memory (for a
+ * stack, a buffer) waits for it meanwhile.
+ */
+#define PREALLOC_STEP_BYTES (4 * MiB)
+
 typedef struct Toucher {
     uint8_t *host;
     uint64_t size;
@@ -131,20 +138,28 @@ static int touch_by_hand(const Toucher *t)
     return ret;
 }
 
-static void *touch_thread(void *opaque)
+static int populate(const Toucher *t)
 {
-    Toucher *t = opaque;
-
-    t->ret = 0;
-    while (t->size && madvise(t->host, t->size, MADV_POPULATE_WRITE) < 0) {
+    while (madvise(t->host, t->size, MADV_POPULATE_WRITE) < 0) {
         if (errno == EINVAL) {
-            t->ret = touch_by_hand(t);
-            return NULL;
+            return touch_by_hand(t);
         }
         if (errno != EINTR && errno != EAGAIN) {
-            t->ret = errno == EFAULT || errno == EHWPOISON ? -ENOMEM : -errno;
-            return NULL;
+            return errno == EFAULT || errno == EHWPOISON ? -ENOMEM : -errno;
         }
+    }
+    return 0;
+}
+
+static void *touch_thread(void *opaque)
+{
+    Toucher *t = opaque, piece = *t;
+    uint64_t step = MAX(PREALLOC_STEP_BYTES, t->page_size);
+
+    for (uint64_t at = 0; at < t->size && t->ret == 0; at += step) {
+        piece.host = t->host + at;
+        piece.size = MIN(step, t->size - at);
+        t->ret = populate(&piece);
     }
     return NULL;
 }
