@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Connections of a destination: what it listens at, or the only channel that it is given. */
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include "io/channel-file.h"
 #include "io/net-listener.h"
 #include "migration/channel.h"
 #include "migration/newcomers.h"
@@ -36,6 +38,28 @@ static void deliver_ready_bh(void *opaque)
 
     qemu_bh_delete(g_steal_pointer(&listener->deliver_bh));
     migration_newcomers_add(listener->newcomers, g_steal_pointer(&listener->ready), true);
+}
+
+static void watch_ready(MigrationListener *listener, IOHandler *readable)
+{
+    qio_channel_set_watch(listener->ready, qemu_get_aio_context(), QIO_CHANNEL_READ, readable,
+                          listener);
+}
+
+static void ready_readable(void *opaque)
+{
+    watch_ready(opaque, NULL);
+    deliver_ready_bh(opaque);
+}
+
+/* Before the source has opened a FIFO its stream would seem to be at its end. */
+static bool is_fifo(const MigrationListener *listener)
+{
+    struct stat st;
+
+    return listener->addr->transport == MIGRATION_ADDRESS_TYPE_FILE &&
+           fstat(qio_channel_file_get_fd((QIOChannelFile *)listener->ready), &st) == 0 &&
+           S_ISFIFO(st.st_mode);
 }
 
 /* --- life --- */
@@ -85,7 +109,11 @@ static bool listener_open_ready(MigrationListener *listener, GError **errp)
         return false;
     }
     listener->deliver_bh = aio_bh_new(qemu_get_aio_context(), deliver_ready_bh, listener);
-    qemu_bh_schedule(listener->deliver_bh);
+    if (is_fifo(listener)) {
+        watch_ready(listener, ready_readable);
+    } else {
+        qemu_bh_schedule(listener->deliver_bh);
+    }
     return true;
 }
 
@@ -135,6 +163,9 @@ void migration_listener_stop(MigrationListener *listener)
                                 g_steal_pointer(&listener->net));
     }
     migration_newcomers_free(g_steal_pointer(&listener->newcomers));
+    if (listener->ready && is_fifo(listener)) {
+        watch_ready(listener, NULL);
+    }
     if (listener->deliver_bh) {
         qemu_bh_delete(g_steal_pointer(&listener->deliver_bh));
     }

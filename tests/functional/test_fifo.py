@@ -73,7 +73,8 @@ def test_guest_arrives_through_a_fifo(vmm, vm, fifo):
     """The destination is there first, as with two commands of a shell; it waits for the source."""
     destination = vmm('-incoming', 'defer', name='destination')
     destination.cmd('migrate-incoming', uri=f'file:{fifo}')
-    assert destination.cmd('query-status')['status'] == 'inmigrate'
+    for _ in range(20):
+        assert destination.cmd('query-migrate')['status'] == 'setup'
     vm.cmd('migrate', uri=f'file:{fifo}')
     m.wait_status(vm, 'completed')
     m.wait_status(destination, 'completed')
@@ -83,3 +84,9 @@ def test_migration_into_a_fifo_that_is_not_read_fails(vm, fifo):
     vm.cmd('migrate', uri=f'file:{fifo}')
     assert m.wait_status(vm, 'failed')
     assert 'No such device or address' in vm.cmd('query-migrate')['error-desc']
+
+
+def test_destination_that_waits_at_a_fifo_ends(vmm, fifo):
+    vm = vmm('-incoming', f'file:{fifo}')
+    assert vm.cmd('query-status')['status'] == 'inmigrate'
+    vm.quit()
