@@ -135,7 +135,7 @@ def test_two_exports_do_not_get_one_id(vmm, work):
 
 
 def test_nbd_server_that_is_stopped_while_it_starts_does_not_listen(vmm, work):
-    """A start looks a name up; without TLS, which a stop gives back, it would serve everybody."""
+    """A start looks a name up; a stop meanwhile gives back the TLS credentials, without which it would serve any client."""
     vm, monitors = two_monitors(vmm, work, '-object', 'tls-creds-anon,id=tls,endpoint=server')
     for _ in range(60):
         with socket.create_server(('127.0.0.1', 0)) as free:
