@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include "crypto/read-file.h"
+#include "crypto/secret.h"
 #include "util/error.h"
 
 #define RULE_FILE_MAX_BYTES (1024 * 1024)
@@ -215,20 +217,16 @@ static bool read_lines(BlkdebugRules *rules, char **lines, GError **errp)
 
 bool blkdebug_rules_read_file(BlkdebugRules *rules, const char *path, GError **errp)
 {
-    g_autofree char *text = NULL;
     g_auto(GStrv) lines = NULL;
-    gsize bytes;
+    uint8_t *text;
+    size_t bytes;
 
-    if (!g_file_get_contents(path, &text, &bytes, errp)) {
+    if (!crypto_read_file(path, RULE_FILE_MAX_BYTES, &text, &bytes, errp)) {
         g_prefix_error(errp, "Could not read blkdebug config file: ");
         return false;
     }
-    if (bytes > RULE_FILE_MAX_BYTES) {
-        error_setg(errp, "blkdebug config file '%s' is larger than %d bytes", path,
-                   RULE_FILE_MAX_BYTES);
-        return false;
-    }
-    lines = g_strsplit(text, "\n", -1);
+    lines = g_strsplit((const char *)text, "\n", -1);
+    qcrypto_secret_wipe(text, bytes);
     if (!read_lines(rules, lines, errp)) {
         g_prefix_error(errp, "Could not parse blkdebug config file '%s': ", path);
         return false;
