@@ -116,8 +116,12 @@ static int file_stamp(const char *path, FileStamp *stamp)
     return 0;
 }
 
+/* crypto_read_file() or crypto_read_file_at_once(). */
+typedef bool FileReader(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
+                        GError **errp);
+
 /* The file has the properties of authz-list, as JSON. Without rules when it cannot be read. */
-static bool file_load(QAuthZ *authz, const char *path, GError **errp)
+static bool file_load(QAuthZ *authz, const char *path, FileReader *read_file, GError **errp)
 {
     g_autoptr(AuthZListProperties) props = NULL;
     json_object *json = NULL;
@@ -126,7 +130,7 @@ static bool file_load(QAuthZ *authz, const char *path, GError **errp)
     GError *err = NULL;
 
     rules_clear(authz);
-    if (!crypto_read_file(path, AUTHZ_FILE_MAX, &text, &len, errp)) {
+    if (!read_file(path, AUTHZ_FILE_MAX, &text, &len, errp)) {
         return false;
     }
     if (json_parse_text((const char *)text, len, &json, &err)) {
@@ -154,14 +158,14 @@ QAuthZ *qauthz_listfile_new(const AuthZListFileProperties *props, GError **errp)
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Unable to read %s", props->filename);
     }
-    if (ret < 0 || !file_load(authz, props->filename, errp)) {
+    if (ret < 0 || !file_load(authz, props->filename, crypto_read_file, errp)) {
         qauthz_free(authz);
         return NULL;
     }
     return authz;
 }
 
-/* Reads the file again when it is another one than before. */
+/* Reads the file again when it is another one than before. With the lock of `published`. */
 static void file_refresh(QAuthZ *authz)
 {
     g_autoptr(GError) err = NULL;
@@ -178,7 +182,7 @@ static void file_refresh(QAuthZ *authz)
         error_setg_errno(&err, -ret, "Unable to read %s", authz->path);
         ok = false;
     } else {
-        ok = file_load(authz, authz->path, &err);
+        ok = file_load(authz, authz->path, crypto_read_file_at_once, &err);
     }
     if (!ok && (ret == 0 || !authz->unreadable)) {
         warn_report("%s: '%s' authorizes no client until it can be read", err->message, authz->id);

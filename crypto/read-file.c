@@ -14,12 +14,12 @@
 
 /* Room for what a file usually has; grows as needed. */
 #define READ_FIRST_BYTES 8192
-/* How long a FIFO may bring nothing. */
-#define FIFO_SILENCE_MS 10000
+#define FIFO_SILENCE_MS  10000
 
 typedef struct FileRead {
     int fd;
     bool fifo;
+    int silence_ms; /* how long a FIFO may bring nothing */
     size_t limit;
     uint8_t *buf;
     size_t size; /* of buf */
@@ -45,7 +45,7 @@ static ssize_t read_some(const FileRead *file, uint8_t *buf, size_t bytes)
     ssize_t len;
 
     do {
-        int ready = file->fifo ? poll(&pfd, 1, FIFO_SILENCE_MS) : 1;
+        int ready = file->fifo ? poll(&pfd, 1, file->silence_ms) : 1;
 
         len = ready > 0 ? read(file->fd, buf, bytes) : ready;
         if (ready == 0) {
@@ -79,17 +79,19 @@ static void read_all(FileRead *file)
     struct stat st;
 
     file->fifo = fstat(file->fd, &st) == 0 && S_ISFIFO(st.st_mode);
-    if (file->fifo && qemu_in_coroutine()) {
+    if (file->fifo && file->silence_ms && qemu_in_coroutine()) {
         (void)thread_pool_submit_co(read_until_end, file);
     } else {
         (void)read_until_end(file);
     }
 }
 
-bool crypto_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
-                      GError **errp)
+static bool read_path(const char *path, size_t max_bytes, int silence_ms, uint8_t **data,
+                      size_t *bytes, GError **errp)
 {
-    FileRead file = {.fd = qemu_open(path, O_RDONLY | O_NOCTTY, 0, NULL), .limit = max_bytes + 1};
+    FileRead file = {.fd = qemu_open(path, O_RDONLY | O_NOCTTY, 0, NULL),
+                     .silence_ms = silence_ms,
+                     .limit = max_bytes + 1};
     bool ok;
 
     if (file.fd < 0) {
@@ -111,4 +113,16 @@ bool crypto_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t
     }
     qcrypto_secret_wipe(file.buf, file.size);
     return ok;
+}
+
+bool crypto_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
+                      GError **errp)
+{
+    return read_path(path, max_bytes, FIFO_SILENCE_MS, data, bytes, errp);
+}
+
+bool crypto_read_file_at_once(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
+                              GError **errp)
+{
+    return read_path(path, max_bytes, 0, data, bytes, errp);
 }

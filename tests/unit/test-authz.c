@@ -4,6 +4,7 @@
  */
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "crypto/authz.h"
 #include "tests/unit/crypto-objects.h"
 
@@ -140,6 +141,33 @@ static void test_file_that_cannot_be_read_denies(void)
     del_object("a");
 }
 
+static void count(void *opaque)
+{
+    (*(int *)opaque)++;
+}
+
+/* In the place of the file stands a FIFO, of which nothing comes: the answer is no, without a wait. */
+static void coroutine_fn ask_co(void *opaque)
+{
+    static int turns;
+
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), count, &turns);
+    assert_allowed("CN=alice", false);
+    g_assert_cmpint(turns, ==, 0); /* it holds a lock, and did not yield */
+}
+
+static void test_fifo_in_the_place_of_the_file_denies_at_once(void)
+{
+    write_list(ONLY("CN=alice"));
+    add_list_file("");
+    g_assert_cmpint(g_unlink(list_path), ==, 0);
+    g_assert_cmpint(mkfifo(list_path, 0600), ==, 0);
+    aio_run_coroutine(ask_co, NULL);
+    write_list(ONLY("CN=alice"));
+    assert_allowed("CN=alice", true);
+    del_object("a");
+}
+
 static void test_file_without_refresh_stays(void)
 {
     write_list(ONLY("CN=alice"));
@@ -182,6 +210,7 @@ int main(int argc, char **argv)
     g_test_add_func("/authz/missing-object-denies", test_missing_object_denies);
     g_test_add_func("/authz/file-is-read-again", test_file_is_read_again);
     g_test_add_func("/authz/file-that-cannot-be-read-denies", test_file_that_cannot_be_read_denies);
+    g_test_add_func("/authz/fifo", test_fifo_in_the_place_of_the_file_denies_at_once);
     g_test_add_func("/authz/file-without-refresh-stays", test_file_without_refresh_stays);
     g_test_add_func("/authz/bad-file-is-refused-at-once", test_bad_file_is_refused_at_once);
     dir = g_dir_make_tmp("ferry-authz-XXXXXX", NULL);
