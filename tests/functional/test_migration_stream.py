@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Streams made by hand: what a destination accepts and refuses, and how a source takes what its peer does."""
+import signal
 import socket
 
 import pytest
@@ -150,8 +151,10 @@ def test_a_failure_is_told_on_the_return_path(destination):
 def test_a_source_that_has_gone_before_it_is_told_keeps_its_guest(destination):
     one = destination()
     data = with_pieces(start=m.command(m.OPEN_RETURN_PATH) + m.ram_start())
+    one.vm.signal(signal.SIGSTOP)       # it cannot answer before the source has gone
     one.conn.sendall(data)
     one.conn.close()
+    one.vm.signal(signal.SIGCONT)
     one.refused('the guest stays there')
 
 
