@@ -17,6 +17,7 @@
 static struct {
     QEMUTimer *timer;
     int64_t limit_ns;
+    bool on; /* atomic: nodes look at it in their threads */
 } watch;
 
 /*
@@ -141,13 +142,20 @@ void bdrv_give_up_watch_begin(int64_t limit_ns)
 {
     g_assert(!watch.timer);
     watch.limit_ns = limit_ns;
+    __atomic_store_n(&watch.on, true, __ATOMIC_RELAXED);
     watch.timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME, look, NULL);
     look(NULL);
 }
 
 void bdrv_give_up_watch_end(void)
 {
+    __atomic_store_n(&watch.on, false, __ATOMIC_RELAXED);
     g_clear_pointer(&watch.timer, timer_free);
+}
+
+bool bdrv_give_up_is_watched(void)
+{
+    return __atomic_load_n(&watch.on, __ATOMIC_RELAXED);
 }
 
 /* --- what is being opened --- */

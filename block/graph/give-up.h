@@ -5,6 +5,7 @@
 #ifndef FERRY_BLOCK_GIVE_UP_H
 #define FERRY_BLOCK_GIVE_UP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "util/coroutine.h"
 
@@ -17,6 +18,8 @@
  */
 void bdrv_give_up_watch_begin(int64_t limit_ns);
 void bdrv_give_up_watch_end(void);
+/* The watch is on: the process ends, and what is not written now is lost. Any thread. */
+bool bdrv_give_up_is_watched(void);
 
 /*
  * From now on nothing is opened. What is being opened is not waited for: connections that only it

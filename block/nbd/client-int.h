@@ -179,6 +179,7 @@ struct NbdClient {
     unsigned n_waiting;        /* those that wait for a connection */
     int64_t patience_until_ns; /* QEMU_CLOCK_REALTIME: requests may wait so long */
     QEMUTimer *patience;       /* fires then; idle while drained and without waiters */
+    bool last_chance;          /* the wait at the end of the process was granted */
     bool drained;
     unsigned refusing; /* > 0: requests fail at once */
     int cancelled;     /* atomic: requests do not wait until a connection has come up again */

@@ -5,6 +5,11 @@
  */
 #include "block/nbd/client-int.h"
 
+#include "block/graph/give-up.h"
+
+/* At the end of the process a request waits so long for a connection, whatever reconnect-delay says. */
+#define NBD_LAST_CHANCE_NS (5 * NANOSECONDS_PER_SECOND)
+
 /* The link that is up with the fewest requests, if it has room; *any: some link is up. */
 static NbdLink *client_best_link(NbdClient *client, bool *any)
 {
@@ -77,6 +82,27 @@ static void client_rest_patience(NbdClient *client)
     }
 }
 
+/* Once for each client: a request of now may be the last that can save what was acknowledged. */
+static bool client_takes_last_chance(NbdClient *client)
+{
+    if (client->last_chance || !bdrv_give_up_is_watched() || g_atomic_int_get(&client->cancelled)) {
+        return false;
+    }
+    client->last_chance = true;
+    client->patience_until_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + NBD_LAST_CHANCE_NS;
+    return true;
+}
+
+/* A drained section that began without waiters has given up the dial: a waiter needs one. */
+static void client_dial_again(NbdClient *client)
+{
+    NbdLink *link = client->n_links ? client->links[0] : NULL;
+
+    if (link && link->state == NBD_LINK_DOWN && link->wanted) {
+        nbd_link_dial(link);
+    }
+}
+
 NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
 {
     for (;;) {
@@ -90,14 +116,17 @@ NbdLink *coroutine_fn nbd_client_co_get_link(NbdClient *client)
             client->next_link = (link->index + 1) % client->n_links;
             return link;
         }
-        if (!any && !client_has_patience(client)) {
+        if (!any && !client_has_patience(client) && !client_takes_last_chance(client)) {
             return NULL;
         }
         client->n_waiting += !any;
         if (!any) {
             client_arm_patience(client);
+            client_dial_again(client);
         }
-        qemu_co_queue_wait(&client->waiting, NULL);
+        if (any || client_has_patience(client)) {
+            qemu_co_queue_wait(&client->waiting, NULL);
+        }
         client->n_waiting -= !any;
         if (client->drained && !client->n_waiting) {
             client_abandon_dials(client);

@@ -26,6 +26,27 @@ def given_up(vm):
     return sorted(re.findall(r"node '([^']*)' is given up: its server has not answered", vm.stderr()))
 
 
+@pytest.mark.parametrize('reconnect_delay', [0, 10])
+def test_connection_that_was_cut_comes_back_for_what_is_not_written_yet(vmm, work, qemu_nbd, reconnect_delay):
+    """The metadata of an image is written at the end; its server takes connections again only after that began."""
+    image = ferry.make_image(work / 'far.qcow2', SIZE, 'qcow2')
+    os.truncate(image, 2 * SIZE)
+    server = qemu_nbd(image)
+    vm = vmm()
+    vm.cmd('blockdev-add', {**server.node('far', reconnect_delay=reconnect_delay), 'driver': 'qcow2'})
+    handle = write_unflushed(vm.export('far'), b'f')
+    server.signal(signal.SIGSTOP)
+    vm.cmd('yank', instances=[i for i in vm.cmd('query-yank') if i['type'] == 'block-node'])
+    vm.send('quit')
+    vm.wait('SHUTDOWN')
+    server.signal(signal.SIGCONT)
+    assert vm.wait_exit() == 0
+    assert vm.stderr() == ''
+    del handle
+    server.close()
+    assert ferry.read_raw(image, 'qcow2')[MIB:2 * MIB] == b'f' * MIB
+
+
 def test_servers_that_do_not_answer_are_given_up_and_the_others_flushed(vmm, work, nbdkit, qemu_nbd):
     """One is gone, one hangs, one hangs below an image of another thread; one works; a fifth keeps an opening node waiting."""
     vm = vmm('-object', 'iothread,id=thread', '-qmp', f'unix:{work}/second.qmp,server=on,wait=off')

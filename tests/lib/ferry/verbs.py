@@ -95,7 +95,6 @@ def change_parameter(s):
 @verb
 def yank(s):
     side = s.rng.choice([x for x in (s.source, s.destination) if x])
-    s.store_cut |= s.store is not None
     s.send(side, 'yank', instances=[i for i in side.ask_if_alive('query-yank', []) if i['type'] != 'chardev'])
 
 
