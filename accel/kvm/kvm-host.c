@@ -51,26 +51,17 @@ int kvm_dev_ioctl(const KVMHost *host, unsigned long request, uintptr_t arg)
     return call(host, host->dev_fd, request, arg);
 }
 
-int kvm_vm_ioctl(const KVMHost *host, unsigned long request, uintptr_t arg)
+int kvm_vm_ioctl(const KVMHost *host, unsigned long request, const void *arg)
 {
-    return call(host, host->vm_fd, request, arg);
+    return call(host, host->vm_fd, request, (uintptr_t)arg);
 }
 
-int kvm_vm_ioctl_ptr(const KVMHost *host, unsigned long request, const void *arg)
+/* 0 where KVM lacks the capability (4.4). */
+static unsigned check(const KVMHost *host, unsigned capability)
 {
-    return kvm_vm_ioctl(host, request, (uintptr_t)arg);
-}
-
-static unsigned check_at(const KVMHost *host, int fd, unsigned capability)
-{
-    int ret = call(host, fd, KVM_CHECK_EXTENSION, capability);
+    int ret = kvm_dev_ioctl(host, KVM_CHECK_EXTENSION, capability);
 
     return ret > 0 ? (unsigned)ret : 0;
-}
-
-unsigned kvm_host_check(const KVMHost *host, unsigned capability)
-{
-    return check_at(host, host->vm_fd, capability);
 }
 
 /* --- opening --- */
@@ -116,9 +107,9 @@ static uint64_t enable_log_protect(const KVMHost *host)
     const unsigned wanted = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
     struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
 
-    cap.args[0] = check_at(host, host->dev_fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & wanted;
+    cap.args[0] = check(host, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & wanted;
     if (!(cap.args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) ||
-        kvm_vm_ioctl_ptr(host, KVM_ENABLE_CAP, &cap) < 0) {
+        kvm_vm_ioctl(host, KVM_ENABLE_CAP, &cap) < 0) {
         return 0;
     }
     return cap.args[0];
@@ -141,10 +132,10 @@ bool kvm_host_open(KVMHost *host, const KVMHostOps *ops, void *opaque, const cha
         return false;
     }
     host->vm_fd = vm;
-    host->slots = check_at(host, host->dev_fd, KVM_CAP_NR_MEMSLOTS);
+    host->slots = check(host, KVM_CAP_NR_MEMSLOTS);
     host->slots = host->slots ? host->slots : SLOTS_DEFAULT;
-    host->address_spaces = MAX(1, check_at(host, host->dev_fd, KVM_CAP_MULTI_ADDRESS_SPACE));
-    host->readonly_slots = check_at(host, host->dev_fd, KVM_CAP_READONLY_MEM);
+    host->address_spaces = MAX(1, check(host, KVM_CAP_MULTI_ADDRESS_SPACE));
+    host->readonly_slots = check(host, KVM_CAP_READONLY_MEM);
     host->log_protect = enable_log_protect(host);
     return true;
 }

@@ -53,11 +53,6 @@ void kvm_host_close(KVMHost *host);
  * interrupts is made again.
  */
 int kvm_dev_ioctl(const KVMHost *host, unsigned long request, uintptr_t arg);
-int kvm_vm_ioctl(const KVMHost *host, unsigned long request, uintptr_t arg);
-/* The same with a pointer. */
-int kvm_vm_ioctl_ptr(const KVMHost *host, unsigned long request, const void *arg);
-
-/* What KVM_CHECK_EXTENSION says of the machine: 0 where it lacks the capability. */
-unsigned kvm_host_check(const KVMHost *host, unsigned capability);
+int kvm_vm_ioctl(const KVMHost *host, unsigned long request, const void *arg);
 
 #endif

@@ -85,7 +85,7 @@ static int slot_set(const KVMSlots *slots, const KVMSlot *slot, uint64_t bytes)
         .userspace_addr = (uintptr_t)slot->block->host + slot->offset,
     };
 
-    return kvm_vm_ioctl_ptr(slots->host, KVM_SET_USER_MEMORY_REGION, &region);
+    return kvm_vm_ioctl(slots->host, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 static void refused(const KVMSlots *slots, const KVMSlot *slot, const char *what, int error)
@@ -351,7 +351,7 @@ static void read_log(KVMSlots *slots, KVMSlot *slot, const MemoryRegionSection *
         return;
     }
     log.dirty_bitmap = slot->told;
-    ret = kvm_vm_ioctl_ptr(slots->host, KVM_GET_DIRTY_LOG, &log);
+    ret = kvm_vm_ioctl(slots->host, KVM_GET_DIRTY_LOG, &log);
     if (ret < 0) {
         log_lost(slots, slot, ret);
     }
@@ -383,7 +383,7 @@ static void forget(KVMSlots *slots, KVMSlot *slot, uint64_t *map, uint64_t from,
     if (page_bitmap_find(map, 0, end - from, true) == end - from) {
         return;
     }
-    ret = kvm_vm_ioctl_ptr(slots->host, KVM_CLEAR_DIRTY_LOG, &log);
+    ret = kvm_vm_ioctl(slots->host, KVM_CLEAR_DIRTY_LOG, &log);
     if (ret < 0 && !slots->log_warned) {
         slots->log_warned = true;
         warn_report("KVM does not forget what the guest wrote (%s): pages are sent again",

@@ -206,8 +206,6 @@ static int enable_cap(KVMFake *fake, const struct kvm_enable_cap *cap)
 static int vm_ioctl(KVMFake *fake, unsigned long request, uintptr_t arg)
 {
     switch (request) {
-    case KVM_CHECK_EXTENSION:
-        return check_extension(fake, arg);
     case KVM_ENABLE_CAP:
         return enable_cap(fake, (const struct kvm_enable_cap *)arg);
     case KVM_SET_USER_MEMORY_REGION:
