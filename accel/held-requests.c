@@ -27,9 +27,8 @@ struct HeldRequests {
 
 HeldRequest *held_requests_take(HeldRequests *held)
 {
-    HeldRequest *req;
-
     struct HeldList *list = &held->due;
+    HeldRequest *req;
 
     g_mutex_lock(&held->lock);
     req = TAILQ_FIRST(list);

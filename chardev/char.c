@@ -9,10 +9,13 @@
 #include "util/error.h"
 #include "util/open.h"
 
-static TAILQ_HEAD(ChardevList, Chardev) chardevs = TAILQ_HEAD_INITIALIZER(chardevs);
-/* Not yet in the other one: co_open() runs. */
-static struct ChardevList opening = TAILQ_HEAD_INITIALIZER(opening);
-static bool opening_abandoned;
+TAILQ_HEAD(ChardevList, Chardev);
+
+static struct {
+    struct ChardevList list;
+    struct ChardevList opening; /* not yet in the list: co_open() runs */
+    bool abandoned;             /* what opens fails, and so does every later one */
+} chardevs = {TAILQ_HEAD_INITIALIZER(chardevs.list), TAILQ_HEAD_INITIALIZER(chardevs.opening)};
 
 static const ChardevClass *const classes[] = {
     &chardev_file_class, &chardev_mux_class,     &chardev_null_class,   &chardev_pipe_class,
@@ -285,11 +288,11 @@ static bool coroutine_fn co_open(Chardev *chr, const ChardevBackend *backend, GE
     g_autoptr(GError) err = NULL;
     bool opened;
 
-    chr->abandoned = opening_abandoned;
-    TAILQ_INSERT_TAIL(&opening, chr, next);
+    chr->abandoned = chardevs.abandoned;
+    TAILQ_INSERT_TAIL(&chardevs.opening, chr, next);
     opened = !chr->abandoned && open_log(chr, backend_common(backend), &err) &&
              chr->klass->co_open(chr, backend, &err);
-    TAILQ_REMOVE(&opening, chr, next);
+    TAILQ_REMOVE(&chardevs.opening, chr, next);
     if (chr->abandoned) {
         error_setg(errp, "Chardev '%s' was given up: the process is ending", chr->label);
         return false;
@@ -304,8 +307,8 @@ void qemu_chr_abandon_opening(void)
 {
     Chardev *chr;
 
-    opening_abandoned = true;
-    TAILQ_FOREACH(chr, &opening, next) {
+    chardevs.abandoned = true;
+    TAILQ_FOREACH(chr, &chardevs.opening, next) {
         chr->abandoned = true;
         if (chr->klass->abandon) {
             chr->klass->abandon(chr);
@@ -346,7 +349,7 @@ Chardev *coroutine_fn qemu_chr_co_new(const char *label, const ChardevBackend *b
         chr_free(chr);
         return NULL;
     }
-    TAILQ_INSERT_TAIL(&chardevs, chr, next);
+    TAILQ_INSERT_TAIL(&chardevs.list, chr, next);
     chr->face = qom_object_new(qom_container("chardevs"), label, object_type(klass), chr);
     return chr;
 }
@@ -404,7 +407,7 @@ bool qemu_chr_remove(const char *label, GError **errp)
         error_setg(errp, "Chardev '%s' is busy", label);
         return false;
     }
-    TAILQ_REMOVE(&chardevs, chr, next);
+    TAILQ_REMOVE(&chardevs.list, chr, next);
     chr_free(chr);
     return true;
 }
@@ -413,7 +416,7 @@ Chardev *qemu_chr_find(const char *label)
 {
     Chardev *chr;
 
-    TAILQ_FOREACH(chr, &chardevs, next) {
+    TAILQ_FOREACH(chr, &chardevs.list, next) {
         if (!strcmp(chr->label, label)) {
             return chr;
         }
@@ -423,7 +426,7 @@ Chardev *qemu_chr_find(const char *label)
 
 Chardev *qemu_chr_next(Chardev *chr)
 {
-    return chr ? TAILQ_NEXT(chr, next) : TAILQ_FIRST(&chardevs);
+    return chr ? TAILQ_NEXT(chr, next) : TAILQ_FIRST(&chardevs.list);
 }
 
 const char *qemu_chr_label(const Chardev *chr)
@@ -455,8 +458,8 @@ void qemu_chr_cleanup(void)
 {
     Chardev *chr;
 
-    while ((chr = TAILQ_FIRST(&chardevs))) {
-        TAILQ_REMOVE(&chardevs, chr, next);
+    while ((chr = TAILQ_FIRST(&chardevs.list))) {
+        TAILQ_REMOVE(&chardevs.list, chr, next);
         while (chr->fe) {
             detach(chr->fe);
         }
