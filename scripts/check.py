@@ -296,17 +296,33 @@ NEEDS = {'unit': 'build', 'functional': 'build', 'interop': 'build', 'demo': 'bu
          'asan-build': 'build', 'clang': 'build', 'asan-unit': 'asan-build', 'asan-functional': 'asan-build', 'fuzz': 'clang'}
 
 
-def report(name, title, result, took_s):
-    """One piece of text, as other stages may be going on."""
-    lines = [f'== {name}: {title}']
+def words_of_failures(name, result):
+    """Lines that say which tests of a stage failed, each with the beginning and the end of its output."""
+    lines = []
     for test, text in result.failures:
         lines.append(f'-- FAILED {name}: {test}')
         words = text.splitlines()
         if len(words) > TAIL_LINES:
             words = words[:TAIL_LINES // 3] + ['   [...]'] + words[-TAIL_LINES * 2 // 3:]
         lines += ['   ' + word[:LINE_SHOWN] for word in words]
+    return lines
+
+
+def words_of_skips(name, result):
+    """A line for each reason: the tests that were skipped for it, a table of rows as one with their number."""
+    reasons = {}
     for test, reason in result.skipped:
-        lines.append(f'-- skipped {name}: {test}: {reason.splitlines()[0] if reason else "no reason given"}')
+        tests = reasons.setdefault(reason.splitlines()[0] if reason else 'no reason given', {})
+        table = test.split('[')[0]
+        tests[table] = tests.get(table, 0) + 1
+    return [f'-- skipped {name}: {reason}: ' + ', '.join(test + (f' ({rows} rows)' if rows > 1 else '')
+                                                         for test, rows in tests.items())
+            for reason, tests in reasons.items()]
+
+
+def report(name, title, result, took_s):
+    """One piece of text, as other stages may be going on."""
+    lines = [f'== {name}: {title}', *words_of_failures(name, result), *words_of_skips(name, result)]
     skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
     lines.append(f'   {result.passed} passed, {len(result.failures)} failed{skipped} ({took_s:.0f} s)')
     board.line('\n'.join(lines))
@@ -408,6 +424,9 @@ def main():
     finally:
         end_children()
         scratch.remove()
+    for name, result in lanes.results.items():      # again: a log that was cut short keeps its end
+        for line in words_of_failures(name, result):
+            board.line(line)
     results = lanes.results.values()
     passed, failed, skipped = (sum(n) for n in ([r.passed for r in results], [len(r.failures) for r in results],
                                                 [len(r.skipped) for r in results]))

@@ -13,7 +13,7 @@ typedef struct AioContext AioContext;
 struct Coroutine {
     void *sp;          /* saved stack pointer while it does not run */
     Coroutine *caller; /* the one that entered it; NULL while it does not run. Atomic: see below */
-    CoroutineEntry *entry;
+    CoroutineEntry *entry; /* NULL: it has ended, or is a thread's leader */
     void *opaque;
 
     /* Read and written by any thread, atomically. */

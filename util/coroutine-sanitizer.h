@@ -53,6 +53,40 @@ static inline void sanitizer_coroutine_free(Coroutine *co)
     (void)co;
 }
 
+#ifdef CO_ASAN
+/* Bytes below the stack pointer that are poisoned: to poison the whole stack takes too long. */
+#define SANITIZER_DEAD_STACK ((size_t)64 * 1024)
+
+static inline size_t sanitizer_dead_bytes(const Coroutine *co)
+{
+    size_t below = (size_t)((char *)co->sp - (char *)co->stack);
+
+    return below < SANITIZER_DEAD_STACK ? below : SANITIZER_DEAD_STACK;
+}
+#endif
+
+/* The pool gets the stack: a pointer into the frames of a function that has ended is reported. */
+static inline void sanitizer_coroutine_ended(Coroutine *co)
+{
+#ifdef CO_ASAN
+    size_t dead = sanitizer_dead_bytes(co);
+
+    ASAN_POISON_MEMORY_REGION((char *)co->sp - dead, dead);
+#endif
+    (void)co;
+}
+
+/* The stack leaves the pool, or is a new one. */
+static inline void sanitizer_coroutine_reuse(Coroutine *co)
+{
+#ifdef CO_ASAN
+    size_t dead = sanitizer_dead_bytes(co);
+
+    ASAN_UNPOISON_MEMORY_REGION((char *)co->sp - dead, dead);
+#endif
+    (void)co;
+}
+
 /* Learns what a thread's own stack is, before it is left for the first time. */
 static inline void sanitizer_leader_init(Coroutine *leader)
 {
@@ -72,18 +106,17 @@ static inline void sanitizer_leader_init(Coroutine *leader)
     (void)leader;
 }
 
-/* On from's stack, just before the switch. `last`: from never runs again. */
-static inline void sanitizer_switch_start(Coroutine *from, Coroutine *to, bool last)
+/* On from's stack, just before the switch. */
+static inline void sanitizer_switch_start(Coroutine *from, Coroutine *to)
 {
 #ifdef CO_ASAN
-    __sanitizer_start_switch_fiber(last ? NULL : &from->fake_stack, to->stack, to->stack_bytes);
+    __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);
 #endif
 #ifdef CO_TSAN
     __tsan_switch_to_fiber(to->fiber, 0);
 #endif
     (void)from;
     (void)to;
-    (void)last;
 }
 
 /* On self's stack, just after the switch; its fake stack is NULL the first time. */

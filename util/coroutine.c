@@ -28,11 +28,8 @@
 
 #if defined(CO_ASAN) || defined(CO_TSAN)
 #define COROUTINE_STACK_BYTES (1024 * 1024)
-/* Each coroutine gets a fresh stack: a pointer into the stack of an ended one then faults. */
-#define COROUTINE_POOL 0
 #else
 #define COROUTINE_STACK_BYTES (256 * 1024)
-#define COROUTINE_POOL        1
 #endif
 
 /* What a switch hands to the stack it goes to. */
@@ -199,11 +196,12 @@ static inline Coroutine *current_or_leader(CoroutineThread *t)
 Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque)
 {
     CoroutineThread *t = coroutine_thread();
-    Coroutine *co = COROUTINE_POOL ? coroutine_pool_get(&t->cache) : NULL;
+    Coroutine *co = coroutine_pool_get(&t->cache);
 
     if (G_UNLIKELY(!co)) {
         co = coroutine_new();
     }
+    sanitizer_coroutine_reuse(co);
     co->entry = entry;
     co->opaque = opaque;
     __atomic_store_n(&co->ctx, NULL, __ATOMIC_RELAXED);
@@ -219,7 +217,7 @@ static inline void coroutine_leave(Coroutine *self, CoroutineThread *t, Coroutin
     Coroutine *caller = self->caller;
 
     t->current = caller;
-    sanitizer_switch_start(self, caller, action == CO_ENDED && !COROUTINE_POOL);
+    sanitizer_switch_start(self, caller);
     coroutine_switch(&self->sp, caller->sp, action);
     sanitizer_switch_finish(self);
 }
@@ -241,23 +239,21 @@ void qemu_coroutine_enter(Coroutine *co)
     Coroutine *self = current_or_leader(t);
     CoroutineAction action;
 
-    g_assert(!co->caller && co->stack && co != &t->leader);
+    g_assert(!co->caller && co->entry && co != &t->leader);
     g_assert(!__atomic_load_n(&co->scheduled, __ATOMIC_RELAXED));
     __atomic_store_n(&co->caller, self, __ATOMIC_RELAXED);
     __atomic_store_n(&co->ctx, t->ctx, __ATOMIC_RELAXED);
     t->current = co;
 
-    sanitizer_switch_start(self, co, false);
+    sanitizer_switch_start(self, co);
     action = coroutine_switch(&self->sp, co->sp, CO_ENTER);
     sanitizer_switch_finish(self);
 
     if (action == CO_ENDED) {
         co->caller = NULL;
-        if (COROUTINE_POOL) {
-            coroutine_pool_put(&t->cache, co);
-        } else {
-            coroutine_free(co);
-        }
+        co->entry = NULL;
+        sanitizer_coroutine_ended(co);
+        coroutine_pool_put(&t->cache, co);
     } else {
         AioContext *move_to = co->move_to;
 

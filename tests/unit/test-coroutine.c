@@ -6,6 +6,10 @@
 #include <glib.h>
 #include "util/coroutine.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 static void coroutine_fn count_co_entry(void *opaque)
 {
     int *steps = opaque;
@@ -232,6 +236,51 @@ static void test_enter_running_aborts(void)
     g_test_trap_assert_failed();
 }
 
+static void test_enter_ended_aborts(void)
+{
+    if (g_test_subprocess()) {
+        int n = 0;
+        Coroutine *co = qemu_coroutine_create(yield_once_co_entry, &n);
+
+        qemu_coroutine_enter(co);
+        qemu_coroutine_enter(co);
+        qemu_coroutine_enter(co); /* it has ended and is in the pool */
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
+    g_test_trap_assert_failed();
+}
+
+#ifdef __SANITIZE_ADDRESS__
+static void coroutine_fn tell_frame_co_entry(void *opaque)
+{
+    char in_frame[64] = {0};
+
+    *(char *volatile *)opaque = in_frame;
+    qemu_coroutine_yield();
+}
+#endif
+
+/* A pooled stack keeps its mapping. The address sanitizer still reports a pointer into it. */
+static void test_frames_of_the_ended_are_poisoned(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    char *in_frame = NULL;
+    Coroutine *co = qemu_coroutine_create(tell_frame_co_entry, &in_frame);
+
+    qemu_coroutine_enter(co);
+    g_assert_false(__asan_address_is_poisoned(in_frame));
+    qemu_coroutine_enter(co);
+    g_assert_true(__asan_address_is_poisoned(in_frame));
+    co = qemu_coroutine_create(tell_frame_co_entry, &in_frame);
+    qemu_coroutine_enter(co);
+    g_assert_false(__asan_address_is_poisoned(in_frame));
+    qemu_coroutine_enter(co);
+#else
+    g_test_skip("needs the address sanitizer");
+#endif
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -245,5 +294,8 @@ int main(int argc, char **argv)
                     test_rounding_mode_belongs_to_coroutine);
     g_test_add_func("/coroutine/threads", test_threads);
     g_test_add_func("/coroutine/enter-running-aborts", test_enter_running_aborts);
+    g_test_add_func("/coroutine/enter-ended-aborts", test_enter_ended_aborts);
+    g_test_add_func("/coroutine/frames-of-the-ended-are-poisoned",
+                    test_frames_of_the_ended_are_poisoned);
     return g_test_run();
 }
