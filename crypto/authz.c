@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "crypto/read-file.h"
-#include "crypto/secret.h"
 #include "qapi/json.h"
 #include "util/error.h"
+#include "util/read-file.h"
+#include "util/wipe.h"
 
 typedef struct QAuthZRule {
     char *match;
@@ -116,7 +116,7 @@ static int file_stamp(const char *path, FileStamp *stamp)
     return 0;
 }
 
-/* crypto_read_file() or crypto_read_file_at_once(). */
+/* qemu_read_file() or qemu_read_file_at_once(). */
 typedef bool FileReader(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
                         GError **errp);
 
@@ -137,7 +137,7 @@ static bool file_load(QAuthZ *authz, const char *path, FileReader *read_file, GE
         props = AuthZListProperties_from_json(json, QAPI_DECODE_JSON, &err);
         json_object_put(json);
     }
-    qcrypto_secret_wipe(text, len);
+    wipe_free(text, len);
     if (!props) {
         g_propagate_prefixed_error(errp, err, "Unable to read authorization list %s: ", path);
         return false;
@@ -158,7 +158,7 @@ QAuthZ *qauthz_listfile_new(const AuthZListFileProperties *props, GError **errp)
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Unable to read %s", props->filename);
     }
-    if (ret < 0 || !file_load(authz, props->filename, crypto_read_file, errp)) {
+    if (ret < 0 || !file_load(authz, props->filename, qemu_read_file, errp)) {
         qauthz_free(authz);
         return NULL;
     }
@@ -182,7 +182,7 @@ static void file_refresh(QAuthZ *authz)
         error_setg_errno(&err, -ret, "Unable to read %s", authz->path);
         ok = false;
     } else {
-        ok = file_load(authz, authz->path, crypto_read_file_at_once, &err);
+        ok = file_load(authz, authz->path, qemu_read_file_at_once, &err);
     }
     if (!ok && (ret == 0 || !authz->unreadable)) {
         warn_report("%s: '%s' authorizes no client until it can be read", err->message, authz->id);

@@ -4,9 +4,10 @@
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <string.h>
-#include "crypto/read-file.h"
 #include "qom/user-creatable.h"
 #include "util/error.h"
+#include "util/read-file.h"
+#include "util/wipe.h"
 
 #define SECRET_KEY_BYTES   32 /* AES-256 */
 #define SECRET_BLOCK_BYTES 16
@@ -15,21 +16,6 @@ struct QCryptoSecret {
     uint8_t *data; /* with a NUL behind it */
     size_t bytes;
 };
-
-void qcrypto_secret_wipe(uint8_t *data, size_t bytes)
-{
-    if (data) {
-        explicit_bzero(data, bytes);
-        g_free(data);
-    }
-}
-
-void qcrypto_secret_wipe_text(char *text)
-{
-    if (text) {
-        qcrypto_secret_wipe((uint8_t *)text, strlen(text));
-    }
-}
 
 /* --- base64 --- */
 
@@ -71,7 +57,7 @@ static bool base64_decode(const char *text, size_t bytes, uint8_t **data, size_t
     }
     (*data)[len] = 0;
     *data_bytes = len;
-    qcrypto_secret_wipe(raw, len);
+    wipe_free(raw, len);
     return true;
 }
 
@@ -154,7 +140,7 @@ static bool secret_decrypt(QCryptoSecret *secret, const SecretProperties *props,
             ok = decrypt_with(key, iv, secret->data, &secret->bytes, errp);
         }
     }
-    qcrypto_secret_wipe(key, key_bytes);
+    wipe_free(key, key_bytes);
     g_free(iv);
     return ok;
 }
@@ -169,8 +155,8 @@ static bool secret_load(QCryptoSecret *secret, const SecretProperties *props, GE
         return false;
     }
     if (props->file) {
-        return crypto_read_file(props->file, QCRYPTO_SECRET_MAX_BYTES, &secret->data,
-                                &secret->bytes, errp);
+        return qemu_read_file(props->file, QCRYPTO_SECRET_MAX_BYTES, &secret->data, &secret->bytes,
+                              errp);
     }
     if (!props->data) {
         error_setg(errp, "Either 'file' or 'data' must be provided");
@@ -193,7 +179,7 @@ static bool secret_decode(QCryptoSecret *secret, GError **errp)
     if (!base64_decode((char *)secret->data, secret->bytes, &data, &bytes, errp)) {
         return false;
     }
-    qcrypto_secret_wipe(secret->data, secret->bytes);
+    wipe_free(secret->data, secret->bytes);
     secret->data = data;
     secret->bytes = bytes;
     return true;
@@ -215,7 +201,7 @@ QCryptoSecret *qcrypto_secret_new(const SecretProperties *props, GError **errp)
 
 void qcrypto_secret_free(QCryptoSecret *secret)
 {
-    qcrypto_secret_wipe(secret->data, secret->bytes);
+    wipe_free(secret->data, secret->bytes);
     g_free(secret);
 }
 

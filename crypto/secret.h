@@ -30,20 +30,16 @@ void qcrypto_secret_free(QCryptoSecret *secret);
 
 /*
  * The value of the secret object `id`: *data holds *bytes bytes and a NUL behind them; free it with
- * qcrypto_secret_wipe(). False and errp when there is no such object.
+ * wipe_free(). False and errp when there is no such object.
  */
 bool qcrypto_secret_lookup(const char *id, uint8_t **data, size_t *bytes,
                            GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * As text; fails when the value is not UTF-8 or holds a NUL. Free it with
- * qcrypto_secret_wipe_text().
+ * wipe_free_text().
  */
 char *qcrypto_secret_lookup_as_utf8(const char *id, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-/* In base64 (what librados takes as a key). Free it with qcrypto_secret_wipe_text(). */
+/* In base64 (what librados takes as a key). Free it with wipe_free_text(). */
 char *qcrypto_secret_lookup_as_base64(const char *id, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
-
-/* Overwrite, then free. NULL is allowed. */
-void qcrypto_secret_wipe(uint8_t *data, size_t bytes);
-void qcrypto_secret_wipe_text(char *text);
 
 #endif

@@ -5,13 +5,13 @@
  * up the user of each connection, so that users can be added while it runs.
  */
 #include <string.h>
-#include "crypto/secret.h"
 #include "crypto/tlscreds-int.h"
 #include "util/error.h"
+#include "util/wipe.h"
 
 #define PSK_DEFAULT_USER "qemu"
 
-/* The key of `user`, in hexadecimal; NULL: not there. Free it with qcrypto_secret_wipe_text(). */
+/* The key of `user`, in hexadecimal; NULL: not there. Free it with wipe_free_text(). */
 static char *psk_find_key(const char *text, const char *user)
 {
     size_t len = strlen(user);
@@ -48,7 +48,7 @@ static bool psk_load_client(QCryptoTLSCreds *creds, const char *user, const char
     }
     if (!psk_key_is_valid(key)) {
         error_setg(errp, "The key of user %s in PSK file %s is not in hexadecimal", user, path);
-        qcrypto_secret_wipe_text(key);
+        wipe_free_text(key);
         return false;
     }
     ret = gnutls_psk_allocate_client_credentials(&creds->u.psk_client);
@@ -56,7 +56,7 @@ static bool psk_load_client(QCryptoTLSCreds *creds, const char *user, const char
         ret = gnutls_psk_set_client_credentials(creds->u.psk_client, user, &key_datum,
                                                 GNUTLS_PSK_KEY_HEX);
     }
-    qcrypto_secret_wipe_text(key);
+    wipe_free_text(key);
     if (ret < 0) {
         error_setg(errp, "Cannot use the key of user %s in PSK file %s: %s", user, path,
                    gnutls_strerror(ret));

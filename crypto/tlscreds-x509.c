@@ -6,6 +6,7 @@
 #include "crypto/secret.h"
 #include "crypto/tlscreds-int.h"
 #include "util/error.h"
+#include "util/wipe.h"
 
 /* The PEM files of the folder; empty where there is none. */
 typedef struct X509Files {
@@ -81,7 +82,7 @@ static bool x509_load_own(QCryptoTLSCreds *creds, const X509Files *files, const 
     }
     ret = gnutls_certificate_set_x509_key_mem2(creds->u.x509, &files->cert, &files->key,
                                                GNUTLS_X509_FMT_PEM, password, 0);
-    qcrypto_secret_wipe_text(password);
+    wipe_free_text(password);
     if (ret < 0) {
         error_setg(errp, "Cannot load certificate '%s' & key '%s': %s%s", cert_path, key_path,
                    gnutls_strerror(ret),

@@ -3,11 +3,11 @@
 #include "crypto/tlscreds.h"
 #include <string.h>
 #include <unistd.h>
-#include "crypto/read-file.h"
-#include "crypto/secret.h"
 #include "crypto/tlscreds-int.h"
 #include "qom/user-creatable.h"
 #include "util/error.h"
+#include "util/read-file.h"
+#include "util/wipe.h"
 
 /*
  * What a kind of credentials needs besides the certificate-based key exchanges. Anonymous ones do
@@ -133,7 +133,7 @@ int tls_creds_read_file(const QCryptoTLSCreds *creds, const char *name, bool req
     if (!required && access(path, F_OK) < 0) {
         return 0;
     }
-    if (!crypto_read_file(path, TLS_CREDS_MAX_FILE, &bytes, &size, &err)) {
+    if (!qemu_read_file(path, TLS_CREDS_MAX_FILE, &bytes, &size, &err)) {
         error_setg(errp, "Unable to access credentials: %s", err->message);
         return -1;
     }
@@ -143,7 +143,7 @@ int tls_creds_read_file(const QCryptoTLSCreds *creds, const char *name, bool req
 
 void tls_creds_wipe_file(gnutls_datum_t *data)
 {
-    qcrypto_secret_wipe(data->data, data->size);
+    wipe_free(data->data, data->size);
     *data = (gnutls_datum_t){NULL, 0};
 }
 

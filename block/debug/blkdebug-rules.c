@@ -4,9 +4,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include "crypto/read-file.h"
-#include "crypto/secret.h"
 #include "util/error.h"
+#include "util/read-file.h"
+#include "util/wipe.h"
 
 #define RULE_FILE_MAX_BYTES (1024 * 1024)
 
@@ -221,12 +221,12 @@ bool blkdebug_rules_read_file(BlkdebugRules *rules, const char *path, GError **e
     uint8_t *text;
     size_t bytes;
 
-    if (!crypto_read_file(path, RULE_FILE_MAX_BYTES, &text, &bytes, errp)) {
+    if (!qemu_read_file(path, RULE_FILE_MAX_BYTES, &text, &bytes, errp)) {
         g_prefix_error(errp, "Could not read blkdebug config file: ");
         return false;
     }
     lines = g_strsplit((const char *)text, "\n", -1);
-    qcrypto_secret_wipe(text, bytes);
+    wipe_free(text, bytes);
     if (!read_lines(rules, lines, errp)) {
         g_prefix_error(errp, "Could not parse blkdebug config file '%s': ", path);
         return false;

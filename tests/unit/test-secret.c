@@ -6,6 +6,7 @@
 #include "crypto/secret.h"
 #include "tests/unit/crypto-objects.h"
 #include "util/error.h"
+#include "util/wipe.h"
 
 /*
  * "hunter2" under thirty-two times 'k', as openssl enc -aes-256-cbc makes it; the IV is
@@ -25,7 +26,7 @@ static void assert_value(const char *id, const void *expected, size_t bytes)
     g_assert_no_error(err);
     g_assert_cmpmem(data, size, expected, bytes);
     g_assert_cmpint(data[size], ==, 0);
-    qcrypto_secret_wipe(data, size);
+    wipe_free(data, size);
 }
 
 static void test_data(void)
@@ -144,10 +145,10 @@ static void test_as_text(void)
     add_object("{'qom-type': 'secret', 'id': 's', 'data': 'ol\u00e9'}");
     text = qcrypto_secret_lookup_as_utf8("s", NULL);
     g_assert_cmpstr(text, ==, "ol\u00e9");
-    qcrypto_secret_wipe_text(text);
+    wipe_free_text(text);
     text = qcrypto_secret_lookup_as_base64("s", NULL);
     g_assert_cmpstr(text, ==, "b2zDqQ==");
-    qcrypto_secret_wipe_text(text);
+    wipe_free_text(text);
     del_object("s");
 
     add_object("{'qom-type': 'secret', 'id': 's', 'data': '/w==', 'format': 'base64'}");

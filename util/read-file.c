@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Reads small files that users name. */
-#include "crypto/read-file.h"
+#include "util/read-file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "crypto/secret.h"
 #include "util/aio.h"
 #include "util/error.h"
 #include "util/open.h"
+#include "util/wipe.h"
 
 /* Room for what a file usually has; grows as needed. */
 #define READ_FIRST_BYTES 8192
@@ -33,7 +33,7 @@ static void grow(uint8_t **buf, size_t *size, size_t max)
     uint8_t *bigger = g_malloc(wanted);
 
     memcpy(bigger, *buf, *size);
-    qcrypto_secret_wipe(*buf, *size);
+    wipe_free(*buf, *size);
     *buf = bigger;
     *size = wanted;
 }
@@ -111,18 +111,18 @@ static bool read_path(const char *path, size_t max_bytes, int silence_ms, uint8_
         (*data)[file.len] = 0;
         *bytes = (size_t)file.len;
     }
-    qcrypto_secret_wipe(file.buf, file.size);
+    wipe_free(file.buf, file.size);
     return ok;
 }
 
-bool crypto_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
-                      GError **errp)
+bool qemu_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
+                    GError **errp)
 {
     return read_path(path, max_bytes, FIFO_SILENCE_MS, data, bytes, errp);
 }
 
-bool crypto_read_file_at_once(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
-                              GError **errp)
+bool qemu_read_file_at_once(const char *path, size_t max_bytes, uint8_t **data, size_t *bytes,
+                            GError **errp)
 {
     return read_path(path, max_bytes, 0, data, bytes, errp);
 }
