@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,7 @@ scratch = Scratch()
 def step(result, name, command, log, **kwargs):
     """One command that counts as one test."""
     log.unlink(missing_ok=True)
-    status = run(command, log, **kwargs)
+    status = run(result, command, log, **kwargs)
     if status == 0:
         result.passed += 1
         return True
@@ -172,8 +173,8 @@ def unit(result, folder, name, env, options):
     report.unlink(missing_ok=True)
     scale = ['-t', '6'] if env else ['-t', '3']     # each test has 30 s times that
     board.describe(name, last_count(log, r'^ *(\d+)/(\d+) '))
-    status = run(['meson', 'test', '-C', folder, '--no-rebuild', '--num-processes', str(JOBS), '--print-errorlogs',
-                  *scale], log, env={**scratch.make(), **(env or {})})
+    command = ['meson', 'test', '-C', folder, '--no-rebuild', '--num-processes', str(JOBS), '--print-errorlogs', *scale]
+    status = run(result, command, log, env={**scratch.make(), **(env or {})})
     # The report has no case for a program that crashed or ran out of time; the log names it.
     text = log.read_text(encoding='utf-8', errors='replace')
     for test, how in dict(re.findall(r'^ *\d+/\d+ (\S+) +((?:FAIL|ERROR|TIMEOUT)\b.*)$', text, re.MULTILINE)).items():
@@ -203,7 +204,7 @@ def functional(result, folder, name, env, options, *tests):
         command += ['-k', options.keyword]
     told = Journal(journal)
     board.describe(name, told.words)
-    status = run([*command, *tests], log, journal=journal,
+    status = run(result, [*command, *tests], log, journal=journal,
                  env={'FERRY_BINARY': binary, 'PYTHONDONTWRITEBYTECODE': '1', 'FERRY_JOURNAL': str(journal),
                       **scratch.make(), **(env or {})})
     told.count(result, status, log)
@@ -261,7 +262,7 @@ def stage_fuzz(result, options):
     report = LOGS / 'fuzz.json'
     for path in (log, report):
         path.unlink(missing_ok=True)
-    status = run(['scripts/fuzz', '--seconds', '10', '--report', str(report)], log)
+    status = run(result, ['scripts/fuzz', '--seconds', '10', '--report', str(report)], log)
     try:
         targets = json.loads(report.read_text())
     except (OSError, ValueError) as error:
@@ -324,7 +325,8 @@ def report(name, title, result, took_s):
     """One piece of text, as other stages may be going on."""
     lines = [f'== {name}: {title}', *words_of_failures(name, result), *words_of_skips(name, result)]
     skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
-    lines.append(f'   {result.passed} passed, {len(result.failures)} failed{skipped} ({took_s:.0f} s)')
+    cpu = f', {result.cpu_s:.0f} s of CPU' if result.cpu_s else ''
+    lines.append(f'   {result.passed} passed, {len(result.failures)} failed{skipped} ({took_s:.0f} s{cpu})')
     board.line('\n'.join(lines))
 
 
@@ -430,7 +432,8 @@ def main():
     results = lanes.results.values()
     passed, failed, skipped = (sum(n) for n in ([r.passed for r in results], [len(r.failures) for r in results],
                                                 [len(r.skipped) for r in results]))
-    board.line(f'took {time.monotonic() - start:.0f} s; logs in build/check/')
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    board.line(f'took {time.monotonic() - start:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of CPU; logs in build/check/')
     if ended_by:
         board.line(f'check: ended by {ended_by[0]} before it was done')
         failed += 1

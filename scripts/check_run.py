@@ -18,21 +18,21 @@ STAGE_LIMIT_S = 5400        # hang guard of a whole command
 GOODBYE_S = 10              # between SIGTERM and SIGKILL
 LOG_PERIOD_S = 15           # between lines of progress in a log
 TICK_S = 0.5
+POLL_S = 0.02
 PR_SET_CHILD_SUBREAPER = 36
 NAMES_SHOWN = 4
 
-_running = set()            # commands in progress
-_lock = threading.Lock()
 stopping = threading.Event()
 
 
 class Result:
-    """What a stage found. `skipped` holds (test, reason), `failures` (test, text)."""
+    """What a stage found. `skipped` holds (test, reason), `failures` (test, text); `cpu_s` is what its commands took."""
 
     def __init__(self):
         self.passed = 0
         self.failures = []
         self.skipped = []
+        self.cpu_s = 0
 
     def fail(self, name, text=''):
         self.failures.append((name, text))
@@ -134,15 +134,32 @@ def _size(paths):
     return sum(p.stat().st_size for p in paths if p.exists())
 
 
+def _reap(process, flags=0):
+    """Whether the process has ended; then its returncode and cpu_s are set. The latter counts children that were waited for."""
+    if process.returncode is None:
+        pid, status, used = os.wait4(process.pid, flags)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            process.cpu_s = used.ru_utime + used.ru_stime
+    return process.returncode is not None
+
+
+def _reap_within(process, limit_s):
+    end = time.monotonic() + limit_s
+    while not _reap(process, os.WNOHANG):
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
 def _wait(process, watched, limit_s):
     """Its status, or why it was ended."""
     start = grown = time.monotonic()
     size = _size(watched)
     while True:
-        try:
-            return process.wait(TICK_S)
-        except subprocess.TimeoutExpired:
-            pass
+        if _reap_within(process, TICK_S):
+            return process.returncode
         now = time.monotonic()
         if _size(watched) != size:
             size, grown = _size(watched), now
@@ -154,8 +171,8 @@ def _wait(process, watched, limit_s):
             return f'no end within {limit_s} s'
 
 
-def run(command, log, env=None, limit_s=STAGE_LIMIT_S, journal=None, nice=0):
-    """Runs a command with its output in `log`; returns its status, or in words why it was ended.
+def run(result, command, log, env=None, limit_s=STAGE_LIMIT_S, journal=None, nice=0):
+    """Runs a command of a stage with its output in `log`; returns its status, or in words why it was ended.
 
     A command that adds nothing to its log and `journal` for STALL_LIMIT_S is ended.
     """
@@ -167,22 +184,16 @@ def run(command, log, env=None, limit_s=STAGE_LIMIT_S, journal=None, nice=0):
         words = [*(['nice', '-n', str(nice)] if nice else []), *map(str, command)]
         process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                                    env={**os.environ, **(env or {})}, start_new_session=True)
-        with _lock:
-            _running.add(process)
         try:
             return _wait(process, [Path(log), *([Path(journal)] if journal else [])], limit_s)
         finally:
-            if process.poll() is None:
+            if process.returncode is None:
                 _signal_group(process, signal.SIGTERM)
-                try:
-                    process.wait(GOODBYE_S)
-                except subprocess.TimeoutExpired:
-                    pass
+                _reap_within(process, GOODBYE_S)
             # Also what the command left behind in its group.
             _signal_group(process, signal.SIGKILL)
-            process.wait()
-            with _lock:
-                _running.discard(process)
+            _reap(process)
+            result.cpu_s += process.cpu_s
 
 
 # Tests of pytest
