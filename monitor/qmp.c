@@ -23,6 +23,7 @@
 #include "qapi/dispatch.h"
 #include "qapi/json.h"
 #include "util/aio.h"
+#include "util/timer.h"
 
 /* In-band requests that wait; the one that runs is not counted. */
 #define QMP_QUEUE_MAX 8
@@ -30,6 +31,8 @@
 #define QMP_OUTPUT_HIGH (1024 * 1024)
 /* A client that lets events pile up beyond this is disconnected. */
 #define QMP_OUTPUT_MAX (64 * 1024 * 1024)
+/* The end of the process waits so long for queries. It has waited for other commands before. */
+#define LAST_COMMANDS_NS NANOSECONDS_PER_SECOND
 
 typedef struct QmpRequest {
     uint64_t number;   /* of the message in its session */
@@ -90,6 +93,7 @@ static struct {
     GMutex lock;
     TAILQ_HEAD(, MonitorQMP) monitors; /* lock; changed by the main thread */
     LIST_HEAD(, QmpRunning) running;   /* lock */
+    QEMUBH *idle_bh; /* lock; scheduled when no command runs any more; NULL: not awaited */
 } qmp = {.monitors = TAILQ_HEAD_INITIALIZER(qmp.monitors)};
 
 static void session_parse(QmpSession *session);
@@ -257,6 +261,9 @@ static void coroutine_fn session_co_run(QmpSession *session, QmpRequest *req, bo
         req->error ? qmp_error_reply(NULL, req->error) : qmp_co_answer(&session->state, req->json);
     g_mutex_lock(&qmp.lock);
     LIST_REMOVE(&running, next);
+    if (qmp.idle_bh && LIST_EMPTY(&qmp.running)) {
+        qemu_bh_schedule(qmp.idle_bh);
+    }
     g_mutex_unlock(&qmp.lock);
     session_reply(session, reply);
     if (!oob) {
@@ -576,6 +583,31 @@ static MonitorQMP *take_monitor(void)
     return mon;
 }
 
+static void wake_cleanup(void *opaque)
+{
+    qemu_co_sleep_wake(opaque);
+}
+
+/* True: no command runs any more. A query may still be at work when the disks that it asks have been closed. */
+static bool coroutine_fn co_wait_for_commands(void)
+{
+    int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + LAST_COMMANDS_NS, left_ns;
+    QemuCoSleep sleep = {0};
+    bool idle;
+
+    g_mutex_lock(&qmp.lock);
+    qmp.idle_bh = aio_bh_new(qemu_get_aio_context(), wake_cleanup, &sleep);
+    while (!(idle = LIST_EMPTY(&qmp.running)) &&
+           (left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME)) > 0) {
+        g_mutex_unlock(&qmp.lock);
+        qemu_co_sleep_ns_wakeable(&sleep, QEMU_CLOCK_REALTIME, left_ns);
+        g_mutex_lock(&qmp.lock);
+    }
+    g_clear_pointer(&qmp.idle_bh, qemu_bh_delete);
+    g_mutex_unlock(&qmp.lock);
+    return idle;
+}
+
 void coroutine_fn qmp_co_cleanup(void)
 {
     AioContext *main_ctx = qemu_get_aio_context();
@@ -593,9 +625,7 @@ void coroutine_fn qmp_co_cleanup(void)
         }
         monitor_free(mon);
     }
-    g_mutex_lock(&qmp.lock);
-    idle = idle && LIST_EMPTY(&qmp.running);
-    g_mutex_unlock(&qmp.lock);
+    idle = co_wait_for_commands() && idle;
     /* A command that hangs comes back to the thread when it is done. */
     if (idle) {
         monitor_thread_stop();

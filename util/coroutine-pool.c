@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <time.h>
 #include "util/coroutine-int.h"
+#include "util/coroutine-sanitizer.h"
 #include "util/timer.h"
 
 #define BUNDLE_STACKS 32
@@ -138,6 +139,7 @@ static void cache_destroy(void *opaque)
     shared_put(&cache->loaded);
     shared_put(&cache->spare);
     cache->has_destructor = false;
+    sanitizer_cache_end(cache);
 }
 
 static void cache_key_create(void)
@@ -172,6 +174,7 @@ void coroutine_pool_put(CoroutineCache *cache, Coroutine *co)
         pthread_once(&cache_key_once, cache_key_create);
         pthread_setspecific(cache_key, cache);
         cache->has_destructor = true;
+        sanitizer_cache_begin(cache);
     }
     if (G_UNLIKELY(cache->loaded.n == BUNDLE_STACKS)) {
         shared_put(&cache->spare);
