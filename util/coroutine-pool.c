@@ -15,7 +15,6 @@
 #include <pthread.h>
 #include <time.h>
 #include "util/coroutine-int.h"
-#include "util/coroutine-sanitizer.h"
 #include "util/timer.h"
 
 #define BUNDLE_STACKS 32
@@ -139,13 +138,22 @@ static void cache_destroy(void *opaque)
     shared_put(&cache->loaded);
     shared_put(&cache->spare);
     cache->has_destructor = false;
-    sanitizer_cache_end(cache);
 }
 
 static void cache_key_create(void)
 {
     if (pthread_key_create(&cache_key, cache_destroy) != 0) {
         g_error("no thread-specific key for the coroutine pool");
+    }
+}
+
+/* The thread is about to keep stacks: they are handed on when it ends. */
+static void cache_watch_thread(CoroutineCache *cache)
+{
+    if (G_UNLIKELY(!cache->has_destructor)) {
+        pthread_once(&cache_key_once, cache_key_create);
+        pthread_setspecific(cache_key, cache);
+        cache->has_destructor = true;
     }
 }
 
@@ -157,6 +165,7 @@ Coroutine *coroutine_pool_get(CoroutineCache *cache)
         cache->loaded = cache->spare;
         cache->spare = (CoroutineBundle){.first = NULL};
         if (!cache->loaded.first && shared_stacks()) {
+            cache_watch_thread(cache);
             pthread_mutex_lock(&shared.lock);
             cache->loaded = shared_take();
             shared.low_stacks = MIN(shared.low_stacks, shared.n_stacks);
@@ -170,12 +179,7 @@ Coroutine *coroutine_pool_get(CoroutineCache *cache)
 
 void coroutine_pool_put(CoroutineCache *cache, Coroutine *co)
 {
-    if (G_UNLIKELY(!cache->has_destructor)) {
-        pthread_once(&cache_key_once, cache_key_create);
-        pthread_setspecific(cache_key, cache);
-        cache->has_destructor = true;
-        sanitizer_cache_begin(cache);
-    }
+    cache_watch_thread(cache);
     if (G_UNLIKELY(cache->loaded.n == BUNDLE_STACKS)) {
         shared_put(&cache->spare);
         cache->spare = cache->loaded;

@@ -28,7 +28,6 @@
 #ifdef CO_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-#include <sanitizer/lsan_interface.h>
 #endif
 #ifdef CO_TSAN
 #include <sanitizer/tsan_interface.h>
@@ -86,26 +85,6 @@ static inline void sanitizer_coroutine_reuse(Coroutine *co)
     ASAN_UNPOISON_MEMORY_REGION((char *)co->sp - dead, dead);
 #endif
     (void)co;
-}
-
-/*
- * A thread begins to keep stacks, or ends. The leak sanitizer may miss a thread, and with it the thread's
- * variables, when another thread ends while it looks for them.
- */
-static inline void sanitizer_cache_begin(const CoroutineCache *cache)
-{
-#ifdef CO_ASAN
-    __lsan_register_root_region(cache, sizeof(*cache));
-#endif
-    (void)cache;
-}
-
-static inline void sanitizer_cache_end(const CoroutineCache *cache)
-{
-#ifdef CO_ASAN
-    __lsan_unregister_root_region(cache, sizeof(*cache));
-#endif
-    (void)cache;
 }
 
 /* Learns what a thread's own stack is, before it is left for the first time. */

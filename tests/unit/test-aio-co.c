@@ -143,10 +143,6 @@ static void test_idle_loop_gives_stacks_back(Fixture *f, gconstpointer data)
     bool done;
     int before;
 
-#ifdef SANITIZER
-    g_test_skip("with a sanitizer there is no pool of stacks");
-    return;
-#endif
     for (int i = 0; i < N; i++) {
         co[i] = qemu_coroutine_create(wait_co_entry, &done);
         qemu_coroutine_enter(co[i]);
@@ -171,10 +167,6 @@ static void test_bursts_map_no_stack_twice(Fixture *f, gconstpointer data)
     unsigned mapped = 0;
     bool done;
 
-#ifdef SANITIZER
-    g_test_skip("with a sanitizer there is no pool of stacks");
-    return;
-#endif
     for (int burst = 0; burst < 20; burst++) {
         for (int i = 0; i < N; i++) {
             co[i] = qemu_coroutine_create(wait_co_entry, &done);
@@ -216,10 +208,6 @@ static void test_stacks_return_to_a_thread_that_only_creates(Fixture *f, gconstp
     unsigned mapped = coroutine_stacks_mapped();
     Herd herd = {.n = G_N_ELEMENTS(herd.co)};
 
-#ifdef SANITIZER
-    g_test_skip("with a sanitizer there is no pool of stacks");
-    return;
-#endif
     for (int round = 0; round < 50; round++) {
         g_thread_join(g_thread_new("vcpu", create_thread, &herd));
         for (int i = 0; i < herd.n; i++) {
@@ -227,6 +215,34 @@ static void test_stacks_return_to_a_thread_that_only_creates(Fixture *f, gconstp
         }
     }
     g_assert_cmpuint(coroutine_stacks_mapped() - mapped, <=, 50 * herd.n / 4);
+}
+
+/* Stacks that the thread has taken from the shared pool and not used. */
+static void test_a_thread_that_ends_hands_its_stacks_on(Fixture *f, gconstpointer data)
+{
+    Herd herd = {.n = G_N_ELEMENTS(herd.co)}, one = {.n = 1};
+    Coroutine *many[96];
+    static bool done;
+    unsigned mapped;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(many); i++) {
+        many[i] = qemu_coroutine_create(wait_co_entry, &done);
+        qemu_coroutine_enter(many[i]);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(many); i++) {
+        qemu_coroutine_enter(many[i]);
+    }
+    mapped = coroutine_stacks_mapped();
+    /* Each takes a bundle for the one stack that it uses: all of the pool, if none came back. */
+    for (int i = 0; i < 100; i++) {
+        g_thread_join(g_thread_new("creator", create_thread, &one));
+        qemu_coroutine_enter(one.co[0]);
+    }
+    g_thread_join(g_thread_new("creator", create_thread, &herd));
+    for (int i = 0; i < herd.n; i++) {
+        qemu_coroutine_enter(herd.co[i]);
+    }
+    g_assert_cmpuint(coroutine_stacks_mapped(), ==, mapped);
 }
 
 static void add_tests(AioBackend backend, const char *name)
@@ -240,6 +256,7 @@ static void add_tests(AioBackend backend, const char *name)
     ADD("co/bursts-map-no-stack-twice", test_bursts_map_no_stack_twice);
     ADD("co/stacks-return-to-a-thread-that-only-creates",
         test_stacks_return_to_a_thread_that_only_creates);
+    ADD("co/a-thread-that-ends-hands-its-stacks-on", test_a_thread_that_ends_hands_its_stacks_on);
 }
 
 int main(int argc, char **argv)
