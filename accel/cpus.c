@@ -142,6 +142,18 @@ bool cpus_throttle(unsigned percent)
     return any;
 }
 
+void cpus_reset(void)
+{
+    CPUState *cpu;
+
+    g_assert(cpus_stand());
+    TAILQ_FOREACH(cpu, &cpus.list, link) {
+        if (cpu->reset) {
+            cpu->reset(cpu);
+        }
+    }
+}
+
 bool cpus_fetch(GError **errp)
 {
     CPUState *cpu;

@@ -48,7 +48,9 @@ typedef struct AccelCPUOps {
 /* Embedded in the accelerator's or the model's own struct. */
 struct CPUState {
     const AccelCPUOps *ops; /* constant */
-    int leave;              /* atomic: guest code is not to be entered; the thread looks at it */
+    /* The model's: puts the struct that travels to what a reset gives. NULL: nothing to reset. Constant. */
+    void (*reset)(CPUState *cpu);
+    int leave; /* atomic: guest code is not to be entered; the thread looks at it */
     /* Under the big lock. */
     bool stands;
     bool ends;
@@ -89,6 +91,8 @@ bool cpus_stand(void);
  */
 bool cpus_throttle(unsigned percent);
 
+/* Resets every vCPU's struct; cpus_push() follows. All stand. Big lock. */
+void cpus_reset(void);
 /* Fetch of every vCPU, before devices are saved. All stand. Big lock. False with an error. */
 bool cpus_fetch(GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 /* Push of every vCPU, after devices were loaded or reset. All stand. Big lock. */

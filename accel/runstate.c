@@ -2,6 +2,8 @@
 /* Run state: the table of its changes, and the one function that makes them. */
 #include "accel/runstate.h"
 
+#include "accel/cpus.h"
+
 #include <glib.h>
 #include "util/aio.h"
 
@@ -201,6 +203,7 @@ void qemu_system_shutdown_request(ShutdownCause cause)
 {
     int none = SHUTDOWN_CAUSE_NONE;
 
+    cpu_leave_self();
     if (__atomic_compare_exchange_n(&vm.cause, &none, (int)cause, false, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST)) {
         aio_notify(qemu_get_aio_context());

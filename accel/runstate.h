@@ -49,7 +49,10 @@ VMChangeStateEntry *qemu_add_vm_change_state_handler_prio(VMChangeStateHandler *
                                                           int priority);
 void qemu_del_vm_change_state_handler(VMChangeStateEntry *entry);
 
-/* Asks for the orderly end of the process; the first cause counts. Any thread. */
+/*
+ * Asks for the orderly end of the process; the first cause counts. In a vCPU's thread the guest does not
+ * execute another instruction. Any thread.
+ */
 void qemu_system_shutdown_request(ShutdownCause cause);
 /* The requested cause, SHUTDOWN_CAUSE_NONE before a request. Any thread. */
 ShutdownCause qemu_shutdown_cause(void);

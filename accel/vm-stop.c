@@ -30,6 +30,7 @@ static struct {
     RunState wished;         /* while it is taken */
     bool halted;             /* for the end of the process: `refusal` stays */
     unsigned changes;        /* of the machine, under way */
+    unsigned holds;          /* of vCPUs, by those that change the machine */
     QemuCoSleepers sleepers; /* until no change is under way, or the guest is not taken */
     /* Any thread. */
     GMutex request_lock;
@@ -83,12 +84,35 @@ void coroutine_fn vm_co_await_changes(void)
 
 /* --- start --- */
 
+static void let_cpus_run(void)
+{
+    if (!guest.holds && runstate_is_running()) {
+        cpus_start();
+    }
+}
+
+void coroutine_fn vm_co_hold_cpus(void)
+{
+    g_assert(guest.changes);
+    lock(&guest.changing);
+    guest.holds++;
+    cpus_co_stop();
+    qemu_co_mutex_unlock(&guest.changing);
+}
+
+void vm_release_cpus(void)
+{
+    g_assert(guest.holds);
+    guest.holds--;
+    let_cpus_run();
+}
+
 void vm_start(void)
 {
     g_assert(!guest.refusal);
     if (!runstate_is_running()) {
         runstate_set(RUN_STATE_RUNNING);
-        cpus_start();
+        let_cpus_run();
         qapi_event_send_resume();
     }
 }

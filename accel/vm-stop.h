@@ -58,6 +58,14 @@ void vm_stop_request(RunState state);
  */
 void coroutine_fn vm_co_halt(void);
 
+/*
+ * Stops all vCPUs until vm_release_cpus(), while the run state stays: for a reset, which is a change of
+ * the machine that the caller has begun. Meanwhile the guest may be stopped and started; its vCPUs
+ * go on afterwards, if it runs then.
+ */
+void coroutine_fn vm_co_hold_cpus(void);
+void vm_release_cpus(void);
+
 /* How long a take, or a step that follows it, may wait for the machine to be quiet. */
 #define VM_QUIET_NS (10 * NANOSECONDS_PER_SECOND)
 

@@ -3,7 +3,6 @@
 #include "system/machine.h"
 
 #include "accel/runstate.h"
-#include "accel/vm-stop.h"
 #include "hw/core/device-add.h"
 #include "hw/core/machine.h"
 #include "hw/core/reset.h"
@@ -16,6 +15,7 @@
 #include "qapi/qapi-events-run-state.h"
 #include "qom/object.h"
 #include "system/cmdline.h"
+#include "system/reset.h"
 #include "util/error.h"
 
 static const QomType base_type = {.name = "machine", .abstract = true};
@@ -77,6 +77,7 @@ void machine_make(void)
                                           start_config.machine->version % 1000);
     }
     qemu_add_vm_change_state_handler(run_state_changed, NULL);
+    system_reset_init();
     qtest_irq_init();
 }
 
@@ -159,35 +160,6 @@ bool coroutine_fn qmp_query_current_machine(CurrentMachineParams **ret, GError *
 }
 
 /* --- buttons --- */
-
-static bool reset_runs;
-
-/* Devices may take their time; the client that asked does not wait, and RESET tells. */
-static void coroutine_fn reset_co(void *opaque)
-{
-    devices_co_reset();
-    reset_runs = false;
-    qapi_event_send_reset(false, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
-    vm_change_end();
-}
-
-bool coroutine_fn qmp_system_reset(GError **errp)
-{
-    if (start_config.reboot_ends) {
-        qemu_system_shutdown_request(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
-        return true;
-    }
-    if (reset_runs) {
-        return true;
-    }
-    /* What is being saved must not change, and a guest that has left is not here to be reset. */
-    if (!migration_incoming_check_not_loading(errp) || !vm_change_begin(errp)) {
-        return false;
-    }
-    reset_runs = true;
-    qemu_coroutine_enter(qemu_coroutine_create(reset_co, NULL));
-    return true;
-}
 
 bool coroutine_fn qmp_system_powerdown(GError **errp)
 {

@@ -6,6 +6,7 @@
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "util/error.h"
 
@@ -31,8 +32,23 @@ static int kernel_close(void *opaque, int fd)
     return close(fd);
 }
 
+static void *kernel_mmap(void *opaque, int fd, size_t bytes)
+{
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
+static int kernel_munmap(void *opaque, void *map, size_t bytes)
+{
+    return munmap(map, bytes);
+}
+
 const KVMHostOps kvm_host_kernel = {
-    .open = kernel_open, .ioctl = kernel_ioctl, .close = kernel_close};
+    .open = kernel_open,
+    .ioctl = kernel_ioctl,
+    .close = kernel_close,
+    .mmap = kernel_mmap,
+    .munmap = kernel_munmap,
+};
 
 /* --- calls --- */
 
@@ -56,8 +72,19 @@ int kvm_vm_ioctl(const KVMHost *host, unsigned long request, const void *arg)
     return call(host, host->vm_fd, request, (uintptr_t)arg);
 }
 
-/* 0 where KVM lacks the capability (4.4). */
-static unsigned check(const KVMHost *host, unsigned capability)
+int kvm_vcpu_ioctl(const KVMHost *host, int vcpu_fd, unsigned long request, const void *arg)
+{
+    return call(host, vcpu_fd, request, (uintptr_t)arg);
+}
+
+int kvm_vcpu_run(const KVMHost *host, int vcpu_fd)
+{
+    int ret = host->ops->ioctl(host->opaque, vcpu_fd, KVM_RUN, 0);
+
+    return ret < 0 ? -errno : ret;
+}
+
+unsigned kvm_check_extension(const KVMHost *host, unsigned capability)
 {
     int ret = kvm_dev_ioctl(host, KVM_CHECK_EXTENSION, capability);
 
@@ -107,7 +134,7 @@ static uint64_t enable_log_protect(const KVMHost *host)
     const unsigned wanted = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
     struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
 
-    cap.args[0] = check(host, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & wanted;
+    cap.args[0] = kvm_check_extension(host, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & wanted;
     if (!(cap.args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) ||
         kvm_vm_ioctl(host, KVM_ENABLE_CAP, &cap) < 0) {
         return 0;
@@ -118,7 +145,7 @@ static uint64_t enable_log_protect(const KVMHost *host)
 bool kvm_host_open(KVMHost *host, const KVMHostOps *ops, void *opaque, const char *path,
                    GError **errp)
 {
-    int vm;
+    int vm, size;
 
     *host = (KVMHost){.ops = ops, .opaque = opaque, .dev_fd = -1, .vm_fd = -1};
     if (!open_device(host, path, errp)) {
@@ -132,10 +159,17 @@ bool kvm_host_open(KVMHost *host, const KVMHostOps *ops, void *opaque, const cha
         return false;
     }
     host->vm_fd = vm;
-    host->slots = check(host, KVM_CAP_NR_MEMSLOTS);
+    size = kvm_dev_ioctl(host, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (size < (int)sizeof(struct kvm_run)) {
+        error_setg(errp, "%s: KVM does not say what a vCPU shares with its thread", path);
+        kvm_host_close(host);
+        return false;
+    }
+    host->run_bytes = (size_t)size;
+    host->slots = kvm_check_extension(host, KVM_CAP_NR_MEMSLOTS);
     host->slots = host->slots ? host->slots : SLOTS_DEFAULT;
-    host->address_spaces = MAX(1, check(host, KVM_CAP_MULTI_ADDRESS_SPACE));
-    host->readonly_slots = check(host, KVM_CAP_READONLY_MEM);
+    host->address_spaces = MAX(1, kvm_check_extension(host, KVM_CAP_MULTI_ADDRESS_SPACE));
+    host->readonly_slots = kvm_check_extension(host, KVM_CAP_READONLY_MEM);
     host->log_protect = enable_log_protect(host);
     return true;
 }

@@ -18,6 +18,9 @@ typedef struct KVMHostOps {
     int (*open)(void *opaque, const char *path);
     int (*ioctl)(void *opaque, int fd, unsigned long request, uintptr_t arg);
     int (*close)(void *opaque, int fd);
+    /* Shared, readable and writable, from the beginning of what fd stands for; MAP_FAILED and errno. */
+    void *(*mmap)(void *opaque, int fd, size_t bytes);
+    int (*munmap)(void *opaque, void *map, size_t bytes);
 } KVMHostOps;
 
 /* Constant from kvm_host_open() to kvm_host_close(). */
@@ -34,6 +37,7 @@ typedef struct KVMHost {
     unsigned slots;          /* memory slots of one address space */
     unsigned address_spaces; /* 2: one more for system management mode */
     bool readonly_slots;
+    size_t run_bytes; /* of what each vCPU shares with its thread: struct kvm_run and behind it */
 } KVMHost;
 
 /* The kernel's. */
@@ -54,5 +58,10 @@ void kvm_host_close(KVMHost *host);
  */
 int kvm_dev_ioctl(const KVMHost *host, unsigned long request, uintptr_t arg);
 int kvm_vm_ioctl(const KVMHost *host, unsigned long request, const void *arg);
+/* The same of a vCPU; but KVM_RUN, which a signal is meant to end, is made once. */
+int kvm_vcpu_ioctl(const KVMHost *host, int vcpu_fd, unsigned long request, const void *arg);
+int kvm_vcpu_run(const KVMHost *host, int vcpu_fd);
+/* What the machine says of a KVM_CAP_...; 0: KVM lacks it (4.4). */
+unsigned kvm_check_extension(const KVMHost *host, unsigned capability);
 
 #endif

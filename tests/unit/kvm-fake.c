@@ -227,6 +227,8 @@ static int dev_ioctl(KVMFake *fake, unsigned long request, uintptr_t arg)
     case KVM_CREATE_VM:
         fake->open_fds++;
         return VM_FD;
+    case KVM_GET_VCPU_MMAP_SIZE:
+        return (int)KVM_FAKE_RUN_BYTES;
     case KVM_CHECK_EXTENSION:
         return check_extension(fake, arg);
     default:
