@@ -2,13 +2,13 @@
 #include "tests/unit/kvm-fake.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "util/page-bitmap.h"
 
 #define PAGE ((uint64_t)TARGET_PAGE_SIZE)
 
-enum { DEV_FD = 1000, VM_FD };
+enum { DEV_FD = 1000, VM_FD, VCPU_FD };
 
 void kvm_fake_init(KVMFake *fake)
 {
@@ -203,9 +203,54 @@ static int enable_cap(KVMFake *fake, const struct kvm_enable_cap *cap)
     return 0;
 }
 
+/* Copies what the request moves; the size is in its number. */
+static int move(unsigned long request, uintptr_t arg, void *state, bool set)
+{
+    size_t bytes = _IOC_SIZE(request);
+
+    memcpy(set ? state : (void *)arg, set ? (void *)arg : state, bytes);
+    return 0;
+}
+
+static int run_vcpu(KVMFake *fake)
+{
+    int error = __atomic_load_n(&fake->run->immediate_exit, __ATOMIC_SEQ_CST)
+                    ? EINTR
+                    : fake->on_run(fake, fake->run);
+
+    return error ? fail(error) : 0;
+}
+
+static int vcpu_ioctl(KVMFake *fake, unsigned long request, uintptr_t arg)
+{
+    switch (request) {
+    case KVM_GET_REGS:
+        return move(request, arg, &fake->regs, false);
+    case KVM_SET_REGS:
+        return move(request, arg, &fake->regs, true);
+    case KVM_GET_SREGS:
+        return move(request, arg, &fake->sregs, false);
+    case KVM_SET_SREGS:
+        return move(request, arg, &fake->sregs, true);
+    case KVM_GET_DEBUGREGS:
+        return move(request, arg, &fake->debugregs, false);
+    case KVM_SET_DEBUGREGS:
+        return move(request, arg, &fake->debugregs, true);
+    case KVM_GET_MP_STATE:
+        return move(request, arg, &fake->mp_state, false);
+    case KVM_SET_MP_STATE:
+        return move(request, arg, &fake->mp_state, true);
+    default:
+        return fail(ENOTTY);
+    }
+}
+
 static int vm_ioctl(KVMFake *fake, unsigned long request, uintptr_t arg)
 {
     switch (request) {
+    case KVM_CREATE_VCPU:
+        fake->open_fds++;
+        return VCPU_FD;
     case KVM_ENABLE_CAP:
         return enable_cap(fake, (const struct kvm_enable_cap *)arg);
     case KVM_SET_USER_MEMORY_REGION:
@@ -240,6 +285,9 @@ static int fake_ioctl(void *opaque, int fd, unsigned long request, uintptr_t arg
 {
     KVMFake *fake = opaque;
 
+    if (request == KVM_RUN) {
+        return run_vcpu(fake);
+    }
     fake->interrupted = fake->interrupts && !fake->interrupted;
     if (fake->interrupted) {
         return fail(EINTR);
@@ -247,7 +295,14 @@ static int fake_ioctl(void *opaque, int fd, unsigned long request, uintptr_t arg
     if (fake->fail_error && request == fake->fail_request) {
         return fail(fake->fail_error);
     }
-    return fd == VM_FD ? vm_ioctl(fake, request, arg) : dev_ioctl(fake, request, arg);
+    switch (fd) {
+    case VCPU_FD:
+        return vcpu_ioctl(fake, request, arg);
+    case VM_FD:
+        return vm_ioctl(fake, request, arg);
+    default:
+        return dev_ioctl(fake, request, arg);
+    }
 }
 
 static int fake_open(void *opaque, const char *path)
@@ -270,4 +325,32 @@ static int fake_close(void *opaque, int fd)
     return 0;
 }
 
-const KVMHostOps kvm_fake_ops = {.open = fake_open, .ioctl = fake_ioctl, .close = fake_close};
+static void *fake_mmap(void *opaque, int fd, size_t bytes)
+{
+    KVMFake *fake = opaque;
+
+    g_assert_true(fd == VCPU_FD && bytes == KVM_FAKE_RUN_BYTES && !fake->run);
+    if (fake->no_run_memory) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    fake->run = g_malloc0(bytes);
+    return fake->run;
+}
+
+static int fake_munmap(void *opaque, void *map, size_t bytes)
+{
+    KVMFake *fake = opaque;
+
+    g_assert_true(map == fake->run && bytes == KVM_FAKE_RUN_BYTES);
+    g_clear_pointer(&fake->run, g_free);
+    return 0;
+}
+
+const KVMHostOps kvm_fake_ops = {
+    .open = fake_open,
+    .ioctl = fake_ioctl,
+    .close = fake_close,
+    .mmap = fake_mmap,
+    .munmap = fake_munmap,
+};

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A kernel with KVM, as far as memory goes: slots with their rules, and their logs. Capabilities
- * can be taken away, and calls fail or get interrupted.
+ * A kernel with KVM: slots with their rules, and their logs; one vCPU, whose exits the test plays.
+ * Capabilities can be taken away, and calls fail or get interrupted.
  */
 #ifndef FERRY_TESTS_UNIT_KVM_FAKE_H
 #define FERRY_TESTS_UNIT_KVM_FAKE_H
 
+#include <linux/kvm.h>
 #include "accel/kvm/kvm-host.h"
 #include "memory/hwaddr.h"
 
 #define KVM_FAKE_SLOTS  24u
 #define KVM_FAKE_SPACES 2u
+/* What the vCPU shares with its thread: data of ports lies in the second half. */
+#define KVM_FAKE_RUN_BYTES 8192u
 
 typedef struct KVMFakeSlot {
     uint32_t flags;
@@ -20,7 +23,8 @@ typedef struct KVMFakeSlot {
     uint64_t *log; /* a bit for each page written; NULL: not logged */
 } KVMFakeSlot;
 
-typedef struct KVMFake {
+typedef struct KVMFake KVMFake;
+struct KVMFake {
     /* Set by the test. */
     int open_error;
     int version;
@@ -29,6 +33,13 @@ typedef struct KVMFake {
     bool interrupts;            /* every second call ends with EINTR first */
     unsigned long fail_request; /* this call fails ... */
     int fail_error;             /* ... with this error; 0: it does not */
+    bool no_run_memory;         /* mmap() of the vCPU fails */
+    /*
+     * The vCPU runs: fills in the exit and returns 0, or an errno. In the vCPU's thread. Not called
+     * when immediate_exit is set: KVM_RUN fails with EINTR then.
+     */
+    int (*on_run)(KVMFake *fake, struct kvm_run *run);
+    void *opaque;
     /* Read by the test. */
     unsigned sets, gets, clears; /* calls */
     unsigned open_fds;
@@ -36,7 +47,12 @@ typedef struct KVMFake {
     /* Its own. */
     uint64_t protect; /* what was enabled */
     bool interrupted;
-} KVMFake;
+    struct kvm_run *run; /* NULL: not mapped */
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_debugregs debugregs;
+    struct kvm_mp_state mp_state;
+};
 
 extern const KVMHostOps kvm_fake_ops;
 
