@@ -303,7 +303,7 @@ static void block_job_note_error(BlockJob *bjob, BlockErrorAction action, bool i
 BlockErrorAction coroutine_fn block_job_co_error_action(BlockJob *bjob, BlockdevOnError on_err,
                                                         bool is_read, int error)
 {
-    BlockErrorAction action = error_policy(on_err, error);
+    BlockErrorAction action = error_policy(on_err, error), reported = action;
     AioContext *ctx = qemu_get_current_aio_context();
     AioContext *main_ctx = qemu_get_aio_context();
 
@@ -317,12 +317,16 @@ BlockErrorAction coroutine_fn block_job_co_error_action(BlockJob *bjob, Blockdev
     if (ctx != main_ctx) {
         aio_co_reschedule_self(main_ctx);
     }
-    block_job_note_error(bjob, action, is_read, error);
+    if (job_is_cancelled(&bjob->job)) { /* during the hop */
+        reported = BLOCK_ERROR_ACTION_REPORT;
+    } else {
+        block_job_note_error(bjob, action, is_read, error);
+    }
     if (action == BLOCK_ERROR_ACTION_STOP) {
         job_resume(&bjob->job);
     }
     if (ctx != main_ctx) {
         aio_co_reschedule_self(ctx);
     }
-    return action;
+    return reported;
 }

@@ -500,6 +500,10 @@ bool job_user_pause(Job *job, GError **errp)
         error_setg(errp, "Job is already paused");
         return false;
     }
+    if (job_is_cancelled(job)) { /* a drain may hold it; once that is over it ends */
+        error_setg(errp, "Job '%s' is being cancelled", job->id);
+        return false;
+    }
     job->user_paused = true;
     job_pause(job);
     return true;

@@ -10,11 +10,15 @@
 #include "qapi/event.h"
 #include "util/aio.h"
 #include "util/error.h"
+#include "util/iothread.h"
 
 /* --- a job that does what the test says --- */
 
 typedef struct TestJob {
-    Job job;
+    union {
+        Job job;
+        BlockJob common;
+    };
     bool become_ready;
     bool hold;   /* stay in run() until released, completed or cancelled */
     bool finish; /* complete or soft cancel was asked for */
@@ -413,6 +417,66 @@ static void test_cancel_everywhere(void)
     }
 }
 
+typedef struct Failure {
+    TestJob *t;
+    BlockErrorAction action;
+    int over; /* atomic */
+} Failure;
+
+static void coroutine_fn fail_co_entry(void *opaque)
+{
+    Failure *f = opaque;
+
+    f->action = block_job_co_error_action(&f->t->common, BLOCKDEV_ON_ERROR_STOP, false, EIO);
+    __atomic_store_n(&f->over, 1, __ATOMIC_RELEASE);
+}
+
+/*
+ * A request fails in an iothread while a drain holds the job. Before the main thread hears of it the job
+ * is cancelled: it must not wait for a user to resume it.
+ */
+static void test_cancel_overtakes_an_error(void)
+{
+    IOThread *iothread = iothread_new("io", NULL);
+    TestJob *t = job_in(JOB_STATUS_RUNNING);
+    Failure f = {.t = t};
+
+    job_pause(&t->job);
+    run_until(t, JOB_STATUS_PAUSED);
+    aio_co_schedule(iothread_get_aio_context(iothread), qemu_coroutine_create(fail_co_entry, &f));
+    while (__atomic_load_n(&t->job.pause_count, __ATOMIC_SEQ_CST) < 2) {
+        g_thread_yield();
+    }
+    g_assert_true(job_user_cancel(&t->job, false, NULL));
+    while (!__atomic_load_n(&f.over, __ATOMIC_ACQUIRE)) {
+        aio_poll(qemu_get_aio_context(), false);
+    }
+    g_assert_cmpint(f.action, ==, BLOCK_ERROR_ACTION_REPORT);
+    job_resume(&t->job);
+    run_until(t, JOB_STATUS_CONCLUDED);
+    end_job(t);
+    iothread_free(iothread);
+    g_string_truncate(told, 0);
+}
+
+/* What a drain holds may be cancelled; a pause that comes after would keep it for ever. */
+static void test_a_cancelled_job_is_not_paused(void)
+{
+    TestJob *t = job_in(JOB_STATUS_RUNNING);
+    GError *err = NULL;
+
+    job_pause(&t->job);
+    run_until(t, JOB_STATUS_PAUSED);
+    g_assert_true(job_user_cancel(&t->job, true, NULL));
+    g_assert_false(job_user_pause(&t->job, &err));
+    g_assert_cmpstr(err->message, ==, "Job 'j' is being cancelled");
+    g_clear_error(&err);
+    job_resume(&t->job);
+    run_until(t, JOB_STATUS_CONCLUDED);
+    end_job(t);
+    g_string_truncate(told, 0);
+}
+
 /* After READY a cancel without force lets the job end well; on a paused job it is refused. */
 static void test_soft_cancel(void)
 {
@@ -614,6 +678,8 @@ int main(int argc, char **argv)
     g_test_add_func("/job/verbs/pause-resume", test_pause_resume);
     g_test_add_func("/job/verbs/pause-during-resume", test_pause_during_resume);
     g_test_add_func("/job/verbs/cancel-everywhere", test_cancel_everywhere);
+    g_test_add_func("/job/verbs/cancel-overtakes-error", test_cancel_overtakes_an_error);
+    g_test_add_func("/job/verbs/cancelled-is-not-paused", test_a_cancelled_job_is_not_paused);
     g_test_add_func("/job/verbs/soft-cancel", test_soft_cancel);
     g_test_add_func("/job/verbs/finalize", test_finalize);
     g_test_add_func("/job/txn/success", test_txn_success);
