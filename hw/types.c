@@ -2,14 +2,14 @@
 /* All devices, parents first. */
 #include "hw/types.h"
 
+#include "hw/core/loader.h"
 #include "hw/core/sysbus.h"
 #include "hw/isa/isa.h"
 #include "hw/pci/pci.h"
 
 static const DeviceClass *const devices[] = {
-    &isa_debug_exit_device,
-    &isa_debugcon_device,
-    &pci_testdev_device,
+    &isa_debug_exit_device, &isa_debugcon_device, &isabus_bridge_device,
+    &microvm_memory_device, &pci_testdev_device,
 };
 
 void hw_register_types(void)
@@ -20,4 +20,6 @@ void hw_register_types(void)
     for (size_t i = 0; i < G_N_ELEMENTS(devices); i++) {
         device_class_register(devices[i]);
     }
+    loader_register_types();
+    machine_class_register(&microvm_machine);
 }

@@ -4,12 +4,17 @@
 #define FERRY_HW_TYPES_H
 
 #include "hw/core/device.h"
+#include "hw/core/machine.h"
 
 extern const DeviceClass isa_debug_exit_device;
+extern const DeviceClass isabus_bridge_device;
+extern const DeviceClass microvm_memory_device;
 extern const DeviceClass isa_debugcon_device;
 extern const DeviceClass pci_testdev_device;
 
-/* Start-up: registers buses and devices. */
+extern const MachineClass microvm_machine;
+
+/* Start-up: registers buses, devices and machines. */
 void hw_register_types(void);
 
 #endif

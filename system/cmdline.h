@@ -17,7 +17,10 @@ typedef struct DeferredOption {
 /* What the command line asks for. Strings belong to argv unless marked. */
 typedef struct StartConfig {
     const MachineClass *machine; /* NULL: none was named */
-    bool accel_chosen;
+    GPtrArray
+        *accels;   /* char *: accelerators, the first that works is taken; NULL: none was named */
+    unsigned cpus; /* 0: not said */
+    const char *kernel, *initrd, *append;
     bool has_ram_size;
     uint64_t ram_size;    /* bytes */
     char *memory_backend; /* owned; id */

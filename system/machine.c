@@ -14,6 +14,7 @@
 #include "qapi/qapi-commands-run-state.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qom/object.h"
+#include "system/accel.h"
 #include "system/cmdline.h"
 #include "system/reset.h"
 #include "util/error.h"
@@ -81,26 +82,57 @@ void machine_make(void)
     qtest_irq_init();
 }
 
+static bool set_boot(MemoryRegion *ram, GError **errp)
+{
+    const MachineClass *class = start_config.machine;
+
+    machine_boot = (MachineBoot){
+        .cpus = MAX(1, start_config.cpus),
+        .ram = ram,
+        .ram_bytes = ram ? memory_region_size(ram) : 0,
+        .runs_code = class->has_cpus && !start_config.accel_qtest,
+        .kernel = start_config.kernel,
+        .initrd = start_config.initrd,
+        .append = start_config.append ? start_config.append : "",
+    };
+    if (machine_boot.cpus > class->max_cpus) {
+        error_setg(errp, "Invalid SMP CPUs %u. The max CPUs supported by machine '%s' is %u",
+                   machine_boot.cpus, class->name, class->max_cpus);
+        return false;
+    }
+    if (!class->has_cpus && start_config.kernel) {
+        error_setg(errp, "-kernel: the machine '%s' has no CPU that could run it", class->name);
+        return false;
+    }
+    if (!start_config.kernel && (start_config.initrd || start_config.append)) {
+        error_setg(errp, "%s only allowed with -kernel option",
+                   start_config.append ? "-append" : "-initrd");
+        return false;
+    }
+    return true;
+}
+
 bool coroutine_fn machine_co_init(GError **errp)
 {
+    const MachineClass *class = start_config.machine;
     const MachineRAMOptions options = {
-        .default_id = start_config.machine->default_ram_id,
+        .default_id = class->default_ram_id,
         .has_size = start_config.has_ram_size,
         .size = start_config.ram_size,
         .backend = start_config.memory_backend,
         .mem_path = start_config.mem_path,
         .prealloc = start_config.mem_prealloc,
     };
-    MemoryRegion *ram, *system_memory = get_system_memory();
+    MemoryRegion *ram;
 
-    if (!machine_ram_co_init(&options, &ram, errp)) {
+    if (!accel_start(class, errp) || !machine_ram_co_init(&options, &ram, errp) ||
+        !set_boot(ram, errp)) {
         return false;
     }
-    if (ram) {
-        memory_region_add_subregion(system_memory, 0, ram);
+    if (ram && !class->places_ram) {
+        memory_region_add_subregion(get_system_memory(), 0, ram);
     }
-    return !start_config.machine->co_init ||
-           start_config.machine->co_init(start_config.machine, errp);
+    return !class->co_init || class->co_init(class, errp);
 }
 
 /* --- queries --- */

@@ -10,6 +10,7 @@
 #include "hw/core/machine.h"
 #include "migration/address.h"
 #include "migration/options.h"
+#include "system/accel.h"
 #include "system/cmdline.h"
 #include "system/uuid.h"
 #include "util/cutils.h"
@@ -24,32 +25,25 @@ static void G_GNUC_NORETURN print_and_exit(const char *text)
     exit(0);
 }
 
-/*
- * "kvm:tcg": the first that there is. None runs code on the machine "none", so any known one will
- * do.
- */
+/* "kvm:tcg": system/accel.c takes the first that there is. Names that are no accelerator are left out. */
 static bool choose_accel(const char *names, GError **errp)
 {
-    static const char *const known[] = {"qtest", "kvm", "tcg"};
     g_auto(GStrv) list = g_strsplit(names, ":", -1);
+    g_autoptr(GPtrArray) known = g_ptr_array_new_with_free_func(g_free);
 
     for (char **name = list; *name; name++) {
-        for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
-            if (!strcmp(*name, known[i])) {
-                start_config.accel_chosen = true;
-                start_config.accel_qtest = !strcmp(*name, "qtest");
-                /* Programs that probe give a list, and take what is there. */
-                if (!start_config.accel_qtest && !list[1]) {
-                    warn_report("accelerator '%s' is accepted and does nothing: Ferry does not run "
-                                "guest code yet, and the machine 'none' has no CPU",
-                                names);
-                }
-                return true;
-            }
+        if (accel_is_known(*name)) {
+            g_ptr_array_add(known, g_strdup(*name));
         }
     }
-    error_setg(errp, "invalid accelerator %s", names);
-    return false;
+    if (!known->len) {
+        error_setg(errp, "invalid accelerator %s", names);
+        return false;
+    }
+    start_config.accel_qtest = !strcmp(g_ptr_array_index(known, 0), "qtest");
+    g_clear_pointer(&start_config.accels, g_ptr_array_unref);
+    start_config.accels = g_steal_pointer(&known);
+    return true;
 }
 
 static bool handle_accel(const char *arg, GError **errp)
@@ -58,7 +52,7 @@ static bool handle_accel(const char *arg, GError **errp)
     const char *accel = qemu_opts_get(opts, "accel");
 
     if (qemu_opts_wants_help(opts)) {
-        print_and_exit("Accelerators supported in QEMU binary:\nqtest\n");
+        print_and_exit("Accelerators supported in QEMU binary:\nqtest\nkvm\n");
     }
     if (!accel) {
         error_setg(errp, "no accelerator given");
@@ -180,12 +174,25 @@ static bool handle_smp(const char *arg, GError **errp)
     if (!qemu_opts_check_known(opts, errp)) {
         return false;
     }
-    if (cpus > 1) {
-        error_setg(errp,
-                   "Invalid SMP CPUs %" PRId64 ". The max CPUs supported by machine 'none' is 1",
-                   cpus);
-        return false;
-    }
+    start_config.cpus = (unsigned)MIN(cpus, UINT_MAX);
+    return true;
+}
+
+static bool handle_kernel(const char *arg, GError **errp)
+{
+    start_config.kernel = arg;
+    return true;
+}
+
+static bool handle_initrd(const char *arg, GError **errp)
+{
+    start_config.initrd = arg;
+    return true;
+}
+
+static bool handle_append(const char *arg, GError **errp)
+{
+    start_config.append = arg;
     return true;
 }
 
@@ -439,8 +446,11 @@ const QemuOption machine_options[] = {
     {"accel", GROUP_STANDARD, "qtest", "accelerator that runs the guest; \"help\" lists them",
      handle_accel},
     {"S", GROUP_STANDARD, NULL, "do not start the guest yet: wait for \"cont\"", handle_stopped},
-    {"smp", GROUP_STANDARD, "n", "number of CPUs (the machine none has no use for them)",
-     handle_smp},
+    {"smp", GROUP_STANDARD, "[cpus=]n", "number of CPUs", handle_smp},
+    {"kernel", GROUP_STANDARD, "file", "start this kernel (Multiboot) instead of firmware",
+     handle_kernel},
+    {"initrd", GROUP_STANDARD, "file", "the kernel's initial RAM disk, or modules", handle_initrd},
+    {"append", GROUP_STANDARD, "text", "the kernel's command line", handle_append},
     {"m", GROUP_STANDARD, "[size=]megs[,slots=n,maxmem=size]", "how much memory the guest has",
      handle_memory},
     {"mem-path", GROUP_STANDARD, "path", "memory is a file at or in that path", handle_mem_path},

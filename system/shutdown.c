@@ -21,6 +21,7 @@
 #include "net/announce.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qom/user-creatable.h"
+#include "accel/kvm/kvm.h"
 #include "accel/qtest/qtest.h"
 #include "accel/runstate.h"
 #include "accel/vm-stop.h"
@@ -145,6 +146,11 @@ static void coroutine_fn step_co_chardevs(void)
     qemu_chr_cleanup();
 }
 
+static void coroutine_fn step_co_accel(void)
+{
+    kvm_close();
+}
+
 static void coroutine_fn step_co_memory(void)
 {
     machine_ram_cleanup();
@@ -173,6 +179,7 @@ static const struct {
     {"disks to be closed", step_co_disks},
     {"monitors and tests", step_co_monitors}, /* they tell of everything above */
     {"character devices", step_co_chardevs},  /* they carry the monitors */
+    {"vCPUs", step_co_accel},                 /* they run in the guest's memory */
     {"the guest's memory", step_co_memory},   /* shows what objects hold */
     {"objects", step_co_objects},             /* disks and chardevs use them */
 };

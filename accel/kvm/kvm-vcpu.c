@@ -213,6 +213,9 @@ static void reset(CPUState *cpu)
     KVMVcpu *vcpu = (KVMVcpu *)cpu;
 
     x86_registers_reset(&vcpu->regs, vcpu->id);
+    if (vcpu->boot) {
+        vcpu->boot(&vcpu->regs);
+    }
 }
 
 KVMVcpu *kvm_vcpu_new(KVMMachine *machine, unsigned id, GError **errp)

@@ -48,6 +48,8 @@ typedef struct KVMVcpu {
     int in_guest;        /* atomic: may execute guest code */
     bool unfinished;     /* thread: KVM has an access to finish */
     X86Registers regs;   /* of the last fetch, or to be pushed. Big lock */
+    /* The machine's: follows each reset of regs. NULL: nothing does. */
+    void (*boot)(X86Registers *regs);
 } KVMVcpu;
 
 /* host and the spaces live longer. Main thread. */

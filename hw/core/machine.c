@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+MachineBoot machine_boot;
+
 static GPtrArray *classes; /* const MachineClass */
 
 const GPtrArray *machine_classes(void)

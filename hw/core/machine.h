@@ -12,6 +12,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include "hw/core/globals.h"
+#include "memory/memory.h"
 #include "util/coroutine.h"
 
 typedef struct VersionedRow {
@@ -31,6 +32,8 @@ typedef struct MachineClass {
     bool hidden; /* -machine takes it; no list shows it */
     bool acpi;
     unsigned max_cpus;
+    bool has_cpus;   /* an accelerator runs them */
+    bool places_ram; /* co_init puts the RAM into memory; otherwise it lies at address 0 */
     const char *default_ram_id;
     unsigned version; /* MACHINE_NEWEST: no row applies */
     const VersionedRow *rows;
@@ -38,6 +41,19 @@ typedef struct MachineClass {
     /* Makes its devices; memory and the machine's object exist. May yield. NULL: it has none. */
     bool coroutine_fn (*co_init)(const struct MachineClass *class, GError **errp);
 } MachineClass;
+
+/* What the command line says about the machine's first moments. Constant from before co_init. */
+typedef struct MachineBoot {
+    unsigned cpus;
+    MemoryRegion *ram; /* NULL: none */
+    uint64_t ram_bytes;
+    bool runs_code;     /* false: a test plays the guest, there are no vCPUs */
+    const char *kernel; /* file; NULL: firmware */
+    const char *initrd; /* file; NULL: none */
+    const char *append; /* never NULL */
+} MachineBoot;
+
+extern MachineBoot machine_boot;
 
 /* Start-up, before the command line is read; it lives on. */
 void machine_class_register(const MachineClass *class);

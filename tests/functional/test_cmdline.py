@@ -21,7 +21,7 @@ def run(*args, **options):
 
 @pytest.mark.parametrize('args, words', [
     (['-bogus'], '-bogus: invalid option'),
-    (['-kernel', 'vmlinuz'], '-kernel: Ferry does not have this option of QEMU'),
+    (['-bios', 'x'], '-bios: Ferry does not have this option of QEMU'),
     (['-vnc', ':5'], '-vnc: Ferry does not have this option of QEMU'),
     (['--enable-kvm'], '--enable-kvm: Ferry does not have this option of QEMU'),
     (['-serial', 'stdio'], 'Ferry has no serial ports yet'),
