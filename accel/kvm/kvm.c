@@ -9,6 +9,7 @@
 #include "accel/vm-stop.h"
 #include "memory/listener.h"
 #include "util/error.h"
+#include "util/migration-blocker.h"
 
 /*
  * Pages that KVM takes for itself on some processors, below the firmware and outside of all RAM
@@ -25,6 +26,7 @@ static struct {
     IRQLine gsis[KVM_GSIS];
     KVMBoot *boot;
     void *boot_opaque;
+    MigrationBlocker *blocker;
 } kvm;
 
 bool kvm_open(GError **errp)
@@ -115,6 +117,10 @@ bool kvm_cpus_new(unsigned n, KVMBoot *boot, void *opaque, GError **errp)
 {
     kvm.boot = boot;
     kvm.boot_opaque = opaque;
+    kvm.blocker = migrate_add_blocker("The registers of the guest's CPUs do not travel yet", errp);
+    if (!kvm.blocker) {
+        return false;
+    }
     for (unsigned i = 0; i < n; i++) {
         KVMVcpu *vcpu = kvm_vcpu_new(&kvm.machine, i, errp);
 
@@ -136,6 +142,7 @@ bool kvm_cpus_new(unsigned n, KVMBoot *boot, void *opaque, GError **errp)
 void kvm_close(void)
 {
     if (kvm.started) {
+        migrate_del_blocker(g_steal_pointer(&kvm.blocker));
         while (kvm.machine.vcpus->len) {
             kvm_vcpu_free(g_ptr_array_index(kvm.machine.vcpus, kvm.machine.vcpus->len - 1));
         }

@@ -120,6 +120,13 @@ def test_reset_of_a_stopped_guest_leaves_it_stopped(vmm, guest, work):
     assert beat.ups() == 2
 
 
+def test_guest_whose_registers_do_not_travel_stays(vmm, guest, work):
+    beat = Beat(vmm, guest('beat'), work)
+    with pytest.raises(ferry.QMPError, match='registers of the guest.s CPUs do not travel yet'):
+        beat.vm.cmd('migrate', uri=f'file:{work}/stream')
+    beat.counts()
+
+
 def test_triple_fault_reboots_the_guest(vmm, guest, work):
     beat = Beat(vmm, guest('beat'), work, '-append', '!')
     for _ in range(3):
