@@ -507,6 +507,9 @@ static int coroutine_fn co_sync(BlockDriverState *bs, bool strict)
     }
     s->bitmaps_kept = s->write_prepared = false;
     do {
+        while (s->grace_busy) { /* a flush that frees is under way: it does that part of the work */
+            qemu_co_queue_wait(&s->requests_ended, NULL);
+        }
         ret = qcow2_co_flush_metadata(bs);
     } while (ret == 0 && (s->frees->len || s->grace->len) &&
              (s->grace->len == 0 || s->in_flight[s->grace_epoch] == 0));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The parts of one qcow2 request run side by side. */
 #include "block/block-backend.h"
+#include "block/qcow2/image.h"
 #include "tests/unit/qcow2-fixture.h"
 #include "util/aio.h"
 
@@ -41,12 +42,27 @@ static int coroutine_fn meter_co_pwritev(BlockDriverState *bs, int64_t offset, i
     return ret;
 }
 
+/* A flush that waits until the test lets it go. */
+static bool hold_flushes;
+static Coroutine *held_flush;
+
+static int coroutine_fn meter_co_flush(BlockDriverState *bs)
+{
+    if (hold_flushes) {
+        hold_flushes = false;
+        held_flush = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    return 0;
+}
+
 static const BlockDriver bdrv_meter = {
     .format_name = "meter",
     .driver = BLOCKDEV_DRIVER__MAX,
     .is_filter = true,
     .bdrv_co_preadv = meter_co_preadv,
     .bdrv_co_pwritev = meter_co_pwritev,
+    .bdrv_co_flush_to_disk = meter_co_flush,
 };
 
 static char *dir;
@@ -147,6 +163,56 @@ static void coroutine_fn head_and_tail_co_entry(void *opaque)
     g_assert_cmpint(most_reads, ==, 2);
     close_image(blk);
 }
+typedef struct Part {
+    BlockBackend *blk;
+    int (*co_run)(BlockDriverState *bs);
+    int ret;
+    bool over;
+} Part;
+
+static void coroutine_fn part_co_entry(void *opaque)
+{
+    Part *part = opaque;
+
+    part->ret = part->co_run(blk_bs(part->blk));
+    part->over = true;
+}
+
+/* A reopen and a close write everything back. A flush that frees clusters may be under way then. */
+static void coroutine_fn sync_co_entry(void *opaque)
+{
+    g_autofree uint8_t *data = g_malloc0(4 * CLUSTER);
+    BlockBackend *blk = open_image(false);
+    Part flush = {.blk = blk, .co_run = bdrv_co_flush},
+         sync = {.blk = blk, .co_run = qcow2_co_sync};
+
+    memset(data, 1, 4 * CLUSTER);
+    g_assert_cmpint(blk_co_pwrite(blk, 0, 4 * CLUSTER, data, 0), ==, 0);
+    g_assert_cmpint(blk_co_flush(blk), ==, 0);
+    g_assert_cmpint(blk_co_pdiscard(blk, 0, 4 * CLUSTER), ==, 0);
+    hold_flushes = true;
+    qemu_coroutine_enter(qemu_coroutine_create(part_co_entry, &flush));
+    while (!held_flush) {
+        qemu_co_yield_to_loop();
+    }
+    qemu_coroutine_enter(qemu_coroutine_create(part_co_entry, &sync));
+    for (int i = 0; i < 100; i++) {
+        qemu_co_yield_to_loop();
+    }
+    g_assert_true(!flush.over && !sync.over);
+    aio_co_wake(held_flush);
+    while (!flush.over || !sync.over) {
+        qemu_co_yield_to_loop();
+    }
+    g_assert_cmpint(flush.ret, ==, 0);
+    g_assert_cmpint(sync.ret, ==, 0);
+    close_image(blk);
+}
+
+static void test_sync_waits_for_a_flush_that_frees(void)
+{
+    aio_run_coroutine(sync_co_entry, NULL);
+}
 
 static void test_extents(void)
 {
@@ -175,6 +241,8 @@ int main(int argc, char **argv)
                     test_mixed_write);
     g_test_add_func("/qcow2-parts/head-and-tail-of-a-copy-on-write-side-by-side",
                     test_head_and_tail);
+    g_test_add_func("/qcow2-parts/sync-waits-for-a-flush-that-frees",
+                    test_sync_waits_for_a_flush_that_frees);
     ret = g_test_run();
     image_folder_remove(dir);
     return ret;
