@@ -10,9 +10,12 @@
 #include "accel/runstate.h"
 #include "accel/vm-reset.h"
 #include "accel/vm-stop.h"
+#include "memory/dirty.h"
 #include "memory/listener.h"
+#include "memory/ram-block.h"
 #include "util/aio.h"
 #include "util/bql.h"
+#include "util/page-bitmap.h"
 
 enum {
     RAM_BYTES = 64 * 1024,
@@ -53,6 +56,10 @@ GUEST(memory, "movl $0x11223344, 0x100000\n movw $0x5566, 0x100004\n movb $0x77,
 GUEST(count, "1: incl 0x2000\n jmp 1b\n");
 /* Reads a register of the device for ever, and counts. */
 GUEST(reads, "xorl %ecx, %ecx\n 1: movl 0x100000, %eax\n incl %ecx\n movl %ecx, 0x2000\n jmp 1b\n");
+/* Counts in 512 pages, one after the other at random. */
+GUEST(scribble, "xorl %ecx, %ecx\n 1: imull $1103515245, %ecx, %ecx\n addl $12345, %ecx\n"
+                "movl %ecx, %edx\n shrl $12, %edx\n andl $0x1ff, %edx\n shll $12, %edx\n"
+                "incl 0x200000(%edx)\n incl 0x2000\n jmp 1b\n");
 /* A segment outside of an empty table, and no table of interrupts: a triple fault. */
 GUEST(triple_fault, "movl $0x3100, %eax\n movl $0, (%eax)\n movl $0, 4(%eax)\n lidt (%eax)\n"
                     "lgdt (%eax)\n movl $0x18, %eax\n movl %eax, %ds\n 1: jmp 1b\n");
@@ -65,7 +72,7 @@ typedef struct World {
     KVMMachine machine;
     KVMVcpu *vcpu;
     AddressSpace memory, io;
-    MemoryRegion memory_root, ram, device, io_root, ports, string_port, end_port;
+    MemoryRegion memory_root, ram, device, over, io_root, ports, string_port, end_port;
     uint8_t port[8], string[16];
     uint8_t registers[0x2000];
     unsigned string_bytes;
@@ -427,6 +434,80 @@ static void test_memory_changes_under_a_running_guest(void)
     world_close(&w);
 }
 
+/* --- the log --- */
+
+enum { PAGE = 4096, LOGGED_PAGES = 512, LOGGED_ADDR = 0x200000 };
+
+typedef struct Copy {
+    MemoryRegion ram;
+    RAMBlock *block;
+    uint8_t *bytes;                    /* as a destination of a migration would have it */
+    uint64_t dirty[LOGGED_PAGES / 64]; /* pages to copy */
+    uint64_t copied;                   /* pages, so far */
+} Copy;
+
+/* A pass: what was written since the one before, each page once its log was cleared. */
+static void copy_dirty_pages(Copy *c)
+{
+    memory_global_dirty_log_sync(false);
+    ram_block_dirty_sync_and_clear(c->block, DIRTY_MEMORY_MIGRATION, c->dirty, 0, LOGGED_PAGES);
+    for (uint64_t page = 0; page < LOGGED_PAGES; page++) {
+        if (page_bitmap_test(c->dirty, page)) {
+            page_bitmap_clear(c->dirty, page, page + 1);
+            ram_block_clear_log(c->block, page * PAGE, PAGE);
+            memcpy(c->bytes + page * PAGE, c->block->host + page * PAGE, PAGE);
+            c->copied++;
+        }
+    }
+}
+
+/* Memory is remapped under the running guest: a device comes over a part of it and goes. */
+static void remap(World *w, int round)
+{
+    if (round % 2 == 0) {
+        memory_region_add_subregion_overlap(&w->memory_root, LOGGED_ADDR + 0x40000, &w->over, 1);
+    } else {
+        memory_region_del_subregion(&w->memory_root, &w->over);
+    }
+}
+
+static void test_no_write_is_missing_in_the_log(void)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree uint8_t *bytes = g_malloc(LOGGED_PAGES * PAGE);
+    Copy c = {.bytes = bytes};
+    World w;
+
+    if (!WORLD_OPEN(&w, scribble)) {
+        return;
+    }
+    g_assert_true(memory_region_init_ram(&c.ram, NULL, "logged.ram", LOGGED_PAGES * PAGE, &err));
+    c.block = memory_region_get_ram_block(&c.ram);
+    memory_region_add_subregion(&w.memory_root, LOGGED_ADDR, &c.ram);
+    memory_region_init_io(&w.over, NULL, &device_ops, &w, "over", sizeof(w.registers));
+    memset(bytes, 0xaa, LOGGED_PAGES * PAGE);
+    vm_start();
+    run_for_a_while(&w);
+    g_assert_true(memory_global_dirty_log_start(1u << DIRTY_MEMORY_MIGRATION, &err));
+    memcpy(bytes, c.block->host, LOGGED_PAGES * PAGE); /* from here on the log tells */
+    for (int i = 0; i < 4 * ROUNDS; i++) {
+        vm_start();
+        run_for_a_while(&w);
+        copy_dirty_pages(&c);
+        remap(&w, i);
+        /* At once, as a later write to a page would hide that one is missing. */
+        stop();
+        copy_dirty_pages(&c);
+        g_assert_cmpmem(bytes, LOGGED_PAGES * PAGE, c.block->host, LOGGED_PAGES * PAGE);
+    }
+    g_assert_cmpuint(c.copied, >, 0);
+    memory_global_dirty_log_stop(1u << DIRTY_MEMORY_MIGRATION);
+    memory_region_del_subregion(&w.memory_root, &c.ram);
+    memory_region_destroy(&c.ram);
+    memory_region_destroy(&w.over);
+    world_close(&w);
+}
+
 int main(int argc, char **argv)
 {
     GError *err = NULL;
@@ -440,5 +521,6 @@ int main(int argc, char **argv)
     g_test_add_func("/kvm/guest/stop-in-access", test_a_stop_inside_of_an_access_lets_it_end);
     g_test_add_func("/kvm/guest/triple-fault", test_a_triple_fault_asks_for_a_reset);
     g_test_add_func("/kvm/guest/slots", test_memory_changes_under_a_running_guest);
+    g_test_add_func("/kvm/guest/log", test_no_write_is_missing_in_the_log);
     return g_test_run();
 }
