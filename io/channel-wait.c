@@ -176,7 +176,11 @@ static bool waits_for(const QIOChannelWaiter *w, const QIOChannelPoll *p, short 
     return w->co && w->fd == p->fd && w->events == event;
 }
 
-/* Resumes the coroutine that waits for `event`; calls the watch of a direction without a waiter. */
+/*
+ * Calls the watch of a direction without a waiter, and resumes the coroutine that waits for `event`. A
+ * coroutine may take the channel to another thread: that direction comes last, and nothing of the
+ * channel is looked at afterwards.
+ */
 static void qio_channel_ready(QIOChannelPoll *p, short event)
 {
     QIOChannel *ioc = p->ioc;
@@ -190,21 +194,23 @@ static void qio_channel_ready(QIOChannelPoll *p, short event)
     for (int dir = QIO_CHANNEL_READ; dir <= QIO_CHANNEL_WRITE; dir++) {
         QIOChannelWaiter *w = &ioc->waiters[dir];
 
-        if (wake[dir]) {
-            used = true;
-            /* the one before may have ended this wait */
-            if (w->co == wake[dir]) {
-                w->co = NULL;
-                qemu_coroutine_enter(wake[dir]);
-            }
-        } else if (!w->co && w->watch && w->watch_fd == p->fd && w->watch_events == event) {
+        if (!wake[dir] && !w->co && w->watch && w->watch_fd == p->fd && w->watch_events == event) {
             used = true;
             watch_fire(ioc, dir);
         }
     }
-    if (!used && p->fd >= 0) {
+    if (!used && !wake[0] && !wake[1] && p->fd >= 0) {
         poll_set(p, p->fd, qio_channel_wants(ioc, p->fd, POLLIN),
                  qio_channel_wants(ioc, p->fd, POLLOUT));
+    }
+    for (int dir = QIO_CHANNEL_READ; dir <= QIO_CHANNEL_WRITE; dir++) {
+        QIOChannelWaiter *w = &ioc->waiters[dir];
+
+        /* A watch, or the other coroutine, may have ended this wait. */
+        if (wake[dir] && w->co == wake[dir]) {
+            w->co = NULL;
+            qemu_coroutine_enter(wake[dir]);
+        }
     }
     qio_channel_unref(ioc);
 }
