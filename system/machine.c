@@ -2,6 +2,7 @@
 /* The machine "none", and the object of every machine: what QMP asks about it, and the buttons on its front. */
 #include "system/machine.h"
 
+#include "accel/kvm/kvm.h"
 #include "accel/runstate.h"
 #include "hw/core/device-add.h"
 #include "hw/core/machine.h"
@@ -146,7 +147,9 @@ bool coroutine_fn qmp_query_target(TargetInfo **ret, GError **errp)
 
 bool coroutine_fn qmp_query_kvm(KvmInfo **ret, GError **errp)
 {
-    *ret = g_new0(KvmInfo, 1); /* no machine has a CPU that KVM could run */
+    *ret = g_new0(KvmInfo, 1);
+    (*ret)->present = true;
+    (*ret)->enabled = kvm_enabled();
     return true;
 }
 
@@ -155,9 +158,10 @@ bool coroutine_fn qmp_query_accelerators(AcceleratorInfo **ret, GError **errp)
     AcceleratorList **tail;
 
     *ret = g_new0(AcceleratorInfo, 1);
-    (*ret)->enabled = ACCELERATOR_QTEST;
+    (*ret)->enabled = kvm_enabled() ? ACCELERATOR_KVM : ACCELERATOR_QTEST;
     tail = &(*ret)->present;
     QAPI_LIST_APPEND(tail, ACCELERATOR_QTEST);
+    QAPI_LIST_APPEND(tail, ACCELERATOR_KVM);
     return true;
 }
 

@@ -97,6 +97,12 @@ def test_guest_that_waits_for_cont_has_executed_nothing(vmm, guest, work):
     beat.counts()
 
 
+def test_queries_say_that_kvm_runs_it(vmm, guest, work):
+    beat = Beat(vmm, guest('beat'), work)
+    assert beat.vm.cmd('query-kvm') == {'enabled': True, 'present': True}
+    assert beat.vm.cmd('query-accelerators')['enabled'] == 'kvm'
+
+
 def test_reset_starts_the_kernel_again(vmm, guest, work):
     beat = Beat(vmm, guest('beat'), work, '-smp', '2')
     for n in range(1, 4):
