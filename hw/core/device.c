@@ -190,11 +190,16 @@ static void check_required(const Property *prop, void *opaque)
     }
 }
 
+static void *section_state(DeviceState *dev)
+{
+    return (char *)dev + dev->class->vmstate_at;
+}
+
 static void forget_section(void *opaque)
 {
     DeviceState *dev = opaque;
 
-    vmstate_unregister(dev->class->vmstate, dev);
+    vmstate_unregister(dev->class->vmstate, section_state(dev));
 }
 
 static bool register_section(DeviceState *dev, GError **errp)
@@ -203,7 +208,7 @@ static bool register_section(DeviceState *dev, GError **errp)
     g_autofree char *path = bus && bus->section_path ? bus->section_path(dev) : NULL;
     VMStateRegistration reg = {
         .vmsd = dev->class->vmstate,
-        .opaque = dev,
+        .opaque = section_state(dev),
         .path = path,
         .instance_id = VMSTATE_INSTANCE_ID_ANY,
         .alias_id = -1,

@@ -73,6 +73,7 @@ struct DeviceClass {
      * would break migrations with it.
      */
     const VMStateDescription *vmstate;
+    size_t vmstate_at; /* where in the device's struct that is: an embedded chip; 0: the struct */
     const void *bus_info; /* what its kind of bus must know: PCIDeviceInfo */
 
     /* Prepares the zeroed struct: lines, children. Properties are not set yet. Cannot fail. */
