@@ -11,6 +11,7 @@ extern const DeviceClass isabus_bridge_device;
 extern const DeviceClass microvm_memory_device;
 extern const DeviceClass isa_debugcon_device;
 extern const DeviceClass isa_i8259_device;
+extern const DeviceClass isa_pit_device;
 extern const DeviceClass pci_testdev_device;
 
 extern const MachineClass microvm_machine;
