@@ -8,8 +8,8 @@
 #include "hw/pci/pci.h"
 
 static const DeviceClass *const devices[] = {
-    &isa_debug_exit_device, &isa_debugcon_device,   &isa_i8259_device,
-    &isabus_bridge_device,  &microvm_memory_device, &pci_testdev_device,
+    &isa_debug_exit_device, &isa_debugcon_device, &isa_i8259_device,      &isa_pit_device,
+    &isabus_bridge_device,  &mc146818rtc_device,  &microvm_memory_device, &pci_testdev_device,
 };
 
 void hw_register_types(void)
