@@ -3,10 +3,12 @@
 #include "system/machine.h"
 #include "system/qemu-main.h"
 #include "tests/devices/test-machine.h"
+#include "tests/devices/test-pc.h"
 
 int main(int argc, char **argv)
 {
     machine_register_types();
     test_machine_register();
+    test_pc_register();
     return qemu_main(argc, argv);
 }

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A hostile guest on the machine of the tests. It makes accesses of every size to every port, to
- * memory where BARs may lie, and to configuration space. Between them the clock is stepped and the
- * machine reset. Each step is eight bytes: what, size, place (16 bits), value (32 bits).
+ * A hostile guest on the machine of the tests with the chips of a PC. It makes accesses of every
+ * size to every port, to memory where BARs may lie, and to configuration space. Between them the
+ * clock is stepped and the machine reset. Each step is eight bytes: what, size, place (16 bits),
+ * value (32 bits).
  */
 #include <glib.h>
 #include <stdint.h>
 #include <string.h>
 #include "accel/qtest/qtest.h"
+#include "hw/core/bus.h"
 #include "hw/core/device-add.h"
 #include "hw/core/reset.h"
+#include "hw/timer/rtc-base.h"
 #include "memory/address-space.h"
 #include "qapi/json.h"
 #include "system/machine.h"
 #include "tests/devices/test-machine.h"
+#include "tests/devices/test-pc.h"
 #include "util/aio.h"
 
 #define STEP_BYTES  8
@@ -30,7 +34,7 @@ static void coroutine_fn make_machine_co(void *opaque)
         "{'driver': 'pci-testdev', 'id': 'pci', 'addr': '4', 'membar': 8192}",
     };
 
-    g_assert_true(test_machine_co_init(NULL, NULL));
+    g_assert_true(test_pc_co_init(NULL, NULL));
     for (size_t i = 0; i < G_N_ELEMENTS(devices); i++) {
         json_object *args = NULL;
 
@@ -96,9 +100,15 @@ static void step(const uint8_t *at)
     }
 }
 
+static void reset(DeviceState *dev, void *opaque)
+{
+    device_reset(dev);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool made;
+    RTCBase base;
 
     if (!made) {
         made = true;
@@ -106,6 +116,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         qtest_clock_init();
         machine_register_types();
         test_machine_register();
+        test_pc_register();
+        base = rtc_base_date(QEMU_CLOCK_VIRTUAL, 0);
+        rtc_base_set(&base);
         aio_run_coroutine(make_machine_co, NULL);
     }
     for (size_t i = 0; i < STEPS_MAX && (i + 1) * STEP_BYTES <= size; i++) {
@@ -115,7 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     (void)qtest_clock_set_ns(qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + 10000);
     answer_requests();
     device_reset(device_find("pci"));
-    device_reset(device_find("counter"));
+    bus_foreach_device(bus_find("isa.0"), reset, NULL);
     g_assert_false(device_is_resetting(device_find("counter")));
     return 0;
 }
