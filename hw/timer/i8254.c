@@ -516,6 +516,7 @@ void i8254_reset(I8254 *s)
         start(c, COUNT_MAX, now);
     }
     s->told_ns = now;
+    timer_del(s->timer);
 }
 
 void i8254_enable_irq(I8254 *s, bool enable)

@@ -52,6 +52,7 @@ static bool coroutine_fn rtc_co_realize(DeviceState *dev, GError **errp)
     s->chip.base = rtc_base_get();
     s->chip.changed = time_changed;
     s->chip.opaque = dev;
+    s->chip.stands = true; /* until it is told */
     mc146818_init(&s->chip, dev->clock.ctx);
     device_on_unrealize(dev, end_chip, &s->chip);
     if (!isa_connect_irq(dev, s->chip.irq, s->irq, errp)) {
@@ -71,6 +72,11 @@ static void rtc_reset_exit(DeviceState *dev)
     mc146818_update(isa_rtc_chip(dev));
 }
 
+static void rtc_run_state_changed(DeviceState *dev, bool running)
+{
+    mc146818_guest_runs(isa_rtc_chip(dev), running);
+}
+
 static const Property rtc_properties[] = {
     DEFINE_PROP_INT32("base_year", ISARTCState, chip.base_year, 1980),
     DEFINE_PROP_UINT16("iobase", ISARTCState, iobase, 0x70),
@@ -85,4 +91,4 @@ DEFINE_DEVICE(mc146818rtc_device, ISARTCState, &vmstate_mc146818, .name = "mc146
               .parent = TYPE_ISA_DEVICE, .category = DEVICE_CATEGORY_MISC,
               .vmstate_at = offsetof(ISARTCState, chip), .properties = rtc_properties,
               .init = rtc_init, .co_realize = rtc_co_realize, .reset_enter = rtc_reset_enter,
-              .reset_exit = rtc_reset_exit);
+              .reset_exit = rtc_reset_exit, .run_state_changed = rtc_run_state_changed);

@@ -10,19 +10,21 @@
 #include "util/int-math.h"
 #include "vmstate/vmstate-fields.h"
 
-#define RTC_HZ       32768
-#define SECOND_NS    NANOSECONDS_PER_SECOND
-#define SECONDS_MIN  INT64_C(-62135596800) /* 0001-01-01 */
-#define SECONDS_MAX  INT64_C(253402300799) /* 9999-12-31 */
-#define DAY_S        86400
-#define ALARM_ANY    0xc0 /* an alarm byte with both bits fits every time */
-#define HOUR_PM      0x80
-#define INDEX_MASK   0x7f
-#define DV_LAST_ON   0x20
-#define RTC_FLAGS    (RTC_C_PF | RTC_C_AF | RTC_C_UF)
-#define RESET_A      0x26 /* 32768 Hz, 1024 periods a second */
-#define NO_ALARM     INT64_MAX
-#define FIRST_MEMORY (RTC_REG_D + 1)
+#define RTC_HZ      32768
+#define SECOND_NS   NANOSECONDS_PER_SECOND
+#define SECONDS_MIN INT64_C(-62135596800) /* 0001-01-01 */
+#define SECONDS_MAX INT64_C(253402300799) /* 9999-12-31 */
+/* 2116 for the host's clock; sums with it do not overflow. */
+#define LAST_UPDATE_MAX (INT64_MAX / 2)
+#define DAY_S           86400
+#define ALARM_ANY       0xc0 /* an alarm byte with both bits fits every time */
+#define HOUR_PM         0x80
+#define INDEX_MASK      0x7f
+#define DV_LAST_ON      0x20
+#define RTC_FLAGS       (RTC_C_PF | RTC_C_AF | RTC_C_UF)
+#define RESET_A         0x26 /* 32768 Hz, 1024 periods a second */
+#define NO_ALARM        INT64_MAX
+#define FIRST_MEMORY    (RTC_REG_D + 1)
 
 /* --- time --- */
 
@@ -337,9 +339,21 @@ void mc146818_update(MC146818 *s)
     arm(s);
 }
 
+/* The controller may be about to be loaded, or may have been saved. */
 static void timer_expired(void *opaque)
 {
-    mc146818_update(opaque);
+    if (!((MC146818 *)opaque)->stands) {
+        mc146818_update(opaque);
+    }
+}
+
+void mc146818_guest_runs(MC146818 *s, bool runs)
+{
+    s->stands = !runs;
+    if (runs) {
+        s->next_periodic_time = MAX(s->next_periodic_time, now_ns(s));
+        mc146818_update(s);
+    }
 }
 
 /* --- ports --- */
@@ -510,6 +524,8 @@ void mc146818_reset(MC146818 *s)
     s->cmos_data[RTC_REG_C] = 0;
     s->irq_reinject_on_ack_count = 0;
     set_period(s, now);
+    timer_del(s->periodic_timer);
+    timer_del(s->update_timer);
 }
 
 void mc146818_set_byte(MC146818 *s, unsigned index, uint8_t value)
@@ -565,7 +581,7 @@ static bool is_valid(const MC146818 *s)
     int64_t base = (int64_t)s->base_rtc;
 
     return s->cmos_index <= INDEX_MASK && base >= SECONDS_MIN && base <= SECONDS_MAX &&
-           s->last_update <= INT64_MAX && s->offset > -SECOND_NS && s->offset < SECOND_NS &&
+           s->last_update <= LAST_UPDATE_MAX && s->offset > -SECOND_NS && s->offset < SECOND_NS &&
            s->irq_reinject_on_ack_count <= RTC_REINJECT_MAX;
 }
 

@@ -82,6 +82,7 @@ typedef struct MC146818 {
 
     /* What does not. */
     int64_t seen_s; /* UF and AF tell updates up to this second */
+    bool stands;    /* the guest does: no interrupt comes */
 
     /* The owner's, before mc146818_init(). */
     RTCBase base;
@@ -108,6 +109,12 @@ void mc146818_end(MC146818 *s);
 void mc146818_reset(MC146818 *s);
 /* Drives the line and sets the timers as the state says. */
 void mc146818_update(MC146818 *s);
+
+/*
+ * The guest begins to run, or stands. The clock that drives the chip may go on meanwhile. Then one interrupt of
+ * each kind is due when the guest runs again; a guest that stood was not late for the others.
+ */
+void mc146818_guest_runs(MC146818 *s, bool runs);
 
 /* A byte of memory (from 0x0e on), for the machine that leaves words for its firmware there. */
 void mc146818_set_byte(MC146818 *s, unsigned index, uint8_t value);

@@ -293,26 +293,6 @@ static void test_changes_are_told_as_seconds_against_the_base(void)
     end(&w);
 }
 
-static void test_bases(void)
-{
-    RTCBase utc = rtc_base_utc(QEMU_CLOCK_HOST), vm = rtc_base_utc(QEMU_CLOCK_VIRTUAL);
-    RTCBase local, kept = rtc_base_get();
-    int64_t host = qemu_clock_get_ns(QEMU_CLOCK_HOST), rest, other;
-
-    g_assert_cmpint(rtc_base_seconds(&utc, host, &rest), ==, host / SECOND);
-    g_assert_cmpint(rest, ==, host % SECOND);
-    g_assert_cmpint(rtc_base_seconds(&vm, chip_now(), &rest), <=, host / SECOND);
-    other = rtc_base_seconds(&vm, chip_now() + 86400 * SECOND, &rest);
-    g_assert_cmpint(other, ==, rtc_base_seconds(&vm, chip_now(), &rest) + 86400);
-    g_setenv("TZ", "UTC-3", true);
-    local = rtc_base_localtime(QEMU_CLOCK_HOST);
-    g_assert_cmpint(rtc_base_seconds(&local, host, &rest), ==, host / SECOND + 3 * 3600);
-    g_assert_cmpint(kept.clock, ==, QEMU_CLOCK_HOST);
-    rtc_base_set(&vm);
-    g_assert_cmpint(rtc_base_get().clock, ==, QEMU_CLOCK_VIRTUAL);
-    rtc_base_set(&kept);
-}
-
 /* --- updates and alarm --- */
 
 static void test_uip_is_set_before_an_update(void)
@@ -550,6 +530,26 @@ static void test_slew_keeps_the_time_that_is_missing_when_the_rate_changes(void)
     end(&w);
 }
 
+/* A clock of the host goes on while the guest stands. */
+static void test_a_guest_that_stood_was_not_late(void)
+{
+    World w;
+
+    start_at(&w, START, true);
+    out(&w, RTC_REG_B, RTC_B_PIE | RTC_B_UIE | RTC_B_24H);
+    (void)in(&w, RTC_REG_C);
+    w.irq.rises = 0;
+    mc146818_guest_runs(&w.rtc, false);
+    to(&w, 3600 * SECOND);
+    g_assert_cmpuint(w.irq.rises, ==, 0);
+    mc146818_guest_runs(&w.rtc, true);
+    g_assert_cmpuint(w.irq.rises, ==, 1);
+    g_assert_cmphex(in(&w, RTC_REG_C) & (RTC_C_PF | RTC_C_UF), ==, RTC_C_PF | RTC_C_UF);
+    g_assert_cmphex(in(&w, RTC_REG_C) & RTC_C_PF, ==, 0);
+    g_assert_cmphex(in(&w, RTC_HOURS), ==, 0x00);
+    end(&w);
+}
+
 /* --- ports, memory, reset --- */
 
 static void test_memory_and_index(void)
@@ -734,7 +734,10 @@ static void test_hostile_sections_do_no_harm(void)
     g_assert_false(loads_with(&w, good, AT_UPDATE, UINT64_MAX));
     g_assert_false(loads_with(&w, good, AT_OFFSET, SECOND));
     g_assert_false(loads_with(&w, good, AT_OFFSET, (uint64_t)INT64_MIN));
-    g_assert_true(loads_with(&w, good, AT_UPDATE, INT64_MAX));
+    g_assert_false(loads_with(&w, good, AT_UPDATE, INT64_MAX));
+    g_assert_false(loads_with(&w, good, AT_OFFSET, (uint64_t)-SECOND));
+    g_assert_true(loads_with(&w, good, AT_OFFSET, (uint64_t)(1 - SECOND)));
+    g_assert_true(loads_with(&w, good, AT_UPDATE, INT64_MAX / 2));
     chip_step(SCALE_MS);
     (void)in(&w, RTC_REG_C);
     g_assert_true(loads_with(&w, good, AT_PERIODIC, (uint64_t)INT64_MIN));
@@ -769,7 +772,6 @@ int main(int argc, char **argv)
     TEST(the_divider_chain_starts_half_a_second_before_an_update);
     TEST(values_that_no_calendar_has_count_on);
     TEST(changes_are_told_as_seconds_against_the_base);
-    TEST(bases);
     TEST(uip_is_set_before_an_update);
     TEST(update_ended);
     TEST(enabling_a_flag_that_is_set);
@@ -781,6 +783,7 @@ int main(int argc, char **argv)
     TEST(discard_forgets_lost_ticks);
     TEST(slew_makes_up_for_lost_ticks);
     TEST(slew_keeps_the_time_that_is_missing_when_the_rate_changes);
+    TEST(a_guest_that_stood_was_not_late);
     TEST(memory_and_index);
     TEST(reset_ends_interrupts_and_keeps_the_rest);
     TEST(what_stock_describes);
