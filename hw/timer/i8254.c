@@ -28,6 +28,7 @@
 #define COUNT_MAX_BCD     10000
 #define TICKS_REFRESH     18
 #define NO_TICK           UINT64_MAX
+#define LOAD_TIME_MIN     (INT64_MIN / 2) /* 146 years: what has passed since then is a number of ns */
 
 /* --- time --- */
 
@@ -617,6 +618,7 @@ static bool make_valid(I8254Counter *c, int64_t now)
         return false;
     }
     c->count = c->count ? c->count : COUNT_MAX;
+    c->count_load_time = MAX(c->count_load_time, LOAD_TIME_MIN);
     c->mode &= 7;
     c->bcd &= 1;
     c->gate = c->gate != 0;

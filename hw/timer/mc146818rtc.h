@@ -90,7 +90,7 @@ typedef struct MC146818 {
     bool slew;         /* periodic interrupts that the guest was late for are made up for */
     qemu_irq irq;
     /*
-     * The guest has set the time: so many seconds ahead of the base. NULL: nobody asks. May do anything but
+     * The guest has set the time: so many seconds ahead of the base. NULL: that is not told. May do anything but
      * call the chip.
      */
     void (*changed)(void *opaque, int64_t offset_s);

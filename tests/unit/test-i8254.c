@@ -689,6 +689,8 @@ static void test_hostile_sections_do_no_harm(void)
                 continue;
             }
             chip_step(SCALE_MS);
+            /* It has fired, and does not fire without end. */
+            g_assert_true(!timer_pending(w.pit.timer) || timer_expire_ns(w.pit.timer) > chip_now());
             for (unsigned n = 0; n < I8254_COUNTERS; n++) {
                 (void)in(&w, n);
                 (void)value(&w, n);

@@ -748,6 +748,11 @@ static void test_hostile_sections_do_no_harm(void)
         for (size_t i = 0; i < G_N_ELEMENTS(values); i++) {
             if (chip_load_patched(&vmstate_mc146818, &w.rtc, good, at, values[i])) {
                 chip_step(SCALE_MS);
+                /* They have fired, and do not fire without end. */
+                g_assert_true(!timer_pending(w.rtc.update_timer) ||
+                              timer_expire_ns(w.rtc.update_timer) > chip_now());
+                g_assert_true(!timer_pending(w.rtc.periodic_timer) ||
+                              timer_expire_ns(w.rtc.periodic_timer) > chip_now());
                 for (unsigned index = 0; index <= RTC_REG_D; index++) {
                     (void)in(&w, index);
                 }
