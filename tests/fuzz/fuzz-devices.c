@@ -120,6 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         base = rtc_base_date(QEMU_CLOCK_VIRTUAL, 0);
         rtc_base_set(&base);
         aio_run_coroutine(make_machine_co, NULL);
+        devices_run_state_changed(true);
     }
     for (size_t i = 0; i < STEPS_MAX && (i + 1) * STEP_BYTES <= size; i++) {
         step(data + i * STEP_BYTES);
