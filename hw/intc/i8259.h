@@ -74,8 +74,9 @@ void i8259_update(I8259 *s);
 /* An input has another level. */
 void i8259_set_input(I8259 *s, unsigned n, bool level);
 /*
- * The CPU acknowledges: the vector of the request with the highest priority, which is in service from now
- * on; of input 7 where there is none any more (a spurious interrupt). s is the master.
+ * The CPU acknowledges. Returns the vector of the request with the highest priority, which is in service
+ * from now on. Where there is none any more it is the vector of input 7 (a spurious interrupt). s is the
+ * master.
  */
 uint8_t i8259_acknowledge(I8259 *s);
 

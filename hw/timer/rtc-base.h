@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What time it is for the guest before it sets its clock: a clock of the host or of the guest, and which time
- * that clock's readings mean. -rtc base=...,clock=... sets it; real-time clocks look at it when they are made.
+ * What time it is for the guest before it sets its clock: a clock of the host or of the guest, and which
+ * time the readings of that clock mean. -rtc base=...,clock=... sets it. Real-time clocks look at it when
+ * they are made.
  *
  * Main thread or another holder of the big lock (util/bql.h).
  */
