@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What time it is for the guest before it sets its clock: a clock of the host or of the guest, and which
- * time the readings of that clock mean. -rtc base=...,clock=... sets it. Real-time clocks look at it when
+ * The guest's time before it sets its clock. A clock of the host or of the guest drives it, and a time belongs
+ * to that clock's reading at the start. -rtc base=...,clock=... sets both. Real-time clocks look at them when
  * they are made.
  *
  * Main thread or another holder of the big lock (util/bql.h).
