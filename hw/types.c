@@ -7,10 +7,19 @@
 #include "hw/isa/isa.h"
 #include "hw/pci/pci.h"
 
+/* clang-format off: one a line */
 static const DeviceClass *const devices[] = {
-    &isa_debug_exit_device, &isa_debugcon_device, &isa_i8259_device,      &isa_pit_device,
-    &isabus_bridge_device,  &mc146818rtc_device,  &microvm_memory_device, &pci_testdev_device,
+    &isa_debug_exit_device,
+    &isa_debugcon_device,
+    &isa_i8259_device,
+    &isa_pit_device,
+    &isa_serial_device,
+    &isabus_bridge_device,
+    &mc146818rtc_device,
+    &microvm_memory_device,
+    &pci_testdev_device,
 };
+/* clang-format on */
 
 void hw_register_types(void)
 {

@@ -7,12 +7,13 @@
 #include "hw/core/machine.h"
 
 extern const DeviceClass isa_debug_exit_device;
-extern const DeviceClass isabus_bridge_device;
-extern const DeviceClass microvm_memory_device;
 extern const DeviceClass isa_debugcon_device;
 extern const DeviceClass isa_i8259_device;
 extern const DeviceClass isa_pit_device;
+extern const DeviceClass isa_serial_device;
+extern const DeviceClass isabus_bridge_device;
 extern const DeviceClass mc146818rtc_device;
+extern const DeviceClass microvm_memory_device;
 extern const DeviceClass pci_testdev_device;
 
 extern const MachineClass microvm_machine;

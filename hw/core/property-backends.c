@@ -13,7 +13,8 @@
 
 static bool not_found(DeviceState *dev, const Property *prop, const char *name, GError **errp)
 {
-    error_setg(errp, "Property '%s.%s' can't find value '%s'", dev->class->name, prop->name, name);
+    error_setg(errp, "Property '%s.%s' can't find value '%s'", property_owner(dev, prop),
+               prop->name, name);
     return false;
 }
 
@@ -68,8 +69,8 @@ static bool set_chardev(DeviceState *dev, const Property *prop, void *slot, json
     }
     /* Tried on another front end first: the one in the slot stays where this fails. */
     if (!qemu_chr_fe_init(&taken, chr, &waiting_ops, NULL, 0, &err)) {
-        error_setg(errp, "Property '%s.%s' can't take value '%s': %s", dev->class->name, prop->name,
-                   name, err->message);
+        error_setg(errp, "Property '%s.%s' can't take value '%s': %s", property_owner(dev, prop),
+                   prop->name, name, err->message);
         return false;
     }
     qemu_chr_fe_deinit(&taken);
@@ -235,8 +236,8 @@ static bool set_netdev(DeviceState *dev, const Property *prop, void *slot, json_
         if (!err) {
             return not_found(dev, prop, name, errp);
         }
-        error_setg(errp, "Property '%s.%s' can't take value '%s', %s", dev->class->name, prop->name,
-                   name, err->message);
+        error_setg(errp, "Property '%s.%s' can't take value '%s', %s", property_owner(dev, prop),
+                   prop->name, name, err->message);
         return false;
     }
     release_netdev(dev, prop, slot);

@@ -16,10 +16,15 @@ bool property_set(DeviceState *dev, const Property *prop, json_object *value, Pr
     return prop->kind->set(dev, prop, property_slot(dev, prop), value, source, errp);
 }
 
+const char *property_owner(const DeviceState *dev, const Property *prop)
+{
+    return prop->part ? prop->part : dev->class->name;
+}
+
 bool property_refuse(DeviceState *dev, const Property *prop, const char *text, GError **errp)
 {
-    error_setg(errp, "Property '%s.%s' doesn't take value '%s'", dev->class->name, prop->name,
-               text);
+    error_setg(errp, "Property '%s.%s' doesn't take value '%s'", property_owner(dev, prop),
+               prop->name, text);
     return false;
 }
 

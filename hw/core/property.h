@@ -76,6 +76,7 @@ struct Property {
     uint8_t bit;            /* DEFINE_PROP_BIT */
     const QapiType *values; /* DEFINE_PROP_ENUM */
     const char *link;       /* DEFINE_PROP_LINK: type of the object */
+    const char *part;       /* what errors call the property's owner; NULL: the class */
     bool required;          /* realizing without it is an error: "drive property not set" */
     /* Numbers: a check besides the kind's; NULL: none. */
     bool (*check)(const Property *prop, uint64_t value, GError **errp);
@@ -174,6 +175,8 @@ bool property_set(DeviceState *dev, const Property *prop, json_object *value, Pr
 bool property_chardev_connect(CharFrontend *fe, const CharFrontendOps *ops, void *opaque,
                               size_t output_limit, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 
+/* What errors call the owner of the property: its part, or else the class. */
+const char *property_owner(const DeviceState *dev, const Property *prop);
 /* "Property 'TYPE.NAME' doesn't take value 'TEXT'". False. */
 bool property_refuse(DeviceState *dev, const Property *prop, const char *text, GError **errp);
 /* A value as text, whatever it is in JSON; lent by it. */
