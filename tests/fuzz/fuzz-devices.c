@@ -31,6 +31,7 @@ static void coroutine_fn make_machine_co(void *opaque)
     static const char *const devices[] = {
         "{'driver': 'test-counter', 'id': 'counter'}",
         "{'driver': 'isa-debug-exit', 'iosize': 4}",
+        "{'driver': 'isa-serial', 'id': 'serial'}",
         "{'driver': 'pci-testdev', 'id': 'pci', 'addr': '4', 'membar': 8192}",
     };
 
