@@ -130,6 +130,26 @@ static void update_line(SerialState *s)
     qemu_set_irq(s->irq, update_iir(s));
 }
 
+/* --- threads --- */
+
+/* The chardev can be called here and now; if not, the chip calls it soon. */
+static bool meets_chardev(SerialState *s)
+{
+    if (aio_context_in_own_thread(s->clock.ctx)) {
+        return true;
+    }
+    qemu_bh_schedule(s->meet);
+    return false;
+}
+
+/* There may be room for input. */
+static void ask_for_input(SerialState *s)
+{
+    if (meets_chardev(s)) {
+        qemu_chr_fe_accept_input(&s->chr);
+    }
+}
+
 /* --- receiving --- */
 
 /* The time of one character on the wire. */
@@ -196,7 +216,7 @@ static uint8_t take_received(SerialState *s)
         restart_timeout(s);
     }
     update_line(s);
-    qemu_chr_fe_accept_input(&s->chr);
+    ask_for_input(s);
     return s->rbr;
 }
 
@@ -218,14 +238,14 @@ static void holding_is_empty(SerialState *s)
     }
 }
 
-/* False: the chardev takes no more. It says so when it does. */
+/* False: the chardev takes nothing now; transmit() is called when it does. */
 static bool send_byte(SerialState *s)
 {
     if (s->mcr & MCR_LOOP) {
         receive_byte(s, s->tsr);
         return true;
     }
-    return qemu_chr_fe_write(&s->chr, &s->tsr, 1) == 1;
+    return meets_chardev(s) && qemu_chr_fe_write(&s->chr, &s->tsr, 1) == 1;
 }
 
 static void load_shift_register(SerialState *s)
@@ -311,13 +331,20 @@ static void chr_event(void *opaque, QEMUChrEvent event)
 static const CharFrontendOps chr_ops = {
     .can_read = chr_can_read, .read = chr_read, .drained = chr_drained, .event = chr_event};
 
+static void meet_chardev(void *opaque)
+{
+    SerialState *s = opaque;
+
+    if (s->running) {
+        transmit(s);
+        ask_for_input(s);
+    }
+}
+
 void serial_set_running(SerialState *s, bool running)
 {
     s->running = running;
-    if (running) {
-        transmit(s);
-        qemu_chr_fe_accept_input(&s->chr);
-    }
+    meet_chardev(s);
 }
 
 /* --- registers --- */
@@ -391,7 +418,7 @@ static void write_fcr(void *state, const RegisterWrite *write)
         reset_transmitter(s);
     }
     update_line(s);
-    qemu_chr_fe_accept_input(&s->chr);
+    ask_for_input(s);
 }
 
 /* In loopback the chip's own outputs are its modem lines. Changes are noted until MSR is read. */
@@ -416,7 +443,7 @@ static void write_mcr(void *state, const RegisterWrite *write)
 
     update_modem_lines(s);
     transmit(s); /* in loopback no byte waits for the chardev */
-    qemu_chr_fe_accept_input(&s->chr);
+    ask_for_input(s);
 }
 
 static uint64_t read_lsr(void *state, unsigned index, uint64_t stored, uint64_t mask)
@@ -468,7 +495,7 @@ void serial_reset_enter(SerialState *s)
 void serial_reset_exit(SerialState *s)
 {
     update_line(s);
-    qemu_chr_fe_accept_input(&s->chr);
+    ask_for_input(s);
 }
 
 bool serial_init(SerialState *s, const DeviceClock *clock, IRQLine *irq, GError **errp)
@@ -476,9 +503,10 @@ bool serial_init(SerialState *s, const DeviceClock *clock, IRQLine *irq, GError 
     s->clock = *clock;
     s->irq = irq;
     s->fifo_timeout_timer = device_clock_timer(clock, timed_out, s);
+    s->meet = aio_bh_new(clock->ctx, meet_chardev, s);
     serial_reset_enter(s);
     if (!property_chardev_connect(&s->chr, &chr_ops, s, 0, errp)) {
-        timer_free(g_steal_pointer(&s->fifo_timeout_timer));
+        serial_cleanup(s);
         return false;
     }
     return true;
@@ -490,6 +518,7 @@ void serial_cleanup(SerialState *s)
         qemu_chr_fe_deinit(&s->chr);
     }
     timer_free(g_steal_pointer(&s->fifo_timeout_timer));
+    qemu_bh_delete(g_steal_pointer(&s->meet));
 }
 
 /* --- the section --- */

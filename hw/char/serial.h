@@ -17,7 +17,8 @@
  * Errors of received bytes are shown when the byte comes, not when it reaches the top of the FIFO: what
  * travels with a guest has no place for errors of each byte.
  *
- * Under the big lock (util/bql.h), in the main thread; the chardev calls the chip there.
+ * Under the big lock (util/bql.h). The chip and its chardev meet in the thread of the clock's context: what a
+ * vCPU writes is sent there at the loop's next turn.
  */
 #ifndef FERRY_HW_CHAR_SERIAL_H
 #define FERRY_HW_CHAR_SERIAL_H
@@ -29,6 +30,7 @@
 #include "hw/core/clock.h"
 #include "hw/core/irq.h"
 #include "hw/core/register.h"
+#include "util/aio.h"
 #include "vmstate/vmstate.h"
 
 #define SERIAL_FIFO_BYTES 16
@@ -58,6 +60,7 @@ typedef struct SerialState {
     int32_t timeout_ipending; /* 1: bytes have waited in the FIFO for 4 frames */
     uint32_t tsr_retry;       /* not 0: tsr waits for the chardev */
     QEMUTimer *fifo_timeout_timer;
+    QEMUBH *meet; /* for the chardev, from another thread than the chardev's */
     /* what the chip is given */
     DeviceClock clock;
     IRQLine *irq;

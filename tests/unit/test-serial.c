@@ -9,6 +9,7 @@
 #include "chardev/char-int.h"
 #include "tests/unit/vmstate-bytes.h"
 #include "util/aio.h"
+#include "util/bql.h"
 #include "util/error.h"
 
 enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR };
@@ -490,6 +491,30 @@ static void test_a_guest_that_stands_neither_takes_nor_sends(Fixture *f, gconstp
     g_assert_cmpuint(peer_sends(f, "x"), ==, 1);
 }
 
+static gpointer vcpu_writes(gpointer data)
+{
+    Fixture *f = data;
+    bool sent_nothing;
+
+    bql_lock();
+    out_text(f, "ab");
+    sent_nothing = !f->sent->len;
+    bql_unlock();
+    return GINT_TO_POINTER(sent_nothing);
+}
+
+static void test_what_a_vcpu_writes_is_sent_by_the_main_loop(Fixture *f, gconstpointer data)
+{
+    GThread *thread = g_thread_new("vcpu", vcpu_writes, f);
+
+    while (f->sent->len < 2) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
+    g_assert_cmpstr(f->sent->str, ==, "ab");
+    g_assert_cmphex(in(f, LSR), ==, 0x60);
+}
+
 /* --- loopback and modem lines --- */
 
 static void test_loopback_keeps_bytes_inside(Fixture *f, gconstpointer data)
@@ -766,6 +791,7 @@ int main(int argc, char **argv)
     TEST(peers_come_and_go);
     TEST(without_a_chardev_bytes_vanish);
     TEST(a_guest_that_stands_neither_takes_nor_sends);
+    TEST(what_a_vcpu_writes_is_sent_by_the_main_loop);
     TEST(loopback_keeps_bytes_inside);
     TEST(modem_lines_follow_the_outputs_in_loopback);
     TEST(the_section_is_stocks);
