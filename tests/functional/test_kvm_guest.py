@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests of a few instructions under the host's KVM on the machine microvm: start, end, stop, reset; broken kernels."""
+import socket
 import struct
 import subprocess
 
@@ -124,6 +125,37 @@ def test_reset_of_a_stopped_guest_leaves_it_stopped(vmm, guest, work):
     beat.vm.cmd('cont')
     beat.counts()
     assert beat.ups() == 2
+
+
+def read_until(sock, words):
+    sock.settimeout(30 * ferry.time_scale())
+    got = b''
+    while not got.endswith(words):
+        got += sock.recv(1) or pytest.fail(f'the end of {got}')
+    return got
+
+
+def test_guest_talks_over_its_serial_port(vmm, guest, work):
+    path = str(work / 'serial')
+    vm = vmm(*MACHINE, '-kernel', guest('serial'), *EXIT_PORT, '-chardev', f'socket,id=c,path={path},server=on,wait=off',
+             '-device', 'isa-serial,chardev=c', '-S', defaults=False)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    vm.cmd('cont')
+    assert read_until(sock, b'ready\n') == b'ready\n'
+    for text, answer in (b'a', b'b'), (b'0123456789', b'123456789:'), (bytes(range(97, 113)) * 4, bytes(range(98, 114)) * 4):
+        sock.sendall(text)
+        assert read_until(sock, answer) == answer
+    vm.cmd('stop')
+    sock.sendall(b'xy')
+    vm.cmd('cont')
+    assert read_until(sock, b'yz') == b'yz'
+    vm.cmd('system_reset')
+    assert read_until(sock, b'ready\n') == b'ready\n'
+    vm.expected.add(1)      # what the guest says at its end
+    sock.sendall(b'Q')
+    assert vm.wait_exit() == 1
+    sock.close()
 
 
 def test_guest_whose_registers_do_not_travel_stays(vmm, guest, work):
