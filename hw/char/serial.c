@@ -343,6 +343,7 @@ static void meet_chardev(void *opaque)
 
 void serial_set_running(SerialState *s, bool running)
 {
+    meet_chardev(s); /* the last output of a guest that stops: the loop may not turn again */
     s->running = running;
     meet_chardev(s);
 }

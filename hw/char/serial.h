@@ -84,7 +84,10 @@ void serial_cleanup(SerialState *s);
 /* Reset in two steps: the state; then the line and the chardev (hw/core/reset.h). */
 void serial_reset_enter(SerialState *s);
 void serial_reset_exit(SerialState *s);
-/* While the guest stands, no input is taken and no waiting byte is sent. */
+/*
+ * While the guest stands, no input is taken and no waiting byte is sent. Before it stands, what waits is
+ * sent as far as the chardev takes it.
+ */
 void serial_set_running(SerialState *s, bool running);
 /* The line was at the level of a start bit for a whole frame. */
 void serial_receive_break(SerialState *s);

@@ -491,6 +491,16 @@ static void test_a_guest_that_stands_neither_takes_nor_sends(Fixture *f, gconstp
     g_assert_cmpuint(peer_sends(f, "x"), ==, 1);
 }
 
+static void test_a_guest_that_stops_has_sent_what_the_chardev_takes(Fixture *f, gconstpointer data)
+{
+    f->full = true;
+    out_text(f, "ab");
+    f->full = false;
+    serial_set_running(&f->s, false);
+    g_assert_cmpstr(f->sent->str, ==, "ab");
+    g_assert_cmphex(in(f, LSR), ==, 0x60);
+}
+
 static gpointer vcpu_writes(gpointer data)
 {
     Fixture *f = data;
@@ -800,6 +810,7 @@ int main(int argc, char **argv)
     TEST(peers_come_and_go);
     TEST(without_a_chardev_bytes_vanish);
     TEST(a_guest_that_stands_neither_takes_nor_sends);
+    TEST(a_guest_that_stops_has_sent_what_the_chardev_takes);
     TEST(what_a_vcpu_writes_is_sent_by_the_main_loop);
     TEST(loopback_keeps_bytes_inside);
     TEST(modem_lines_follow_the_outputs_in_loopback);
