@@ -5,16 +5,22 @@
  */
 #include "hw/isa/isa.h"
 #include "hw/types.h"
+#include "util/aio.h"
 #include "util/error.h"
 
 /* Output that waits for a slow reader; beyond it bytes are lost, the guest never waits. */
 #define DEBUGCON_OUTPUT_LIMIT (1024 * 1024)
+
+/* What a vCPU has written since the main loop sent the last; beyond it bytes are lost as well. */
+#define DEBUGCON_PENDING_LIMIT (64 * 1024)
 
 typedef struct DebugconState {
     ISADevice parent;
     uint32_t iobase, readback;
     CharFrontend chr;
     RegisterBank bank;
+    GByteArray *pending; /* from vCPUs: the chardev is called in its thread alone */
+    QEMUBH *send_bh;
 } DebugconState;
 
 static uint64_t data_read(void *state, unsigned index, uint64_t stored, uint64_t mask)
@@ -24,12 +30,27 @@ static uint64_t data_read(void *state, unsigned index, uint64_t stored, uint64_t
     return s->readback & 0xff;
 }
 
+static void send_pending(void *opaque)
+{
+    DebugconState *s = opaque;
+
+    (void)qemu_chr_fe_write(&s->chr, s->pending->data, s->pending->len);
+    g_byte_array_set_size(s->pending, 0);
+}
+
 static void data_write(void *state, const RegisterWrite *write)
 {
     DebugconState *s = state;
     uint8_t byte = (uint8_t)write->data;
 
-    (void)qemu_chr_fe_write(&s->chr, &byte, 1);
+    if (s->pending->len < DEBUGCON_PENDING_LIMIT) {
+        g_byte_array_append(s->pending, &byte, 1);
+    }
+    if (aio_context_in_own_thread(qemu_get_aio_context())) {
+        send_pending(s);
+    } else {
+        qemu_bh_schedule(s->send_bh);
+    }
 }
 
 static const RegisterRow debugcon_rows[] = {
@@ -50,6 +71,28 @@ static void reads_nothing(void *opaque, const uint8_t *buf, size_t len)
 }
 
 static const CharFrontendOps debugcon_chr_ops = {.can_read = takes_nothing, .read = reads_nothing};
+
+/* The last output of a guest that ends the process: the loop may not turn again. */
+static void run_state_changed(DeviceState *dev, bool running)
+{
+    send_pending(dev);
+}
+
+static void debugcon_finalize(DeviceState *dev)
+{
+    DebugconState *s = (DebugconState *)dev;
+
+    qemu_bh_delete(s->send_bh);
+    g_byte_array_unref(s->pending);
+}
+
+static void debugcon_init(DeviceState *dev)
+{
+    DebugconState *s = (DebugconState *)dev;
+
+    s->pending = g_byte_array_new();
+    s->send_bh = aio_bh_new(qemu_get_aio_context(), send_pending, s);
+}
 
 static bool coroutine_fn debugcon_co_realize(DeviceState *dev, GError **errp)
 {
@@ -76,4 +119,6 @@ static const Property debugcon_properties[] = {
 
 DEFINE_DEVICE(isa_debugcon_device, DebugconState, NO_VMSTATE, .name = "isa-debugcon",
               .parent = TYPE_ISA_DEVICE, .category = DEVICE_CATEGORY_MISC,
-              .properties = debugcon_properties, .co_realize = debugcon_co_realize);
+              .properties = debugcon_properties, .init = debugcon_init,
+              .co_realize = debugcon_co_realize, .finalize = debugcon_finalize,
+              .run_state_changed = run_state_changed);
