@@ -7,7 +7,8 @@
 #include "hw/isa/isa.h"
 #include "hw/pci/pci.h"
 
-/* clang-format off: one a line */
+/* One a line. */
+/* clang-format off */
 static const DeviceClass *const devices[] = {
     &isa_debug_exit_device,
     &isa_debugcon_device,

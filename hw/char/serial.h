@@ -14,7 +14,7 @@
  * Receiving takes from the chardev what there is room for, while the guest runs. So only the loopback
  * of the chip overruns.
  *
- * Errors of received bytes are shown when the byte comes, not when it reaches the top of the FIFO: what
+ * Errors of received bytes are shown when the byte comes, not when it reaches the top of the FIFO. What
  * travels with a guest has no place for errors of each byte.
  *
  * Under the big lock (util/bql.h). The chip and its chardev meet in the thread of the clock's context: what a
