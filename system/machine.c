@@ -124,14 +124,14 @@ bool coroutine_fn machine_co_init(GError **errp)
         .mem_path = start_config.mem_path,
         .prealloc = start_config.mem_prealloc,
     };
-    MemoryRegion *ram;
+    MemoryRegion *ram, *system_memory = get_system_memory(); /* there without RAM as well */
 
     if (!accel_start(class, errp) || !machine_ram_co_init(&options, &ram, errp) ||
         !set_boot(ram, errp)) {
         return false;
     }
     if (ram && !class->places_ram) {
-        memory_region_add_subregion(get_system_memory(), 0, ram);
+        memory_region_add_subregion(system_memory, 0, ram);
     }
     return !class->co_init || class->co_init(class, errp);
 }

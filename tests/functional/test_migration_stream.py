@@ -432,7 +432,8 @@ def test_a_program_that_fails_at_the_end(source, work):
     stays_and_can_go(source, work)
 
 
-def test_a_program_that_fails_earlier(source):
+def test_a_program_that_fails_earlier(vmm):
+    source = vmm(*MACHINE, '-m', '1G', defaults=False, name='source')      # more than a pipe takes without a reader
     m.set_caps(source, return_path=False)
     source.cmd('migrate', uri='exec:exec 0<&-; exit 3')
     assert 'error-desc' in m.wait_status(source, 'failed')
