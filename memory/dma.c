@@ -59,6 +59,14 @@ bool dma_map(DMAMapping *map, AddressSpace *as, hwaddr addr, uint64_t len, DMADi
     return map_ram(map, len) || map_bounce(map, len);
 }
 
+bool dma_map_ram(DMAMapping *map, AddressSpace *as, hwaddr addr, uint64_t len,
+                 DMADirection direction, MemTxAttrs attrs)
+{
+    g_assert(len);
+    *map = (DMAMapping){.as = as, .addr = addr, .attrs = attrs, .direction = direction};
+    return map_ram(map, len);
+}
+
 static void free_bounce(DMAMapping *map)
 {
     DMARetry *retry;

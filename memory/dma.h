@@ -45,6 +45,12 @@ typedef struct DMAMapping {
 bool dma_map(DMAMapping *map, AddressSpace *as, hwaddr addr, uint64_t len, DMADirection direction,
              MemTxAttrs attrs) G_GNUC_WARN_UNUSED_RESULT;
 /*
+ * The same for RAM alone, without a bounce buffer and without a lock. False: `addr` is not RAM, or RAM that the
+ * device cannot access in that direction; nothing was mapped. Any thread.
+ */
+bool dma_map_ram(DMAMapping *map, AddressSpace *as, hwaddr addr, uint64_t len,
+                 DMADirection direction, MemTxAttrs attrs) G_GNUC_WARN_UNUSED_RESULT;
+/*
  * Ends it. The device has written the first `accessed` bytes (FROM_DEVICE): they are marked dirty,
  * or written from the bounce buffer; the result is that of the write. Any thread, as dma_map().
  */
