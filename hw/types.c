@@ -6,6 +6,7 @@
 #include "hw/core/sysbus.h"
 #include "hw/isa/isa.h"
 #include "hw/pci/pci.h"
+#include "hw/virtio/virtio.h"
 
 /* One a line. */
 /* clang-format off */
@@ -27,6 +28,7 @@ void hw_register_types(void)
     sysbus_register_types();
     isa_register_types();
     pci_register_types();
+    virtio_register_types();
     for (size_t i = 0; i < G_N_ELEMENTS(devices); i++) {
         device_class_register(devices[i]);
     }

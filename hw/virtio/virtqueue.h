@@ -122,7 +122,7 @@ void virtqueue_reset(VirtQueue *vq);
  * Starts to serve, under the negotiated features. False: the size or an address cannot be, and the device is broken.
  * Whether the areas are RAM is looked at when they are accessed.
  */
-bool virtqueue_start(VirtQueue *vq, uint64_t features) G_GNUC_WARN_UNUSED_RESULT;
+bool virtqueue_start(VirtQueue *vq, uint64_t features);
 /* Lets go of the rings. Elements may still be out; those are dropped with virtqueue_drop(). */
 void virtqueue_stop(VirtQueue *vq);
 bool virtqueue_is_running(const VirtQueue *vq);
