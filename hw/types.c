@@ -20,6 +20,7 @@ static const DeviceClass *const devices[] = {
     &mc146818rtc_device,
     &microvm_memory_device,
     &pci_testdev_device,
+    &virtio_mmio_device,
 };
 /* clang-format on */
 

@@ -15,6 +15,7 @@ extern const DeviceClass isabus_bridge_device;
 extern const DeviceClass mc146818rtc_device;
 extern const DeviceClass microvm_memory_device;
 extern const DeviceClass pci_testdev_device;
+extern const DeviceClass virtio_mmio_device;
 
 extern const MachineClass microvm_machine;
 

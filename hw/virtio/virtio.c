@@ -100,6 +100,7 @@ VirtQueue *virtio_add_queue(VirtIODevice *vdev, uint16_t size, size_t element_si
     VirtQueue *vq = g_new(VirtQueue, 1);
     bool ready = false;
 
+    g_assert(vdev->queues->len < VIRTIO_QUEUES_MAX);
     virtqueue_init(vq, &vdev->host, size, element_size);
     g_ptr_array_add(vdev->queues, vq);
     g_array_append_val(vdev->ready, ready);
@@ -350,10 +351,20 @@ static const BusClass virtio_bus_class = {
     .has_room = virtio_bus_has_room,
 };
 
+static const BusClass mmio_bus_class = {
+    .name = TYPE_VIRTIO_MMIO_BUS,
+    .parent = TYPE_VIRTIO_BUS,
+    .instance_size = sizeof(VirtIOBus),
+    .plug = virtio_bus_plug,
+    .has_room = virtio_bus_has_room,
+};
+
 VirtIOBus *virtio_bus_new(DeviceState *transport, const char *name, const VirtIOTransportOps *ops,
                           void *opaque, AddressSpace *as)
 {
-    VirtIOBus *bus = (VirtIOBus *)bus_new(&virtio_bus_class, transport, name);
+    bool mmio = !g_strcmp0(ops->bus_type, TYPE_VIRTIO_MMIO_BUS);
+    const BusClass *class = mmio ? &mmio_bus_class : &virtio_bus_class;
+    VirtIOBus *bus = (VirtIOBus *)bus_new(class, transport, name);
 
     bus->ops = ops;
     bus->opaque = opaque;
@@ -390,5 +401,6 @@ static DEFINE_ABSTRACT_DEVICE(virtio_device, VirtIODevice, .name = TYPE_VIRTIO_D
 void virtio_register_types(void)
 {
     bus_class_register(&virtio_bus_class);
+    bus_class_register(&mmio_bus_class);
     device_class_register(&virtio_device);
 }

@@ -21,8 +21,9 @@
 #include "hw/core/bus.h"
 #include "hw/virtio/virtqueue.h"
 
-#define TYPE_VIRTIO_DEVICE "virtio-device"
-#define TYPE_VIRTIO_BUS    "virtio-bus"
+#define TYPE_VIRTIO_DEVICE   "virtio-device"
+#define TYPE_VIRTIO_BUS      "virtio-bus"
+#define TYPE_VIRTIO_MMIO_BUS "virtio-mmio-bus"
 
 /* "Device Status Field". */
 #define VIRTIO_STATUS_ACKNOWLEDGE 0x01u
@@ -37,6 +38,8 @@
 #define VIRTIO_ISR_CONFIG 0x02u
 
 #define VIRTIO_CONFIG_MAX 256u
+/* Queues of one device. */
+#define VIRTIO_QUEUES_MAX 1024u
 
 typedef struct VirtIODevice VirtIODevice;
 
@@ -77,6 +80,7 @@ struct VirtIODevice {
 
 /* What a transport does for its device. */
 typedef struct VirtIOTransportOps {
+    const char *bus_type; /* NULL: TYPE_VIRTIO_BUS */
     /* vdev->isr has changed: the line follows it. Under the big lock. */
     void (*isr_changed)(void *opaque);
     bool (*modern)(void *opaque); /* VIRTIO_F_VERSION_1 is offered */
