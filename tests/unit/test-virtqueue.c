@@ -497,6 +497,24 @@ static void test_split_more_requests_than_entries_break_the_device(void)
     rig_free(rig);
 }
 
+static void test_split_more_pieces_than_a_request_has_break_the_device(void)
+{
+    VirtIORig *rig = rig_new(false, SIZE, INDIRECT);
+
+    for (unsigned i = 0; i <= VIRTQUEUE_PIECES_MAX; i++) {
+        rig_set_desc(rig, RIG_TABLES, i,
+                     (VirtQueueDesc){.addr = RIG_BUFFERS,
+                                     .len = 1,
+                                     .flags = VIRTQ_DESC_F_NEXT,
+                                     .extra = (uint16_t)(i + 1)});
+    }
+    make_available(rig, (VirtQueueDesc){.addr = RIG_TABLES,
+                                        .len = 16 * (VIRTQUEUE_PIECES_MAX + 1),
+                                        .flags = VIRTQ_DESC_F_INDIRECT});
+    breaks(rig, "a request has more than 1024 pieces");
+    rig_free(rig);
+}
+
 /* --- hostile rings, packed --- */
 
 static void test_packed_bad_ids_and_chains_break_the_device(void)
@@ -745,6 +763,7 @@ int main(int argc, char **argv)
     ONE(split_tables_in_tables_and_chains_behind_them_break_the_device);
     ONE(split_a_table_may_end_a_chain);
     ONE(split_more_requests_than_entries_break_the_device);
+    ONE(split_more_pieces_than_a_request_has_break_the_device);
     ONE(packed_bad_ids_and_chains_break_the_device);
     ONE(packed_descriptors_that_are_not_available_are_not_taken);
     ONE(packed_other_flags_in_a_table_are_ignored);
