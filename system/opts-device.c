@@ -197,7 +197,7 @@ const QemuOption device_options[] = {
     {"blockdev", GROUP_BLOCK, "driver=...,node-name=...[,option...]",
      "open a disk as a node (or JSON)", handle_blockdev},
     {"drive", GROUP_BLOCK, "file=...,if=none,id=...[,format=...]...",
-     "open a disk and give it a device", handle_drive},
+     "open a disk; if=none: for a -device to name", handle_drive},
     {"hda", GROUP_BLOCK, "file", "the first disk, of the machine's usual kind", handle_hda},
     {"hdb", GROUP_BLOCK, "file", "the second disk", handle_hdb},
     {"hdc", GROUP_BLOCK, "file", "the third disk", handle_hdc},

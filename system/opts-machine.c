@@ -441,14 +441,13 @@ static bool handle_only_migratable(const char *arg, GError **errp)
 }
 
 const QemuOption machine_options[] = {
-    {"machine|M", GROUP_STANDARD, "none[,accel=qtest]", "the machine to be; \"help\" lists them",
-     handle_machine},
-    {"accel", GROUP_STANDARD, "qtest", "accelerator that runs the guest; \"help\" lists them",
+    {"machine|M", GROUP_STANDARD, "none[,accel=qtest|kvm]",
+     "the machine to be; \"help\" lists them", handle_machine},
+    {"accel", GROUP_STANDARD, "qtest|kvm", "accelerator that runs the guest; \"help\" lists them",
      handle_accel},
     {"S", GROUP_STANDARD, NULL, "do not start the guest yet: wait for \"cont\"", handle_stopped},
     {"smp", GROUP_STANDARD, "[cpus=]n", "number of CPUs", handle_smp},
-    {"kernel", GROUP_STANDARD, "file", "start this kernel (Multiboot) instead of firmware",
-     handle_kernel},
+    {"kernel", GROUP_STANDARD, "file", "start this Multiboot kernel (microvm only)", handle_kernel},
     {"initrd", GROUP_STANDARD, "file", "the kernel's initial RAM disk, or modules", handle_initrd},
     {"append", GROUP_STANDARD, "text", "the kernel's command line", handle_append},
     {"m", GROUP_STANDARD, "[size=]megs[,slots=n,maxmem=size]", "how much memory the guest has",
