@@ -243,7 +243,7 @@ bool virtqueue_is_running(const VirtQueue *vq)
 
 /* --- the rings --- */
 
-/* A ring of several ranges of RAM has no one address in the host, and is good all the same. */
+/* A ring of several ranges of RAM has no single address in the host, and is good all the same. */
 static bool is_ram(MemoryRegionCache *cache)
 {
     return G_LIKELY(address_space_cache_host(cache, 0, cache->len)) ||
