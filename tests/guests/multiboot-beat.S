@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Says "up" on port 0xe9. Then counts at 0x200000 for ever; with '!' in its command line it has a triple fault instead. */
-#define MAGIC 0x1badb002
-#define FLAGS 3
-
-    .section .multiboot, "a"
-    .align 4
-    .long MAGIC, FLAGS, -(MAGIC + FLAGS)
+#include "tests/guests/multiboot.inc"
 
     .text
     .globl _start

@@ -3,12 +3,7 @@
  * Prints what the boot loader told: the command line, then each module's first line, on port 0xe9.
  * Leaves through port 0xf4 with 0; with 1 if EAX is not Multiboot's number.
  */
-#define MAGIC 0x1badb002
-#define FLAGS 3
-
-    .section .multiboot, "a"
-    .align 4
-    .long MAGIC, FLAGS, -(MAGIC + FLAGS)
+#include "tests/guests/multiboot.inc"
 
     .text
     .globl _start

@@ -3,13 +3,9 @@
  * Prints "ready" on COM1, then answers each byte that it receives there with the next one ('a' with 'b'). 'Q'
  * ends it through port 0xf4. It polls: some KVMs cannot emulate the return from an interrupt.
  */
-#define MAGIC 0x1badb002
-#define FLAGS 3
-#define COM1  0x3f8
+#include "tests/guests/multiboot.inc"
 
-    .section .multiboot, "a"
-    .align 4
-    .long MAGIC, FLAGS, -(MAGIC + FLAGS)
+#define COM1  0x3f8
 
     .macro out8 port, value
     movb $\value, %al
