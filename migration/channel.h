@@ -74,6 +74,8 @@ typedef struct MigrationListener MigrationListener;
 typedef struct MigrationHello {
     size_t n; /* 0: nothing was read, the channel is the only one */
     uint8_t bytes[MIGRATION_HELLO_MAX];
+    /* Grows with each connection that the listener takes. A source makes its main one first. */
+    uint64_t serial;
 } MigrationHello;
 
 /*

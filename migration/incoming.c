@@ -129,6 +129,7 @@ static void close_channels(MigrationIncomingState *mis)
     forget_hangup(mis);
     multifd_recv_free(mis);
     close_main_channel(mis);
+    mis->oldest_extra = 0;
 }
 
 void migrate_incoming_set_error(MigrationIncomingState *mis, GError *err)
@@ -481,6 +482,19 @@ static bool source_has_hung_up(MigrationIncomingState *mis)
     return mis->lost || qio_channel_has_hung_up(qemu_file_get_ioc(mis->from_src));
 }
 
+/*
+ * What is here belongs to an attempt before that of this main channel: its own has hung up. Or it never came, and a
+ * channel that is older than this one has hung up, though a source makes the main one first.
+ */
+static bool another_attempt_begins(MigrationIncomingState *mis, const MigrationHello *hello)
+{
+    if (mis->from_src) {
+        return source_has_hung_up(mis);
+    }
+    return mis->oldest_extra && hello->serial > mis->oldest_extra &&
+           (mis->lost || multifd_recv_has_hung_up(mis));
+}
+
 /* A channel of the source, in whichever order they come. False with an error. */
 static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const MigrationHello *hello,
                          GError **errp)
@@ -493,9 +507,10 @@ static bool take_channel(MigrationIncomingState *mis, QIOChannel *ioc, const Mig
             error_setg(errp, "Not a migration stream: the source uses multifd, which is off here");
             return false;
         }
+        mis->oldest_extra = mis->oldest_extra ? mis->oldest_extra : hello->serial;
         return multifd_recv_take_channel(mis, ioc, hello->bytes, errp);
     }
-    if (mis->from_src && source_has_hung_up(mis)) { /* it begins once more */
+    if (another_attempt_begins(mis, hello)) {
         close_channels(mis);
         forget_error(mis); /* of the threads that read */
         begin_with_first_channel(mis);

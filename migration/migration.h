@@ -235,6 +235,8 @@ typedef struct MigrationIncomingState {
     GError *lost;           /* a channel has hung up before all were there; NULL: none */
     QEMUTimer *lost_timer;  /* with lost: looks whether others follow */
     int64_t lost_deadline_ns;
+    uint64_t
+        oldest_extra; /* serial of the first channel of multifd that came; 0: none. Main loop */
 
     /* The writer's side of the return path. Held while bytes are sent: only by threads that send. */
     GMutex send_lock;

@@ -585,6 +585,18 @@ bool multifd_recv_all_channels_created(MigrationIncomingState *mis)
     return mis->multifd->created == mis->multifd->n_channels;
 }
 
+bool multifd_recv_has_hung_up(MigrationIncomingState *mis)
+{
+    const MultiFDRecv *r = mis->multifd;
+
+    for (unsigned i = 0; i < r->n_channels; i++) {
+        if (r->channels[i].ioc && qio_channel_has_hung_up(r->channels[i].ioc)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void multifd_recv_begin(MigrationIncomingState *mis)
 {
     MultiFDRecv *r = mis->multifd;

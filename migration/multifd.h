@@ -70,6 +70,8 @@ MultiFDRecv *multifd_recv_new(MigrationIncomingState *mis);
 bool multifd_recv_take_channel(MigrationIncomingState *mis, QIOChannel *ioc,
                                const uint8_t *handshake, GError **errp) G_GNUC_WARN_UNUSED_RESULT;
 bool multifd_recv_all_channels_created(MigrationIncomingState *mis);
+/* Whether one of the channels that are there has hung up, as the kernel knows. Main loop. */
+bool multifd_recv_has_hung_up(MigrationIncomingState *mis);
 /* All channels are there, the main one too, and the load begins; some may have hung up. Main loop. */
 void multifd_recv_begin(MigrationIncomingState *mis);
 /*

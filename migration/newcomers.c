@@ -36,6 +36,7 @@ struct MigrationNewcomers {
     void *opaque;
     int64_t next_report_ns; /* QEMU_CLOCK_REALTIME: failures before that are only counted */
     unsigned unreported;
+    uint64_t connections; /* so far */
     bool lenient;
 };
 
@@ -251,6 +252,7 @@ void migration_newcomers_add(MigrationNewcomers *set, QIOChannel *ioc, bool only
     nc->set = set;
     nc->conn = ioc;
     nc->only = only;
+    nc->hello.serial = ++set->connections;
     nc->tls = migrate_tls(settings);
     TAILQ_INSERT_TAIL(&set->all, nc, next);
     set->n++;

@@ -113,3 +113,14 @@ def test_another_source_follows_one_that_died(mover, known):
         again = begin_again(one)
     arrives(one)
     again.close()
+
+
+def test_a_dead_channel_of_an_earlier_attempt_does_not_count_for_the_next(mover):
+    """Its main channel never came. The next source's main channel is younger than it."""
+    one = mover(MULTIFD)
+    where = one.listen()
+    with Stopped(one.destination.vm):
+        m.unix_connect(where, m.be32(0x11223344) + m.be32(1) + bytes(16) + bytes([0]) + bytes(39)).close()
+        again = begin_again(one)
+    arrives(one)
+    again.close()
