@@ -212,6 +212,14 @@ bool virtqueue_start(VirtQueue *vq, uint64_t features)
     if (!vq->size || vq->size > vq->size_max || !vq->format->size_fits(vq->size)) {
         return virtqueue_break(vq, "a queue cannot have %u entries", vq->size);
     }
+    /* A driver stopped the queue and starts it without a reset: the places and the requests are those of before. */
+    if (vq->format == &virtqueue_packed && MAX(vq->next_avail, vq->next_used) >= vq->size) {
+        return virtqueue_break(vq, "a queue of %u entries goes on at places %u and %u", vq->size,
+                               vq->next_avail, vq->next_used);
+    }
+    if (vq->in_flight) {
+        return virtqueue_break(vq, "a queue starts again while requests are in flight");
+    }
     vq->format->areas(vq, bytes);
     if (!area_fits(vq->desc, bytes[0]) || !area_fits(vq->driver, bytes[1]) ||
         !area_fits(vq->device, bytes[2])) {

@@ -119,7 +119,8 @@ void virtqueue_destroy(VirtQueue *vq);
 void virtqueue_reset(VirtQueue *vq);
 
 /*
- * Starts to serve, under the negotiated features. False: the size or an address cannot be, and the device is broken.
+ * Starts to serve, under the negotiated features. False: the size, a place or an address cannot be, or requests from
+ * before a stop are still out; the device is broken.
  * Whether the areas are RAM is looked at when they are accessed.
  */
 bool virtqueue_start(VirtQueue *vq, uint64_t features);

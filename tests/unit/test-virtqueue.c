@@ -382,6 +382,34 @@ static void test_a_queue_that_cannot_be_does_not_start(gconstpointer packed)
     rig_free(rig);
 }
 
+/* QueueReady goes to 0 and to 1 again, without a reset of the device. */
+static void test_a_queue_that_starts_again_keeps_within_its_ring(gconstpointer packed)
+{
+    VirtIORig *rig = rig_new(packed, SIZE, 0);
+    VirtQueueElement *elem;
+
+    for (int i = 0; i < SIZE - 1; i++) {
+        g_assert_cmpint(rig_add(rig, in_only, 1, false), >=, 0);
+        virtqueue_push(&rig->vq, virtqueue_pop(&rig->vq), 0);
+    }
+    virtqueue_stop(&rig->vq);
+    rig->vq.size = SIZE / 2;
+    if (packed) {
+        g_assert_false(virtqueue_start(&rig->vq, rig->features));
+        g_assert_cmpstr(rig->reason, ==, "a queue of 4 entries goes on at places 7 and 7");
+    }
+    rig_free(rig);
+
+    rig = rig_new(packed, SIZE, 0);
+    g_assert_cmpint(rig_add(rig, in_only, 1, false), >=, 0);
+    elem = virtqueue_pop(&rig->vq);
+    virtqueue_stop(&rig->vq);
+    g_assert_false(virtqueue_start(&rig->vq, rig->features));
+    g_assert_cmpstr(rig->reason, ==, "a queue starts again while requests are in flight");
+    virtqueue_drop(&rig->vq, elem);
+    rig_free(rig);
+}
+
 static void test_a_ring_that_is_not_ram_breaks_the_device(gconstpointer packed)
 {
     VirtIORig *rig = rig_new(packed, SIZE, 0);
@@ -746,6 +774,7 @@ int main(int argc, char **argv)
     BOTH(several_requests_become_used_at_once);
     BOTH(what_was_given_back_is_taken_again);
     BOTH(a_reset_drops_what_is_in_flight);
+    BOTH(a_queue_that_starts_again_keeps_within_its_ring);
     BOTH(written_bytes_are_dirty_and_others_are_not);
     BOTH(the_driver_kicks_when_it_is_asked);
     ONE(split_flags_suppress_without_the_event_index);
