@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <unistd.h>
 #include "accel/kvm/kvm-exit.h"
 #include "accel/kvm/kvm-registers.h"
 #include "util/bql.h"
@@ -179,7 +178,6 @@ static void *vcpu_thread(void *opaque)
 
     vcpu->pthread = pthread_self();
     __atomic_store_n(&vcpu->started, 1, __ATOMIC_RELEASE);
-    __atomic_store_n(&vcpu->thread_id, gettid(), __ATOMIC_RELEASE);
     take_kicks();
     bql_lock();
     while (cpu_wait_to_run(&vcpu->cpu)) {

@@ -44,7 +44,6 @@ typedef struct KVMVcpu {
     GThread *thread;     /* NULL: not started. Big lock */
     pthread_t pthread;   /* of thread; valid while `started` */
     int started;         /* atomic */
-    int thread_id;       /* Linux's; 0: not started yet. Atomic */
     int in_guest;        /* atomic: may execute guest code */
     bool unfinished;     /* thread: KVM has an access to finish */
     X86Registers regs;   /* of the last fetch, or to be pushed. Big lock */

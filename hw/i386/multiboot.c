@@ -304,7 +304,7 @@ bool multiboot_load(const char *name, const uint8_t *file, size_t bytes, const c
         error_setg(errp, "could not load kernel '%s': it has no Multiboot header", name);
         return false;
     }
-    if (header.flags & FLAGS_NOT_SUPPORTED & 0xffff) {
+    if (header.flags & FLAGS_NOT_SUPPORTED) {
         error_setg(errp,
                    "could not load kernel '%s': it needs what this loader does not know "
                    "(Multiboot flags 0x%x)",
